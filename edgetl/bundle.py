@@ -1,0 +1,215 @@
+"""A Bundle: what goes to the device, as a folder.
+
+    manifest.json     sealed: schema, target, artifacts, quantization, lineage, SHA-256 and size of every file
+    labels.json       class names in the order of the logits
+    preprocess.json   the one Preprocess definition
+    splits.json       classes and every image with hash, label and split
+    calibration.json  which images gave the ranges, how they were chosen, their hashes
+    golden.npz        a few raw images with the logits that this artifact gave for them: the self-test
+    reference.npz     the trained torch model's logits on the certify split
+    model/            the deployed artifact
+    float/            its float twin for the same runtime: the yardstick of ``edgetl bench``
+    certificate.json, predictions.npz, bench.json   records, each sealed by itself and naming the manifest
+
+Records are not in the manifest, because they are made later, on the device too; each names the manifest's
+digest, so it belongs to exactly one bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgetl.data import Dataset
+from edgetl.errors import BundleError, CertifyError
+from edgetl.preprocess import Preprocess
+from edgetl.storage import DIGEST_FIELD, read_json, read_sealed, sha256_file, write_sealed
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+LABELS = "labels.json"
+PREPROCESS_FILE = "preprocess.json"
+SPLITS_FILE = "splits.json"
+CALIBRATION = "calibration.json"
+GOLDEN = "golden.npz"
+REFERENCE = "reference.npz"
+CERTIFICATE = "certificate.json"
+PREDICTIONS = "predictions.npz"
+BENCH = "bench.json"
+RECORDS = (CERTIFICATE, PREDICTIONS, BENCH)
+
+Precision = Literal["int8", "fp16", "fp32"]
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file for one runtime.
+
+    Attributes:
+        backend: key into ``edgetl.backends.BACKENDS``.
+        path: the file the runtime opens (``.onnx``, ``.xml`` with a ``.bin`` beside it, ``.engine``).
+        precision: what it was compressed to.
+        device: the runtime's own device name (OpenVINO: CPU, GPU, NPU); "" where there is no choice.
+    """
+
+    backend: str
+    path: Path
+    precision: str
+    device: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that belongs to the artifact."""
+        weights = self.path.with_suffix(".bin")
+        return (self.path, weights) if self.path.suffix == ".xml" else (self.path,)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size on disk."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files match its manifest."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names this bundle; certificate and benchmark refer to it."""
+        return str(self.manifest[DIGEST_FIELD])
+
+    @property
+    def target(self) -> str:
+        """Canonical name of the target."""
+        return str(self.manifest["target"]["name"])
+
+    @property
+    def precision(self) -> str:
+        """What the deployed artifact was compressed to."""
+        return self.artifact("deployed").precision
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How an image becomes the network's input."""
+        return Preprocess.from_json(read_json(self.path / PREPROCESS_FILE, BundleError))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return tuple(read_json(self.path / LABELS, BundleError))
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images behind the bundle, with their splits."""
+        return Dataset.from_json(read_json(self.path / SPLITS_FILE, BundleError))
+
+    def artifact(self, role: str = "deployed") -> Artifact:
+        """The ``deployed`` artifact or its ``float`` twin.
+
+        Raises:
+            BundleError: the bundle has no such artifact.
+        """
+        entry = self.manifest["artifacts"].get(role)
+        if entry is None:
+            raise BundleError(f"{self.path} has no {role} artifact", "export it again")
+        return Artifact(entry["backend"], self.path / entry["file"], entry["precision"], entry["device"])
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """A sealed record (certificate or benchmark) of this bundle, or None if it was not made yet.
+
+        Raises:
+            BundleError: it was altered, or it belongs to another bundle.
+        """
+        file = self.path / name
+        if not file.is_file():
+            return None
+        record = read_sealed(file, BundleError)
+        if record.get("manifest") != self.digest:
+            raise BundleError(f"{file} belongs to another bundle", "verify or bench this bundle again")
+        return record
+
+    def write_record(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Seal ``body`` together with this bundle's digest and write it; returns what was written."""
+        write_sealed(self.path / name, {**body, "manifest": self.digest})
+        return read_sealed(self.path / name, BundleError)
+
+
+def write_manifest(folder: Path, body: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> None:
+    """Seal a folder as a bundle: hash every file in it and write ``manifest.json``.
+
+    Args:
+        folder: holds all files of the bundle already.
+        body: target, quantization, lineage and whatever else is known.
+        artifacts: by role, ``deployed`` and ``float``; their paths lie inside ``folder``.
+    """
+    files = {
+        file.relative_to(folder).as_posix(): {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.relative_to(folder).as_posix() not in (MANIFEST, *RECORDS)
+    }
+    entries = {
+        role: {
+            "backend": a.backend,
+            "file": a.path.relative_to(folder).as_posix(),
+            "precision": a.precision,
+            "device": a.device,
+            "bytes": a.size_bytes,
+        }
+        for role, a in artifacts.items()
+    }
+    write_sealed(folder / MANIFEST, {**body, "schema": SCHEMA, "files": files, "artifacts": entries})
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Open a bundle and check every file against the manifest.
+
+    Raises:
+        BundleError: missing, of another schema, incomplete, or a file was altered; the message names the file.
+    """
+    folder = Path(path)
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(
+            f"{folder} is not a bundle (it has no {MANIFEST})", "make one with: edgetl export RUN --target T --out DIR"
+        )
+    manifest = read_sealed(folder / MANIFEST, BundleError)
+    if manifest.get("schema") != SCHEMA:
+        raise BundleError(
+            f"{folder} has schema {manifest.get('schema')}, this edgetl reads {SCHEMA}", "export it again"
+        )
+    for name, entry in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise BundleError(f"{folder} lacks {name}", "export it again or copy it whole")
+        if file.stat().st_size != entry["bytes"] or sha256_file(file) != entry["sha256"]:
+            raise BundleError(
+                f"{file} was altered or damaged (its SHA-256 differs)", "export it again or copy it whole"
+            )
+    bundle = Bundle(folder, manifest)
+    for name in (CERTIFICATE, BENCH):
+        bundle.record(name)
+    return bundle
+
+
+def check_certificate(bundle: Bundle) -> Mapping[str, Any]:
+    """The bundle's certificate, if it is unaltered and speaks of this very bundle and its saved predictions.
+
+    Raises:
+        CertifyError: there is none, it was altered, or it belongs to another bundle.
+    """
+    try:
+        certificate = bundle.record(CERTIFICATE)
+    except BundleError as error:
+        raise CertifyError(error.what, error.remedy) from error
+    if certificate is None:
+        raise CertifyError(f"{bundle.path} has no certificate", "make one with: edgetl verify BUNDLE")
+    predictions = bundle.path / PREDICTIONS
+    expected = certificate["hashes"].get("predictions")
+    if expected and (not predictions.is_file() or sha256_file(predictions) != expected):
+        raise CertifyError(f"{predictions} is not what the certificate was made from", "verify the bundle again")
+    return certificate

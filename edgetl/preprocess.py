@@ -1,0 +1,138 @@
+"""From image file to network input: one definition, used by training, calibration, export and the device.
+
+The host part (decode, resize, crop) is :meth:`Preprocess.apply` and gives uint8 RGB, NHWC. The rest (cast to
+float, channels first, normalise) lives in the exported graph, so that no runner has to repeat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.errors import DataError
+from edgetl.storage import sha256_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What happens to an image before the network sees it.
+
+    Attributes:
+        height, width: the network's input, pixels.
+        resize: length of the shorter side after resizing, pixels; the aspect ratio is kept and the longer side
+            is ``int(resize * long / short)``, as in torchvision and timm.
+        interpolation: Pillow's antialiased filter of this name.
+        mean, std: per channel (R, G, B), of values scaled to 0…1; applied inside the graph.
+    """
+
+    height: int
+    width: int
+    resize: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise DataError(f"unknown interpolation '{self.interpolation}'", f"use one of {', '.join(INTERPOLATIONS)}")
+        if min(self.height, self.width) < 1 or self.resize < max(self.height, self.width):
+            raise DataError(
+                f"a {self.height}x{self.width} crop does not fit into a shorter side of {self.resize} pixels",
+                "raise resize or lower the input size",
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise DataError("mean and std need three values each, and std positive ones", "correct the preprocessing")
+
+    def apply(self, source: Path | Image) -> npt.NDArray[np.uint8]:
+        """Decode, resize and centre-crop one image.
+
+        Returns:
+            uint8 array of shape (height, width, 3), RGB.
+
+        Raises:
+            DataError: the file is missing, truncated or no image.
+        """
+        from PIL import Image as Pillow
+
+        image = decode(source) if isinstance(source, Path) else source
+        short, long = sorted(image.size)
+        if short != self.resize:
+            scaled = int(self.resize * long / short)
+            size = (self.resize, scaled) if image.width <= image.height else (scaled, self.resize)
+            image = image.resize(size, Pillow.Resampling[self.interpolation.upper()])
+        left = round((image.width - self.width) / 2)
+        top = round((image.height - self.height) / 2)
+        return np.asarray(image.crop((left, top, left + self.width, top + self.height)), dtype=np.uint8)
+
+    def batch(self, paths: Iterable[Path]) -> npt.NDArray[np.uint8]:
+        """Apply to several files: uint8 array of shape (n, height, width, 3)."""
+        return np.stack([self.apply(path) for path in paths])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the definition: equal for equal preprocessing."""
+        return sha256_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "channels": "RGB", "layout": "NHWC"}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Preprocess:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DataError: a field is missing or of the wrong kind.
+        """
+        try:
+            return cls(
+                height=int(record["height"]),
+                width=int(record["width"]),
+                resize=int(record["resize"]),
+                interpolation=str(record["interpolation"]),
+                mean=_triple(record["mean"]),
+                std=_triple(record["std"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the preprocessing definition is malformed ({error})", "make it again") from error
+
+
+def _triple(values: Iterable[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def decode(path: Path) -> Image:
+    """Read an image file as RGB, turned upright as its EXIF orientation says.
+
+    Raises:
+        DataError: missing, truncated or no image; the message names the file.
+    """
+    from PIL import Image as Pillow
+    from PIL import ImageOps, UnidentifiedImageError
+
+    try:
+        with Pillow.open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no image {path}", "restore the file or make the run again") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not an image", "remove it or replace it") from error
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+        raise DataError(f"{path} is a damaged image ({error})", "remove it or replace it") from error
+    if upright.mode.startswith("I"):
+        # Pillow clips 16-bit greys at 255 when it converts; the upper byte keeps the picture.
+        wide = np.asarray(upright).astype(np.uint32)
+        return Pillow.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")
+    return upright.convert("RGB")

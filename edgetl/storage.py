@@ -1,0 +1,145 @@
+"""Bytes on disk: canonical JSON, content hashes, and writes that are whole or absent.
+
+Every file and folder that edgetl leaves behind goes through :func:`write_bytes` or :func:`new_folder`, so
+that a reader never meets a half-written one, whatever killed the writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import EdgetlError
+
+DIGEST_FIELD = "digest"
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode ``value`` so that equal values give equal bytes (sorted keys, no spaces, no NaN; RFC 8785 in spirit)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of ``data`` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, read in pieces, as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of ``value``."""
+    return sha256_bytes(canonical_json(value))
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``record`` with a ``digest`` over all its other fields, so that an edit shows."""
+    body = {key: value for key, value in record.items() if key != DIGEST_FIELD}
+    return {**body, DIGEST_FIELD: sha256_json(body)}
+
+
+def is_sealed(record: Mapping[str, Any]) -> bool:
+    """Whether ``record`` still carries the digest of its other fields."""
+    body = {key: value for key, value in record.items() if key != DIGEST_FIELD}
+    return record.get(DIGEST_FIELD) == sha256_json(body)
+
+
+def _unwritable(path: Path, error: OSError) -> EdgetlError:
+    return EdgetlError(
+        f"cannot write {path} ({error.strerror or error})", "free space or choose a writable folder with --out"
+    )
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name beside ``path``, then rename it into place.
+
+    Raises:
+        EdgetlError: the folder is read-only or the disk is full; nothing is left behind.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with sorted keys, whole or not at all."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, text.encode() + b"\n")
+
+
+def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
+    """Write ``record`` with its digest (see :func:`sealed`), whole or not at all."""
+    write_json(path, sealed(record))
+
+
+def read_json(path: Path, error: type[EdgetlError] = EdgetlError) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        error: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as problem:
+        raise error(f"cannot read {path} ({problem.strerror or problem})") from problem
+    except ValueError as problem:
+        raise error(f"{path} is not whole JSON ({problem})", "make it again") from problem
+
+
+def read_sealed(path: Path, error: type[EdgetlError] = EdgetlError) -> dict[str, Any]:
+    """Read a record written by :func:`write_sealed`.
+
+    Raises:
+        error: missing, not JSON, or its digest does not match its content.
+    """
+    record = read_json(path, error)
+    if not isinstance(record, dict) or not is_sealed(record):
+        raise error(f"{path} was altered or damaged (its digest does not match)", "make it again")
+    return record
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name, then rename it to ``path``, replacing what stood there.
+
+    Leaves nothing behind if the body raises.
+
+    Raises:
+        EdgetlError: the parent is read-only or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

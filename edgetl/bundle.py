@@ -187,9 +187,7 @@ def load_bundle(path: str | Path) -> Bundle:
         if not file.is_file():
             raise BundleError(f"{folder} lacks {name}", "export it again or copy it whole")
         if file.stat().st_size != entry["bytes"] or sha256_file(file) != entry["sha256"]:
-            raise BundleError(
-                f"{file} was altered or damaged (its SHA-256 differs)", "export it again or copy it whole"
-            )
+            raise BundleError(f"{file} is altered or damaged (its SHA-256 differs)", "export it again or copy it whole")
     bundle = Bundle(folder, manifest)
     for name in (CERTIFICATE, BENCH):
         bundle.record(name)

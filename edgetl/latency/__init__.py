@@ -1,1 +1,6 @@
-"""."""
+"""Latency, throughput and memory of a bundle, from raw samples. Knows no labels."""
+
+from edgetl.latency.record import bench_record
+from edgetl.latency.stats import Estimate, percentile, samples_needed, speedup
+
+__all__ = ["Estimate", "bench_record", "percentile", "samples_needed", "speedup"]

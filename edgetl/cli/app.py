@@ -1,0 +1,56 @@
+"""The commands, in the order in which a user meets them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgetl.cli import bench, demo, devices, doctor, export, finetune, lists, report, verify
+
+_ABOUT = """Take a fine-tuned model to a device and prove that the transfer survived.
+
+\b
+  edgetl finetune photos/ --out run
+  edgetl export run --target jetson --target intel-cpu --out out
+  edgetl report out/* --out report.html
+
+Every command takes --json. Exit status: 0 done, 2 bad input, 3 a certificate fails, 4 underpowered, 1 a bug.
+"""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from edgetl import __version__
+
+        typer.echo(f"edgetl {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def build() -> typer.Typer:
+    """The whole command line as one typer application."""
+    app = typer.Typer(
+        help=_ABOUT,
+        no_args_is_help=True,
+        # Rich help and tracebacks would double the time that --help takes.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_root)
+    for module in (demo, finetune, export, verify, bench, report):
+        app.command(module.__name__.rsplit(".", 1)[1])(module.command)
+    app.command("targets")(lists.targets)
+    app.command("backbones")(lists.backbones)
+    app.command("strategies")(lists.strategies)
+    app.add_typer(devices.app, name="devices")
+    app.command("doctor")(doctor.command)
+    return app

@@ -1,0 +1,98 @@
+"""``edgetl devices``"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgetl.cli.output import Json, Quiet, output
+
+app = typer.Typer(
+    help="Places where a bundle runs: this machine, an emulated one, or another one behind SSH.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def show(context: typer.Context, json: Json = False) -> None:
+    """Places where a bundle runs: this machine, an emulated one, or another one behind SSH.
+
+    \b
+    edgetl devices
+    edgetl devices create pi --arch arm64
+    edgetl devices add jetson ssh://user@host:22
+    edgetl devices remove jetson
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from edgetl.devices import list_devices
+    from edgetl.reporting.console import print_table
+
+    with output(json=json, bars=False) as shown:
+        found = [device.to_json() for device in list_devices()]
+        rows = [[d["name"], d["kind"], d["arch"], d["executed"], d["where"]] for d in found]
+        columns = ["device", "kind", "arch", "results count as", "where"]
+        shown.show({"devices": found}, lambda console: print_table(console, columns, rows))
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    arch: Annotated[str, typer.Option(help="arm64.")] = "arm64",
+    openvino: Annotated[bool, typer.Option("--with-openvino", help="Install OpenVINO there too.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an emulated device: a real root file system of that architecture, run by QEMU.
+
+    \b
+    edgetl devices create pi --arch arm64
+    """
+    from edgetl.devices import create_device
+
+    with output(json=json, quiet=quiet) as shown:
+        device = create_device(name, arch, extras=("openvino",) if openvino else (), progress=shown.progress)
+        shown.show(device.to_json(), lambda console: console.print(f"created the emulated device {name}", markup=False))
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    url: Annotated[str, typer.Argument(help="ssh://user@host:port, with ?python=PATH if need be.")],
+    json: Json = False,
+) -> None:
+    """Remember a real device that is reached by SSH.
+
+    \b
+    edgetl devices add jetson ssh://nvidia@192.168.1.20
+    """
+    from edgetl.devices import add_device
+
+    with output(json=json, bars=False) as shown:
+        device = add_device(name, url)
+        shown.show(device.to_json(), lambda console: console.print(f"added {name}", markup=False))
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="Which one.")], json: Json = False) -> None:
+    """Forget a device; an emulated one's files are deleted."""
+    from edgetl.devices import remove_device
+
+    with output(json=json, bars=False) as shown:
+        remove_device(name)
+        shown.show({"removed": name}, lambda console: console.print(f"removed {name}", markup=False))
+
+
+@app.command()
+def probe(name: Annotated[str, typer.Argument(help="Which one.")], json: Json = False) -> None:
+    """Ask a device what it is and whether a bundle can run there."""
+    import dataclasses
+
+    from edgetl.devices import find_device
+
+    with output(json=json, bars=False) as shown:
+        found = find_device(name).probe()
+        sentence = "can be used" if found.reachable else f"{found.reason}: {found.remedy}"
+        shown.show(dataclasses.asdict(found), lambda console: console.print(f"{name}: {sentence}", markup=False))

@@ -1,0 +1,58 @@
+"""``edgetl export``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgetl.cli.output import Json, Quiet, output
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A run made by edgetl finetune.")],
+    target: Annotated[list[str], typer.Option(help="Where it shall run; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="OUT/TARGET becomes the bundle.")],
+    precision: Annotated[str | None, typer.Option(help="int8, fp16 or fp32; the target's default.")] = None,
+    margin: Annotated[float, typer.Option(help="Largest tolerable loss of accuracy.")] = 0.01,
+    alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
+    samples: Annotated[
+        str | None, typer.Option(help="How calibration images are chosen: random, class-balanced, k-centre.")
+    ] = None,
+    calibration_images: Annotated[int | None, typer.Option(help="How many; the recipe's number by default.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Fixed batch size of the graph; dynamic by default.")] = None,
+    bench: Annotated[bool, typer.Option(help="Time it too, where this machine executes the target's runtime.")] = True,
+    threads: Annotated[int, typer.Option(help="Threads for timing.")] = 1,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Compress a run for one or more targets and certify each bundle.
+
+    \b
+    edgetl export run --target jetson --target intel-cpu --out out
+    edgetl export run --target rpi5 --precision fp32 --out out
+    edgetl export run --target x86-generic --samples k-centre --margin 0.005 --out out
+
+    Exit status 3 when a certificate fails. The same command again resumes, or does nothing.
+    """
+    from edgetl import pipeline
+    from edgetl.cli.tables import bundles
+
+    with output(json=json, quiet=quiet) as shown:
+        results = pipeline.export(
+            run,
+            targets=target,
+            out=out,
+            precision=precision,
+            margin=margin,
+            alpha=alpha,
+            samples=samples,
+            calibration_images=calibration_images,
+            batch=batch,
+            bench=bench,
+            threads=threads,
+            progress=shown.progress,
+        )
+        shown.show({"bundles": [r.to_json() for r in results]}, lambda console: bundles(console, results))
+    return 3 if any(r.certificate.verdict == "fail" for r in results) else 0

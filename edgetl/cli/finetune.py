@@ -1,0 +1,80 @@
+"""``edgetl finetune``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgetl.cli.output import Json, Quiet, note, output
+
+if TYPE_CHECKING:
+    from edgetl.run import Run
+
+_DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
+
+
+def command(
+    data: Annotated[str, typer.Argument(help="A folder of class folders, a CSV (path,label), or 'digits'.")],
+    out: Annotated[Path, typer.Option(help="Where the run goes; the same command resumes it.")],
+    backbone: Annotated[str, typer.Option(help="See: edgetl backbones.")] = "efficientnet_lite0",
+    strategy: Annotated[str, typer.Option(help="See: edgetl strategies.")] = "fine-tune",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides splits, order, augmentation and initialisation.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all devices.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Input side in pixels; the backbone's own by default.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Pretrained weights: a local file, or 'none'.")] = None,
+    devices: Annotated[int, typer.Option(help=_DEVICES)] = 1,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, 32, bf16 or 16.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard what stands in the run folder.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier on labelled images from a pretrained backbone.
+
+    \b
+    edgetl finetune photos/ --out run
+    edgetl finetune parts.csv --backbone efficientnet_lite2 --strategy linear-probe --out run
+    edgetl finetune digits --image-size 64 --epochs 3 --out run
+    """
+    from edgetl import pipeline
+
+    with output(json=json, quiet=quiet) as shown:
+        run = pipeline.finetune(
+            data,
+            out=out,
+            backbone=backbone,
+            strategy=strategy,
+            epochs=epochs,
+            seed=seed,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            image_size=image_size,
+            weights=weights,
+            devices=devices,
+            accelerator=accelerator,
+            precision=precision,
+            fresh=fresh,
+            progress=shown.progress,
+        )
+        _name_skipped(run)
+        shown.show(run.to_json(), lambda console: console.print(_sentence(run)))
+
+
+def _name_skipped(run: Run) -> None:
+    for skipped in run.dataset.skipped[:20]:
+        note(f"left out {skipped.path}: {skipped.reason}")
+    if len(run.dataset.skipped) > 20:
+        note(f"… and {len(run.dataset.skipped) - 20} more, named in {run.path}/splits.json")
+
+
+def _sentence(run: Run) -> str:
+    val = run.metrics["val"]
+    return (
+        f"{run.path}: {run.backbone}, {run.strategy}, {len(run.classes)} classes; on {val['n']} validation images "
+        f"accuracy {val['accuracy']:.1%}, balanced accuracy {val['balanced_accuracy']:.1%}. "
+        f"Next: edgetl export {run.path} --target jetson --out out"
+    )

@@ -1,0 +1,65 @@
+"""What a command prints: one JSON object or something to read, on standard output; all else on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json as jsonlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgetl.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's outcome goes."""
+
+    json: bool
+    progress: Progress
+    _stdout: int
+
+    def show(self, value: Mapping[str, Any], human: Callable[[Console], None]) -> None:
+        """Print ``value`` as JSON, or let ``human`` draw it."""
+        with os.fdopen(os.dup(self._stdout), "w") as stream:
+            if self.json:
+                stream.write(jsonlib.dumps(value, sort_keys=True, allow_nan=False, default=str) + "\n")
+                return
+            from rich.console import Console
+
+            human(Console(file=stream, highlight=False, soft_wrap=False))
+
+
+def note(message: str) -> None:
+    """One line of prose, on standard error."""
+    print(message, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def output(*, json: bool, quiet: bool = False, bars: bool = True) -> Iterator[Output]:
+    """Keep standard output for the outcome, whatever libraries print, and show progress on standard error."""
+    sys.stdout.flush()
+    real = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        if bars and not quiet:
+            from edgetl.reporting.console import console_progress
+
+            with console_progress() as progress:
+                yield Output(json, progress, real)
+        else:
+            yield Output(json, silent, real)
+    finally:
+        sys.stdout.flush()
+        os.dup2(real, 1)
+        os.close(real)

@@ -1,0 +1,28 @@
+"""``edgetl report``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgetl.cli.output import Json, output
+
+
+def command(
+    bundle: Annotated[list[Path], typer.Argument(help="One or more bundles.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    json: Json = False,
+) -> None:
+    """Write one self-contained page: certificates in words, recall by class, latencies, lost and gained images.
+
+    \b
+    edgetl report out/jetson out/intel-cpu --out report.html
+    """
+    from edgetl import pipeline
+
+    with output(json=json, bars=False) as shown:
+        page = pipeline.report(bundle, out=out)
+        answer = {"report": str(page), "bytes": page.stat().st_size}
+        shown.show(answer, lambda console: console.print(f"wrote {page}", markup=False))

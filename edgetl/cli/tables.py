@@ -1,0 +1,55 @@
+"""How results look to people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgetl.reporting.console import print_results, print_table
+from edgetl.reporting.summary import rows
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgetl.pipeline import Exported
+
+
+def bundles(console: Console, exported: Sequence[Exported], page: str = "") -> None:
+    """The table of accuracies, verdicts and latencies, and where the bundles lie."""
+    print_results(console, rows([item.bundle for item in exported]))
+    for item in exported:
+        console.print(f"bundle   {item.bundle.path}", markup=False)
+    if page:
+        console.print(f"report   {page}", markup=False)
+
+
+def latency(console: Console, record: Mapping[str, Any]) -> None:
+    """Percentiles of a bundle and of its float twin, side by side."""
+    sides = {"deployed": record} | ({"float twin": record["float"]} if record["float"] else {})
+    print_table(
+        console,
+        ["artifact", "p50 ms", "p90 ms", "p99 ms", "n", "cold start ms", "peak MB", "executed", "integer MACs"],
+        [
+            [
+                name,
+                *(_milliseconds(side, p) for p in ("p50", "p90", "p99")),
+                side["n"],
+                f"{side['cold_start_ms']:.0f}",
+                f"{side['peak_rss_mb']:.0f}",
+                side["precision_executed"],
+                None if side["integer_macs"] is None else f"{side['integer_macs']:.0%}",
+            ]
+            for name, side in sides.items()
+        ],
+    )
+    gain = record["speedup"]
+    if gain:
+        interval = f"{gain['ci_low']:.2f} to {gain['ci_high']:.2f}"
+        console.print(f"{gain['value']:.2f}x its float twin (95 % interval {interval}), {record['threads']} thread(s)")
+    for failure in record["failures"]:
+        console.print(f"failure: {failure}", markup=False)
+
+
+def _milliseconds(side: Mapping[str, Any], percentile: str) -> str | None:
+    value = side[f"{percentile}_ms"]
+    return None if value is None else f"{value:.2f}"

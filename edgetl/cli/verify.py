@@ -1,0 +1,47 @@
+"""``edgetl verify``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgetl.cli.output import Json, Quiet, output
+
+_STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="A bundle made by edgetl export.")],
+    data: Annotated[str | None, typer.Option(help="Run the certify images again, found here by their hashes.")] = None,
+    margin: Annotated[float, typer.Option(help="Largest tolerable loss of accuracy.")] = 0.01,
+    alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
+    device: Annotated[str | None, typer.Option(help="Where to run; see edgetl devices.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only: does the certificate belong to this bundle?")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Test on held-out images whether the deployed model is as good as the trained one.
+
+    \b
+    edgetl verify out/jetson --device my-jetson
+    edgetl verify out/intel-cpu --margin 0.005
+    edgetl verify out/intel-cpu --check
+
+    Exit status: 0 pass, 3 fail, 4 underpowered. Without --data and --device, saved predictions are judged again.
+    """
+    from edgetl import pipeline
+
+    with output(json=json, quiet=quiet, bars=not check) as shown:
+        if check:
+            problem = pipeline.check(bundle)
+            answer = {"bundle": str(bundle), "belongs": problem is None, "problem": problem}
+            sentence = problem or "the certificate belongs to this bundle and is unaltered"
+            shown.show(answer, lambda console: console.print(f"{bundle}: {sentence}", markup=False))
+            return 0 if problem is None else 3
+        certificate = pipeline.verify(
+            bundle, data=data, margin=margin, alpha=alpha, device=device, progress=shown.progress
+        )
+        shown.show(certificate.to_json(), lambda console: console.print(certificate.sentence(), markup=False))
+    return _STATUS[certificate.verdict]

@@ -1,0 +1,106 @@
+"""Reading an ONNX graph: where preprocessing ends, which file holds what, canonical bytes."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import CompressionError
+from edgetl.extras import require
+from edgetl.storage import write_bytes
+
+#: Operators with weights, whose arithmetic is worth doing in integers.
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: Metadata key of a node: dotted name of the torch module that it came from.
+MODULE = "edgetl.module"
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def load(path: Path) -> Any:
+    """Parse an ONNX file.
+
+    Raises:
+        CompressionError: missing, truncated or no ONNX model.
+    """
+    onnx = require("onnx", "reading ONNX models")
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except OSError as error:
+        raise CompressionError(f"cannot read {path} ({error.strerror or error})", "export the model again") from error
+    except Exception as error:  # protobuf's decoding error is not importable from a stable place
+        raise CompressionError(f"{path} is no valid ONNX model ({error})", "export the model again") from error
+    return model
+
+
+def save(model: Any, path: Path) -> Path:
+    """Write an ONNX model as one file of reproducible bytes.
+
+    Raises:
+        CompressionError: over 2 GB, which one protobuf file cannot hold.
+    """
+    try:
+        data = model.SerializeToString(deterministic=True)
+    except ValueError as error:
+        raise CompressionError(f"the model does not fit into one ONNX file ({error})", "use a smaller one") from error
+    write_bytes(path, data)
+    return path
+
+
+def before_weights(model: Any) -> list[str]:
+    """Names of the nodes between the input and the first weighted operators: the preprocessing.
+
+    A node belongs to it if everything it reads, constants aside, comes from the input through such nodes alone.
+    """
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer} | {""}
+    reached = {value.name for value in graph.input} - constants
+    names = []
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constants.update(node.output)
+            continue
+        read = [name for name in node.input if name not in constants]
+        if read and node.op_type not in WEIGHTED and all(name in reached for name in read):
+            reached.update(node.output)
+            names.append(node.name)
+    return names
+
+
+def canonicalise(model: Any) -> None:
+    """Rename nodes after the torch modules they came from and drop everything that tells of the machine, in place.
+
+    Stack traces with local paths go; :data:`MODULE` stays, and each node is called ``module/Operator``.
+    """
+    parameters = {tensor.name for tensor in model.graph.initializer}
+    seen: Counter[str] = Counter()
+    for node in model.graph.node:
+        module = _module_of(node, parameters)
+        stem = f"{module}/{node.op_type}" if module else node.op_type
+        seen[stem] += 1
+        node.name = stem if seen[stem] == 1 else f"{stem}_{seen[stem]}"
+        node.doc_string = ""
+        del node.metadata_props[:]
+        node.metadata_props.add(key=MODULE, value=module)
+    graph = model.graph
+    for item in (model, graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def _module_of(node: Any, parameters: set[str]) -> str:
+    # The exporter folds batch norms into convolutions and then names the batch norm; the weight's name is the layer's.
+    if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in parameters and "." in node.input[1]:
+        return str(node.input[1]).rsplit(".", 1)[0]
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+    names = [name for name in ast.literal_eval(scopes) if not name.startswith("_empty_nn_module")]
+    # The last scope is the operation itself; the one before it, the module that called it.
+    return str(names[-2]) if len(names) >= 2 else ""
+
+
+def fixed_batch(model: Any) -> int | None:
+    """The batch size that a model was exported for, or None if it takes any."""
+    size = model.graph.input[0].type.tensor_type.shape.dim[0]
+    return size.dim_value if size.HasField("dim_value") else None

@@ -1,0 +1,199 @@
+"""What every place where an artifact runs has in common.
+
+A device is a place, not a kind of hardware: this machine (``local.py``), an emulated one (``emulated.py``), or
+another one behind SSH (``ssh.py``). Each runs ``python -m edgetl.runtime`` there and brings the answer back.
+Image *files* travel, never preprocessed arrays: what is certified starts at the JPEG bytes, on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.bundle import Bundle
+from edgetl.errors import DeviceError
+from edgetl.progress import Progress, silent
+
+Kind = Literal["local", "emulated", "ssh"]
+Executed = Literal["host", "simulated", "device"]
+
+#: What results carry about the place they come from. An emulator's results are never a device's.
+EXECUTED: Mapping[Kind, Executed] = {"local": "host", "emulated": "simulated", "ssh": "device"}
+#: Runtimes of which a device needs at least one.
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
+
+
+@dataclass(frozen=True)
+class DeviceProbe:
+    """Whether a device can be used, and what it is.
+
+    Attributes:
+        reachable: a bundle could be run there now, as far as can be told without one.
+        python: version of its Python, or None.
+        packages: numpy, PIL and the runtimes → version, None where not installed.
+        machine: facts as ``python -m edgetl.runtime machine`` tells them (``cpu_model``, ``cores``, ``arch``, …).
+        reason: why it cannot be used; empty when it can.
+        remedy: what to do about that.
+    """
+
+    reachable: bool
+    python: str | None = None
+    packages: Mapping[str, str | None] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    remedy: str = ""
+
+
+class Device(Protocol):
+    """A place where an artifact runs."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """How it is reached."""
+        ...
+
+    @property
+    def arch(self) -> str:
+        """``x86_64``, ``aarch64``, …; empty where only a probe can tell."""
+        ...
+
+    @property
+    def executed(self) -> Executed:
+        """What results obtained here must say about themselves."""
+        ...
+
+    def probe(self) -> DeviceProbe:
+        """Look whether it can be used. Never raises for a device that cannot."""
+        ...
+
+    def call(
+        self,
+        arguments: Sequence[str],
+        *,
+        bundle: Path | None = None,
+        files: Sequence[Path] = (),
+        progress: Progress = silent,
+    ) -> dict[str, Any]:
+        """Run ``python -m edgetl.runtime VERB [BUNDLE] [OPTIONS]`` there.
+
+        Args:
+            arguments: the verb, then its options; without the bundle, ``--images`` and ``--out``.
+            bundle: a folder that is taken there and put after the verb.
+            files: image files that are taken there and handed to ``--images``, in this order.
+            progress: told of the steps done there.
+
+        Returns:
+            the JSON object it printed; with ``files``, ``logits`` holds the array it wrote (float32, n×classes).
+
+        Raises:
+            DeviceError: unreachable, unfit, or the call failed; one line with the last line of its standard error.
+        """
+        ...
+
+
+def predict(
+    device: Device,
+    bundle: Bundle,
+    paths: Sequence[Path],
+    *,
+    role: str = "deployed",
+    threads: int | None = None,
+    simulated: bool = False,
+    progress: Progress = silent,
+) -> npt.NDArray[np.float32]:
+    """Run image files through a bundle on a device.
+
+    Args:
+        device: where.
+        bundle: opened and checked.
+        paths: image files on this machine.
+        role: ``deployed`` or ``float``.
+        threads: worker threads there; all its cores when None.
+        simulated: execute there in float what was made for other hardware (``edgetl.runtime.sessions``).
+        progress: told of each image.
+
+    Returns:
+        float32 logits of shape (n, classes), in the order of ``paths``.
+
+    Raises:
+        DeviceError: see :meth:`Device.call`.
+    """
+    if not paths:
+        return np.empty((0, len(bundle.labels)), np.float32)
+    options = [*_threads(threads), *(["--simulated"] if simulated else [])]
+    answer = device.call(["predict", "--role", role, *options], bundle=bundle.path, files=paths, progress=progress)
+    logits: npt.NDArray[np.float32] = answer["logits"]
+    if logits.shape != (len(paths), len(bundle.labels)):
+        raise DeviceError(
+            f"{device.name} gave logits of shape {logits.shape} for {len(paths)} images", "report this as a bug"
+        )
+    return logits
+
+
+def bench(
+    device: Device, bundle: Bundle, *, seconds: float = 5.0, threads: int = 1, progress: Progress = silent
+) -> dict[str, Any]:
+    """Time a bundle's artifact and its float twin on a device.
+
+    Returns:
+        the raw record of :func:`edgetl.runtime.measure.bench`.
+
+    Raises:
+        DeviceError: the device is emulated (its times say nothing about any device), or see :meth:`Device.call`.
+    """
+    if device.executed == "simulated":
+        raise DeviceError(
+            f"{device.name} is emulated, and emulated time is not device time",
+            "bench on the device itself: edgetl devices add NAME ssh://user@host",
+        )
+    options = ["--seconds", str(seconds), *_threads(threads)]
+    return device.call(["bench", *options], bundle=bundle.path, progress=progress)
+
+
+def selftest(
+    device: Device, bundle: Bundle, *, threads: int | None = None, simulated: bool = False
+) -> dict[str, Any]:
+    """Run the bundle's golden vectors on a device; see :func:`edgetl.runtime.predict.selftest`.
+
+    Raises:
+        DeviceError: see :meth:`Device.call`.
+    """
+    options = [*_threads(threads), *(["--simulated"] if simulated else [])]
+    return device.call(["selftest", *options], bundle=bundle.path)
+
+
+def _threads(threads: int | None) -> list[str]:
+    return [] if threads is None else ["--threads", str(threads)]
+
+
+def probe_by_calling(device: Device) -> DeviceProbe:
+    """Probe a device by asking it for its ``machine`` facts."""
+    try:
+        facts = device.call(["machine"])
+    except DeviceError as error:
+        return DeviceProbe(False, reason=error.what, remedy=error.remedy)
+    packages = facts.pop("packages", {})
+    python = facts.pop("python", None)
+    lacking = [name for name in ("numpy", "PIL") if not packages.get(name)]
+    if not any(packages.get(name) for name in RUNTIMES):
+        lacking.append(" or ".join(RUNTIMES))
+    if lacking:
+        return DeviceProbe(
+            False, python, packages, facts, f"{device.name} lacks {', '.join(lacking)}", install_remedy("its Python")
+        )
+    return DeviceProbe(True, python, packages, facts)
+
+
+def install_remedy(python: str) -> str:
+    """What to do on a device that lacks packages."""
+    return f"install them on the device: {python} -m pip install numpy pillow onnxruntime"

@@ -1,0 +1,107 @@
+"""This machine as a device: the artifact in a fresh process of the same Python."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, probe_by_calling
+from edgetl.devices.payload import import_root
+from edgetl.devices.process import PROGRESS_VARIABLE, answer, read_array, run_watched
+from edgetl.errors import DeviceError
+from edgetl.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class LocalDevice:
+    """This machine."""
+
+    name: str = "local"
+
+    @property
+    def kind(self) -> Kind:
+        """See :class:`edgetl.devices.base.Device`."""
+        return "local"
+
+    @property
+    def arch(self) -> str:
+        """This machine's ISA."""
+        return platform.machine()
+
+    @property
+    def executed(self) -> Executed:
+        """``host``."""
+        return EXECUTED[self.kind]
+
+    def probe(self) -> DeviceProbe:
+        """See :class:`edgetl.devices.base.Device`."""
+        return probe_by_calling(self)
+
+    def call(
+        self,
+        arguments: Sequence[str],
+        *,
+        bundle: Path | None = None,
+        files: Sequence[Path] = (),
+        progress: Progress = silent,
+    ) -> dict[str, Any]:
+        """See :class:`edgetl.devices.base.Device`."""
+        environment = {**os.environ, "PYTHONPATH": str(import_root())}
+        return call_here(self.name, [sys.executable], environment, arguments, bundle, files, progress)
+
+
+def call_here(
+    name: str,
+    python: Sequence[str],
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+    bundle: Path | None,
+    files: Sequence[Path],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Do :meth:`edgetl.devices.base.Device.call` with a Python that sees this machine's files.
+
+    Args:
+        name: of the device.
+        python: the command that starts its Python.
+        environment: the whole environment, with edgetl on ``PYTHONPATH``.
+        arguments, bundle, files, progress: as in :meth:`edgetl.devices.base.Device.call`.
+    """
+    verb, *options = arguments
+    command = [*python, "-m", "edgetl.runtime", verb, *([str(bundle.resolve())] if bundle else []), *options]
+    with tempfile.TemporaryDirectory(prefix="edgetl-call-") as scratch:
+        listed, out = Path(scratch) / "images.txt", Path(scratch) / "logits.npy"
+        if files:
+            listed.write_text(image_list([str(file.resolve()) for file in files]), encoding="utf-8")
+            command += ["--images", str(listed), "--out", str(out)]
+        # An empty working directory: "-m" puts it first on the import path.
+        finished = run_watched(
+            command,
+            environment={**environment, PROGRESS_VARIABLE: "1"},
+            folder=Path(scratch),
+            progress=progress,
+        )
+        record = answer(name, finished)
+        return {**record, "logits": read_array(name, _content(out))} if files else record
+
+
+def _content(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
+
+
+def image_list(names: Sequence[str]) -> str:
+    """One path a line, as ``--images`` wants it.
+
+    Raises:
+        DeviceError: a name cannot stand on one line of UTF-8.
+    """
+    for name in names:
+        if len(name.splitlines()) != 1 or name.encode(errors="replace").decode() != name:
+            raise DeviceError(f"the file name {name!a} holds a line break or is no UTF-8", "rename the file")
+    return "".join(f"{name}\n" for name in names)

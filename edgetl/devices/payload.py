@@ -1,0 +1,53 @@
+"""What of edgetl goes to a device: the modules that ``edgetl.runtime`` imports, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgetl.errors import DeviceError
+from edgetl.storage import sha256_bytes, sha256_json
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_MODULES = (
+    "__init__.py",
+    "bundle.py",
+    "data.py",
+    "errors.py",
+    "extras.py",
+    "preprocess.py",
+    "progress.py",
+    "resources.py",
+    "storage.py",
+)
+
+
+def import_root() -> Path:
+    """The folder from which this very edgetl is imported."""
+    return _PACKAGE.parent
+
+
+def payload() -> dict[str, bytes]:
+    """The device's share of edgetl: path below the import root (``edgetl/…``) → content.
+
+    Raises:
+        DeviceError: this installation has no plain files (a zipped one), or lacks some.
+    """
+    names = [*_MODULES, *(f"runtime/{file.name}" for file in sorted((_PACKAGE / "runtime").glob("*.py")))]
+    try:
+        return {f"edgetl/{name}": (_PACKAGE / name).read_bytes() for name in names}
+    except OSError as error:
+        raise DeviceError(f"this installation of edgetl is incomplete ({error})", "reinstall edgetl") from error
+
+
+def payload_digest(content: dict[str, bytes]) -> str:
+    """SHA-256 that names one version of the payload."""
+    return sha256_json({name: sha256_bytes(data) for name, data in content.items()})
+
+
+def write_payload(folder: Path) -> Path:
+    """Lay the payload out below ``folder``, to be put on ``PYTHONPATH``; returns ``folder``."""
+    for name, data in payload().items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return folder

@@ -1,0 +1,286 @@
+"""Making the root folder of an emulated Arm machine from Debian packages and aarch64 wheels.
+
+Layout of the folder, which is read by ``qemu-aarch64-static -L``:
+
+    usr/bin/python3.X                              Debian's arm64 Python, unpacked and never configured
+    usr/local/lib/python3.X/dist-packages/         wheels: numpy, pillow and the runtimes
+    proc/cpuinfo, sys/devices/system/cpu/*         what an Arm machine's kernel says: ONNX Runtime crashes on
+                                                   import where it finds an x86 machine's files instead
+    edgetl-device.json                             sealed, written last: architecture, CPU, versions
+
+Packages come from wherever this machine's own apt is configured to get them, into private state and cache folders:
+neither the system's package lists nor its dpkg architectures change, and no root rights are needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetl.devices.process import Finished, run_watched
+from edgetl.errors import DeviceError
+from edgetl.extras import PROVIDERS, version
+from edgetl.progress import Progress, silent
+from edgetl.storage import new_folder, read_sealed, write_sealed
+
+MARKER = "edgetl-device.json"
+QEMU = "qemu-aarch64-static"
+SCHEMA = 1
+#: command → Debian package that brings it
+_TOOLS = {QEMU: "qemu-user-static", "apt-get": "apt", "dpkg-deb": "dpkg"}
+_DEBIAN_PACKAGES = ("python3", "libstdc++6")
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """What the kernel of a machine with this core prints in /proc/cpuinfo.
+
+    Attributes:
+        part: Arm's part number (MIDR_EL1), hexadecimal.
+        features: hwcaps in Linux's names and order; ``asimddp`` is the int8 dot product.
+    """
+
+    part: str
+    features: str
+
+
+_ARMV8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32"
+_ARMV82 = f"{_ARMV8} atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+#: qemu's name → the core. Part numbers: Arm Technical Reference Manuals (MIDR_EL1) of each core.
+CPUS: Mapping[str, Cpu] = {
+    "cortex-a53": Cpu("0xd03", f"{_ARMV8} cpuid"),
+    "cortex-a72": Cpu("0xd08", f"{_ARMV8} cpuid"),
+    "cortex-a76": Cpu("0xd0b", _ARMV82),
+}
+
+
+def check_tools() -> None:
+    """Check that everything a root folder is made with is installed.
+
+    Raises:
+        DeviceError: something is missing; the message names the Debian package.
+    """
+    missing = sorted({package for tool, package in _TOOLS.items() if shutil.which(tool) is None})
+    if missing:
+        raise DeviceError(
+            f"an emulated device needs {', '.join(missing)}, not installed here",
+            f"apt-get install {' '.join(missing)} (on Debian)",
+        )
+
+
+def create_rootfs(
+    root: Path, *, cpu: str = "cortex-a76", runtimes: Sequence[str] = ("onnxruntime",), progress: Progress = silent
+) -> Mapping[str, Any]:
+    """Make an arm64 root folder, whole or not at all.
+
+    Args:
+        root: the folder to make; what stood there is replaced.
+        cpu: key of :data:`CPUS`.
+        runtimes: modules to install besides numpy and Pillow: ``onnxruntime``, ``openvino``. Versions are those
+            installed here, where wheels exist for the device's Python, so that only the ISA differs.
+        progress: told of each step.
+
+    Returns:
+        the sealed marker.
+
+    Raises:
+        DeviceError: a tool, a package or a wheel is missing, or what was made does not start.
+    """
+    check_tools()
+    task = f"creating {root.parent.name}"
+    with tempfile.TemporaryDirectory(prefix="edgetl-apt-") as scratch, new_folder(root) as folder:
+        debs = _download(Path(scratch), task, progress)
+        _unpack(debs, folder, task, progress)
+        python = _python(folder)
+        packages = ["numpy", "PIL", *runtimes]
+        progress(task, 0, 0, "wheels for " + ", ".join(PROVIDERS[module][0] for module in packages))
+        _install_wheels(folder, python, _glibc(debs), packages)
+        _write_kernel_files(folder, cpu)
+        progress(task, 0, 0, "checking that it starts")
+        installed = _check(folder, cpu, packages)
+        body = {"schema": SCHEMA, "arch": "aarch64", "cpu": cpu, "python": python, "packages": installed}
+        write_sealed(folder / MARKER, body)
+    progress(task, 1, 1, "done")
+    return read_marker(root)
+
+
+def read_marker(root: Path) -> Mapping[str, Any]:
+    """What a finished root folder says about itself.
+
+    Raises:
+        DeviceError: missing, unfinished, altered or of another schema.
+    """
+    if not (root / MARKER).is_file():
+        raise DeviceError(f"{root} is no finished emulated machine", f"make it again: {_again(root)}")
+    marker = read_sealed(root / MARKER, DeviceError)
+    if marker.get("schema") != SCHEMA:
+        raise DeviceError(f"{root} was made by another version of edgetl", f"make it again: {_again(root)}")
+    return marker
+
+
+def _again(root: Path) -> str:
+    name = root.parent.name
+    return f"edgetl devices remove {name}, then edgetl devices create {name} --arch arm64"
+
+
+def emulated_python(root: Path, cpu: str, python: str) -> list[str]:
+    """The command that starts the root folder's Python under the emulator."""
+    return [QEMU, "-cpu", cpu, "-L", str(root), str(root / "usr/bin" / python)]
+
+
+def emulated_environment(import_path: Path | None = None) -> dict[str, str]:
+    """The whole environment of an emulated process: nothing that would lead it to this machine's own packages."""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # numpy multiplies nothing large here, and idle threads are dear under emulation.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    return {**environment, **({"PYTHONPATH": str(import_path)} if import_path else {})}
+
+
+def _download(scratch: Path, task: str, progress: Progress) -> list[Path]:
+    for name in ("state/lists/partial", "cache/archives/partial", "log"):
+        (scratch / name).mkdir(parents=True)
+    (scratch / "status").touch()
+    settings = scratch / "apt.conf"
+    settings.write_text(_APT_SETTINGS.format(scratch=scratch))
+    apt = ["apt-get", "-c", str(settings), "-o", "Debug::NoLocking=true"]
+    progress(task, 0, 0, "package lists")
+    updated = run_watched([*apt, "update"])
+    found = 0
+
+    def count(line: str) -> None:
+        nonlocal found
+        if line.startswith("Get:"):
+            found += 1
+            progress(task, 0, 0, f"Debian packages: {found} fetched")
+
+    wanted = ["install", "--download-only", "--no-install-recommends", "--yes", *_DEBIAN_PACKAGES]
+    fetched = run_watched([*apt, *wanted], on_line=count)
+    debs = sorted((scratch / "cache/archives").glob("*.deb"))
+    if fetched.status or not debs:
+        problem = fetched.last_line if not updated.status else updated.last_line
+        raise DeviceError(
+            f"apt offers no arm64 packages of {' and '.join(_DEBIAN_PACKAGES)} here ({problem})",
+            "check the network and that apt's sources carry arm64, as Debian's do",
+        )
+    return debs
+
+
+#: ``#clear`` is a directive, not a comment: the system's hooks must not see a private apt.
+_APT_SETTINGS = """\
+Dir::State "{scratch}/state";
+Dir::State::status "{scratch}/status";
+Dir::Cache "{scratch}/cache";
+Dir::Log "{scratch}/log";
+APT::Architecture "arm64";
+#clear APT::Architectures;
+APT::Architectures {{ "arm64"; }};
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Invoke;
+#clear DPkg::Post-Invoke;
+APT::Sandbox::User "";
+Acquire::Languages "none";
+"""
+
+
+def _unpack(debs: list[Path], folder: Path, task: str, progress: Progress) -> None:
+    # Debian 13 ships files under /usr alone and leaves these links to its base-files package.
+    for name in ("bin", "lib", "sbin"):
+        (folder / "usr" / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(f"usr/{name}")
+    for done, deb in enumerate(debs, 1):
+        # Not "dpkg-deb --extract": its tar would put a folder in the place of such a link.
+        listing = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
+        options = ["--extract", "--keep-directory-symlink", "--no-same-owner", "--directory", str(folder)]
+        unpacked = subprocess.run(["tar", *options], stdin=listing.stdout, capture_output=True, text=True, check=False)
+        if listing.stdout is not None:
+            listing.stdout.close()
+        if listing.wait() or unpacked.returncode:
+            last = (unpacked.stderr.strip() or "no message").splitlines()[-1]
+            raise DeviceError(f"cannot unpack {deb.name} ({last})", "free space, or try again")
+        progress(task, done, len(debs), f"unpacking {deb.name.split('_')[0]}")
+
+
+def _python(folder: Path) -> str:
+    names = sorted(file.name for file in (folder / "usr/bin").glob("python3.*") if re.fullmatch(r"python3\.\d+", file.name))
+    if not names:
+        raise DeviceError("Debian's python3 package brought no interpreter", "report this as a bug")
+    return names[-1]
+
+
+def _glibc(debs: list[Path]) -> int:
+    """Minor version of the C library (2.36 → 36): the newest wheels that can run."""
+    for deb in debs:
+        found = re.match(r"libc6_2\.(\d+)", deb.name)
+        if found:
+            return int(found[1])
+    raise DeviceError("Debian's python3 package brought no C library", "report this as a bug")
+
+
+def _install_wheels(folder: Path, python: str, glibc: int, modules: Sequence[str]) -> None:
+    target = folder / "usr/local/lib" / python / "dist-packages"
+    names = [PROVIDERS[module][0] for module in modules]
+    pinned = [f"{PROVIDERS[m][0]}=={version(m)}" if version(m) else PROVIDERS[m][0] for m in modules]
+    # Wheels of this very version may not exist for the device's Python; the newest that does is second best.
+    for wanted in (pinned, names):
+        shutil.rmtree(target, ignore_errors=True)
+        done = _pip(target, python, glibc, wanted)
+        if not done.status:
+            return
+    if "No module named pip" in done.stderr:
+        raise DeviceError("an emulated device needs pip, which this Python lacks", "python -m ensurepip")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
+    raise DeviceError(
+        f"no aarch64 wheels of {', '.join(names)} for {python} ({(errors or [done.last_line])[-1]})",
+        "check the network and pip's package index",
+    )
+
+
+def _pip(target: Path, python: str, glibc: int, wanted: Sequence[str]) -> Finished:
+    tags = [f"manylinux_2_{minor}_aarch64" for minor in range(glibc, 16, -1)] + ["manylinux2014_aarch64"]
+    platforms = [argument for tag in tags for argument in ("--platform", tag)]
+    chosen = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python.removeprefix("python")]
+    quiet = ["--no-compile", "--no-input", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]
+    command = [sys.executable, "-m", "pip", "install", "--target", str(target), *platforms, *chosen, *quiet, *wanted]
+    return run_watched(command)
+
+
+def _write_kernel_files(folder: Path, cpu: str) -> None:
+    cores = os.cpu_count() or 1
+    core = CPUS[cpu]
+    lines = [
+        f"processor\t: {index}\nBogoMIPS\t: 108.00\nFeatures\t: {core.features}\nCPU implementer\t: 0x41\n"
+        f"CPU architecture: 8\nCPU variant\t: 0x1\nCPU part\t: {core.part}\nCPU revision\t: 0\n\n"
+        for index in range(cores)
+    ]
+    (folder / "proc").mkdir(exist_ok=True)
+    (folder / "proc/cpuinfo").write_text("".join(lines) + f"Model\t\t: {cpu} emulated by qemu\n")
+    system = folder / "sys/devices/system/cpu"
+    system.mkdir(parents=True, exist_ok=True)
+    for name in ("possible", "present", "online"):
+        (system / name).write_text(f"0-{cores - 1}\n" if cores > 1 else "0\n")
+
+
+def _check(folder: Path, cpu: str, modules: Sequence[str]) -> dict[str, str]:
+    """Import every module under the emulator; returns module → version."""
+    program = "import importlib, sys\nfor m in sys.argv[1:]: print(m, importlib.import_module(m).__version__)"
+    command = [*emulated_python(folder, cpu, _python(folder)), "-I", "-c", program, *modules]
+    done = run_watched(command, environment=emulated_environment(), folder=folder)
+    if done.status:
+        raise DeviceError(f"the emulated machine does not work ({done.last_line})", "try another version of qemu")
+    return dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines())

@@ -1,0 +1,173 @@
+"""Tables and progress on a terminal; plain lines where there is none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Column, Table
+from rich.text import Text
+
+from edgetl.progress import Progress, silent
+from edgetl.reporting.summary import Row
+from edgetl.reporting.wording import ABSENT, EXECUTED, VERDICTS, count, number, percent, points, printable, times
+
+_STYLES = {"pass": "bold green", "fail": "bold red", "underpowered": "bold yellow", "": "dim"}
+
+
+def results_table(rows: Sequence[Row]) -> Table:
+    """The table of bundles: three lines each, 80 columns wide."""
+    table = Table(box=box.SIMPLE_HEAD, show_lines=True, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("Target\nruntime\nexecuted", overflow="fold", min_width=12)
+    table.add_column("Accuracy\nbefore\nafter", justify="right", no_wrap=True)
+    table.add_column("Difference\ninterval\npoints", justify="right", no_wrap=True)
+    table.add_column("Verdict\nimages", no_wrap=True)
+    table.add_column("p50 ms\nbefore\nafter", justify="right", no_wrap=True)
+    table.add_column("Speed-up\ninterval", justify="right", no_wrap=True)
+    table.add_column("MB\nbefore\nafter", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Row) -> tuple[Text, ...]:
+    executed = EXECUTED.get(row.executed, row.executed)
+    place = Text(executed, style="yellow" if row.executed != "device" else "")
+    head = Text(f"{printable(row.target)}\n{printable(row.runtime)} {printable(row.precision)}\n")
+    low, high = points(row.ci_low), points(row.ci_high)
+    interval = f"{low}…{high}" if row.ci_low is not None else ABSENT
+    images = f"n {count(row.n)}" if row.n is not None else ""
+    needed = f"needs {count(row.n_needed)}" if row.verdict == "underpowered" and row.n_needed else ""
+    ratio = f"{row.speedup_low:.2f}…{row.speedup_high:.2f}" if row.speedup_low and row.speedup_high else ""
+    return (
+        head + place,
+        Text(f"\n{percent(row.reference_accuracy)}\n{percent(row.deployed_accuracy)}"),
+        Text(f"{points(row.difference)}\n{interval}"),
+        Text(VERDICTS.get(row.verdict, row.verdict), style=_STYLES.get(row.verdict, "")) + f"\n{images}\n{needed}",
+        Text(f"\n{number(row.float_p50_ms)}\n{number(row.p50_ms)}"),
+        Text(times(row.speedup), style="bold red" if row.speedup is not None and row.speedup < 1 else "")
+        + f"\n{ratio}",
+        Text(f"\n{number(row.float_size_mb)}\n{number(row.size_mb)}"),
+    )
+
+
+def print_results(console: Console, rows: Sequence[Row]) -> None:
+    """Print the table, then each failure and each reason for a missing figure."""
+    console.print(results_table(rows))
+    for row in rows:
+        for failure in row.failures:
+            console.print(Text("failure  ", style="bold red") + f"{printable(row.target)}: {printable(failure)}")
+        for note in row.notes:
+            console.print(Text("note     ", style="yellow") + f"{printable(row.target)}: {printable(note)}")
+
+
+def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a plain list of things; columns of numbers are right-aligned.
+
+    Args:
+        console: where to.
+        columns: the headings.
+        rows: one value for each column; None shows as a dash, True and False as yes and no.
+    """
+    table = Table(
+        *(Column(name, justify=_justify(rows, i), overflow="fold") for i, name in enumerate(columns)),
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _justify(rows: Sequence[Sequence[object]], index: int) -> Literal["left", "right"]:
+    values = [row[index] for row in rows if row[index] is not None]
+    numeric = bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return "right" if numeric else "left"
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text(ABSENT)
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, float):
+        return Text(number(value))
+    if isinstance(value, list | tuple):
+        return Text(", ".join(printable(item) for item in value))
+    return Text(count(value) if isinstance(value, int) else printable(value))
+
+
+@contextmanager
+def console_progress(console: Console | None = None, *, quiet: bool = False) -> Iterator[Progress]:
+    """Show what is being done until the block ends.
+
+    On a terminal: one bar for each task with steps, time and detail. Elsewhere: one line when a task starts,
+    without control characters.
+
+    Args:
+        console: where to; standard error by default.
+        quiet: show nothing.
+    """
+    shown = console or Console(stderr=True)
+    if quiet:
+        yield silent
+    elif not shown.is_interactive:
+        yield _Lines(shown)
+    else:
+        with _bars(shown) as bars:
+            yield _Bars(bars)
+
+
+def _bars(console: Console) -> Bars:
+    return Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+        console=console,
+    )
+
+
+class _Lines:
+    """Progress as one line for each task."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._seen: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, task: str, done: int, total: int, detail: str = "") -> None:
+        with self._lock:
+            if task in self._seen:
+                return
+            self._seen.add(task)
+            size = f" ({count(total)})" if total else ""
+            self._console.print(Text(printable(task) + size), soft_wrap=True)
+
+
+class _Bars:
+    """Progress as one bar for each task; a task that starts again gets its bar back."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._ids: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, task: str, done: int, total: int, detail: str = "") -> None:
+        with self._lock:
+            if task not in self._ids:
+                self._ids[task] = self._bars.add_task(printable(task), total=total or None, detail="")
+            elif done < self._done[task]:
+                self._bars.reset(self._ids[task])
+            self._done[task] = done
+            self._bars.update(self._ids[task], completed=done, total=total or None, detail=printable(detail))

@@ -1,0 +1,87 @@
+"""What machine this is and how it runs right now: read from the kernel, None where it does not say."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+_CPU = Path("/sys/devices/system/cpu")
+
+
+def machine() -> dict[str, Any]:
+    """The machine's lasting facts: CPU model, cores, ISA, memory in MB, kernel, governor."""
+    return {
+        "cpu_model": _cpu_model(),
+        "cores": os.cpu_count(),
+        "arch": platform.machine(),
+        "isa_features": _features(),
+        "memory_mb": _memory_mb(),
+        "kernel": platform.release(),
+        "governor": _text(_CPU / "cpu0/cpufreq/scaling_governor"),
+        "board": _text(Path("/proc/device-tree/model")),
+    }
+
+
+def state() -> dict[str, Any]:
+    """What changes while a benchmark runs: clocks in MHz, temperatures in °C, power in W, load."""
+    return {
+        "clock_mhz": _clocks(),
+        "temperatures_c": _temperatures(),
+        "power_w": _power(),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip("\x00\n ") or None
+    except OSError:
+        return None
+
+
+def _cpuinfo(field: str) -> list[str]:
+    return re.findall(rf"^{field}\s*:\s*(.*)$", _text(Path("/proc/cpuinfo")) or "", re.MULTILINE)
+
+
+def _cpu_model() -> str:
+    return next(iter(_cpuinfo("model name") or _cpuinfo("Model") or [platform.processor() or "unknown"]))
+
+
+def _features() -> list[str]:
+    """The instruction sets that decide int8 speed."""
+    listed = set(" ".join((_cpuinfo("flags") or _cpuinfo("Features"))[:1]).split())
+    wanted = ("avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
+    return [name for name in wanted if name in listed]
+
+
+def _memory_mb() -> int | None:
+    found = re.search(r"^MemTotal:\s*(\d+) kB", _text(Path("/proc/meminfo")) or "", re.MULTILINE)
+    return int(found[1]) // 1024 if found else None
+
+
+def _clocks() -> list[float] | None:
+    scaled = [_text(path) for path in sorted(_CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
+    if any(scaled):
+        return [round(int(value) / 1000, 1) for value in scaled if value]
+    return [round(float(value), 1) for value in _cpuinfo("cpu MHz")] or None
+
+
+def _temperatures() -> dict[str, float] | None:
+    zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*"))
+    read = {f"{_text(z / 'type') or z.name}": _text(z / "temp") for z in zones}
+    return {name: int(value) / 1000 for name, value in read.items() if value} or None
+
+
+def _power() -> dict[str, float] | None:
+    """Power rails of an INA3221 (Jetson): volts times amperes, in watts."""
+    rails: dict[str, float] = {}
+    for label in Path("/sys/class/hwmon").glob("hwmon*/in[0-9]_label"):
+        index = label.name[2]
+        volts, amperes = _text(label.parent / f"in{index}_input"), _text(label.parent / f"curr{index}_input")
+        name = _text(label)
+        if name and volts and amperes:
+            rails[name] = int(volts) * int(amperes) / 1e6
+    return rails or None

@@ -1,0 +1,135 @@
+"""Raw timings: nothing is averaged, dropped or clipped here.
+
+Artifacts that are compared are measured in one process, taking turns, so that whatever else the machine does
+falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.bundle import Artifact, Bundle
+from edgetl.errors import BackendError
+from edgetl.progress import Progress, silent
+from edgetl.runtime.machine import machine, state
+from edgetl.runtime.predict import infer, read_golden
+from edgetl.runtime.sessions import Session, open_session
+
+WARMUP = 10
+MIN_RUNS = 30
+
+
+def interleave(
+    sessions: Mapping[str, Session],
+    images: npt.NDArray[np.uint8],
+    *,
+    seconds: float,
+    warmup: int = WARMUP,
+    progress: Progress = silent,
+) -> dict[str, list[float]]:
+    """Time single-image inferences of several sessions in turn.
+
+    Args:
+        sessions: by name.
+        images: uint8 (n, H, W, 3), fed in rotation.
+        seconds: how long to go on; at least :data:`MIN_RUNS` rounds are made in any case.
+        warmup: rounds thrown away first, interleaved too.
+        progress: told once a second.
+
+    Returns:
+        name → milliseconds of each inference, in order.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in sessions}
+    names, rounds, started, told = list(sessions), 0, time.perf_counter(), 0.0
+    while True:
+        now = time.perf_counter()
+        if rounds == warmup:
+            samples, started = {name: [] for name in sessions}, now
+        if rounds >= warmup + MIN_RUNS and now - started >= seconds:
+            return samples
+        image = images[rounds % len(images)][None]
+        # Whoever follows a larger model finds colder caches: rotating the order spreads that evenly.
+        for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
+            before = time.perf_counter_ns()
+            infer(sessions[name], image)
+            samples[name].append((time.perf_counter_ns() - before) / 1e6)
+        rounds += 1
+        if now - told > 1:
+            told = now
+            progress("timing", int(min(now - started, seconds)), int(seconds))
+
+
+def bench(bundle: Bundle, *, seconds: float, threads: int, progress: Progress = silent) -> dict[str, Any]:
+    """Time a bundle's artifact and its float twin in turn, on this machine.
+
+    Returns:
+        raw record: ``samples_ms`` and ``executed`` by role, ``cold`` by role, ``device``, ``before``, ``after``,
+        ``threads``, ``warmup``.
+
+    Raises:
+        BackendError: the runtime refuses an artifact, so nothing can be timed here.
+    """
+    images, _ = read_golden(bundle)
+    roles = [role for role in ("deployed", "float") if role in bundle.manifest["artifacts"]]
+    cold = {role: _cold_in_fresh_process(bundle, role, threads) for role in roles}
+    sessions = {role: open_session(bundle.artifact(role), threads=threads) for role in roles}
+    before = state()
+    samples = interleave(sessions, images, seconds=seconds, progress=progress)
+    after = state()
+    executed = {role: vars(session.executed()) for role, session in sessions.items()}
+    for session in sessions.values():
+        session.close()
+    return {
+        "samples_ms": samples,
+        "executed": executed,
+        "cold": cold,
+        "device": machine(),
+        "before": before,
+        "after": after,
+        "threads": threads,
+        "warmup": WARMUP,
+    }
+
+
+def cold_start(artifact: Artifact, image: npt.NDArray[np.uint8], threads: int) -> dict[str, float]:
+    """Load an artifact and infer once, in this process, which should be a fresh one.
+
+    Returns:
+        ``cold_start_ms``: from opening the file to the first logits, the runtime's own import included;
+        ``peak_rss_mb``: the process's high-water mark after ten more inferences.
+    """
+    started = time.perf_counter()
+    session = open_session(artifact, threads=threads)
+    infer(session, image[None])
+    elapsed = (time.perf_counter() - started) * 1e3
+    for _ in range(10):
+        infer(session, image[None])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"cold_start_ms": elapsed, "peak_rss_mb": peak}
+
+
+def _cold_in_fresh_process(bundle: Bundle, role: str, threads: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "edgetl.runtime", "cold", str(bundle.path)]
+    command += ["--role", role, "--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise BackendError(f"the {role} artifact does not start in a fresh process ({last})", "run: edgetl doctor")
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with the same import path for the child."""
+    paths: Sequence[str] = [path for path in sys.path if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

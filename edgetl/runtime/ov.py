@@ -1,0 +1,88 @@
+"""OpenVINO: sessions on CPU, GPU or NPU, and what they executed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy.typing as npt
+
+from edgetl.bundle import Artifact
+from edgetl.errors import BackendError
+from edgetl.extras import require
+from edgetl.runtime.sessions import Arrays, Executed, the_image
+
+_TYPES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+#: Left alone, the CPU plugin runs float layers in bfloat16 where it can: say what is meant.
+_HINTS = {"int8": "f32", "fp32": "f32", "fp16": "f16"}
+
+
+class OpenVinoSession:
+    """A model in one OpenVINO device plugin."""
+
+    def __init__(self, artifact: Artifact, device: str, threads: int) -> None:
+        openvino = require("openvino", "running this bundle")
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if device == "CPU":
+            config |= {"INFERENCE_NUM_THREADS": threads}
+        if device in ("CPU", "GPU"):
+            config |= {"INFERENCE_PRECISION_HINT": _HINTS[artifact.precision]}
+        core = openvino.Core()
+        if device not in {name.split(".")[0] for name in core.available_devices}:
+            found = ", ".join(core.available_devices)
+            raise BackendError(f"OpenVINO finds no {device} here (only {found})", "run on the target device")
+        try:
+            self._model = core.read_model(artifact.path)
+            self._compiled = core.compile_model(self._model, device, config)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot load {artifact.path} ({error})", "export the bundle again") from error
+        self._request = self._compiled.create_infer_request()
+        port = self._compiled.inputs[0]
+        self.input_name: str = port.get_any_name()
+        sizes = port.get_partial_shape()
+        self.input_shape = tuple(size.get_length() if size.is_static else None for size in sizes)
+        self._output: str = self._compiled.outputs[0].get_any_name()
+
+    def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """See :class:`edgetl.runtime.sessions.Session`."""
+        image = the_image(feeds, self.input_shape, self.input_name)
+        results = self._request.infer({self.input_name: image}, share_inputs=True)
+        return {self._output: results[0].copy()}
+
+    def executed(self) -> Executed:
+        """Read the runtime model's precisions; multiply-accumulates come from the layers of the file."""
+        convolutions = {node.get_friendly_name(): _macs(node) for node in self._model.get_ops()}
+        layers = []
+        for node in self._compiled.get_runtime_model().get_ops():
+            info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
+            names = info["originalLayersNames"].split(",")
+            count = max((convolutions.get(name, 0) for name in names), default=0)
+            if info["layerType"] in ("FullyConnected", "MatMul"):
+                # The plugin renames matrix products beyond recognition, but keeps their operands' shapes.
+                count = math.prod(_sizes(node.output(0))) * _sizes(node.input(0))[-1]
+            if count:
+                kind = info["runtimePrecision"].lower()
+                layers.append((_TYPES.get(kind, kind), count))
+        return Executed.from_layers(layers)
+
+    def close(self) -> None:
+        """Drop the compiled model."""
+        del self._request, self._compiled, self._model
+
+
+def _sizes(port: Any) -> list[int]:
+    return [size.get_length() if size.is_static else 1 for size in port.get_partial_shape()]
+
+
+def _macs(node: Any) -> int:
+    if node.get_type_name() not in ("Convolution", "GroupConvolution"):
+        return 0
+    weight = _sizes(node.input(1))
+    # Grouped weights are G×O×I×h×w, plain ones O×I×h×w: I×h×w products for each output value.
+    inner = weight[2:] if node.get_type_name() == "GroupConvolution" else weight[1:]
+    return math.prod(_sizes(node.output(0))) * math.prod(inner)
+
+
+def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> OpenVinoSession:
+    """Load an IR; ``simulated`` takes the CPU plugin whatever the artifact was made for."""
+    return OpenVinoSession(artifact, "CPU" if simulated else artifact.device or "CPU", threads)

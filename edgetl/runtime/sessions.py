@@ -1,0 +1,122 @@
+"""One way to execute an artifact, whatever the runtime."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.bundle import Artifact
+from edgetl.errors import BackendError
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+#: backend → module of this package that executes its artifacts
+_MODULES = {"onnxruntime": "ort", "openvino": "ov", "tensorrt": "trt"}
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What the runtime really did, read back from it.
+
+    Attributes:
+        precision: of the weighted layers: int8, fp32, bf16, fp16, or mixed.
+        integer_macs: share (0 to 1) of multiply-accumulates done in integers; None where the runtime does not tell.
+        layers: precision → number of weighted layers (convolutions and matrix products).
+    """
+
+    precision: str
+    integer_macs: float | None
+    layers: Mapping[str, int]
+
+    @classmethod
+    def from_layers(cls, layers: list[tuple[str, int]]) -> Executed:
+        """From (precision, multiply-accumulates) of each weighted layer."""
+        counts: dict[str, int] = {}
+        macs: dict[str, int] = {}
+        for precision, count in layers:
+            counts[precision] = counts.get(precision, 0) + 1
+            macs[precision] = macs.get(precision, 0) + count
+        total = sum(macs.values())
+        if not total:
+            return cls("unknown", None, counts)
+        share, main = max((count / total, precision) for precision, count in macs.items())
+        return cls(main if share >= 0.9 else "mixed", macs.get("int8", 0) / total, dict(sorted(counts.items())))
+
+
+class Session(Protocol):
+    """An artifact loaded into its runtime.
+
+    Attributes:
+        input_name: name of the one input, uint8 of shape (n, height, width, 3).
+        input_shape: (n, height, width, 3), with None where any size is accepted.
+    """
+
+    input_name: str
+    input_shape: tuple[int | None, ...]
+
+    def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Execute once: ``{"image": uint8 (n, H, W, 3)}`` → ``{"logits": float32 (n, classes)}``."""
+        ...
+
+    def executed(self) -> Executed:
+        """What precision the layers ran in, read back from the runtime."""
+        ...
+
+    def close(self) -> None:
+        """Free the runtime's memory and threads."""
+        ...
+
+
+def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = False) -> Session:
+    """Load an artifact into its runtime.
+
+    Args:
+        artifact: what to load.
+        threads: worker threads of a CPU runtime.
+        simulated: execute on this machine what was made for another one: Q/DQ models in float arithmetic by
+            ONNX Runtime without optimisations, OpenVINO models for GPU or NPU by the CPU plugin. Shows what the
+            numbers would be, never how fast.
+
+    Raises:
+        BackendError: the file is damaged, or the runtime refuses it or is not installed.
+    """
+    if not artifact.path.is_file():
+        raise BackendError(f"there is no artifact {artifact.path}", "export the bundle again")
+    name = _MODULES.get(artifact.backend)
+    if name is None:
+        raise BackendError(f"no runtime called '{artifact.backend}'", f"known are {', '.join(_MODULES)}")
+    if simulated and artifact.path.suffix == ".onnx":
+        name = "ort"
+    module = importlib.import_module(f"edgetl.runtime.{name}")
+    session: Session = module.open_session(artifact, threads=threads, simulated=simulated)
+    return session
+
+
+def check_image(value: npt.NDArray[Any], shape: tuple[int | None, ...], name: str) -> None:
+    """Refuse what a session was not made for.
+
+    Raises:
+        BackendError: wrong dtype or shape, with what was expected.
+    """
+    wanted = "x".join("n" if size is None else str(size) for size in shape)
+    fits = len(value.shape) == len(shape) and all(w in (None, g) for w, g in zip(shape, value.shape, strict=True))
+    if value.dtype != np.uint8 or not fits:
+        got = "x".join(map(str, value.shape))
+        raise BackendError(f"the input '{name}' takes uint8 {wanted}, not {value.dtype} {got}", "use Preprocess.apply")
+
+
+def the_image(feeds: Arrays, shape: tuple[int | None, ...], name: str) -> npt.NDArray[Any]:
+    """The one input among ``feeds``, checked.
+
+    Raises:
+        BackendError: it is missing, or has another dtype or shape.
+    """
+    if name not in feeds:
+        raise BackendError(f"the model's input is '{name}', not {', '.join(feeds) or 'nothing'}", "name it so")
+    check_image(feeds[name], shape, name)
+    return feeds[name]

@@ -139,7 +139,7 @@ def load_dataset(
         DataError: nothing to learn from, or more than 5 % of the files are unusable; the message names them.
     """
     if str(source) == "digits":
-        root = _write_digits(digits_into or Path("digits"))
+        root = write_digits(digits_into or Path("digits"))
         return replace(load_dataset(root, seed=seed, shares=shares, progress=progress), mirror_safe=False)
     path = Path(source)
     if not path.exists():
@@ -299,7 +299,8 @@ def _quota(count: int, shares: Mapping[str, float]) -> list[str]:
     return [name for name in wanted for _ in range(floors[name])]
 
 
-def _write_digits(folder: Path) -> Path:
+def write_digits(folder: Path) -> Path:
+    """Write scikit-learn's 1,797 digits (8x8, grey) as PNG files, a folder for each class, unless it is there."""
     from PIL import Image
 
     if folder.is_dir():

@@ -62,17 +62,26 @@ class Preprocess:
         Raises:
             DataError: the file is missing, truncated or no image.
         """
+        image = self.resized(source)
+        left = round((image.width - self.width) / 2)
+        top = round((image.height - self.height) / 2)
+        return np.asarray(image.crop((left, top, left + self.width, top + self.height)), dtype=np.uint8)
+
+    def resized(self, source: Path | Image) -> Image:
+        """Decode and resize one image without cropping it; :meth:`apply` crops what this returns.
+
+        Raises:
+            DataError: the file is missing, truncated or no image.
+        """
         from PIL import Image as Pillow
 
         image = decode(source) if isinstance(source, Path) else source
         short, long = sorted(image.size)
-        if short != self.resize:
-            scaled = int(self.resize * long / short)
-            size = (self.resize, scaled) if image.width <= image.height else (scaled, self.resize)
-            image = image.resize(size, Pillow.Resampling[self.interpolation.upper()])
-        left = round((image.width - self.width) / 2)
-        top = round((image.height - self.height) / 2)
-        return np.asarray(image.crop((left, top, left + self.width, top + self.height)), dtype=np.uint8)
+        if short == self.resize:
+            return image
+        scaled = int(self.resize * long / short)
+        size = (self.resize, scaled) if image.width <= image.height else (scaled, self.resize)
+        return image.resize(size, Pillow.Resampling[self.interpolation.upper()])
 
     def batch(self, paths: Iterable[Path]) -> npt.NDArray[np.uint8]:
         """Apply to several files: uint8 array of shape (n, height, width, 3)."""

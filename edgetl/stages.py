@@ -33,9 +33,7 @@ def workspace(out: Path) -> Iterator[Path]:
         # Root may ignore permission bits, but not a read-only file system: only a real write tells.
         lock = (work / "lock").open("w")
     except OSError as error:
-        raise EdgetlError(
-            f"cannot write to {out} ({error.strerror})", "choose another folder with --out"
-        ) from error
+        raise EdgetlError(f"cannot write to {out} ({error.strerror})", "choose another folder with --out") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

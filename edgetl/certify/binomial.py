@@ -38,31 +38,25 @@ def binomial_pmf(k: npt.ArrayLike, n: npt.ArrayLike, p: npt.ArrayLike) -> Floats
 
 
 def binomial_cdf(k: npt.ArrayLike, n: npt.ArrayLike, p: npt.ArrayLike) -> Floats:
-    """P(X <= k) for X ~ Binomial(n, p), elementwise with broadcasting.
+    """P(X <= k) for X ~ Binomial(n, p), elementwise with broadcasting; small values keep their relative accuracy.
 
     ``k`` below 0 gives 0 and ``k`` at or above ``n`` gives 1; ``p`` is in [0, 1]. Uses
-    P(X <= k) = 1 - I_p(k + 1, n - k), with the regularised incomplete beta function I.
+    P(X <= k) = 1 - I_p(k + 1, n - k), with I the regularised incomplete beta function.
     """
     k, n, p = (np.asarray(value, dtype=np.float64) for value in (k, n, p))
     # Clamped so that the formula is defined everywhere; the ends are put right below.
     inside = np.clip(k, 0, np.maximum(n - 1, 0))
-    size = np.maximum(n, 1)
-    upper = 1 - incomplete_beta(inside + 1, size - inside, np.clip(p, 0, 1))
-    return np.asarray(np.where(k < 0, 0.0, np.where(k >= n, 1.0, upper)))
-
-
-def incomplete_beta(a: npt.ArrayLike, b: npt.ArrayLike, x: npt.ArrayLike) -> Floats:
-    """Regularised incomplete beta function I_x(a, b), elementwise with broadcasting; a, b > 0, x in [0, 1]."""
-    a, b, x = (np.asarray(value, dtype=np.float64) for value in (a, b, x))
+    a, b = inside + 1, np.maximum(n, 1) - inside
     scale = log_gamma(a + b) - log_gamma(a) - log_gamma(b)
     with np.errstate(divide="ignore", invalid="ignore"):
-        front = np.exp(scale + a * np.log(x) + b * np.log1p(-x))
+        front = np.exp(scale + a * np.log(p) + b * np.log1p(-p))
     # The continued fraction converges fast on one side of the mean only; the other side is its mirror image.
-    mirrored = x > (a + 1) / (a + b + 2)
-    near_a, near_b = np.where(mirrored, b, a), np.where(mirrored, a, b)
-    tail = front * _continued_fraction(near_a, near_b, np.where(mirrored, 1 - x, x)) / near_a
-    value = np.where(mirrored, 1 - tail, tail)
-    return np.asarray(np.where(x <= 0, 0.0, np.where(x >= 1, 1.0, np.clip(value, 0.0, 1.0))))
+    mirrored = p > (a + 1) / (a + b + 2)
+    near, far = np.where(mirrored, b, a), np.where(mirrored, a, b)
+    tail = front * _continued_fraction(near, far, np.where(mirrored, 1 - p, p)) / near
+    value = np.clip(np.where(mirrored, tail, 1 - tail), 0.0, 1.0)
+    value = np.where(p <= 0, 1.0, np.where(p >= 1, 0.0, value))
+    return np.asarray(np.where(k < 0, 0.0, np.where(k >= n, 1.0, value)))
 
 
 def _continued_fraction(a: Floats, b: Floats, x: Floats) -> Floats:
@@ -70,17 +64,20 @@ def _continued_fraction(a: Floats, b: Floats, x: Floats) -> Floats:
     c = np.ones_like(x)
     d = 1 / _away_from_zero(1 - (a + b) * x / (a + 1))
     value = d
+    # A fraction that has converged is left alone: further terms would only add rounding.
+    open_ = np.ones(np.shape(value), dtype=bool)
     for m in range(1, _MOST_TERMS):
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         d = 1 / _away_from_zero(1 + even * d)
         c = _away_from_zero(1 + even / c)
-        value = value * d * c
+        value = np.where(open_, value * d * c, value)
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         d = 1 / _away_from_zero(1 + odd * d)
         c = _away_from_zero(1 + odd / c)
         change = d * c
-        value = value * change
-        if np.all(np.abs(change - 1) < _CONVERGED):
+        value = np.where(open_, value * change, value)
+        open_ &= np.abs(change - 1) >= _CONVERGED
+        if not open_.any():
             break
     return value
 

@@ -37,9 +37,7 @@ def restricted_gained(lost: Floats, gained: Floats, n: Floats | float, loss: Flo
         return np.where(b > 0, 2 * product / (b + root), (root - b) / (4 * n))
 
 
-def score_statistic(
-    lost: npt.ArrayLike, gained: npt.ArrayLike, n: npt.ArrayLike, difference: npt.ArrayLike
-) -> Floats:
+def score_statistic(lost: npt.ArrayLike, gained: npt.ArrayLike, n: npt.ArrayLike, difference: npt.ArrayLike) -> Floats:
     """Tango's Z, elementwise with broadcasting: how far the data lie above a true ``difference``.
 
     Approximately standard normal when ``difference`` is true; falls as ``difference`` or ``lost`` grow and rises with

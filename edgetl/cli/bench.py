@@ -18,7 +18,9 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Time a bundle against its float twin, in turn, keeping every sample.
+    """Time a bundle against its float twin.
+
+    The two take turns; every sample is kept; percentiles that the samples cannot support are refused.
 
     \b
     edgetl bench out/intel-cpu

@@ -15,7 +15,9 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """The whole journey on embedded images: train, export to three families of target, certify, time, report.
+    """Run the whole journey on embedded images.
+
+    Trains, exports to three families of target, certifies, times and reports.
 
     \b
     edgetl demo

@@ -9,7 +9,7 @@ import typer
 from edgetl.cli.output import Json, Quiet, output
 
 app = typer.Typer(
-    help="Places where a bundle runs: this machine, an emulated one, or another one behind SSH.",
+    help="Places where a bundle runs.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )

@@ -6,17 +6,17 @@ from edgetl.cli.output import Json, output
 
 
 def command(json: Json = False) -> None:
-    """What works on this machine, and what to install for the rest.
+    """What works here, and how to get the rest.
 
     \b
     edgetl doctor
     edgetl doctor --json
     """
-    from edgetl import pipeline
+    from edgetl.doctor import doctor
     from edgetl.reporting.console import print_table
 
     with output(json=json, bars=False) as shown:
-        found = pipeline.doctor()
+        found = doctor()
         rows = [[c["what"], c["works"], c["version"], c["detail"] or c["remedy"]] for c in found["checks"]]
         columns = ["part", "works", "version", "what to do or what was found"]
         shown.show(found, lambda console: print_table(console, columns, rows))

@@ -27,7 +27,7 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Compress a run for one or more targets and certify each bundle.
+    """Compress a run for targets and certify it.
 
     \b
     edgetl export run --target jetson --target intel-cpu --out out

@@ -33,7 +33,9 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a classifier on labelled images from a pretrained backbone.
+    """Train a classifier on labelled images.
+
+    Starts from a pretrained backbone; the same command resumes after an interruption.
 
     \b
     edgetl finetune photos/ --out run

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from edgetl.cli.output import Json, output
-from edgetl.reporting.console import print_table
 
 
 def targets(json: Json = False) -> None:
@@ -17,6 +16,7 @@ def targets(json: Json = False) -> None:
     edgetl targets
     edgetl targets --json
     """
+    from edgetl.reporting.console import print_table
     from edgetl.targets import load_targets
 
     found = load_targets().values()
@@ -38,29 +38,22 @@ def targets(json: Json = False) -> None:
 
 
 def backbones(
-    contains: Annotated[str, typer.Argument(help="Search timm and torchvision too, for names with this.")] = "",
+    pattern: Annotated[str, typer.Argument(help="Search timm and torchvision too: a name or a pattern.")] = "",
     json: Json = False,
 ) -> None:
-    """Pretrained networks to start from; timm's and torchvision's are found by name.
+    """Pretrained networks to start from.
 
     \b
     edgetl backbones
-    edgetl backbones mobilenetv4
+    edgetl backbones "mobilenetv4*"
     """
+    from edgetl.reporting.console import print_table
     from edgetl.transfer.backbones import list_backbones
 
-    found = list_backbones(contains)
-    columns = ["backbone", "source", "parameters", "input", "licence", "weights", "offline"]
+    found = [backbone.to_json() for backbone in list_backbones(pattern)]
+    columns = ["backbone", "source", "parameters", "input", "licence", "offline"]
     rows = [
-        [
-            b["name"],
-            b["source"],
-            b.get("parameters"),
-            b.get("input_size"),
-            b.get("licence"),
-            b.get("weights"),
-            b.get("offline"),
-        ]
+        [b["name"], b["source"], b["parameters"], "x".join(map(str, b["input_size"])), b["licence"], b["offline"]]
         for b in found
     ]
     with output(json=json, bars=False) as shown:
@@ -73,9 +66,10 @@ def strategies(json: Json = False) -> None:
     \b
     edgetl strategies
     """
+    from edgetl.reporting.console import print_table
     from edgetl.transfer.strategies import list_strategies
 
     found = list_strategies()
-    rows = [[s["name"], s["summary"]] for s in found]
+    rows = [[s["name"], s["description"]] for s in found]
     with output(json=json, bars=False) as shown:
         shown.show({"strategies": found}, lambda console: print_table(console, ["strategy", "what it does"], rows))

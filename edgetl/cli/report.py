@@ -15,7 +15,9 @@ def command(
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     json: Json = False,
 ) -> None:
-    """Write one self-contained page: certificates in words, recall by class, latencies, lost and gained images.
+    """Write one HTML page about bundles.
+
+    Certificates in words, recall by class, latencies, lost and gained images; nothing is loaded from elsewhere.
 
     \b
     edgetl report out/jetson out/intel-cpu --out report.html

@@ -22,7 +22,9 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Test on held-out images whether the deployed model is as good as the trained one.
+    """Test whether the transfer survived.
+
+    Is the deployed model as good as the trained one, on images that neither training nor compression saw?
 
     \b
     edgetl verify out/jetson --device my-jetson

@@ -1,1 +1,23 @@
-"""."""
+"""Where an artifact runs: this machine, an emulated Arm machine, or a real device behind SSH.
+
+Read ``base.py`` first. ``local.py``, ``emulated.py`` and ``ssh.py`` are the three kinds; ``registry.py`` keeps the
+user's own; ``payload.py`` says what of edgetl goes there.
+"""
+
+from edgetl.devices.base import EXECUTED, Device, DeviceProbe, bench, predict, selftest
+from edgetl.devices.registry import add_device, create_device, find_device, home, list_devices, remove_device
+
+__all__ = [
+    "EXECUTED",
+    "Device",
+    "DeviceProbe",
+    "add_device",
+    "bench",
+    "create_device",
+    "find_device",
+    "home",
+    "list_devices",
+    "predict",
+    "remove_device",
+    "selftest",
+]

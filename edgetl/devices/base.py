@@ -72,6 +72,15 @@ class Device(Protocol):
         """What results obtained here must say about themselves."""
         ...
 
+    @property
+    def where(self) -> str:
+        """Its folder or address; empty for this machine."""
+        ...
+
+    def to_json(self) -> dict[str, str]:
+        """``name``, ``kind``, ``arch``, ``executed`` and ``where``, as :func:`describe` gives them."""
+        ...
+
     def probe(self) -> DeviceProbe:
         """Look whether it can be used. Never raises for a device that cannot."""
         ...
@@ -99,6 +108,17 @@ class Device(Protocol):
             DeviceError: unreachable, unfit, or the call failed; one line with the last line of its standard error.
         """
         ...
+
+
+def describe(device: Device) -> dict[str, str]:
+    """A device as plain JSON values."""
+    return {
+        "name": device.name,
+        "kind": device.kind,
+        "arch": device.arch,
+        "executed": device.executed,
+        "where": device.where,
+    }
 
 
 def predict(
@@ -160,9 +180,7 @@ def bench(
     return device.call(["bench", *options], bundle=bundle.path, progress=progress)
 
 
-def selftest(
-    device: Device, bundle: Bundle, *, threads: int | None = None, simulated: bool = False
-) -> dict[str, Any]:
+def selftest(device: Device, bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> dict[str, Any]:
     """Run the bundle's golden vectors on a device; see :func:`edgetl.runtime.predict.selftest`.
 
     Raises:

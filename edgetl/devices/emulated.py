@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, probe_by_calling
+from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, probe_by_calling
 from edgetl.devices.local import call_here
 from edgetl.devices.payload import write_payload
 from edgetl.devices.rootfs import QEMU, emulated_environment, emulated_python, read_marker
@@ -51,6 +51,15 @@ class EmulatedDevice:
     def executed(self) -> Executed:
         """``simulated``."""
         return EXECUTED[self.kind]
+
+    @property
+    def where(self) -> str:
+        """The root folder."""
+        return str(self.root)
+
+    def to_json(self) -> dict[str, str]:
+        """See :class:`edgetl.devices.base.Device`."""
+        return describe(self)
 
     def probe(self) -> DeviceProbe:
         """See :class:`edgetl.devices.base.Device`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, probe_by_calling
+from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, probe_by_calling
 from edgetl.devices.payload import import_root
 from edgetl.devices.process import PROGRESS_VARIABLE, answer, read_array, run_watched
 from edgetl.errors import DeviceError
@@ -38,6 +38,15 @@ class LocalDevice:
     def executed(self) -> Executed:
         """``host``."""
         return EXECUTED[self.kind]
+
+    @property
+    def where(self) -> str:
+        """Empty."""
+        return ""
+
+    def to_json(self) -> dict[str, str]:
+        """See :class:`edgetl.devices.base.Device`."""
+        return describe(self)
 
     def probe(self) -> DeviceProbe:
         """See :class:`edgetl.devices.base.Device`."""

@@ -67,7 +67,9 @@ def run_watched(
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd=folder)
     except OSError as error:
         raise DeviceError(f"cannot start {command[0]} ({error.strerror or error})", "install it") from error
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     written: list[bytes] = []
     threads = [threading.Thread(target=_drain, args=(process.stdout, written, on_line), daemon=True)]
     if feed is not None:

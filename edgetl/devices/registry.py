@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgetl.devices.base import Device
+from edgetl.devices.connection import parse_url
 from edgetl.devices.emulated import EmulatedDevice
 from edgetl.devices.local import LocalDevice
 from edgetl.devices.rootfs import CPUS, check_tools, create_rootfs
-from edgetl.devices.ssh import SshDevice, parse_url
+from edgetl.devices.ssh import SshDevice
 from edgetl.errors import DeviceError, UnknownNameError
 from edgetl.progress import Progress, silent
 from edgetl.storage import read_json, write_json
@@ -27,6 +28,7 @@ SCHEMA = 1
 LISTING = "edgetl devices"
 #: what the user may call an architecture → the kernel's name for it
 ARCHITECTURES: Mapping[str, str] = {"arm64": "aarch64", "aarch64": "aarch64"}
+EXTRAS = ("onnxruntime", "openvino")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -66,15 +68,15 @@ def add_device(name: str, url: str) -> Device:
 
     Args:
         name: letters, digits, ``.``, ``_`` and ``-``.
-        url: see :func:`edgetl.devices.ssh.parse_url`.
+        url: see :func:`edgetl.devices.connection.parse_url`.
 
     Raises:
         DeviceError: the name is taken or malformed, or the URL is malformed.
     """
-    parse_url(url)
+    address = parse_url(url)
     with _changing() as entries:
         _check_new(name, entries)
-        entries[name] = {"kind": "ssh", "url": url}
+        entries[name] = {"kind": "ssh", "url": address.url}
     return find_device(name)
 
 
@@ -83,7 +85,7 @@ def create_device(
     arch: str = "arm64",
     *,
     cpu: str = "cortex-a76",
-    runtimes: Sequence[str] = ("onnxruntime",),
+    extras: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Device:
     """Make an emulated device: install Debian's Python for ``arch`` and the runtimes' wheels in a folder of its own.
@@ -92,7 +94,7 @@ def create_device(
         name: letters, digits, ``.``, ``_`` and ``-``.
         arch: key of :data:`ARCHITECTURES`.
         cpu: key of :data:`edgetl.devices.rootfs.CPUS`.
-        runtimes: ``onnxruntime`` and, if wanted, ``openvino``.
+        extras: runtimes to install besides ONNX Runtime: ``openvino``.
         progress: told of each step.
 
     Raises:
@@ -100,18 +102,17 @@ def create_device(
         DeviceError: the name is taken or malformed, a tool is missing (with the package to install), or a
             package cannot be fetched. Nothing is left behind.
     """
-    for kind, given, known in (("architecture", arch, ARCHITECTURES), ("CPU", cpu, CPUS)):
+    wanted = [("architecture", arch, ARCHITECTURES), ("CPU", cpu, CPUS), *(("runtime", e, EXTRAS) for e in extras)]
+    for kind, given, known in wanted:
         if given not in known:
             raise UnknownNameError(kind, given, known)
-    for runtime in runtimes:
-        if runtime not in ("onnxruntime", "openvino"):
-            raise UnknownNameError("runtime", runtime, ("onnxruntime", "openvino"))
     _check_new(name, _entries())
     check_tools()
     # Whatever lies here belongs to no device: an attempt that was killed.
     shutil.rmtree(_folder(name), ignore_errors=True)
     try:
-        create_rootfs(_rootfs(name), cpu=cpu, runtimes=runtimes, progress=progress)
+        runtimes = dict.fromkeys(("onnxruntime", *extras))
+        create_rootfs(_rootfs(name), cpu=cpu, runtimes=tuple(runtimes), progress=progress)
         with _changing() as entries:
             _check_new(name, entries)
             entries[name] = {"kind": "emulated", "arch": ARCHITECTURES[arch]}
@@ -166,7 +167,8 @@ def _changing() -> Iterator[dict[str, dict[str, str]]]:
         home().mkdir(parents=True, exist_ok=True)
         lock = (home() / ".devices.lock").open("w")
     except OSError as error:
-        raise DeviceError(f"cannot write {home()} ({error.strerror})", "set EDGETL_HOME to a writable folder") from error
+        remedy = "set EDGETL_HOME to a writable folder"
+        raise DeviceError(f"cannot write {home()} ({error.strerror})", remedy) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         entries = _entries()

@@ -217,10 +217,10 @@ def _unpack(debs: list[Path], folder: Path, task: str, progress: Progress) -> No
 
 
 def _python(folder: Path) -> str:
-    names = sorted(file.name for file in (folder / "usr/bin").glob("python3.*") if re.fullmatch(r"python3\.\d+", file.name))
-    if not names:
-        raise DeviceError("Debian's python3 package brought no interpreter", "report this as a bug")
-    return names[-1]
+    for file in sorted((folder / "usr/bin").glob("python3.*")):
+        if re.fullmatch(r"python3\.\d+", file.name):
+            return file.name
+    raise DeviceError("Debian's python3 package brought no interpreter", "report this as a bug")
 
 
 def _glibc(debs: list[Path]) -> int:

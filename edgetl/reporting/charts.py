@@ -17,8 +17,8 @@ from edgetl.reporting.wording import number, percent, points, printable, span
 
 _WIDTH = 480
 _ROW = 26
-_NAME = 150
-_RIGHT = 16
+_NAME = 160
+_RIGHT = 24
 PERCENTILES = ((0.50, "p50"), (0.90, "p90"), (0.99, "p99"))
 
 
@@ -43,6 +43,23 @@ class Change:
     after: float
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One distribution of :func:`latencies`.
+
+    Attributes:
+        name: in words.
+        style: class in the page's style sheet.
+        samples: milliseconds, in any order.
+        marks: (share, milliseconds) of the percentiles that the samples support.
+    """
+
+    name: str
+    style: str
+    samples: Sequence[float]
+    marks: Sequence[tuple[float, float]]
+
+
 def intervals(chart_id: str, rows: Sequence[Interval]) -> str:
     """Differences with their intervals against zero and against each margin."""
     low = min(min(r.low, -1.3 * r.margin) for r in rows)
@@ -58,7 +75,7 @@ def intervals(chart_id: str, rows: Sequence[Interval]) -> str:
     for index, row in enumerate(rows):
         y = 14 + _ROW * (index + 0.5)
         if len(rows) > 1:
-            _text(chart, _NAME - 10, y + 4, row.name, "name end", 20)
+            _text(chart, _NAME - 10, y + 4, row.name, "name end", 19)
         _add(chart, "rect", x=8 if len(rows) == 1 else _NAME - 4, y=y - 10, height=20, class_="forbidden",
              width=max(axis.at(-row.margin) - (8 if len(rows) == 1 else _NAME - 4), 0))  # fmt: skip
         _line(chart, axis.at(-row.margin), y - 11, axis.at(-row.margin), y + 11, "margin")
@@ -82,25 +99,20 @@ def recalls(chart_id: str, rows: Sequence[Change]) -> str:
         _text(chart, axis.at(value), bottom + 14, percent(value, 0), "tick middle")
     for index, row in enumerate(rows):
         y = 14 + _ROW * (index + 0.5)
-        _text(chart, _NAME - 14, y + 4, row.name, "name end", 20)
+        _text(chart, _NAME - 14, y + 4, row.name, "name end", 19)
         _line(chart, axis.at(row.before), y, axis.at(row.after), y, "loss" if row.after < row.before else "gain")
         _add(chart, "circle", cx=axis.at(row.after), cy=y, r=4.5, class_="after")
         _add(chart, "circle", cx=axis.at(row.before), cy=y, r=6.5, class_="before")
     return _svg(chart)
 
 
-def latencies(chart_id: str, series: Sequence[tuple[str, str, Sequence[float]]]) -> str:
-    """Cumulative distribution of every sample on a logarithmic time axis.
-
-    Args:
-        chart_id: unique in the page.
-        series: (name, style class, samples in milliseconds).
-    """
-    low = min(min(samples) for _, _, samples in series) / 1.05
-    high = max(max(samples) for _, _, samples in series) * 1.05
+def latencies(chart_id: str, curves: Sequence[Curve]) -> str:
+    """Cumulative distribution of every sample on a logarithmic time axis; ``chart_id`` is unique in the page."""
+    low = min(min(c.samples) for c in curves) / 1.05
+    high = max(max(c.samples) for c in curves) * 1.05
     axis = _Axis(math.log10(low), math.log10(high), 44, _WIDTH - _RIGHT)
     top, bottom = 14, 234
-    text = "; ".join(f"{name}: {_spread(samples)}" for name, _, samples in series)
+    text = "; ".join(f"{c.name}: {_spread(c.samples)}" for c in curves)
     chart = _chart(chart_id, bottom + 40, "Share of inferences that took at most this long", text)
     for share, label in ((0.0, "0"), *PERCENTILES):
         y = bottom - share * (bottom - top)
@@ -108,13 +120,13 @@ def latencies(chart_id: str, series: Sequence[tuple[str, str, Sequence[float]]])
         _text(chart, axis.left - 8, y + 4, label, "tick end")
     for value in _log_ticks(low, high):
         _line(chart, axis.at(math.log10(value)), top, axis.at(math.log10(value)), bottom, "grid")
-        _text(chart, axis.at(math.log10(value)), bottom + 16, number(value), "tick middle")
+        _text(chart, axis.at(math.log10(value)), bottom + 16, f"{value:g}", "tick middle")
     _text(chart, (axis.left + axis.right) / 2, bottom + 34, "milliseconds for one image", "tick middle")
-    for _, style, samples in series:
-        _add(chart, "path", d=_steps(samples, axis, top, bottom), class_=f"curve {style}")
-        for share, _ in PERCENTILES:
-            x = axis.at(math.log10(float(np.quantile(np.asarray(samples), share))))
-            _add(chart, "circle", cx=x, cy=bottom - share * (bottom - top), r=4, class_=f"mark {style}")
+    for curve in curves:
+        _add(chart, "path", d=_steps(curve.samples, axis, top, bottom), class_=f"curve {curve.style}")
+        for share, value in curve.marks:
+            y = bottom - share * (bottom - top)
+            _add(chart, "circle", cx=axis.at(math.log10(value)), cy=y, r=4, class_=f"mark {curve.style}")
     return _svg(chart)
 
 

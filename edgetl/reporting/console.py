@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
@@ -21,15 +22,15 @@ from edgetl.reporting.wording import ABSENT, EXECUTED, VERDICTS, count, number, 
 _STYLES = {"pass": "bold green", "fail": "bold red", "underpowered": "bold yellow", "": "dim"}
 
 
-def results_table(rows: Sequence[Row]) -> Table:
-    """The table of bundles: three lines each, 80 columns wide."""
-    table = Table(box=box.SIMPLE_HEAD, show_lines=True, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+def results_table(rows: Sequence[Row], *, gap: int = 2) -> Table:
+    """The table of bundles, three lines each; ``gap`` is the number of spaces between columns, 1 or more."""
+    table = Table(box=box.SIMPLE_HEAD, show_lines=True, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("Target\nruntime\nexecuted", overflow="fold", min_width=12)
     table.add_column("Accuracy\nbefore\nafter", justify="right", no_wrap=True)
     table.add_column("Difference\ninterval\npoints", justify="right", no_wrap=True)
-    table.add_column("Verdict\nimages", no_wrap=True)
+    table.add_column("Verdict\nimages\n ", no_wrap=True)
     table.add_column("p50 ms\nbefore\nafter", justify="right", no_wrap=True)
-    table.add_column("Speed-up\ninterval", justify="right", no_wrap=True)
+    table.add_column("Speed-up\ninterval\n ", justify="right", no_wrap=True)
     table.add_column("MB\nbefore\nafter", justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
@@ -38,28 +39,35 @@ def results_table(rows: Sequence[Row]) -> Table:
 
 def _cells(row: Row) -> tuple[Text, ...]:
     executed = EXECUTED.get(row.executed, row.executed)
-    place = Text(executed, style="yellow" if row.executed != "device" else "")
-    head = Text(f"{printable(row.target)}\n{printable(row.runtime)} {printable(row.precision)}\n")
     low, high = points(row.ci_low), points(row.ci_high)
     interval = f"{low}…{high}" if row.ci_low is not None else ABSENT
     images = f"n {count(row.n)}" if row.n is not None else ""
     needed = f"needs {count(row.n_needed)}" if row.verdict == "underpowered" and row.n_needed else ""
     ratio = f"{row.speedup_low:.2f}…{row.speedup_high:.2f}" if row.speedup_low and row.speedup_high else ""
     return (
-        head + place,
+        Text.assemble(
+            f"{printable(row.target)}\n{printable(row.runtime)} {printable(row.precision)}\n",
+            (executed, "" if row.executed == "device" else "yellow"),
+        ),
         Text(f"\n{percent(row.reference_accuracy)}\n{percent(row.deployed_accuracy)}"),
         Text(f"{points(row.difference)}\n{interval}"),
-        Text(VERDICTS.get(row.verdict, row.verdict), style=_STYLES.get(row.verdict, "")) + f"\n{images}\n{needed}",
+        Text.assemble((VERDICTS.get(row.verdict, row.verdict), _STYLES.get(row.verdict, "")), f"\n{images}\n{needed}"),
         Text(f"\n{number(row.float_p50_ms)}\n{number(row.p50_ms)}"),
-        Text(times(row.speedup), style="bold red" if row.speedup is not None and row.speedup < 1 else "")
-        + f"\n{ratio}",
+        Text.assemble(
+            (times(row.speedup), "bold red" if row.failures else ""),
+            f"\n{ratio}\n",
+            ("failure" if row.failures else "", "bold red"),
+        ),
         Text(f"\n{number(row.float_size_mb)}\n{number(row.size_mb)}"),
     )
 
 
 def print_results(console: Console, rows: Sequence[Row]) -> None:
     """Print the table, then each failure and each reason for a missing figure."""
-    console.print(results_table(rows))
+    roomy = results_table(rows)
+    unbounded = console.options.update(width=10_000)
+    fits = console.measure(roomy, options=unbounded).maximum <= console.width
+    console.print(roomy if fits else results_table(rows, gap=1))
     for row in rows:
         for failure in row.failures:
             console.print(Text("failure  ", style="bold red") + f"{printable(row.target)}: {printable(failure)}")
@@ -88,8 +96,13 @@ def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequenc
 
 def _justify(rows: Sequence[Sequence[object]], index: int) -> Literal["left", "right"]:
     values = [row[index] for row in rows if row[index] is not None]
-    numeric = bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return "right" if numeric else "left"
+    return "right" if values and all(_numeric(value) for value in values) else "left"
+
+
+def _numeric(value: object) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"[+−-]?[\d.,]+ ?[%x]?", value) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cell(value: object) -> Text:
@@ -130,8 +143,7 @@ def _bars(console: Console) -> Bars:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[detail]}", markup=False),
         console=console,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from edgetl.reporting.wording import ABSENT, number, printable
+from edgetl.reporting.wording import ABSENT, printable
 
 _LIST = 12
 
@@ -37,7 +37,7 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return number(value)
+        return f"{value:.6g}"
     if isinstance(value, list | tuple):
         if len(value) > _LIST or any(isinstance(item, list | tuple | Mapping) for item in value):
             return f"{len(value):,} entries"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import numpy.typing as npt
 
 from edgetl.bundle import PREDICTIONS, Bundle
 from edgetl.errors import BundleError, DataError
@@ -20,6 +21,7 @@ SIDE = 160
 #: Thumbnails of each kind in a page; the rest are counted, not shown, so that the page stays light.
 SHOWN = 60
 _SMALL = 64
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,22 @@ def flips(bundle: Bundle, *, data_root: Path | None = None) -> Flips:
 
     def shown(rows: Sequence[int]) -> tuple[Flip, ...]:
         return tuple(
-            Flip(paths[i], *(_name(names, int(y[i])) for y in (truth, reference, deployed)),
-                 *_thumbnail(root, paths[i], hashes))
+            Flip(
+                paths[i],
+                _name(names, truth[i]),
+                _name(names, reference[i]),
+                _name(names, deployed[i]),
+                *_thumbnail(root, paths[i], hashes),
+            )
             for i in rows[:SHOWN]
-        )  # fmt: skip
+        )
 
     lost = np.flatnonzero((reference == truth) & (deployed != truth)).tolist()
     gained = np.flatnonzero((reference != truth) & (deployed == truth)).tolist()
     return Flips(shown(lost), shown(gained), len(lost), len(gained))
 
 
-def _predictions(file: Path) -> tuple[list[str], *tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _predictions(file: Path) -> tuple[list[str], Integers, Integers, Integers]:
     try:
         with np.load(file, allow_pickle=False) as saved:
             return [str(p) for p in saved["paths"]], saved["labels"], saved["reference"], saved["deployed"]
@@ -88,8 +95,8 @@ def _predictions(file: Path) -> tuple[list[str], *tuple[np.ndarray, np.ndarray, 
         raise BundleError(f"{file} is damaged ({error})", "verify the bundle again") from error
 
 
-def _name(names: Sequence[str], label: int) -> str:
-    return names[label] if 0 <= label < len(names) else f"class {label}"
+def _name(names: Sequence[str], label: np.int64) -> str:
+    return names[int(label)] if 0 <= label < len(names) else f"class {label}"
 
 
 def _thumbnail(root: Path, path: str, hashes: Mapping[str, str]) -> tuple[str, str]:

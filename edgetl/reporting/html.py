@@ -10,7 +10,6 @@ from edgetl.bundle import CERTIFICATE, Bundle
 from edgetl.errors import BundleError
 from edgetl.extras import require
 from edgetl.reporting import charts, page, wording
-from edgetl.reporting.gallery import SHOWN, SIDE
 from edgetl.storage import write_bytes
 
 _TEMPLATE = "report.html.j2"
@@ -48,7 +47,8 @@ def render(bundles: Sequence[Bundle], *, data_root: Path | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update({"w": wording, "shown": SHOWN, "side": SIDE})
+    environment.globals["w"] = wording
+    environment.filters["printable"] = wording.printable
     sections = [page.section(bundle, i, data_root=data_root) for i, bundle in enumerate(bundles, 1)]
     drawn = [page.interval(s.row, f"{i}. {s.row.target}") for i, s in enumerate(sections, 1)]
     intervals = [row for row in drawn if row is not None]

@@ -22,6 +22,7 @@ from edgetl.reporting.wording import (
     percent,
     points,
     printable,
+    span,
     verdict_sentence,
 )
 from edgetl.storage import read_json
@@ -40,13 +41,14 @@ class Statement:
     executed: str
     not_executed: str
     reasons: tuple[str, ...]
+    notes: tuple[str, ...]
     chart: str
     seal: str
 
 
 @dataclass(frozen=True)
 class TableView:
-    """A table: the first cell of each row is its heading."""
+    """A table: the first cell of each row is its heading; a line break in a cell is kept."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -65,6 +67,7 @@ class Section:
     latency_chart: str
     latency: TableView | None
     machine: Facts
+    certified: Facts
     flips: Flips
     sizes: TableView
     provenance: tuple[tuple[str, Facts], ...]
@@ -81,16 +84,18 @@ def section(bundle: Bundle, index: int, *, data_root: Path | None = None) -> Sec
     bench = measured_bench(bundle)
     (row,) = rows([bundle])
     identity = f"bundle-{index}"
+    classes = _classes(bundle, certificate or {})
     return Section(
         id=identity,
         row=row,
         statement=_statement(bundle, certificate, row, identity) if certificate else None,
         ladder=_ladder(certificate or {}),
-        recall_chart=_recall_chart(certificate or {}, identity),
-        recall=_recall(certificate or {}),
+        recall_chart=_recall_chart(classes, identity),
+        recall=_recall(classes),
         latency_chart=_latency_chart(bench, row, identity) if bench else "",
         latency=_latency(bench, row) if bench else None,
         machine=facts((bench or {}).get("device")),
+        certified=_certified(certificate or {}),
         flips=flips(bundle, data_root=data_root),
         sizes=_sizes(bundle),
         provenance=_provenance(bundle, certificate or {}),
@@ -114,6 +119,7 @@ def _statement(bundle: Bundle, certificate: Mapping[str, Any], row: Row, identit
         executed=executed,
         not_executed=not_executed,
         reasons=tuple(str(reason) for reason in certificate.get("reasons") or ()),
+        notes=tuple(str(note) for note in certificate.get("notes") or ()),
         chart=charts.intervals(f"{identity}-interval", [drawn]) if drawn else "",
         seal=_seal(bundle),
     )
@@ -127,46 +133,66 @@ def _seal(bundle: Bundle) -> str:
     return "The certificate is unaltered and belongs to this very bundle and its saved predictions."
 
 
+def _certified(certificate: Mapping[str, Any]) -> Facts:
+    told = ("runtime", "isa", "precision", "executed_on", "method", "p_value", "first_divergence",
+            "reference_balanced_accuracy", "deployed_balanced_accuracy", "transfer_gain_retained")  # fmt: skip
+    return facts({name: certificate[name] for name in told if name in certificate})
+
+
 def _ladder(certificate: Mapping[str, Any]) -> TableView | None:
     rungs = certificate.get("ladder") or []
     if not rungs:
         return None
     return TableView(
-        ("Rung", "Accuracy", "Agrees with the trained model"),
-        tuple((printable(r["name"]), percent(r.get("accuracy")), percent(r.get("agreement"))) for r in rungs),
+        ("Rung", "Accuracy", "Agreement", "Difference", "Interval", "Lost", "Gained", "Diverges"),
+        tuple(
+            (
+                printable(rung["name"]),
+                percent(rung["accuracy"]),
+                percent(rung["agreement"]),
+                points(rung.get("difference")),
+                span(rung.get("ci_low"), rung.get("ci_high")),
+                count(rung.get("lost")),
+                count(rung.get("gained")),
+                "yes" if rung.get("diverges") else "no",
+            )
+            for rung in rungs
+        ),
     )
 
 
-def _classes(certificate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [entry for entry in certificate.get("classes") or [] if entry.get("reference_recall") is not None]
+def _classes(bundle: Bundle, certificate: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    # JSON keeps no order of its keys, and the labels have one.
+    entries = certificate.get("classes") or {}
+    named = [*(name for name in bundle.labels if name in entries), *sorted(set(entries) - set(bundle.labels))]
+    return [(name, entries[name]) for name in named]
 
 
-def _recall_chart(certificate: Mapping[str, Any], identity: str) -> str:
-    entries = _classes(certificate)
-    most = sorted(range(len(entries)), key=lambda i: (-abs(entries[i]["difference"]), i))[:CHARTED_CLASSES]
+def _recall_chart(classes: Sequence[tuple[str, Mapping[str, Any]]], identity: str) -> str:
+    known = [(name, e) for name, e in classes if e["difference"] is not None]
+    most = sorted(range(len(known)), key=lambda i: (-abs(known[i][1]["difference"]), i))[:CHARTED_CLASSES]
     changes = [
-        charts.Change(str(e["class"]), e["reference_recall"], e["deployed_recall"])
-        for e in (entries[i] for i in sorted(most))
+        charts.Change(name, entry["reference_recall"], entry["deployed_recall"])
+        for name, entry in (known[i] for i in sorted(most))
     ]
     return charts.recalls(f"{identity}-recall", changes) if changes else ""
 
 
-def _recall(certificate: Mapping[str, Any]) -> TableView | None:
-    entries = certificate.get("classes") or []
-    if not entries:
+def _recall(classes: Sequence[tuple[str, Mapping[str, Any]]]) -> TableView | None:
+    if not classes:
         return None
     return TableView(
-        ("Class", "Images", "Recall before", "Recall after", "Difference, points", "Adjusted p"),
+        ("Class", "Images", "Before", "After", "Difference", "Adjusted p"),
         tuple(
             (
-                printable(e["class"]),
-                count(e.get("n")),
-                percent(e.get("reference_recall")),
-                percent(e.get("deployed_recall")),
-                points(e.get("difference")),
-                ABSENT if e.get("adjusted_p") is None else f"{e['adjusted_p']:.3f}",
+                printable(name),
+                count(entry["n"]),
+                percent(entry["reference_recall"]),
+                percent(entry["deployed_recall"]),
+                points(entry["difference"]),
+                ABSENT if entry["difference"] is None else f"{entry['adjusted_p']:.3f}",
             )
-            for e in entries
+            for name, entry in classes
         ),
     )
 
@@ -179,8 +205,17 @@ def _series(bench: Mapping[str, Any], row: Row) -> list[tuple[str, str, Mapping[
 
 
 def _latency_chart(bench: Mapping[str, Any], row: Row, identity: str) -> str:
-    drawn = [(name, style, record["samples_ms"]) for name, style, record in _series(bench, row)]
-    return charts.latencies(f"{identity}-latency", [d for d in drawn if d[2]]) if any(d[2] for d in drawn) else ""
+    curves = [
+        charts.Curve(name, style, record["samples_ms"], _marks(record))
+        for name, style, record in _series(bench, row)
+        if record["samples_ms"]
+    ]
+    return charts.latencies(f"{identity}-latency", curves) if curves else ""
+
+
+def _marks(record: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
+    known = ((share, record.get(f"{name}_ms")) for share, name in charts.PERCENTILES)
+    return tuple((share, value) for share, value in known if value is not None)
 
 
 def _latency(bench: Mapping[str, Any], row: Row) -> TableView:
@@ -198,16 +233,17 @@ def _latency(bench: Mapping[str, Any], row: Row) -> TableView:
     whole = (("n", "samples, all kept"), ("warmup", "warm-up runs"), ("threads", "threads"))
     lines += [(title, *(count(r.get(key)) for _, _, r in series)) for key, title in whole]
     lines.append(("executed as", *(printable(r.get("precision_executed") or ABSENT) for _, _, r in series)))
-    lines.append(("multiplications in integers", *(percent(r.get("integer_macs"), 1) for _, _, r in series)))
+    lines.append(("integer MACs", *(percent(r.get("integer_macs"), 1) for _, _, r in series)))
     return TableView(("", *(name for name, _, _ in series)), tuple(lines))
 
 
 def _percentile(record: Mapping[str, Any], name: str) -> str:
     value = record.get(f"{name}_ms")
     if value is None:
-        return f"{ABSENT} ({printable((record.get('refused') or {}).get(name, 'too few samples'))})"
+        refused = printable((record.get("refused") or {}).get(name, "too few samples"))
+        return f"{ABSENT}\n" + refused.replace("; ", "\n")
     found = (record.get("ci") or {}).get(name)
-    return number(value, "ms") + (f" ({number(found[0])} to {number(found[1])})" if found else "")
+    return number(value, "ms") + (f"\n{number(found[0])} to {number(found[1])}" if found else "")
 
 
 def _sizes(bundle: Bundle) -> TableView:

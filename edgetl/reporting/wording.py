@@ -16,7 +16,7 @@ VERDICTS: Mapping[str, str] = {
 }
 EXECUTED: Mapping[str, str] = {
     "device": "on the device",
-    "host": "on this host",
+    "host": "on the host",
     "simulated": "simulated",
     "": "not executed",
 }
@@ -72,13 +72,21 @@ def verdict_sentence(certificate: Mapping[str, Any]) -> str:
     """What the verdict means, in one sentence with its numbers."""
     margin = f"{100 * certificate['margin']:.2f} points"
     confidence = f"{100 * (1 - certificate['alpha']):g} %"
+    if certificate["margin"] == 0 and certificate["verdict"] != "fail":
+        better = f"With {confidence} confidence the deployed model is better than the one that was trained."
+        worse = f"These {count(certificate['n'])} images do not prove the deployed model better, as a margin of 0 asks."
+        return better if certificate["verdict"] == "pass" else worse
     if certificate["verdict"] == "pass":
         return (
             f"With {confidence} confidence the deployed model loses less than {margin} of accuracy "
             "to the model that was trained."
         )
     if certificate["verdict"] == "fail":
-        return f"It was not shown that the deployed model loses less than {margin}: the transfer did not survive."
+        if certificate["ci_high"] < -certificate["margin"]:
+            return f"With {confidence} confidence the deployed model loses more than {margin} of accuracy."
+        if certificate["difference"] <= -certificate["margin"]:
+            return f"The loss that was observed is not below {margin}, the greatest that was accepted."
+        return "The transfer did not survive, for the reasons below."
     needed = certificate.get("n_needed")
     enough = f" About {count(needed)} images would be needed." if needed else ""
     return f"These {count(certificate['n'])} images cannot tell a loss of {margin} from none.{enough}"

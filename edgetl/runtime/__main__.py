@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,30 @@ import numpy as np
 
 from edgetl.bundle import Bundle, load_bundle
 from edgetl.errors import EdgetlError
+from edgetl.progress import Progress, silent
+
+
+def _tell(task: str, done: int, total: int, detail: str = "") -> None:
+    print("progress " + json.dumps([task, done, total, detail]), file=sys.stderr, flush=True)
+
+
+def _progress() -> Progress:
+    """Whoever watches this process from outside sets ``EDGETL_PROGRESS``."""
+    return _tell if os.environ.get("EDGETL_PROGRESS") else silent
 
 
 def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
     from edgetl.runtime.predict import predict
 
     paths = [Path(line) for line in Path(options.images).read_text().splitlines() if line]
-    logits = predict(bundle, paths, role=options.role, threads=options.threads, simulated=options.simulated)
+    logits = predict(
+        bundle,
+        paths,
+        role=options.role,
+        threads=options.threads,
+        simulated=options.simulated,
+        progress=_progress(),
+    )
     with Path(options.out).open("wb") as stream:
         np.save(stream, logits)
     return {"n": len(paths), "out": options.out}
@@ -30,7 +48,7 @@ def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
 def _bench(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
     from edgetl.runtime.measure import bench
 
-    return bench(bundle, seconds=options.seconds, threads=options.threads or 1)
+    return bench(bundle, seconds=options.seconds, threads=options.threads or 1, progress=_progress())
 
 
 def _cold(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:

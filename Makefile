@@ -1,0 +1,38 @@
+# `make demo` and `make test` need Python 3.11 (or later) and make; they set up everything else in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint golden clean help
+
+help:
+	@echo "make demo   set up .venv and run the whole journey on embedded images (demo/)"
+	@echo "make test   set up .venv and run all tests"
+	@echo "make lint   ruff and mypy"
+	@echo "make golden rewrite the golden files of the tests, to be reviewed before they are committed"
+	@echo "make clean  remove .venv and the demo's output"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgetl needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/edgetl demo --out demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+golden: $(READY)
+	EDGETL_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -k golden
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,157 @@
+"""Build a TensorRT engine on the device that will run it.
+
+Stands alone: copy it with model.onnx to the device and run ``python3 build_engine.py``. It needs Python 3.8 or newer
+and the device's own TensorRT, 10 or 11 (JetPack 6 brings 10), or TensorRT-RTX on a PC. Prints one JSON object.
+
+The engine's name holds everything that it depends on: TensorRT's version, the GPU's compute capability, the system
+release (L4T, from which JetPack's version follows), the batch and the model's SHA-256. An engine of that name is
+whole and is used again; any other is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+STRONGLY_TYPED = "STRONGLY_TYPED"
+
+
+def load_tensorrt() -> Any:
+    """The installed TensorRT: the full one, or TensorRT-RTX."""
+    for name in ("tensorrt", "tensorrt_rtx"):
+        try:
+            return __import__(name)
+        except ImportError:
+            continue
+    raise SystemExit("no TensorRT here: install JetPack's python3-libnvinfer, or tensorrt-rtx-cu13 on a PC")
+
+
+def compute_capability() -> tuple[int, int]:
+    """Major and minor number of the first GPU, asked of the CUDA driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        raise SystemExit("no CUDA driver here: run this on the device") from None
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    # 75 and 76 are CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+    )
+    if failed:
+        raise SystemExit(f"the CUDA driver reports error {failed}: is there a GPU?")
+    return major.value, minor.value
+
+
+def system_release(file: str = "/etc/nv_tegra_release") -> str:
+    """The L4T release, such as ``l4t36.4.3``, or the kernel's system and machine where there is none."""
+    try:
+        text = Path(file).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"{platform.system()}-{platform.machine()}".lower()
+    found = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text)
+    return f"l4t{found.group(1)}.{found.group(2)}" if found else "l4t-unknown"
+
+
+def engine_key(version: str, capability: tuple[int, int], release: str, batch: int, model_sha256: str) -> str:
+    """Everything that an engine depends on, as part of a file name."""
+    parts = (f"trt{version}", "sm{}{}".format(*capability), release, f"b{batch}", model_sha256[:16])
+    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write under another name, then rename: a reader never meets half an engine."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def build(trt: Any, model: bytes, batch: int, workspace_mb: int, timing_cache: Path) -> bytes:
+    """The serialized engine of an explicitly quantized, strongly typed ONNX model."""
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    # TensorRT 11 knows no other kind of network and may drop the flag.
+    flags = trt.NetworkDefinitionCreationFlag
+    network = builder.create_network(1 << int(getattr(flags, STRONGLY_TYPED)) if hasattr(flags, STRONGLY_TYPED) else 0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        raise SystemExit("; ".join(str(parser.get_error(index)) for index in range(parser.num_errors)))
+    config = builder.create_builder_config()
+    if workspace_mb:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
+    image = network.get_input(0)
+    if image.shape[0] < 0:
+        profile = builder.create_optimization_profile()
+        sizes = tuple(image.shape)[1:]
+        profile.set_shape(image.name, (1, *sizes), (batch, *sizes), (batch, *sizes))
+        config.add_optimization_profile(profile)
+    cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.is_file() else b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise SystemExit("TensorRT could not build the engine: see its messages above")
+    write_whole(timing_cache, bytes(cache.serialize()))
+    return bytes(engine)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build the engine unless one of the same key is there."""
+    here = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=here / "model.onnx")
+    parser.add_argument("--out", type=Path, default=here, help="folder for the engine")
+    parser.add_argument("--batch", type=int, default=1, help="largest batch, and the one to optimise for")
+    parser.add_argument("--workspace-mb", type=int, default=0, help="most scratch memory, MiB; 0: TensorRT's default")
+    options = parser.parse_args(arguments)
+    if not options.model.is_file():
+        raise SystemExit(f"there is no {options.model}: copy the whole folder of the bundle")
+    trt = load_tensorrt()
+    capability, release, data = compute_capability(), system_release(), options.model.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    key = engine_key(trt.__version__, capability, release, options.batch, digest)
+    engine = options.out / f"model-{key}.engine"
+    started, reused = time.perf_counter(), engine.is_file()
+    if not reused:
+        options.out.mkdir(parents=True, exist_ok=True)
+        # Kernel timings hold for every model on this GPU and version.
+        timing_cache = options.out / f"timing-{key.rsplit('-', 2)[0]}.cache"
+        write_whole(engine, build(trt, data, options.batch, options.workspace_mb, timing_cache))
+    print(
+        json.dumps(
+            {
+                "engine": str(engine),
+                "bytes": engine.stat().st_size,
+                "reused": reused,
+                "build_seconds": round(time.perf_counter() - started, 3),
+                "module": trt.__name__,
+                "tensorrt": trt.__version__,
+                "compute_capability": "{}.{}".format(*capability),
+                "system": release,
+                "batch": options.batch,
+                "model_sha256": digest,
+            }
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

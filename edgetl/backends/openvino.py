@@ -1,0 +1,113 @@
+"""OpenVINO on Intel CPUs, GPUs and NPUs: the artifact is an IR with a fixed batch."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgetl.backends.base import STEM, Probe, accept, load_onnx, why_refused
+from edgetl.bundle import Artifact
+from edgetl.errors import BackendError
+from edgetl.extras import available, require, version
+from edgetl.runtime.sessions import Session, open_session
+from edgetl.storage import write_bytes
+from edgetl.targets import Target
+
+
+class OpenVino:
+    """IR models in OpenVINO's device plugins."""
+
+    name = "openvino"
+
+    def probe(self) -> Probe:
+        """See :class:`edgetl.backends.base.Backend`."""
+        if not available("openvino"):
+            return Probe(False, None, (), "the package openvino is not installed", "pip install 'edgetl[openvino]'")
+        try:
+            core = require("openvino", "running models").Core()
+            devices = tuple(f"{name}: {core.get_property(name, 'FULL_DEVICE_NAME')}" for name in core.available_devices)
+        except (ImportError, OSError, RuntimeError) as error:
+            return Probe(False, version("openvino"), (), f"openvino cannot be loaded ({error})", "reinstall it")
+        if not available("nncf"):
+            return Probe(
+                True, version("openvino"), devices, "nncf is missing: no int8", "pip install 'edgetl[openvino]'"
+            )
+        return Probe(True, version("openvino"), devices)
+
+    def refuses(self, target: Target, precision: str) -> str | None:
+        """See :class:`edgetl.backends.base.Backend`."""
+        return why_refused(self.name, target, precision)
+
+    def compile(self, model: Path, target: Target, out: Path) -> Artifact:
+        """See :class:`edgetl.backends.base.Backend`.
+
+        A batch left open is fixed to one: NPUs take no other shape, and on CPUs a dynamic batch made inference 8 % slower.
+        """
+        openvino = require("openvino", "compiling for this target")
+        core = openvino.Core()
+        network = read_network(model)
+        precision = _precision(network)
+        accept(self, target, precision)
+        shape = list(network.input(0).get_partial_shape())
+        if not shape[0].is_static:
+            network.reshape([1, *(size.get_length() for size in shape[1:])])
+        path = out / f"{STEM}.xml"
+        _save(openvino, network, path)
+        device = target.runtime_device
+        here = {name.split(".")[0] for name in core.available_devices}
+        try:
+            core.compile_model(str(path), device if device in here else "CPU")
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot compile {model} ({_first_line(error)})", "export it again") from error
+        return Artifact(self.name, path, precision, device)
+
+    def open(self, artifact: Artifact, *, threads: int = 1, simulated: bool = False) -> Session:
+        """See :class:`edgetl.backends.base.Backend`."""
+        return open_session(artifact, threads=threads, simulated=simulated)
+
+
+def read_network(model: Path) -> Any:
+    """Read an ``.onnx`` or ``.xml`` file into OpenVINO, ready to be quantized, saved or compiled.
+
+    Does for ONNX what ``openvino.convert_model`` does, except that it reports nothing over the network. Without
+    these transformations, 16 of EfficientNet-Lite0's 50 layers stayed in float after quantization.
+
+    Raises:
+        BackendError: missing, truncated, or of operators that OpenVINO lacks.
+    """
+    openvino = require("openvino", "compiling for this target")
+    if model.suffix == ".onnx":
+        load_onnx(model)
+    elif not model.with_suffix(".bin").is_file():
+        raise BackendError(f"{model} lacks its weights, {model.with_suffix('.bin').name}", "export it again")
+    try:
+        network = openvino.Core().read_model(model)
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot read {model} ({_first_line(error)})", "export it again") from error
+    if model.suffix == ".onnx":
+        passes = require("openvino._offline_transformations", "compiling for this target")
+        passes.apply_moc_transformations(network, cf=False, smart_reshape=True)
+    return network
+
+
+def _precision(network: Any) -> str:
+    nodes = [node for node in network.get_ops() if node.get_output_size()]
+    kinds = {(node.get_type_name(), node.get_output_element_type(0).get_type_name()) for node in nodes}
+    if any(kind == "FakeQuantize" for kind, _ in kinds):
+        return "int8"
+    return "fp16" if ("Constant", "f16") in kinds else "fp32"
+
+
+def _save(openvino: Any, network: Any, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / path.name
+        openvino.save_model(network, written, compress_to_fp16=False)
+        # Weights first: an IR without them is refused, an .xml that lies beside older weights would not be.
+        for suffix in (".bin", ".xml"):
+            write_bytes(path.with_suffix(suffix), written.with_suffix(suffix).read_bytes())
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

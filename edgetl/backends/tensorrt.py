@@ -1,0 +1,93 @@
+"""TensorRT on NVIDIA Jetsons and RTX GPUs: the artifact is a checked ONNX file, and the device builds the engine."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from edgetl.backends import build_engine
+from edgetl.backends.base import STEM, Probe, accept, load_onnx, onnx_precision, why_refused
+from edgetl.backends.tensorrt_check import build_for, builder_module
+from edgetl.bundle import Artifact
+from edgetl.errors import BackendError
+from edgetl.extras import version
+from edgetl.runtime.sessions import Session, open_session
+from edgetl.storage import write_bytes, write_json
+from edgetl.targets import Target
+
+SCRIPT = "build_engine.py"
+PARSE = "parse.json"
+
+
+class TensorRt:
+    """Explicitly quantized or strongly typed ONNX models for TensorRT 10 and 11.
+
+    Either ``tensorrt`` or ``tensorrt_rtx`` serves; the latter builds engines without a GPU, so every model is parsed
+    and built on the machine that exports it. An engine belongs to one GPU and one TensorRT version: the device makes
+    its own, from the script that lies beside the model.
+    """
+
+    name = "tensorrt"
+
+    def probe(self) -> Probe:
+        """See :class:`edgetl.backends.base.Backend`."""
+        try:
+            module = builder_module()
+        except (ImportError, OSError) as error:
+            return Probe(False, None, (), f"TensorRT cannot be loaded ({error})", "reinstall it")
+        gpus = _gpus()
+        if module is None:
+            return Probe(
+                False,
+                None,
+                gpus,
+                "neither tensorrt nor tensorrt_rtx is installed: models are exported, but not parsed here",
+                "pip install 'edgetl[tensorrt]' (Linux on x86-64), or install JetPack's tensorrt",
+            )
+        found = f"{module.__name__} {version(module.__name__) or module.__version__}"
+        if not gpus:
+            return Probe(True, found, (), "no NVIDIA GPU: engines are built but cannot run", "run them on the device")
+        return Probe(True, found, gpus)
+
+    def refuses(self, target: Target, precision: str) -> str | None:
+        """See :class:`edgetl.backends.base.Backend`."""
+        return why_refused(self.name, target, precision)
+
+    def compile(self, model: Path, target: Target, out: Path) -> Artifact:
+        """See :class:`edgetl.backends.base.Backend`.
+
+        Writes ``model.onnx``, ``build_engine.py`` for the device, and ``parse.json``: what was parsed and built here.
+        """
+        precision = onnx_precision(load_onnx(model))
+        accept(self, target, precision)
+        check = build_for(model, target.compute_capability, target.stand_in_compute_capability)
+        path = out / f"{STEM}.onnx"
+        write_bytes(path, model.read_bytes())
+        write_bytes(out / SCRIPT, Path(build_engine.__file__).read_bytes())
+        write_json(out / PARSE, check.to_json())
+        return Artifact(self.name, path, precision)
+
+    def open(self, artifact: Artifact, *, threads: int = 1, simulated: bool = False) -> Session:
+        """See :class:`edgetl.backends.base.Backend`."""
+        if not simulated and not _gpus():
+            raise BackendError(
+                "this machine has no NVIDIA GPU to run a TensorRT engine", "run on the device, or simulate"
+            )
+        return open_session(artifact, threads=threads, simulated=simulated)
+
+
+def _gpus() -> tuple[str, ...]:
+    """Names of the CUDA devices, asked of the driver itself, so that nothing has to be installed for it."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ()
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return ()
+    names = []
+    for index in range(count.value):
+        device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+        if not driver.cuDeviceGet(ctypes.byref(device), index) and not driver.cuDeviceGetName(name, 256, device):
+            names.append(name.value.decode(errors="replace"))
+    return tuple(names)

@@ -1,0 +1,41 @@
+"""Half precision: a strongly typed ONNX graph for TensorRT, an IR with float16 weights for OpenVINO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgetl.backends.openvino import read_network
+from edgetl.compress import graph
+from edgetl.errors import CompressionError
+from edgetl.extras import require, version
+
+#: Largest finite float16.
+_LARGEST = 65504.0
+
+
+def to_onnx(model: Path, out: Path) -> dict[str, Any]:
+    """Convert every float tensor of an ONNX file to float16, the logits excepted; the input stays uint8.
+
+    Raises:
+        CompressionError: a weight is too large for float16.
+    """
+    converter = require("onnxruntime.transformers.float16", "converting to float16")
+    numpy_helper = require("onnx.numpy_helper", "converting to float16")
+    loaded = graph.load(model)
+    for tensor in loaded.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype.kind == "f" and values.size and abs(values).max() > _LARGEST:
+            raise CompressionError(f"the weights '{tensor.name}' exceed float16", "export with --precision fp32")
+    outputs = [value.name for value in loaded.graph.output]
+    half = converter.convert_float_to_float16(loaded, keep_io_types=outputs, op_block_list=[])
+    graph.save(half, out)
+    graph.load(out)
+    return {"engine": f"onnxruntime {version('onnxruntime')}"}
+
+
+def to_ir(model: Path, out: Path) -> dict[str, Any]:
+    """Convert an ONNX file to an OpenVINO IR whose weights are stored in float16."""
+    openvino = require("openvino", "converting to float16")
+    openvino.save_model(read_network(model), out, compress_to_fp16=True)
+    return {"engine": f"openvino {version('openvino')}"}

@@ -1,0 +1,85 @@
+"""Corrections to quantized graphs: quantize/dequantize pairs that cost precision or stop a runtime from fusing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+#: Activations that runtimes fold into the operator before them.
+FOLDED_ACTIVATIONS = ("Clip", "Relu")
+
+Pair = tuple[Any, Any]
+Judge = Callable[[str, list[str], bool], bool]
+
+
+def merge_activations(model: Any) -> int:
+    """Take away the pairs between an operator and the activation that is its only reader, in place.
+
+    TensorRT fuses convolution and activation only where nothing stands between, and the range before a ReLU is
+    wider than after it. Returns how many pairs went.
+    """
+    return _drop(model, lambda producer, readers, is_output: not is_output and _folds(producer, readers))
+
+
+def free_outputs(model: Any) -> int:
+    """Take away the pairs on the graph's outputs, in place: 256 steps make ties among logits.
+
+    Returns how many pairs went.
+    """
+    return _drop(model, lambda producer, readers, is_output: is_output and not readers)
+
+
+def _folds(producer: str, readers: list[str]) -> bool:
+    heads = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add")
+    return producer in heads and len(readers) == 1 and readers[0] in FOLDED_ACTIVATIONS
+
+
+def _drop(model: Any, judge: Judge) -> int:
+    graph = model.graph
+    producers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    outputs = {value.name for value in graph.output}
+    doomed: list[Pair] = []
+    for quantize in graph.node:
+        if quantize.op_type != "QuantizeLinear" or quantize.input[0] not in producers:
+            continue
+        following = readers.get(quantize.output[0], [])
+        if len(following) != 1 or following[0].op_type != "DequantizeLinear":
+            continue
+        tensor = following[0].output[0]
+        kinds = [node.op_type for node in readers.get(tensor, [])]
+        if judge(producers[quantize.input[0]].op_type, kinds, tensor in outputs):
+            doomed.append((quantize, following[0]))
+    for quantize, dequantize in doomed:
+        _bypass(graph, quantize, dequantize, producers, readers, outputs)
+    _drop_unused(graph)
+    return len(doomed)
+
+
+def _bypass(
+    graph: Any, quantize: Any, dequantize: Any, producers: Any, readers: dict[str, list[Any]], outputs: set[str]
+) -> None:
+    source, tensor = quantize.input[0], dequantize.output[0]
+    if tensor in outputs:
+        # An output keeps its name, so whatever produced the pair's input has to write it.
+        producer = producers[source]
+        producer.output[list(producer.output).index(source)] = tensor
+        source, tensor = tensor, source
+    for node in readers.get(tensor, []):
+        for index, name in enumerate(node.input):
+            if name == tensor:
+                node.input[index] = source
+    graph.node.remove(quantize)
+    graph.node.remove(dequantize)
+
+
+def _drop_unused(graph: Any) -> None:
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+    known = {name for node in graph.node for name in node.output}
+    for value in [value for value in graph.value_info if value.name not in known]:
+        graph.value_info.remove(value)

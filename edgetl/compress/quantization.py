@@ -1,0 +1,109 @@
+"""From a float ONNX model to what a recipe or a precision asks for, by the engine that the recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.compress import engine_nncf, engine_ort, float16, graph
+from edgetl.compress.quiet import quiet
+from edgetl.compress.recipes import Recipe
+from edgetl.errors import CompressionError, EdgetlError
+from edgetl.progress import Progress, silent, tracked
+from edgetl.storage import sha256_file
+
+Images = Iterable[npt.NDArray[np.uint8]]
+#: engine of a recipe → (name of the file it writes, function)
+_ENGINES: Mapping[str, tuple[str, Callable[[Path, Recipe, Iterator[Any], Path], dict[str, Any]]]] = {
+    "onnxruntime": ("quantized.onnx", engine_ort.quantize),
+    "nncf-openvino": ("quantized.xml", engine_nncf.quantize),
+}
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A compressed model and how it came about.
+
+    Attributes:
+        path: ``.onnx``, or ``.xml`` with its ``.bin`` beside it.
+        record: precision, recipe, engine with version, source's SHA-256, number of images, nodes left in float.
+    """
+
+    path: Path
+    record: Mapping[str, Any]
+
+
+def quantize(model: Path, recipe: Recipe, images: Images, out: Path, progress: Progress = silent) -> QuantizedModel:
+    """Quantize a float ONNX model to int8, the preprocessing before its first weighted operator excepted.
+
+    The same model, recipe and images give the same bytes.
+
+    Args:
+        model: what :func:`edgetl.compress.export.export_onnx` wrote.
+        recipe: from :func:`edgetl.compress.recipes.recipe_for`.
+        images: uint8 (1, H, W, 3) each, preprocessed, from the calibration split.
+        out: folder to write into.
+        progress: told of each image.
+
+    Raises:
+        CompressionError: no image, or the engine cannot quantize the model.
+    """
+    batch = graph.fixed_batch(graph.load(model))
+    samples = list(images)
+    if not samples:
+        raise CompressionError("there is no image to take the ranges from", "give the calibration split images")
+    name, engine = _ENGINES[recipe.engine]
+    task = f"quantizing ({recipe.name})"
+    feeds = tracked(_batches(samples, batch or 1), task, progress, -(-len(samples) // (batch or 1)))
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with quiet():
+            details = engine(model, recipe, feeds, out / name)
+    except EdgetlError:
+        raise
+    except Exception as error:  # the engines raise many kinds, and none of them is the user's to handle
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CompressionError(
+            f"{recipe.engine} cannot quantize {model} ({reason[0]})", "export with --precision fp32, or another recipe"
+        ) from error
+    common = {"precision": "int8", "source_sha256": sha256_file(model), "images": len(samples)}
+    return QuantizedModel(out / name, {**common, "recipe": recipe.to_json(), **details})
+
+
+def to_float(model: Path, backend: str, precision: str, out: Path) -> QuantizedModel:
+    """Give a float ONNX model the precision fp32 (as it is) or fp16, as the backend wants it.
+
+    For TensorRT, fp16 is a strongly typed graph: every tensor is float16 but the image and the logits. OpenVINO
+    takes the fp32 graph: its compiler stores the weights in float16.
+
+    Args:
+        model: float ONNX file.
+        backend: ``onnxruntime``, ``openvino`` or ``tensorrt``.
+        precision: ``fp32`` or ``fp16``.
+        out: folder to write into.
+
+    Raises:
+        CompressionError: the backend has no such precision.
+    """
+    record: dict[str, Any] = {"precision": precision, "source_sha256": sha256_file(model), "recipe": None}
+    if precision == "fp32":
+        return QuantizedModel(model, {**record, "engine": "none"})
+    converters = {"tensorrt": ("float16.onnx", float16.to_onnx), "openvino": ("float16.xml", float16.to_ir)}
+    if precision != "fp16" or backend not in converters:
+        raise CompressionError(f"{backend} does not take {precision} models", "use fp32 or int8")
+    name, convert = converters[backend]
+    out.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        details = convert(model, out / name)
+    return QuantizedModel(out / name, {**record, **details})
+
+
+def _batches(samples: list[npt.NDArray[np.uint8]], size: int) -> Iterator[npt.NDArray[np.uint8]]:
+    for start in range(0, len(samples), size):
+        part = samples[start : start + size]
+        yield np.concatenate(part + part[-1:] * (size - len(part)))

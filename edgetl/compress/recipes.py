@@ -1,0 +1,183 @@
+"""Quantization recipes: one TOML file for each pair of runtime and ISA, in ``calibration/recipes``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import CompressionError, UnknownNameError
+from edgetl.resources import resource
+from edgetl.storage import sha256_json
+
+ENGINES = ("onnxruntime", "nncf-openvino")
+SELECTIONS = ("random", "class-balanced", "k-centre")
+#: What each engine can be told; NNCF takes some formats from the runtime's own table of kernels.
+CHOICES: Mapping[str, Mapping[str, tuple[str | bool, ...]]] = {
+    "onnxruntime": {
+        "estimator": ("min-max", "percentile", "entropy"),
+        "activations": ("uint8", "int8"),
+        "weights": ("int8",),
+        "bias": ("int32", "float32"),
+    },
+    "nncf-openvino": {
+        "estimator": ("mean-min-max", "min-max"),
+        "activations": ("by-sign",),
+        "weights": ("int8",),
+        "per_channel": (True,),
+        "bias": ("float32",),
+        "merge_activations": (False,),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a float ONNX model becomes an int8 one for a runtime on an ISA.
+
+    Attributes:
+        name: the file's stem.
+        backend: the runtime that executes the result.
+        isa: the instruction sets it was made for, as in ``target.toml``; ``"*"`` ends a family (``sm*``).
+        engine: who quantizes, one of :data:`ENGINES`.
+        selection, size, seed: which images of the calibration split give the ranges, how many, and the draw.
+        estimator: how a range comes from the observed values: ``min-max``, ``percentile``, ``entropy``, or
+            ``mean-min-max`` (the mean of each image's extremes).
+        percentile: share of values inside the range, in percent; used by ``percentile`` alone.
+        activations, weights: 8-bit types; ``by-sign`` is uint8 for what is never negative and int8 for the rest.
+        activations_symmetric: no zero point other than 0.
+        per_channel: one weight scale for each output channel.
+        bias: ``int32`` behind a DequantizeLinear, or ``float32`` as it is.
+        merge_activations: no quantization between an operator and the activation that follows it.
+        exclude_operators, exclude_nodes: ONNX operator types and node names (``module/Operator``) left in float.
+    """
+
+    name: str
+    backend: str
+    isa: tuple[str, ...]
+    engine: str
+    selection: str
+    size: int
+    seed: int
+    estimator: str
+    activations: str
+    activations_symmetric: bool
+    weights: str
+    per_channel: bool
+    bias: str
+    percentile: float = 99.999
+    merge_activations: bool = False
+    exclude_operators: tuple[str, ...] = ()
+    exclude_nodes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the settings; equal for equal recipes."""
+        return sha256_json(self.to_json())
+
+    def serves(self, isa: str) -> bool:
+        """Whether the recipe was made for this instruction set."""
+        return any(isa == own or (own.endswith("*") and isa.startswith(own[:-1])) for own in self.isa)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes of this installation, sorted."""
+    return sorted(file.stem for file in _folder().glob("*.toml"))
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe of this installation by its name, or any by the path of its ``.toml`` file.
+
+    Raises:
+        UnknownNameError: there is no recipe of that name.
+        CompressionError: the file is malformed; the message names the file and the key.
+    """
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return _read(path)
+    file = _folder() / f"{name}.toml"
+    if str(name) not in recipe_names():
+        raise UnknownNameError("recipe", str(name), recipe_names(), str(_folder()))
+    return _read(file)
+
+
+def recipe_for(backend: str, isa: str, precision: str) -> Recipe | None:
+    """The recipe of a runtime and an ISA; None for a float precision, which needs none.
+
+    Raises:
+        CompressionError: no recipe was made for the pair.
+    """
+    if precision != "int8":
+        return None
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        if recipe.backend == backend and recipe.serves(isa):
+            return recipe
+    raise CompressionError(
+        f"no recipe quantizes for {backend} on {isa}", f"add one to {_folder()}, or export with --precision fp32"
+    )
+
+
+def with_changes(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with some settings replaced, checked like one that was read.
+
+    Raises:
+        CompressionError: a setting is impossible.
+    """
+    changed = replace(recipe, **changes)
+    _check(changed, recipe.name)
+    return changed
+
+
+def _folder() -> Path:
+    return resource("calibration") / "recipes"
+
+
+def _read(file: Path) -> Recipe:
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CompressionError(f"{file} is not readable TOML ({error})", "correct it") from error
+    kinds = {field.name: str(field.type) for field in fields(Recipe) if field.name != "name"}
+    required = {field.name for field in fields(Recipe) if field.default is MISSING} - {"name"}
+    for key, value in table.items():
+        if key not in kinds:
+            near = UnknownNameError("key", key, kinds)
+            raise CompressionError(f"{file}: {near.what}", near.remedy)
+        if not _is(kinds[key], value):
+            raise CompressionError(f"{file}: key '{key}' is {value!r}", f"give {kinds[key]}")
+    if missing := sorted(required - set(table)):
+        raise CompressionError(f"{file}: key '{missing[0]}' is missing", "add it")
+    recipe = Recipe(name=file.stem, **{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    _check(recipe, str(file))
+    return recipe
+
+
+def _is(kind: str, value: Any) -> bool:
+    if kind.startswith("tuple"):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if kind == "float":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value).__name__ == kind
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    choices = {"engine": ENGINES, "selection": SELECTIONS, **CHOICES.get(recipe.engine, {})}
+    for key, allowed in choices.items():
+        if getattr(recipe, key) not in allowed:
+            listed = ", ".join(map(str, allowed))
+            raise CompressionError(f"{where}: key '{key}' is '{getattr(recipe, key)}'", f"use one of {listed}")
+    wrong = {
+        "size": recipe.size < 1,
+        "percentile": not 50 < recipe.percentile <= 100,
+        "activations_symmetric": recipe.activations == "uint8" and recipe.activations_symmetric,
+    }
+    for key, bad in wrong.items():
+        if bad:
+            raise CompressionError(f"{where}: key '{key}' cannot be {getattr(recipe, key)!r} here", "correct it")

@@ -1,0 +1,281 @@
+"""Read this first: the journey's stages in order, one public function for each verb.
+
+    images → finetune → Run → export (ONNX → quantize → compile) → Bundle → verify → Certificate
+                                                                        └→ bench → report
+
+Stages know only Runs and Bundles; here they meet. Everything heavy is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from edgetl.bundle import BENCH, Bundle, Precision, check_certificate, load_bundle
+from edgetl.errors import BackendError, CertifyError, EdgetlError
+from edgetl.progress import Progress, silent
+from edgetl.run import Run, load_run
+from edgetl.targets import Target, find_target
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgetl.certify import Certificate
+
+#: Seconds of timing that ``export`` spends on each bundle; ``bench`` takes longer.
+EXPORT_BENCH_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What one target of an export came to."""
+
+    bundle: Bundle
+    certificate: Certificate
+    bench: Mapping[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, without the raw timings."""
+        bench = {k: v for k, v in (self.bench or {}).items() if k != "samples_ms"}
+        if bench.get("float"):
+            bench["float"] = {k: v for k, v in bench["float"].items() if k != "samples_ms"}
+        return {
+            "target": self.bundle.target,
+            "bundle": str(self.bundle.path),
+            "precision": self.bundle.precision,
+            "artifacts": self.bundle.manifest["artifacts"],
+            "certificate": self.certificate.to_json(),
+            "bench": bench or None,
+            "failures": list(bench.get("failures", [])),
+        }
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo left behind."""
+
+    run: Run
+    bundles: Sequence[Exported]
+    report: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "run": self.run.to_json(),
+            "bundles": [item.to_json() for item in self.bundles],
+            "report": str(self.report),
+        }
+
+
+def finetune(data: str | Path, out: str | Path, *, progress: Progress = silent, **options: Any) -> Run:
+    """Train on labelled images; see :func:`edgetl.transfer.finetune.finetune` for the options.
+
+    Options that are None take that function's defaults.
+
+    Raises:
+        EdgetlError: bad data, an unknown name, a folder that holds another run, or training that diverged.
+    """
+    from edgetl.transfer.finetune import finetune as train
+
+    given = {name: value for name, value in options.items() if value is not None}
+    return train(data, Path(out), progress=progress, **given)
+
+
+def export(
+    run: str | Path | Run,
+    *,
+    targets: Sequence[str],
+    out: str | Path,
+    precision: str | None = None,
+    margin: float = 0.01,
+    alpha: float = 0.05,
+    samples: str | None = None,
+    calibration_images: int | None = None,
+    batch: int | None = None,
+    bench: bool = True,
+    threads: int = 1,
+    progress: Progress = silent,
+) -> list[Exported]:
+    """Compress a run for each target, certify it, and time it where this machine can.
+
+    Args:
+        run: a run or its folder.
+        targets: names or aliases; ``out/NAME`` becomes each one's bundle.
+        out: folder of the bundles; finished stages are kept in ``out/.work`` and used again.
+        precision: int8, fp16 or fp32; each target's own default when None.
+        margin, alpha: of the certificates; see :func:`verify`.
+        samples, calibration_images: override the recipe's choice of calibration images.
+        batch: fixed batch size of the graph; None leaves it open.
+        bench: also time each bundle that this machine executes natively.
+        threads: for timing.
+        progress: told of every long step.
+
+    Returns:
+        one outcome for each target, in order.
+
+    Raises:
+        EdgetlError: before any work starts, for anything that is wrong with the arguments.
+    """
+    from edgetl.assemble import Request, bundle_for
+    from edgetl.certify.paired import check_alpha, check_margin
+    from edgetl.stages import workspace
+
+    check_margin(margin)
+    check_alpha(alpha)
+    opened = run if isinstance(run, Run) else load_run(run)
+    requests = [
+        Request(opened, name, target, _precision(target, precision), samples, calibration_images, batch)
+        for name, target in ((name, find_target(name)) for name in dict.fromkeys(targets))
+    ]
+    done = []
+    with workspace(Path(out)) as work:
+        for request in requests:
+            made = bundle_for(request, Path(out), work, progress)
+            certificate = verify(made, margin=margin, alpha=alpha, progress=progress)
+            record = made.record(BENCH)
+            if bench and record is None and certificate.executed == "host":
+                record = _bench(made, EXPORT_BENCH_SECONDS, threads, None, progress)
+            done.append(Exported(made, certificate, record))
+    return done
+
+
+def _precision(target: Target, wanted: str | None) -> Precision:
+    from edgetl.backends import find_backend
+
+    precision = cast(Precision, wanted or target.default_precision)
+    reason = find_backend(target.backend).refuses(target, precision)
+    if reason:
+        raise BackendError(f"{target.name} cannot take {precision}: {reason}", "choose another --precision")
+    return precision
+
+
+def verify(
+    bundle: str | Path | Bundle | None = None,
+    *,
+    data: str | Path | None = None,
+    margin: float = 0.01,
+    alpha: float = 0.05,
+    device: str | None = None,
+    reference: npt.ArrayLike | None = None,
+    deployed: npt.ArrayLike | None = None,
+    labels: npt.ArrayLike | None = None,
+    progress: Progress = silent,
+) -> Certificate:
+    """Is the deployed model as good as the trained one? One-sided paired non-inferiority on the certify split.
+
+    Either a bundle, or three integer arrays of one length: the classes that the reference and the deployed model
+    predicted, and the true ones.
+
+    Args:
+        bundle: the bundle to test; its ``certificate.json`` and ``predictions.npz`` are written.
+        data: where the certify images lie now; they are recognised by their hashes. Saved predictions are
+            judged again when neither ``data`` nor ``device`` is given.
+        margin: largest tolerable loss of accuracy, 0 ≤ margin < 1.
+        alpha: probability of passing a model that lost the margin.
+        device: name of the device to run on; this machine when None.
+        progress: told of each image.
+
+    Raises:
+        CertifyError: arrays that do not fit, a bad margin, or images that are not there.
+    """
+    from edgetl.certify import certify
+    from edgetl.certify.paired import check_alpha, check_margin
+
+    check_margin(margin)
+    check_alpha(alpha)
+    if bundle is None:
+        if reference is None or deployed is None or labels is None:
+            raise CertifyError("nothing to compare", "give a bundle, or reference, deployed and labels")
+        return certify(reference, deployed, labels, margin=margin, alpha=alpha)
+    from edgetl.judge import judge, judge_again
+
+    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if data is None and device is None:
+        saved = judge_again(opened, margin, alpha)
+        if saved is not None:
+            return saved
+    return judge(opened, data, margin, alpha, device, progress)
+
+
+def check(bundle: str | Path) -> str | None:
+    """Does the certificate belong to this very bundle, unaltered? None if so, else what is wrong."""
+    try:
+        check_certificate(load_bundle(bundle))
+    except EdgetlError as error:
+        return str(error)
+    return None
+
+
+def bench(
+    bundle: str | Path | Bundle,
+    *,
+    device: str | None = None,
+    duration: float = 10.0,
+    threads: int = 1,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Time a bundle and its float twin in turn and write ``bench.json``.
+
+    Args:
+        bundle: what to time.
+        device: where; this machine when None.
+        duration: seconds of measuring; at least 30 rounds are made.
+        threads: worker threads of the runtime.
+        progress: told once a second.
+
+    Returns:
+        the record: percentiles with intervals, all samples, cold start, memory, what precision was executed.
+
+    Raises:
+        EdgetlError: the bundle cannot be executed natively there, so its times would mean nothing.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if not duration >= 0 or threads < 1:
+        raise EdgetlError(f"cannot time for {duration} s with {threads} threads", "give positive numbers")
+    return _bench(opened, duration, threads, device, progress)
+
+
+def _bench(bundle: Bundle, seconds: float, threads: int, device: str | None, progress: Progress) -> dict[str, Any]:
+    from edgetl import devices
+    from edgetl.judge import place
+    from edgetl.latency import bench_record
+
+    where, executed = place(bundle, device)
+    if executed == "simulated":
+        raise BackendError(
+            f"{bundle.path} cannot be timed on {where.name}: it is made for {bundle.target}, which is only simulated "
+            "there, and simulated time is not device time",
+            "bench on the device itself: edgetl devices add NAME ssh://user@host",
+        )
+    raw = devices.bench(where, bundle, seconds=seconds, threads=threads, progress=progress)
+    return bundle.write_record(BENCH, {**bench_record(raw), "executed": executed})
+
+
+def report(bundles: Sequence[str | Path | Bundle], out: str | Path = "report.html") -> Path:
+    """Write one self-contained HTML page about one or more bundles; returns its path.
+
+    Raises:
+        EdgetlError: a bundle is damaged, or the page cannot be written.
+    """
+    from edgetl.reporting.html import write_report
+
+    opened = [b if isinstance(b, Bundle) else load_bundle(b) for b in bundles]
+    return write_report(opened, Path(out))
+
+
+def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:
+    """The whole journey on the embedded digits, for one target of each family.
+
+    Digits are small and many, so that the certificates have the power to pass.
+    """
+    from edgetl.data import SPLITS
+
+    folder = Path(out)
+    shares = dict(zip(SPLITS, (0.3, 0.1, 0.08, 0.02, 0.5), strict=True))
+    run = finetune("digits", folder / "run", image_size=64, epochs=4, shares=shares, progress=progress)
+    cpu = next(n for n in ("x86-generic", "arm64-generic") if find_target(n).executes_on_host() == "host")
+    done = export(run, targets=["jetson", "intel-cpu", cpu], out=folder / "bundles", progress=progress)
+    page = report([item.bundle for item in done], folder / "report.html")
+    return Demo(run, done, page)

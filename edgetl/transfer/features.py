@@ -1,0 +1,70 @@
+"""What the head sees: the backbone's features, computed once and kept while the run is unfinished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import torch
+from torch import nn
+
+from edgetl.progress import Progress, silent
+from edgetl.storage import sha256_json, write_bytes
+from edgetl.transfer.images import ImageStore
+from edgetl.transfer.model import Deployable
+from edgetl.transfer.weights import head_of
+
+Floats = npt.NDArray[np.float32]
+BATCH = 32
+
+
+def compute(
+    model: Deployable, store: ImageStore, device: torch.device, task: str = "features", progress: Progress = silent
+) -> Floats:
+    """The head's input for each image under the evaluation transform, float32, shape (n, features)."""
+    _, head = head_of(model.backbone)
+    seen: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(inputs[0].flatten(1).float().cpu())
+
+    hook = head.register_forward_pre_hook(keep)
+    model.eval().to(device)
+    try:
+        with torch.inference_mode():
+            for batch in store.batches(BATCH):
+                model(torch.from_numpy(batch).to(device))
+                progress(task, sum(map(len, seen)), len(store))
+    finally:
+        hook.remove()
+    return np.ascontiguousarray(torch.cat(seen).numpy())
+
+
+def cached(
+    folder: Path,
+    key: Any,
+    model: Deployable,
+    stores: Sequence[tuple[str, ImageStore]],
+    device: torch.device,
+    progress: Progress = silent,
+) -> dict[str, Floats]:
+    """Features of several splits, from ``folder`` if they were computed before under the same key.
+
+    Args:
+        folder: where ``features-HASH.safetensors`` lies.
+        key: what the features depend on, as JSON values: weights, splits, preprocessing, device.
+        model: in evaluation mode and float32.
+        stores: a name and the images of each split.
+        device: where to compute.
+        progress: told of each batch.
+    """
+    file = folder / f"features-{sha256_json(key)[:16]}.safetensors"
+    if file.is_file():
+        return dict(safetensors.numpy.load_file(file))
+    held = {name: compute(model, store, device, f"features of {name}", progress) for name, store in stores}
+    write_bytes(file, safetensors.numpy.save(held))
+    return held

@@ -1,0 +1,103 @@
+"""The linear head: L2-regularised logistic regression on the backbone's features, in closed form for the loop."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from edgetl.errors import DataError
+from edgetl.transfer.scores import Scores, score
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+#: Inverse strengths of the L2 penalty that are tried.
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A fitted head.
+
+    Attributes:
+        weight: float32, shape (classes, features).
+        bias: float32, shape (classes,).
+        inverse_penalty: scikit-learn's C, as chosen on the validation images.
+        scores: on the validation images.
+    """
+
+    weight: Floats
+    bias: Floats
+    inverse_penalty: float
+    scores: Scores
+
+
+def class_weights(labels: Labels, classes: int, balance: float) -> npt.NDArray[np.float64]:
+    """Weights proportional to (images of a class)^-balance, 1 on average over the images; shape (classes,).
+
+    Raises:
+        DataError: a class has no image.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    if counts.min() == 0:
+        raise DataError(f"class {int(counts.argmin())} has no training image", "add images or change the splits")
+    raw = counts.astype(np.float64) ** -balance
+    weights: npt.NDArray[np.float64] = raw / raw[labels].mean()
+    return weights
+
+
+def fit_head(
+    train: tuple[Floats, Labels], val: tuple[Floats, Labels], classes: int, balance: float = 0.0
+) -> LinearHead:
+    """Fit the head on training features and choose its penalty on validation features.
+
+    The features are standardised for the fit, and the standardisation is then folded into the weights, so that the
+    outcome is a plain linear layer. The best penalty has the highest balanced accuracy, then the lowest loss.
+
+    Args:
+        train, val: features, float32, shape (n, d), and labels, int64, shape (n,).
+        classes: how many there are; each must occur in ``train``.
+        balance: exponent of the class weights.
+
+    Raises:
+        DataError: a class has no training image.
+    """
+    features, labels = train
+    weights = class_weights(labels, classes, balance)
+    centre, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    # A feature that never varies on the training images tells nothing and must not be blown up elsewhere.
+    scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
+    standard = (features - centre) * scale
+    best: LinearHead | None = None
+    for strength in GRID:
+        model = LogisticRegression(C=strength, max_iter=1000, class_weight=dict(enumerate(weights)))
+        with warnings.catch_warnings():
+            # A weak penalty may stop short of the optimum; the validation score judges what it reached.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(standard, labels)
+        head = _folded(model, centre, scale, strength, val)
+        if best is None or head.scores.rank > best.scores.rank:
+            best = head
+    assert best is not None
+    return best
+
+
+def _folded(
+    model: LogisticRegression,
+    centre: npt.NDArray[np.float64],
+    scale: npt.NDArray[np.float64],
+    strength: float,
+    val: tuple[Floats, Labels],
+) -> LinearHead:
+    coefficients, intercept = model.coef_, model.intercept_
+    if len(intercept) == 1:
+        # Two classes: scikit-learn holds the difference of the two logits.
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercept = np.concatenate([-intercept, intercept]) / 2
+    weight = (coefficients * scale).astype(np.float32)
+    bias = (intercept - (coefficients * scale) @ centre).astype(np.float32)
+    return LinearHead(weight, bias, strength, score(val[0] @ weight.T + bias, val[1]))

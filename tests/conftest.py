@@ -1,0 +1,83 @@
+"""What every test may use: real data sets where there are any, a small folder of photographs, the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets, or a skip."""
+    folder = os.environ.get("EDGETL_TEST_DATA")
+    if not folder:
+        pytest.skip("EDGETL_TEST_DATA is not set: it names the folder with imagenet-sample and magnetic-tile")
+    return Path(folder)
+
+
+def paint(path: Path, hue: int, seed: int, size: tuple[int, int] = (48, 40)) -> None:
+    """A noisy picture whose colour tells its class."""
+    rng = np.random.default_rng([hue, seed])
+    base = np.zeros((size[1], size[0], 3))
+    base[..., hue % 3] = 150
+    picture = np.clip(base + rng.normal(60, 25, base.shape), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three classes of twenty pictures each."""
+    folder = tmp_path / "photos"
+    for hue, name in enumerate(("red", "green", "blue")):
+        for index in range(20):
+            paint(folder / name / f"{index:02d}.png", hue, index)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def edgetl() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line as a user does: another process, its exit status and both streams."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from edgetl.cli import main; main()", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(edgetl: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of timm's smallest EfficientNet on three classes of coloured pictures."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for hue, name in enumerate(("red", "green", "blue")):
+        for index in range(40):
+            paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
+    options = ("--backbone", "timm/test_efficientnet", "--weights", "none", "--image-size", "32", "--epochs", "3")
+    done = edgetl("finetune", folder / "photos", "--out", folder / "run", "--quiet", *options)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(edgetl: Callable[..., subprocess.CompletedProcess[str]], tiny_run: Path) -> Path:
+    """That run, in float, for ONNX Runtime on x86-64: verified and timed."""
+    out = tiny_run.parent / "out"
+    done = edgetl("export", tiny_run, "--target", "x86-generic", "--precision", "fp32", "--out", out, "--quiet")
+    assert done.returncode == 0, done.stderr
+    return out / "x86-generic"

@@ -1,0 +1,100 @@
+"""An emulated Arm machine: a real aarch64 Python and ONNX Runtime under qemu."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetl import runtime
+from edgetl.bundle import Bundle
+from edgetl.devices import Device, bench, create_device, list_devices, predict, selftest
+from edgetl.devices.rootfs import MARKER, read_marker
+from edgetl.errors import DeviceError, UnknownNameError
+
+
+def test_float_logits_agree_with_this_machine(emulated: Device, bundle: Bundle, jpegs: list[Path]) -> None:
+    found = predict(emulated, bundle, jpegs, role="float", threads=1)
+    here = runtime.predict(bundle, jpegs, role="float", threads=1)
+    assert float(np.abs(found - here).max()) < 1e-4
+    assert np.ptp(here, axis=0).min() > 0.01
+
+
+def test_int8_logits_come_from_the_arm_kernels(emulated: Device, bundle: Bundle, jpegs: list[Path]) -> None:
+    found = predict(emulated, bundle, jpegs, threads=1)
+    here = runtime.predict(bundle, jpegs, threads=1)
+    assert float(np.abs(found - here).max()) < 0.05 * float(np.ptp(here))
+
+
+def test_it_is_an_arm_machine_and_says_simulated(emulated: Device, bundle: Bundle) -> None:
+    probe = emulated.probe()
+    assert probe.reachable, probe.reason
+    assert emulated.executed == "simulated"
+    assert probe.machine["arch"] == emulated.arch == "aarch64"
+    assert probe.machine["isa_features"] == ["asimddp"]
+    assert "emulated" in probe.machine["cpu_model"]
+    assert probe.packages["onnxruntime"]
+    assert selftest(emulated, bundle, threads=1)["passed"]
+
+
+def test_its_times_are_refused(emulated: Device, bundle: Bundle) -> None:
+    with pytest.raises(DeviceError, match="emulated time is not device time"):
+        bench(emulated, bundle)
+
+
+def test_an_unfinished_or_altered_root_is_refused(emulated: Device, tmp_path: Path, bundle: Bundle) -> None:
+    from edgetl.devices.emulated import EmulatedDevice
+
+    root = tmp_path / "devices" / "half" / "rootfs"
+    root.mkdir(parents=True)
+    for entry in Path(emulated.where).iterdir():
+        if entry.name != MARKER:
+            (root / entry.name).symlink_to(entry)
+    with pytest.raises(DeviceError, match=r"no finished emulated machine.*edgetl devices create half"):
+        selftest(EmulatedDevice("half", root), bundle)
+    marker = (Path(emulated.where) / MARKER).read_text()
+    (root / MARKER).write_text(marker.replace("cortex-a76", "cortex-a72"))
+    assert not EmulatedDevice("half", root).probe().reachable
+
+
+def test_the_marker_lists_what_was_installed(emulated: Device) -> None:
+    marker = read_marker(Path(emulated.where))
+    assert set(marker["packages"]) == {"numpy", "PIL", "onnxruntime"}
+    assert marker["packages"]["numpy"] == np.__version__
+    assert marker["arch"] == "aarch64"
+
+
+def test_missing_tools_are_named_with_their_package(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeviceError, match=r"needs apt, dpkg, qemu-user-static.*apt-get install"):
+        create_device("pi")
+    assert [device.name for device in list_devices()] == ["local"]
+    assert not (own_home / "devices").exists()
+
+
+def test_without_arm_packages_nothing_is_left_behind(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulated: Device
+) -> None:
+    empty = tmp_path / "apt.conf"
+    empty.write_text(f'Dir::Etc::sourcelist "{tmp_path}/none";\nDir::Etc::sourceparts "{tmp_path}/none.d";\n')
+    monkeypatch.setenv("APT_CONFIG", str(empty))
+    with pytest.raises(DeviceError, match="apt offers no arm64 packages of python3"):
+        create_device("pi")
+    assert not (own_home / "devices.json").exists()
+    assert not (own_home / "devices/pi").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arch": "armm64"}, "unknown architecture 'armm64': did you mean arm64"),
+        ({"cpu": "cortex-a75"}, "unknown CPU 'cortex-a75': did you mean cortex-a7"),
+        ({"extras": ["openvno"]}, "unknown runtime 'openvno': did you mean openvino"),
+    ],
+)
+def test_unknown_names_offer_the_near_ones(own_home: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        create_device("pi", **options)

@@ -1,0 +1,123 @@
+"""This machine as a device."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetl import runtime
+from edgetl.bundle import Bundle, load_bundle
+from edgetl.devices import bench, find_device, predict, selftest
+from edgetl.devices.payload import payload, payload_digest, write_payload
+from edgetl.devices.ssh import OLDEST_PYTHON
+from edgetl.errors import DeviceError, UnknownNameError
+
+
+def test_a_fresh_process_gives_the_same_logits_as_this_one(bundle: Bundle, jpegs: list[Path]) -> None:
+    found = predict(find_device("local"), bundle, jpegs, threads=1)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, runtime.predict(bundle, jpegs, threads=1))
+    assert np.ptp(found, axis=0).min() > 0, "the images must give different logits for order to show"
+
+
+def test_the_order_of_the_images_is_kept_and_repeats_are_allowed(bundle: Bundle, jpegs: list[Path]) -> None:
+    order = [jpegs[3], jpegs[0], jpegs[3]]
+    found = predict(find_device("local"), bundle, order, role="float", threads=1)
+    np.testing.assert_array_equal(found, runtime.predict(bundle, order, role="float", threads=1))
+
+
+def test_relative_paths_are_of_this_process(bundle: Bundle, jpegs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(jpegs[0].parent)
+    found = predict(find_device("local"), bundle, [Path(jpegs[0].name)])
+    np.testing.assert_allclose(found, runtime.predict(bundle, jpegs[:1]))
+
+
+def test_no_images_give_no_logits(bundle: Bundle) -> None:
+    assert predict(find_device("local"), bundle, []).shape == (0, len(bundle.labels))
+
+
+def test_local_says_host_and_can_be_used() -> None:
+    device = find_device("local")
+    probe = device.probe()
+    assert device.executed == "host"
+    assert probe.reachable, probe.reason
+    assert probe.python == sys.version.split()[0]
+    assert probe.packages["numpy"] == np.__version__
+    assert probe.machine["arch"] == device.arch
+
+
+def test_bench_and_selftest_answer(bundle: Bundle) -> None:
+    record = bench(find_device("local"), bundle, seconds=0, threads=1)
+    assert {"deployed", "float"} == set(record["samples_ms"])
+    assert record["executed"]["deployed"]["precision"] == "int8"
+    assert selftest(find_device("local"), bundle)["passed"]
+
+
+def test_a_damaged_image_is_named_in_one_line(bundle: Bundle, jpegs: list[Path], tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(jpegs[0].read_bytes()[:400])
+    with pytest.raises(DeviceError, match=r"^local: .*damaged\.jpg is a damaged image") as caught:
+        predict(find_device("local"), bundle, [jpegs[0], damaged])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_cannot_stand_on_a_line_is_refused(bundle: Bundle, jpegs: list[Path], tmp_path: Path) -> None:
+    odd = tmp_path / "two\nlines.jpg"
+    odd.write_bytes(jpegs[0].read_bytes())
+    with pytest.raises(DeviceError, match="line break"):
+        predict(find_device("local"), bundle, [odd])
+
+
+def test_an_altered_bundle_is_refused(bundle: Bundle, jpegs: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.path, copy)
+    opened = load_bundle(copy)
+    model = opened.artifact().path
+    model.write_bytes(model.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(DeviceError, match="altered or damaged"):
+        predict(find_device("local"), opened, jpegs[:1])
+
+
+def test_an_unknown_device_offers_the_near_ones() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown device 'locl'.*local.*edgetl devices"):
+        find_device("locl")
+
+
+def test_the_payload_is_all_that_the_runtime_imports(tmp_path: Path) -> None:
+    write_payload(tmp_path)
+    modules = [name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in payload()]
+    program = (
+        "import importlib, sys; import edgetl; assert edgetl.__file__.startswith(sys.argv[1]), edgetl.__file__\n"
+        "for name in sys.argv[2:]: importlib.import_module(name)\n"
+        "print(*sorted({n.split('.')[0] for n in sys.modules} & {'torch', 'typer', 'rich', 'timm', 'onnx'}))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), *modules]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_the_payload_runs_on_the_oldest_python_of_a_device() -> None:
+    """JetPack 6 has Python 3.10. Names that came with 3.11 are refused by spelling: no older Python is needed here."""
+    newer = {"file_digest", "tomllib", "StrEnum", "Self", "ExceptionGroup", "UTC", "chdir", "override", "batched"}
+    for name, source in payload().items():
+        tree = ast.parse(source, feature_version=OLDEST_PYTHON)
+        used = {getattr(node, "attr", getattr(node, "id", None)) for node in ast.walk(tree)}
+        used |= {
+            alias.name for node in ast.walk(tree) for alias in getattr(node, "names", []) if hasattr(alias, "name")
+        }
+        assert not used & newer, f"{name} needs a newer Python"
+
+
+def test_the_payload_digest_names_its_content() -> None:
+    content = payload()
+    assert payload_digest(content) == payload_digest(dict(reversed(content.items())))
+    assert payload_digest(content) != payload_digest({**content, "edgetl/bundle.py": b"#"})

@@ -1,0 +1,246 @@
+"""A device behind a real sshd on this machine."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgetl import runtime
+from edgetl.bundle import Bundle, load_bundle
+from edgetl.devices import Device, add_device, bench, find_device, predict, selftest, ssh
+from edgetl.devices.connection import connect, disconnect, parse_url
+from edgetl.devices.ssh import SshDevice
+from edgetl.errors import DeviceError
+from tests.devices.real_sshd import Sshd
+
+ROOT = Path(__file__).parents[2]
+Heard = tuple[list[tuple[str, int, int, str]], Callable[..., None]]
+
+
+@pytest.fixture
+def board(sshd: Sshd, own_home: Path) -> Device:
+    """A device added by its address, with an empty cache."""
+    shutil.rmtree(sshd.home / ".cache", ignore_errors=True)
+    disconnect()
+    return add_device("board", sshd.url(sshd.client("good")))
+
+
+def cache(sshd: Sshd) -> Path:
+    return sshd.home / ".cache" / "edgetl"
+
+
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*.*")}
+
+
+def test_the_device_gives_the_same_logits_in_the_same_order(board: Device, bundle: Bundle, jpegs: list[Path]) -> None:
+    order = [*reversed(jpegs), jpegs[0]]
+    found = predict(board, bundle, order, threads=1)
+    np.testing.assert_array_equal(found, runtime.predict(bundle, order, threads=1))
+    assert board.executed == "device"
+
+
+def test_nothing_is_sent_twice(
+    board: Device, bundle: Bundle, jpegs: list[Path], sshd: Sshd, heard: Heard, tmp_path: Path
+) -> None:
+    told, listen = heard
+    predict(board, bundle, jpegs[:4], progress=listen)
+    sent = {name: cache(sshd) / name for name in ("files", "bundles", "code")}
+    before = {name: state(folder) for name, folder in sent.items()}
+    assert len(before["files"]) == 4
+    assert any("sending" in task for task, *_ in told)
+    renamed = tmp_path / "same bytes.jpg"
+    shutil.copy(jpegs[0], renamed)
+    told.clear()
+    predict(board, bundle, [*jpegs[:4], renamed], progress=listen)
+    after = {name: state(folder) for name, folder in sent.items()}
+    unchanged = {name: {k: v for k, v in after[name].items() if "__pycache__" not in k} for name in after}
+    assert unchanged["files"] == before["files"]
+    assert unchanged["bundles"] == before["bundles"]
+    assert {k: v for k, v in before["code"].items() if "__pycache__" not in k} == unchanged["code"]
+    assert not any("sending" in task for task, *_ in told)
+    assert list((cache(sshd) / "calls").iterdir()) == []
+
+
+def test_a_transfer_that_was_cut_off_is_not_taken_for_whole(
+    board: Device, bundle: Bundle, jpegs: list[Path], sshd: Sshd
+) -> None:
+    predict(board, bundle, jpegs[:1])
+    link = connect(board.name, board.address)  # type: ignore[attr-defined]
+    # One whole member and no end: what a killed sender leaves when it dies between two files.
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo("manifest.json")
+        info.size = 512
+        archive.addfile(info, io.BytesIO(b" " * 512))
+    cut = buffer.getvalue()[:1024]
+    done = link.run(ssh._PLACE_FOLDER, [link.cache + "/bundles", "f" * 64], feed=lambda s: s.write(cut))
+    assert done.status != 0
+    assert not (cache(sshd) / "bundles" / ("f" * 64)).exists()
+    assert [p.name for p in (cache(sshd) / "bundles").iterdir() if p.name.startswith(".partial")] == []
+
+
+def test_records_stay_here_and_a_damaged_bundle_does_not_stick(
+    board: Device, bundle: Bundle, jpegs: list[Path], tmp_path: Path, sshd: Sshd
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.path, copy)
+    opened = load_bundle(copy)
+    opened.write_record("bench.json", {"p50_ms": 1.0})
+    model = opened.artifact().path
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DeviceError, match=r"^board: .*altered or damaged"):
+        predict(board, opened, jpegs[:1])
+    model.write_bytes(whole)
+    assert predict(board, opened, jpegs[:1]).shape == (1, len(bundle.labels))
+    assert list(cache(sshd).rglob("bench.json")) == []
+
+
+def test_bench_selftest_and_probe_answer(board: Device, bundle: Bundle) -> None:
+    record = bench(board, bundle, seconds=0)
+    assert record["executed"]["deployed"]["precision"] == "int8"
+    assert record["cold"]["deployed"]["cold_start_ms"] > 0
+    assert selftest(board, bundle)["passed"]
+    probe = board.probe()
+    assert probe.reachable, probe.reason
+    assert probe.packages["onnxruntime"]
+    assert find_device("board") == board
+
+
+def test_a_damaged_image_is_named_as_it_is_called_here(
+    board: Device, bundle: Bundle, jpegs: list[Path], tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(jpegs[0].read_bytes()[:400])
+    with pytest.raises(DeviceError, match=rf"^board: {damaged} is a damaged image") as caught:
+        predict(board, bundle, [jpegs[1], damaged])
+    assert "\n" not in str(caught.value)
+
+
+def refused(url: str, **call: Any) -> str:
+    device = SshDevice("board", parse_url(url))
+    probe = device.probe()
+    assert not probe.reachable
+    with pytest.raises(DeviceError) as caught:
+        device.call(["machine"], **call)
+    assert (caught.value.what, caught.value.remedy) == (probe.reason, probe.remedy)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_unknown_host_key_is_not_accepted(sshd: Sshd) -> None:
+    config = sshd.client("unknown", known="no_such_file")
+    assert "the host key of 127.0.0.1 is not known yet: check and accept it once by hand" in refused(sshd.url(config))
+    assert not (sshd.folder / "no_such_file").exists()
+
+
+def test_a_changed_host_key_is_refused(sshd: Sshd) -> None:
+    config = sshd.client("changed", known="changed_hosts")
+    assert "the host key of 127.0.0.1 is not the one that is known" in refused(sshd.url(config))
+
+
+def test_a_key_that_is_not_authorized(sshd: Sshd) -> None:
+    message = refused(sshd.url(sshd.client("stranger", key="stranger")))
+    assert "does not let you in" in message
+    assert "ssh-copy-id" in message
+
+
+def test_nobody_listens(sshd: Sshd) -> None:
+    message = refused(f"ssh://127.0.0.1:1?config={sshd.client('good')}")
+    assert "cannot be reached" in message
+    assert "Connection refused" in message
+
+
+def test_no_python_there(sshd: Sshd) -> None:
+    message = refused(sshd.url(sshd.client("good"), python="/nonexistent/python3"))
+    assert "board has no working /nonexistent/python3" in message
+    assert "?python=" in message
+
+
+def test_packages_missing_there(sshd: Sshd, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    python = tmp_path / "bare/bin/python"
+    message = refused(sshd.url(sshd.client("good"), python=str(python)))
+    assert "No module named 'numpy'" in message
+    assert f"{python} -m pip install numpy pillow onnxruntime" in message
+
+
+def test_the_runtime_missing_there(sshd: Sshd, tmp_path: Path, bundle: Bundle, jpegs: list[Path]) -> None:
+    """A Python with numpy and Pillow, borrowed from this one, and no runtime."""
+    import PIL
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    packages = next((tmp_path / "venv").glob("lib/python3.*/site-packages"))
+    installed = Path(np.__file__).parent.parent
+    for folder in (*installed.glob("numpy*"), *Path(PIL.__file__).parent.parent.glob("[pP][iI][lL]*")):
+        (packages / folder.name).symlink_to(folder)
+    url = sshd.url(sshd.client("good"), python=str(tmp_path / "venv/bin/python"))
+    device = SshDevice("board", parse_url(url))
+    probe = device.probe()
+    assert not probe.reachable
+    assert "lacks onnxruntime or openvino or tensorrt" in probe.reason
+    with pytest.raises(DeviceError, match=r"onnxruntime, which is not installed: pip install"):
+        predict(device, bundle, jpegs[:1])
+
+
+def test_an_old_python_there(sshd: Sshd, tmp_path: Path) -> None:
+    old = tmp_path / "python3.8"
+    old.write_text("#!/bin/sh\necho 3 8\n")
+    old.chmod(0o755)
+    message = refused(sshd.url(sshd.client("good"), python=str(old)))
+    assert "board has Python 3.8, and edgetl needs 3.10" in message
+
+
+def test_the_work_ends_with_whoever_asked_for_it(sshd: Sshd, tmp_path: Path) -> None:
+    """Killed with SIGKILL, this side leaves neither its connection nor a process on the device."""
+    mark = tmp_path / "running"
+    slow = tmp_path / "python"
+    slow.write_text(
+        f'#!/bin/sh\nif [ "$1" = -c ]; then echo 3 12; exit 0; fi\necho $$ > {mark}.new; mv {mark}.new {mark}\n'
+        "exec sleep 600\n"
+    )
+    slow.chmod(0o755)
+    url = sshd.url(sshd.client("good"), python=str(slow))
+    program = (
+        "import sys; from edgetl.devices.ssh import SshDevice; from edgetl.devices.connection import parse_url; "
+        "SshDevice('board', parse_url(sys.argv[1])).call(['machine'])"
+    )
+    with tempfile.TemporaryDirectory() as short:
+        environment = {**os.environ, "TMPDIR": short}
+        caller = subprocess.Popen([sys.executable, "-c", program, url], cwd=ROOT, env=environment)
+        wait_for(mark.exists)
+        worker = Path("/proc") / mark.read_text().strip()
+        assert worker.exists()
+        caller.send_signal(signal.SIGKILL)
+        caller.wait()
+        wait_for(lambda: not worker.exists())
+        wait_for(lambda: not list(Path(short).glob("edgetl-ssh-*/s")))
+        assert not list(Path(short).glob("edgetl-ssh-*/s"))
+    assert not worker.exists()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+
+
+def test_a_lost_connection_is_made_anew(board: Device, bundle: Bundle) -> None:
+    assert selftest(board, bundle)["passed"]
+    disconnect()
+    assert selftest(board, bundle)["passed"]

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from edgetl.bundle import BENCH, Bundle, load_bundle
+from edgetl.errors import BundleError
+from edgetl.reporting.summary import rows
+
+MakeBundle = Callable[..., Bundle]
+UNDERPOWERED = {"verdict": "underpowered", "ci_low": -0.02, "ci_high": 0.004, "n": 591, "n_needed": 2470}
+
+
+def test_row_holds_what_the_records_say(make_bundle: MakeBundle) -> None:
+    (row,) = rows([make_bundle(certificate=UNDERPOWERED)])
+    assert (row.target, row.runtime, row.precision, row.executed) == ("x86-generic", "onnxruntime", "int8", "host")
+    assert (row.reference_accuracy, row.deployed_accuracy) == (15 / 16, 14 / 16)
+    assert (row.ci_low, row.ci_high, row.verdict, row.n, row.n_needed) == (-0.02, 0.004, "underpowered", 591, 2470)
+    assert row.difference == pytest.approx(row.deployed_accuracy - row.reference_accuracy)
+    assert 2 < row.speedup_low < row.speedup < row.speedup_high < 2.5
+    assert row.speedup == pytest.approx(row.float_p50_ms / row.p50_ms)
+    assert 2 < row.p50_ms < 2.6
+    assert 4.6 < row.float_p50_ms < 5.6
+    assert (row.size_mb, row.float_size_mb) == (0.036, 0.134)
+    assert row.failures == row.notes == ()
+
+
+def test_rows_keep_the_order_and_are_json(make_bundle: MakeBundle) -> None:
+    found = rows([make_bundle("rpi5"), make_bundle("intel-cpu", backend="openvino")])
+    assert [row.target for row in found] == ["rpi5", "intel-cpu"]
+    assert json.loads(json.dumps(asdict(found[1])))["runtime"] == "openvino"
+
+
+def test_simulated_bundle_has_no_latency_and_says_why(make_bundle: MakeBundle) -> None:
+    (row,) = rows([make_bundle("jetson-orin-nano", backend="tensorrt", executed="simulated", bench=False)])
+    assert (row.p50_ms, row.float_p50_ms, row.speedup) == (None, None, None)
+    assert row.executed == "simulated"
+    assert row.deployed_accuracy is not None
+    assert any("simulated time is not device time" in note for note in row.notes)
+
+
+def test_times_of_a_simulation_are_never_shown(make_bundle: MakeBundle) -> None:
+    (row,) = rows([make_bundle("rpi5", timing={"executed": "simulated"})])
+    assert (row.p50_ms, row.float_p50_ms, row.speedup) == (None, None, None)
+    assert any("simulated" in note for note in row.notes)
+
+
+def test_bundle_without_records(make_bundle: MakeBundle) -> None:
+    (row,) = rows([make_bundle(executed=None, bench=False)])
+    assert (row.verdict, row.executed, row.n, row.difference, row.p50_ms) == ("", "", None, None, None)
+    assert [note.split(":")[0] for note in row.notes] == ["no certificate yet", "no latency yet"]
+
+
+def test_missing_twin_and_refused_percentile_are_explained(make_bundle: MakeBundle) -> None:
+    (row,) = rows([make_bundle(timing={"float": None, "speedup": None, "p50_ms": None, "n": 3})])
+    assert (row.speedup, row.float_p50_ms) == (None, None)
+    assert row.notes == ("no p50: 3 samples cannot support it", "no speed-up: the float twin was not benchmarked")
+
+
+def test_slow_artifact_is_a_failure_even_without_its_sentence(make_bundle: MakeBundle) -> None:
+    said, unsaid = "slower than its float twin: 0.93x", {"slower_than_float": True}
+    first, second = rows(
+        [make_bundle("a", timing={**unsaid, "failures": [said]}), make_bundle("b", timing={**unsaid, "failures": []})]
+    )
+    assert first.failures == (said,)
+    assert "slower than its float twin" in second.failures[0]
+
+
+def test_record_of_another_bundle_is_refused(make_bundle: MakeBundle) -> None:
+    mine, other = make_bundle("rpi5"), make_bundle("rpi4")
+    (mine.path / BENCH).write_bytes((other.path / BENCH).read_bytes())
+    with pytest.raises(BundleError, match="another bundle"):
+        rows([mine])
+
+
+def test_rows_of_a_bundle_opened_by_a_relative_path_name_its_folder(
+    make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_bundle("rpi5").path)
+    (row,) = rows([load_bundle(Path())])
+    assert row.bundle == "rpi5"

@@ -133,9 +133,9 @@ def bundle_for(request: Request, out: Path, work: Path, progress: Progress) -> B
 
 def _twin(request: Request) -> Request:
     """The same bundle in the widest float precision that the target runs: the yardstick of the bench."""
-    from edgetl.backends import find_backend
+    from edgetl.backends import BACKENDS
 
-    runtime = find_backend(request.target.backend)
+    runtime = BACKENDS[request.target.backend]
     widths: tuple[Precision, ...] = ("fp32", "fp16")
     widest = next((p for p in widths if runtime.refuses(request.target, p) is None), request.precision)
     return replace(request, precision=widest)
@@ -208,11 +208,11 @@ def _fill(
     twin: Path,
     progress: Progress,
 ) -> None:
-    from edgetl.backends import find_backend
+    from edgetl.backends import BACKENDS
 
     run, target = request.run, request.target
     outcome = read_json(compressed / "compressed.json")
-    compiler = find_backend(target.backend)
+    compiler = BACKENDS[target.backend]
     progress(f"compiling for {request.name}", 0, 1)
     deployed = compiler.compile(_model(compressed, floating), target, folder / "model")
     # A float model is its own yardstick; a second copy of it would only be timed against itself.

@@ -129,9 +129,13 @@ class Bundle:
         file = self.path / name
         if not file.is_file():
             return None
-        record = read_sealed(file, BundleError)
+        again = "delete it, then verify or bench this bundle again"
+        try:
+            record = read_sealed(file, BundleError)
+        except BundleError as error:
+            raise BundleError(error.what, again) from error
         if record.get("manifest") != self.digest:
-            raise BundleError(f"{file} belongs to another bundle", "verify or bench this bundle again")
+            raise BundleError(f"{file} belongs to another bundle", again)
         return record
 
     def write_record(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +171,7 @@ def write_manifest(folder: Path, body: Mapping[str, Any], artifacts: Mapping[str
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """Open a bundle and check every file against the manifest.
+    """Open a bundle and check every file against the manifest, and its records against themselves.
 
     Raises:
         BundleError: missing, of another schema, incomplete, or a file was altered; the message names the file.
@@ -189,9 +193,18 @@ def load_bundle(path: str | Path) -> Bundle:
         if file.stat().st_size != entry["bytes"] or sha256_file(file) != entry["sha256"]:
             raise BundleError(f"{file} is altered or damaged (its SHA-256 differs)", "export it again or copy it whole")
     bundle = Bundle(folder, manifest)
-    for name in (CERTIFICATE, BENCH):
-        bundle.record(name)
+    bundle.record(BENCH)
+    _refuse_other_predictions(bundle, bundle.record(CERTIFICATE))
     return bundle
+
+
+def _refuse_other_predictions(bundle: Bundle, certificate: Mapping[str, Any] | None) -> None:
+    expected = ((certificate or {}).get("hashes") or {}).get("predictions")
+    file = bundle.path / PREDICTIONS
+    if expected and (not file.is_file() or sha256_file(file) != expected):
+        raise BundleError(
+            f"{file} is not what {CERTIFICATE} was made from", "delete both, then verify this bundle again"
+        )
 
 
 def check_certificate(bundle: Bundle) -> Mapping[str, Any]:
@@ -202,12 +215,9 @@ def check_certificate(bundle: Bundle) -> Mapping[str, Any]:
     """
     try:
         certificate = bundle.record(CERTIFICATE)
+        _refuse_other_predictions(bundle, certificate)
     except BundleError as error:
         raise CertifyError(error.what, error.remedy) from error
     if certificate is None:
         raise CertifyError(f"{bundle.path} has no certificate", "make one with: edgetl verify BUNDLE")
-    predictions = bundle.path / PREDICTIONS
-    expected = certificate["hashes"].get("predictions")
-    if expected and (not predictions.is_file() or sha256_file(predictions) != expected):
-        raise CertifyError(f"{predictions} is not what the certificate was made from", "verify the bundle again")
     return certificate

@@ -147,10 +147,11 @@ def load_dataset(
             f"there is no {path}", "give a folder with a folder for each class, a CSV file (path,label), or 'digits'"
         )
     root, classes, listed = _from_csv(path) if path.is_file() else _from_folder(path)
-    samples, skipped = _read(root, listed, progress)
-    _refuse_if_unusable(path, classes, samples, skipped)
+    samples, damaged = _read(root, listed, progress)
     samples, conflicting = _without_conflicts(samples, classes)
-    dataset = Dataset(root.resolve(), classes, tuple(assign_splits(samples, seed, shares)), skipped + conflicting)
+    skipped = damaged + conflicting
+    _refuse_if_unusable(path, classes, samples, skipped)
+    dataset = Dataset(root.resolve(), classes, tuple(assign_splits(samples, seed, shares)), skipped)
     for name in ("train", "val", "certify"):
         if not dataset.split(name):
             raise DataError(f"{path} leaves no image for the split '{name}'", "add images: five a class at least")
@@ -160,11 +161,15 @@ def load_dataset(
 def _from_folder(root: Path) -> tuple[Path, tuple[str, ...], list[Sample]]:
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(folders) < 2:
-        found = f"only the class '{folders[0].name}'" if folders else "no class folder"
-        raise DataError(f"{root} holds {found}", "give a folder with at least two folders, one for each class")
+        only = f"only the class '{folders[0].name}'" if folders else "no class folder"
+        raise DataError(f"{root} holds {only}", "give a folder with at least two folders, one for each class")
+    if {folder.name.lower() for folder in folders} <= {*SPLITS, *_SPLIT_ALIASES}:
+        raise DataError(f"{root} holds splits, not classes", "give a CSV file with the columns path,label,split")
     listed = []
     for label, folder in enumerate(folders):
-        files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+        # A link to nothing is no file, but its owner believes in an image there: it is listed, and named as missing.
+        found = [p for p in folder.rglob("*") if p.is_file() or not p.exists()]
+        files = sorted(p for p in found if not any(s.startswith(".") for s in p.relative_to(folder).parts))
         if not files:
             raise DataError(f"the class folder {folder} is empty", "add images or remove the folder")
         listed += [Sample(p.relative_to(root).as_posix(), label, "", "") for p in files]
@@ -174,7 +179,7 @@ def _from_folder(root: Path) -> tuple[Path, tuple[str, ...], list[Sample]]:
 def _from_csv(path: Path) -> tuple[Path, tuple[str, ...], list[Sample]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
+            reader = csv.DictReader(stream, skipinitialspace=True)
             rows, columns = list(reader), reader.fieldnames or []
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file ({error})", "give the columns path,label[,split]") from error
@@ -196,6 +201,8 @@ def _from_csv(path: Path) -> tuple[Path, tuple[str, ...], list[Sample]]:
 def _read(root: Path, listed: Sequence[Sample], progress: Progress) -> tuple[list[Sample], tuple[Skipped, ...]]:
     def read(sample: Sample) -> Sample | Skipped:
         file = root / sample.path
+        if not sample.path.isprintable():
+            return Skipped(ascii(sample.path), "its name has bytes that are no text")
         try:
             image = decode(file)
         except DataError as error:
@@ -246,7 +253,7 @@ def assign_splits(samples: Iterable[Sample], seed: int, shares: Mapping[str, flo
     Raises:
         DataError: shares that are no partition, or one picture in two of the given splits.
     """
-    if set(shares) != set(SPLITS) or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
+    if set(shares) != set(SPLITS) or min(shares.values()) < 0 or not abs(sum(shares.values()) - 1) <= 1e-6:
         raise DataError(f"the shares {dict(shares)} do not split the images", f"give {', '.join(SPLITS)}, summing to 1")
     listed = list(samples)
     given = {s.split for s in listed if s.split}

@@ -52,13 +52,16 @@ def require(module: str, purpose: str) -> ModuleType:
         purpose: what it is needed for, as a noun phrase ("training").
 
     Raises:
-        MissingExtraError: it is not installed; the message names the extra that brings it.
+        MissingExtraError: it is not installed (the message names the extra that brings it), or is broken.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         if error.name is not None and error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
             raise
+        if not isinstance(error, ModuleNotFoundError):
+            what = f"{purpose} needs the package {module}, which cannot be loaded ({error})"
+            raise MissingExtraError(what, "reinstall it") from error
         distribution, extra = PROVIDERS.get(module.split(".", maxsplit=1)[0], (module, ""))
         wanted = f"edgetl[{extra}]" if extra else distribution
         raise MissingExtraError(

@@ -119,11 +119,10 @@ def export(
         EdgetlError: before any work starts, for anything that is wrong with the arguments.
     """
     from edgetl.assemble import Request, bundle_for
-    from edgetl.certify.paired import check_alpha, check_margin
+    from edgetl.certify import check_margin
     from edgetl.stages import workspace
 
-    check_margin(margin)
-    check_alpha(alpha)
+    check_margin(margin, alpha)
     opened = run if isinstance(run, Run) else load_run(run)
     requests = [
         Request(opened, name, target, _precision(target, precision), samples, calibration_images, batch)
@@ -142,10 +141,10 @@ def export(
 
 
 def _precision(target: Target, wanted: str | None) -> Precision:
-    from edgetl.backends import find_backend
+    from edgetl.backends import BACKENDS
 
     precision = cast(Precision, wanted or target.default_precision)
-    reason = find_backend(target.backend).refuses(target, precision)
+    reason = BACKENDS[target.backend].refuses(target, precision)
     if reason:
         raise BackendError(f"{target.name} cannot take {precision}: {reason}", "choose another --precision")
     return precision
@@ -180,11 +179,9 @@ def verify(
     Raises:
         CertifyError: arrays that do not fit, a bad margin, or images that are not there.
     """
-    from edgetl.certify import certify
-    from edgetl.certify.paired import check_alpha, check_margin
+    from edgetl.certify import certify, check_margin
 
-    check_margin(margin)
-    check_alpha(alpha)
+    check_margin(margin, alpha)
     if bundle is None:
         if reference is None or deployed is None or labels is None:
             raise CertifyError("nothing to compare", "give a bundle, or reference, deployed and labels")

@@ -6,6 +6,7 @@ float, channels first, normalise) lives in the exported graph, so that no runner
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ class Preprocess:
                 f"a {self.height}x{self.width} crop does not fit into a shorter side of {self.resize} pixels",
                 "raise resize or lower the input size",
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise DataError("mean and std need three values each, and std positive ones", "correct the preprocessing")
 
     def apply(self, source: Path | Image) -> npt.NDArray[np.uint8]:
@@ -75,7 +77,7 @@ class Preprocess:
         """
         from PIL import Image as Pillow
 
-        image = decode(source) if isinstance(source, Path) else source
+        image = decode(source) if isinstance(source, Path) else _rgb(source)
         short, long = sorted(image.size)
         if short == self.resize:
             return image
@@ -112,7 +114,7 @@ class Preprocess:
                 mean=_triple(record["mean"]),
                 std=_triple(record["std"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"the preprocessing definition is malformed ({error})", "make it again") from error
 
 
@@ -133,15 +135,20 @@ def decode(path: Path) -> Image:
     try:
         with Pillow.open(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            return _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise DataError(f"there is no image {path}", "restore the file or make the run again") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not an image", "remove it or replace it") from error
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever the damaged bytes lead them into
         raise DataError(f"{path} is a damaged image ({error})", "remove it or replace it") from error
-    if upright.mode.startswith("I"):
+
+
+def _rgb(image: Image) -> Image:
+    from PIL import Image as Pillow
+
+    if image.mode.startswith("I"):
         # Pillow clips 16-bit greys at 255 when it converts; the upper byte keeps the picture.
-        wide = np.asarray(upright).astype(np.uint32)
+        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Pillow.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")
-    return upright.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

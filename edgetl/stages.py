@@ -37,10 +37,13 @@ def workspace(out: Path) -> Iterator[Path]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise EdgetlError(f"another export is writing to {out}", "wait for it, or choose another --out") from error
         for leftover in [*out.glob(".*.partial"), *work.glob(".*.partial")]:
-            shutil.rmtree(leftover, ignore_errors=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         yield work
 
 

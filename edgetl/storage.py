@@ -7,6 +7,7 @@ that a reader never meets a half-written one, whatever killed the writer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from typing import Any
 from edgetl.errors import EdgetlError
 
 DIGEST_FIELD = "digest"
+_DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 def canonical_json(value: Any) -> bytes:
@@ -51,7 +53,10 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 def is_sealed(record: Mapping[str, Any]) -> bool:
     """Whether ``record`` still carries the digest of its other fields."""
     body = {key: value for key, value in record.items() if key != DIGEST_FIELD}
-    return record.get(DIGEST_FIELD) == sha256_json(body)
+    try:
+        return record.get(DIGEST_FIELD) == sha256_json(body)
+    except (TypeError, ValueError):  # a value that canonical JSON cannot hold, such as NaN, was never sealed
+        return False
 
 
 def _unwritable(path: Path, error: OSError) -> EdgetlError:
@@ -84,8 +89,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, whole or not at all."""
-    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, text.encode() + b"\n")
+    write_bytes(path, _readable_json(value))
+
+
+def _readable_json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
@@ -103,7 +111,7 @@ def read_json(path: Path, error: type[EdgetlError] = EdgetlError) -> Any:
         return json.loads(path.read_bytes())
     except OSError as problem:
         raise error(f"cannot read {path} ({problem.strerror or problem})") from problem
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise error(f"{path} is not whole JSON ({problem})", "make it again") from problem
 
 
@@ -111,10 +119,11 @@ def read_sealed(path: Path, error: type[EdgetlError] = EdgetlError) -> dict[str,
     """Read a record written by :func:`write_sealed`.
 
     Raises:
-        error: missing, not JSON, or its digest does not match its content.
+        error: missing, not JSON, or not byte for byte what :func:`write_sealed` wrote.
     """
     record = read_json(path, error)
-    if not isinstance(record, dict) or not is_sealed(record):
+    # The digest covers values; a byte can also change between them or in how a number is spelled.
+    if not isinstance(record, dict) or not is_sealed(record) or path.read_bytes() != _readable_json(record):
         raise error(f"{path} was altered or damaged (its digest does not match)", "make it again")
     return record
 
@@ -123,7 +132,8 @@ def read_sealed(path: Path, error: type[EdgetlError] = EdgetlError) -> dict[str,
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a folder under a temporary name, then rename it to ``path``, replacing what stood there.
 
-    Leaves nothing behind if the body raises.
+    Leaves nothing behind if the body raises. An :class:`OSError` of the body that has nothing to do with this
+    folder (a missing input, a broken connection) passes unchanged.
 
     Raises:
         EdgetlError: the parent is read-only or the disk is full.
@@ -135,11 +145,20 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise _unwritable(path, error) from error
     try:
         yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        _into_place(temporary, path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        if error.errno in _DISK_TROUBLE or str(error.filename).startswith(str(temporary)):
+            raise _unwritable(path, error) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _into_place(temporary: Path, path: Path) -> None:
+    temporary.chmod(0o755)
+    aside = temporary.with_suffix(".old.partial")
+    # Moved, not removed: a process killed while removing would leave part of the old folder under its name.
+    if path.is_dir() and not path.is_symlink():
+        path.replace(aside)
+    temporary.replace(path)
+    shutil.rmtree(aside, ignore_errors=True)

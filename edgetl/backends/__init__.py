@@ -16,10 +16,10 @@ BACKENDS: Mapping[str, Backend] = {
     "tensorrt": TensorRt(),
 }
 
-__all__ = ["BACKENDS", "Backend", "Probe", "backend"]
+__all__ = ["BACKENDS", "Backend", "Probe", "find_backend"]
 
 
-def backend(name: str) -> Backend:
+def find_backend(name: str) -> Backend:
     """The backend of this name.
 
     Raises:

@@ -42,7 +42,8 @@ class OpenVino:
     def compile(self, model: Path, target: Target, out: Path) -> Artifact:
         """See :class:`edgetl.backends.base.Backend`.
 
-        A batch left open is fixed to one: NPUs take no other shape, and on CPUs a dynamic batch made inference 8 % slower.
+        A batch left open is fixed to one: NPUs take no other shape, and on CPUs an open one made inference 8 %
+        slower.
         """
         openvino = require("openvino", "compiling for this target")
         core = openvino.Core()

@@ -107,7 +107,7 @@ def _member(compute_capability: str) -> str:
 
 
 def _logger(trt: Any, log: list[tuple[int, str]]) -> Any:
-    class Collector(trt.ILogger):
+    class Collector(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 

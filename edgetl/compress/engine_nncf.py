@@ -17,7 +17,7 @@ WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "Group
 
 
 def quantize(model: Path, recipe: Recipe, images: Iterator[Any], out: Path) -> dict[str, Any]:
-    """Write the quantized IR to ``out`` and its ``.bin`` (see :func:`edgetl.compress.quantization.quantize`)."""
+    """Write the quantized IR to ``out`` and its ``.bin`` (see :func:`edgetl.compress.quantize.quantize`)."""
     openvino = require("openvino", "quantizing for OpenVINO")
     nncf = require("nncf", "quantizing for OpenVINO")
     network = read_network(model)

@@ -20,7 +20,7 @@ QUANTIZABLE = (
 
 
 def quantize(model: Path, recipe: Recipe, images: Iterator[Any], out: Path) -> dict[str, Any]:
-    """Write the Q/DQ model to ``out`` (see :func:`edgetl.compress.quantization.quantize`)."""
+    """Write the Q/DQ model to ``out`` (see :func:`edgetl.compress.quantize.quantize`)."""
     quantization = require("onnxruntime.quantization", "quantizing for ONNX Runtime and TensorRT")
     shapes = require("onnxruntime.quantization.shape_inference", "quantizing for ONNX Runtime and TensorRT")
     with tempfile.TemporaryDirectory() as folder:

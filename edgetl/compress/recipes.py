@@ -154,7 +154,8 @@ def _read(file: Path) -> Recipe:
             raise CompressionError(f"{file}: key '{key}' is {value!r}", f"give {kinds[key]}")
     if missing := sorted(required - set(table)):
         raise CompressionError(f"{file}: key '{missing[0]}' is missing", "add it")
-    recipe = Recipe(name=file.stem, **{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    recipe = Recipe(name=file.stem, **settings)
     _check(recipe, str(file))
     return recipe
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -45,9 +46,23 @@ def percentile(samples: Sequence[float], q: float, *, seed: int = 0) -> Estimate
     values = np.asarray(samples, np.float64)
     if len(values) < samples_needed(q):
         return None
+    return _estimate(float(np.quantile(values, q)), _resampled_quantiles(np.sort(values), q, seed))
+
+
+def _resampled_quantiles(ordered: npt.NDArray[np.float64], q: float, seed: int) -> npt.NDArray[np.float64]:
+    """Quantiles of bootstrap resamples, drawn without resampling.
+
+    The k-th smallest of n uniform numbers is Beta(k, n-k+1), and the next one lies Beta(1, n-k) of the way from
+    there to 1 (David & Nagaraja, 2.1 and 2.5); a resample's order statistics are the samples at those ranks. The
+    cost does not grow with n, which is 10^5 for a fast model.
+    """
+    n = len(ordered)
     rng = np.random.default_rng(seed)
-    draws = [np.quantile(values[rng.integers(len(values), size=len(values))], q) for _ in range(RESAMPLES)]
-    return _estimate(float(np.quantile(values, q)), draws)
+    lower = math.floor((n - 1) * q)
+    first = rng.beta(lower + 1, n - lower, RESAMPLES)
+    second = first + (1 - first) * rng.beta(1, n - lower - 1, RESAMPLES) if lower + 1 < n else first
+    low, high = (ordered[np.minimum((u * n).astype(np.int64), n - 1)] for u in (first, second))
+    return np.asarray(low + ((n - 1) * q - lower) * (high - low), np.float64)
 
 
 def speedup(baseline: Sequence[float], candidate: Sequence[float], *, seed: int = 0) -> Estimate:
@@ -67,6 +82,6 @@ def speedup(baseline: Sequence[float], candidate: Sequence[float], *, seed: int 
     return _estimate(float(np.median(slow) / np.median(fast)), draws)
 
 
-def _estimate(value: float, draws: Sequence[float]) -> Estimate:
+def _estimate(value: float, draws: Sequence[float] | npt.NDArray[np.float64]) -> Estimate:
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, float(low), float(high))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ SIDE = 160
 #: Thumbnails of each kind in a page; the rest are counted, not shown, so that the page stays light.
 SHOWN = 60
 _SMALL = 64
+_AGAIN = "verify the bundle again"
 Integers = npt.NDArray[np.int64]
 
 
@@ -90,9 +92,13 @@ def flips(bundle: Bundle, *, data_root: Path | None = None) -> Flips:
 def _predictions(file: Path) -> tuple[list[str], Integers, Integers, Integers]:
     try:
         with np.load(file, allow_pickle=False) as saved:
-            return [str(p) for p in saved["paths"]], saved["labels"], saved["reference"], saved["deployed"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{file} is damaged ({error})", "verify the bundle again") from error
+            paths = [str(path) for path in saved["paths"]]
+            truth, reference, deployed = (saved[name].astype(np.int64) for name in ("labels", "reference", "deployed"))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(f"{file} is damaged or of another version", _AGAIN) from error
+    if any(array.shape != (len(paths),) for array in (truth, reference, deployed)):
+        raise BundleError(f"{file} has a different number of paths and predictions", _AGAIN)
+    return paths, truth, reference, deployed
 
 
 def _name(names: Sequence[str], label: np.int64) -> str:

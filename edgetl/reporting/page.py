@@ -111,7 +111,7 @@ def interval(row: Row, name: str) -> charts.Interval | None:
 
 
 def _statement(bundle: Bundle, certificate: Mapping[str, Any], row: Row, identity: str) -> Statement:
-    executed, not_executed = executed_sentences(row.executed, printable(row.target))
+    executed, not_executed = executed_sentences(certificate, printable(row.target))
     drawn = interval(row, row.target)
     return Statement(
         verdict=verdict_sentence(certificate),
@@ -182,14 +182,14 @@ def _recall(classes: Sequence[tuple[str, Mapping[str, Any]]]) -> TableView | Non
     if not classes:
         return None
     return TableView(
-        ("Class", "Images", "Before", "After", "Difference", "Adjusted p"),
+        ("Class", "Images", "Before", "After", "Difference", "Adj. p"),
         tuple(
             (
                 printable(name),
                 count(entry["n"]),
-                percent(entry["reference_recall"]),
-                percent(entry["deployed_recall"]),
-                points(entry["difference"]),
+                percent(entry["reference_recall"], 1),
+                percent(entry["deployed_recall"], 1),
+                points(entry["difference"], 1),
                 ABSENT if entry["difference"] is None else f"{entry['adjusted_p']:.3f}",
             )
             for name, entry in classes

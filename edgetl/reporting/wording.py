@@ -107,18 +107,22 @@ def measured_sentence(certificate: Mapping[str, Any]) -> str:
     )
 
 
-def executed_sentences(executed: str, target: str) -> tuple[str, str]:
+def executed_sentences(certificate: Mapping[str, Any], target: str) -> tuple[str, str]:
     """What was executed to get the deployed predictions, and what was not."""
+    executed, place = certificate["executed"], certificate.get("executed_on") or {}
+    name = f" ({printable(place['device'])})" if place.get("device") else ""
     if executed == "device":
-        return f"The artifact ran on a {target} device, from image file to label, with its own runtime.", ""
+        return f"The artifact ran on a {target} device{name}, from image file to label, with its own runtime.", ""
     if executed == "host":
         return (
             "The artifact itself ran, from image file to label, with its own runtime, on the machine that wrote the "
-            "certificate.",
+            f"certificate{name}.",
             f"No other {target} machine was tried. Verify it there with: edgetl verify BUNDLE --device NAME",
         )
+    emulated = f"The artifact itself ran, with its own runtime, but on an emulated CPU{name}."
+    arithmetic = f"The artifact's arithmetic was simulated on another machine{name}."
     return (
-        "The artifact's arithmetic was simulated on another machine.",
+        emulated if place.get("kind") == "emulated" else arithmetic,
         f"The artifact did not run on a {target}: its accuracy there may differ, and no time was measured. "
         "Certify it on the device with: edgetl verify BUNDLE --device NAME",
     )

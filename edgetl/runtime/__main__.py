@@ -31,7 +31,7 @@ def _progress() -> Progress:
 def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
     from edgetl.runtime.predict import predict
 
-    paths = [Path(line) for line in Path(options.images).read_text().splitlines() if line]
+    paths = [Path(line) for line in Path(options.images).read_text(encoding="utf-8").split("\n") if line]
     logits = predict(
         bundle,
         paths,
@@ -102,6 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
     except EdgetlError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except OSError as error:
+        print(f"error: cannot use {error.filename or 'a file'} ({error.strerror})", file=sys.stderr)
+        return EdgetlError.exit_status
     print(json.dumps(answer, sort_keys=True))
     return 0
 

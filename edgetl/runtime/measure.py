@@ -6,13 +6,16 @@ falls on all of them alike.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +40,7 @@ def interleave(
     warmup: int = WARMUP,
     progress: Progress = silent,
 ) -> dict[str, list[float]]:
-    """Time single-image inferences of several sessions in turn.
+    """Time inferences of several sessions in turn: of one image, or of one full batch where it is fixed.
 
     Args:
         sessions: by name.
@@ -50,6 +53,7 @@ def interleave(
         name → milliseconds of each inference, in order.
     """
     samples: dict[str, list[float]] = {name: [] for name in sessions}
+    feeds = {name: _full_batches(session, images) for name, session in sessions.items()}
     names, rounds, started, told = list(sessions), 0, time.perf_counter(), 0.0
     while True:
         now = time.perf_counter()
@@ -57,9 +61,9 @@ def interleave(
             samples, started = {name: [] for name in sessions}, now
         if rounds >= warmup + MIN_RUNS and now - started >= seconds:
             return samples
-        image = images[rounds % len(images)][None]
         # Whoever follows a larger model finds colder caches: rotating the order spreads that evenly.
         for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
+            image = feeds[name][rounds % len(images)]
             before = time.perf_counter_ns()
             infer(sessions[name], image)
             samples[name].append((time.perf_counter_ns() - before) / 1e6)
@@ -69,28 +73,37 @@ def interleave(
             progress("timing", int(min(now - started, seconds)), int(seconds))
 
 
+def _full_batches(session: Session, images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    size = session.input_shape[0] or 1
+    return [np.repeat(image[None], size, axis=0) for image in images]
+
+
 def bench(bundle: Bundle, *, seconds: float, threads: int, progress: Progress = silent) -> dict[str, Any]:
     """Time a bundle's artifact and its float twin in turn, on this machine.
 
     Returns:
         raw record: ``samples_ms`` and ``executed`` by role, ``cold`` by role, ``device``, ``before``, ``after``,
-        ``threads``, ``warmup``.
+        ``threads``, ``warmup``, ``batch`` (images an inference: the graph's fixed batch, or 1).
 
     Raises:
         BackendError: the runtime refuses an artifact, so nothing can be timed here.
+        BundleError: the bundle has no golden vectors.
     """
     images, _ = read_golden(bundle)
     # A bundle in float is its own twin: timing it against itself would only measure noise.
     twin = "float" in bundle.manifest["artifacts"] and bundle.artifact("float") != bundle.artifact("deployed")
     roles = ["deployed", *(["float"] if twin else [])]
     cold = {role: _cold_in_fresh_process(bundle, role, threads) for role in roles}
-    sessions = {role: open_session(bundle.artifact(role), threads=threads) for role in roles}
-    before = state()
-    samples = interleave(sessions, images, seconds=seconds, progress=progress)
-    after = state()
-    executed = {role: vars(session.executed()) for role, session in sessions.items()}
-    for session in sessions.values():
-        session.close()
+    with contextlib.ExitStack() as opened:
+        sessions = {}
+        for role in roles:
+            sessions[role] = open_session(bundle.artifact(role), threads=threads)
+            opened.callback(sessions[role].close)
+        before = state()
+        samples = interleave(sessions, images, seconds=seconds, progress=progress)
+        after = state()
+        executed = {role: vars(session.executed()) for role, session in sessions.items()}
+        batch = sessions["deployed"].input_shape[0] or 1
     return {
         "samples_ms": samples,
         "executed": executed,
@@ -100,6 +113,7 @@ def bench(bundle: Bundle, *, seconds: float, threads: int, progress: Progress = 
         "after": after,
         "threads": threads,
         "warmup": WARMUP,
+        "batch": batch,
     }
 
 
@@ -116,8 +130,16 @@ def cold_start(artifact: Artifact, image: npt.NDArray[np.uint8], threads: int) -
     elapsed = (time.perf_counter() - started) * 1e3
     for _ in range(10):
         infer(session, image[None])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"cold_start_ms": elapsed, "peak_rss_mb": peak}
+    return {"cold_start_ms": elapsed, "peak_rss_mb": _peak_rss_mb()}
+
+
+def _peak_rss_mb() -> float:
+    # Linux hands ru_maxrss on through exec: a process started by a large one would report its parent's memory.
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _cold_in_fresh_process(bundle: Bundle, role: str, threads: int) -> dict[str, float]:

@@ -76,7 +76,7 @@ def _layer(event: dict[str, Any]) -> tuple[str, int] | None:
     if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
         return None
     operator = arguments["op_name"]
-    if not operator.replace("Fused", "").removesuffix("Integer").endswith(_WEIGHTED):
+    if not operator.replace("Fused", "").removesuffix("ToFloat").removesuffix("Integer").endswith(_WEIGHTED):
         return None
     tensors = [next(iter(tensor.items())) for tensor in arguments["input_type_shape"]]
     wide = [(kind, shape) for kind, shape in tensors if len(shape) >= 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +47,39 @@ def predict(
         DataError: an image is missing or damaged.
         BackendError: the runtime refuses the artifact.
     """
-    session = open_session(bundle.artifact(role), threads=threads or os.cpu_count() or 1, simulated=simulated)
     preprocess, classes = bundle.preprocess, len(bundle.labels)
     logits = np.empty((len(paths), classes), np.float32)
     task = f"{bundle.target}: running {'(simulated) ' if simulated else ''}{role}"
-    for row, path in enumerate(tracked(paths, task, progress)):
-        logits[row] = infer(session, preprocess.apply(path)[None])[0]
-    session.close()
+    with closing(_open(bundle, role, threads, simulated)) as session:
+        for row, path in enumerate(tracked(paths, task, progress)):
+            logits[row] = infer(session, preprocess.apply(path)[None])[0]
     return logits
 
 
+def _open(bundle: Bundle, role: str, threads: int | None, simulated: bool) -> Session:
+    return open_session(bundle.artifact(role), threads=threads or os.cpu_count() or 1, simulated=simulated)
+
+
 def infer(session: Session, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """One run of a session: uint8 (n, H, W, 3) → float32 logits (n, classes)."""
+    """One run of a session: uint8 (n, H, W, 3) → float32 logits (n, classes).
+
+    A graph with a fixed batch is filled up with copies of the last image, whose logits are left out.
+    """
+    n, size = len(images), session.input_shape[0] or len(images)
+    if n < size:
+        images = np.concatenate([images, np.repeat(images[-1:], size - n, axis=0)])
     outputs = session.run({session.input_name: images})
-    return np.asarray(next(iter(outputs.values())), np.float32)
+    return np.asarray(next(iter(outputs.values()))[:n], np.float32)
 
 
 def read_golden(bundle: Bundle) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The bundle's raw images (uint8, n×H×W×3) and the logits expected for them (float32, n×classes)."""
+    """The bundle's raw images (uint8, n×H×W×3) and the logits expected for them (float32, n×classes).
+
+    Raises:
+        BundleError: the bundle has no golden vectors.
+    """
+    if not (bundle.path / GOLDEN).is_file():
+        raise BundleError(f"{bundle.path} has no golden vectors", "export it again")
     with np.load(bundle.path / GOLDEN, allow_pickle=False) as stored:
         return stored["images"], stored["logits"]
 
@@ -77,12 +93,9 @@ def selftest(bundle: Bundle, *, threads: int | None = None, simulated: bool = Fa
     Raises:
         BundleError: the bundle has no golden vectors.
     """
-    if not (bundle.path / GOLDEN).is_file():
-        raise BundleError(f"{bundle.path} has no golden vectors", "export it again")
     images, expected = read_golden(bundle)
-    session = open_session(bundle.artifact(), threads=threads or os.cpu_count() or 1, simulated=simulated)
-    found = np.concatenate([infer(session, image[None]) for image in images])
-    session.close()
+    with closing(_open(bundle, "deployed", threads, simulated)) as session:
+        found = np.concatenate([infer(session, image[None]) for image in images])
     spread = float(np.ptp(expected)) or 1.0
     difference = float(np.abs(found - expected).max()) / spread
     return {

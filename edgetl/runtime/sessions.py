@@ -92,7 +92,12 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
         raise BackendError(f"no runtime called '{artifact.backend}'", f"known are {', '.join(_MODULES)}")
     if simulated and artifact.path.suffix == ".onnx":
         name = "ort"
-    module = importlib.import_module(f"edgetl.runtime.{name}")
+    try:
+        module = importlib.import_module(f"edgetl.runtime.{name}")
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"{artifact.backend} artifacts cannot be executed here", "run on the target device, or simulate them"
+        ) from error
     session: Session = module.open_session(artifact, threads=threads, simulated=simulated)
     return session
 

@@ -35,7 +35,8 @@ def transform_for(preprocess: Preprocess, mirror_safe: bool) -> Callable[[Tensor
     ]
     if mirror_safe:
         steps.insert(1, v2.RandomHorizontalFlip())
-    return v2.Compose(steps)
+    composed: Callable[[Tensor], Tensor] = v2.Compose(steps)
+    return composed
 
 
 def varied(image: Tensor, transform: Callable[[Tensor], Tensor], seed: int, epoch: int, index: int) -> Tensor:

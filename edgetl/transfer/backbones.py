@@ -156,7 +156,9 @@ def _preprocess(name: str, height: int, width: int, crop: float, kind: str, mean
         resize = max(round(max(height, width) / crop), height, width)
         return Preprocess(height, width, resize, kind, tuple(mean), tuple(std))
     except DataError as error:
-        raise EdgetlError(f"the backbone '{name}' does not classify RGB images ({error.what})", "choose another") from None
+        raise EdgetlError(
+            f"the backbone '{name}' does not classify RGB images ({error.what})", "choose another"
+        ) from None
 
 
 def _in_torch_cache(weights: str) -> bool:

@@ -94,9 +94,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def dataset_of(
-    out: Path, data: str | Path, seed: int, shares: Mapping[str, float], progress: Progress
-) -> Dataset:
+def dataset_of(out: Path, data: str | Path, seed: int, shares: Mapping[str, float], progress: Progress) -> Dataset:
     """The labelled images with their splits: as listed when the run began, or listed now.
 
     Raises:

@@ -17,7 +17,7 @@ from edgetl.transfer.images import ImageStore
 
 
 @dataclass(frozen=True)
-class Varied(Dataset):  # type: ignore[misc]
+class Varied(Dataset):
     """Augmented images, addressed by (epoch, index)."""
 
     store: ImageStore

@@ -106,4 +106,6 @@ def load_model(run: Run) -> Deployable:
         backbone.load_state_dict(read_tensors(run.weights))
     except RuntimeError as error:
         raise RunError(f"{run.weights} does not fit the backbone '{run.backbone}'", "train the run again") from error
-    return Deployable(backbone, run.preprocess).eval().to(memory_format=torch.channels_last)
+    model = Deployable(backbone, run.preprocess)
+    model.eval().to(memory_format=torch.channels_last)
+    return model

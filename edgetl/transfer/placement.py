@@ -29,9 +29,7 @@ class Placement:
     def fabric(self) -> Fabric:
         """Lightning Fabric for this placement; several processes are spawned, so that it works from any caller."""
         strategy = "ddp_spawn" if self.devices > 1 else "auto"
-        return Fabric(
-            accelerator=self.accelerator, devices=self.devices, precision=self.precision, strategy=strategy
-        )
+        return Fabric(accelerator=self.accelerator, devices=self.devices, precision=self.precision, strategy=strategy)
 
 
 def place(accelerator: str, devices: int, precision: str) -> Placement:

@@ -1,7 +1,7 @@
 """Transfer strategies: values that the one training loop reads.
 
-A strategy says what trains, which head, which loss terms, which extra data and which anchor. A recipe is a function that
-returns one; :data:`STRATEGIES` names the recipes. A new strategy is a new recipe, not a subclass.
+A strategy says what trains, which head, which loss terms, which extra data and which anchor. A recipe is a function
+that returns one; :data:`STRATEGIES` names the recipes. A new strategy is a new recipe, not a subclass.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class ParamPolicy:
 
     Attributes:
         trains: "all" parameters, or "head": only the head, which is fitted before the loop and needs no gradient step.
-        layer_decay: factor on the learning rate for each layer group further from the head (Clark et al. 2020, ELECTRA).
-        batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates the batch's. Frozen statistics are
-            independent of how a batch is divided over processes.
+        layer_decay: factor on the learning rate for each layer group further from the head (Clark et al. 2020).
+        batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates the batch's. Only frozen ones
+            are independent of how a batch is divided over processes.
     """
 
     trains: Literal["all", "head"] = "all"
@@ -202,9 +202,7 @@ def fine_tune() -> Strategy:
         ParamPolicy(trains="all", layer_decay=0.8, batch_norm="frozen"),
         HeadSpec(class_balance=0.5),
         terms=(cross_entropy(smoothing=0.1),),
-        schedule=Schedule(
-            epochs=30, learning_rate=1e-3, weight_decay=0.05, warmup_epochs=1.0, patience=10, clip=1.0
-        ),
+        schedule=Schedule(epochs=30, learning_rate=1e-3, weight_decay=0.05, warmup_epochs=1.0, patience=10, clip=1.0),
     )
 
 

@@ -1,7 +1,7 @@
 """The one training loop. A strategy acts on it through four hooks: fit start, loss, epoch end, finalize.
 
-Everything random is a function of seed, epoch, step, image and rank, so that an interrupted run, taken up again from its
-last checkpoint on the same machine with the same number of threads, ends with the very same weights.
+Everything random is a function of seed, epoch, step, image and rank, so that an interrupted run, taken up again from
+its last checkpoint on the same machine with the same number of threads, ends with the very same weights.
 """
 
 from __future__ import annotations
@@ -199,9 +199,7 @@ def accumulate(setup: Setup, images: Tensor, labels: Tensor, global_count: int, 
     """
     fabric = setup.fabric
     logits = setup.model(images)
-    context = StepContext(
-        setup.network, images, labels, logits, setup.class_weights, {}, setup.strategy.anchor, done
-    )
+    context = StepContext(setup.network, images, labels, logits, setup.class_weights, {}, setup.strategy.anchor, done)
     loss = setup.strategy.loss(context)
     # DDP averages over processes, whose shares of the batch may differ in size.
     fabric.backward(loss * (len(labels) * fabric.world_size / global_count))

@@ -134,13 +134,12 @@ def _architecture(backbone: Backbone, num_classes: int, preprocess: Preprocess, 
     if config is not None and config.fixed_input_size:
         options["img_size"] = (preprocess.height, preprocess.width)
     model = timm.create_model(backbone.architecture, pretrained=pretrained, num_classes=num_classes, **options)
-    head_of(model, backbone.name)
-    return model
+    return _with_head(backbone, model, num_classes)
 
 
 def _with_head(backbone: Backbone, model: nn.Module, num_classes: int) -> nn.Module:
     name, head = head_of(model, backbone.name)
-    if head.out_features != num_classes:
+    if head.out_features != num_classes or head.bias is None:
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, nn.Linear(head.in_features, num_classes))
     return model

@@ -81,9 +81,11 @@ def test_page_says_in_words_what_the_certificate_says(make_bundle: MakeBundle) -
     ("changes", "sentence"),
     [
         (
-            {"verdict": "underpowered", "n": 40},
+            {"verdict": "underpowered", "n": 40, "n_needed": 2470},
             "These 40 images cannot tell a loss of 1.00 points from none. About 2,470",
         ),
+        ({"verdict": "pass", "margin": 0}, "With 95 % confidence the deployed model is better than the one"),
+        ({"verdict": "underpowered", "margin": 0}, "do not prove the deployed model better"),
         ({"verdict": "fail", "difference": -0.05, "ci_high": -0.02}, "loses more than 1.00 points of accuracy"),
         ({"verdict": "fail", "difference": -0.02, "ci_high": 0.01}, "The loss that was observed is not below 1.00"),
         ({"verdict": "fail", "difference": 0.0, "ci_high": 0.01}, "did not survive, for the reasons below"),
@@ -254,18 +256,42 @@ def test_page_is_the_same_for_the_same_bundles(make_bundle: MakeBundle, tmp_path
     assert [p.name for p in first.parent.iterdir()] == ["a.html"]
 
 
-def test_no_bundle_damaged_record_and_damaged_predictions_are_refused(make_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_no_bundle_and_an_altered_record_are_refused(make_bundle: MakeBundle, tmp_path: Path) -> None:
     with pytest.raises(EdgetlError, match="no bundle"):
         write_report([], tmp_path / "a.html")
     bundle = make_bundle()
-    (bundle.path / PREDICTIONS).write_bytes(b"PK")
-    with pytest.raises(BundleError, match=r"predictions\.npz is damaged"):
-        write_report([bundle], tmp_path / "a.html")
     text = (bundle.path / CERTIFICATE).read_text()
-    (bundle.path / CERTIFICATE).write_text(text.replace('"underpowered"', '"pass"'))
+    (bundle.path / CERTIFICATE).write_text(text.replace('"fail"', '"pass"'))
     with pytest.raises(BundleError, match="altered"):
         write_report([bundle], tmp_path / "a.html")
     assert not (tmp_path / "a.html").exists()
+
+
+@pytest.mark.parametrize("kept", [0, 2, 200, -100])
+def test_damaged_predictions_are_refused(make_bundle: MakeBundle, tmp_path: Path, kept: int) -> None:
+    bundle = make_bundle()
+    file = bundle.path / PREDICTIONS
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(BundleError, match=r"predictions\.npz is damaged"):
+        write_report([bundle], tmp_path / "a.html")
+
+
+def test_predictions_of_unequal_length_are_refused(make_bundle: MakeBundle) -> None:
+    bundle = make_bundle()
+    saved = dict(np.load(bundle.path / PREDICTIONS))
+    np.savez(bundle.path / PREDICTIONS, **{**saved, "paths": saved["paths"][1:]})
+    with pytest.raises(BundleError, match="different number"):
+        render([bundle])
+
+
+def test_emulated_and_real_devices_are_told_apart(make_bundle: MakeBundle) -> None:
+    emulated = {"executed_on": {"device": "pi-in-a-box", "kind": "emulated"}}
+    page = Page(render([make_bundle("rpi5", executed="simulated", bench=False, certificate=emulated)]))
+    assert "but on an emulated CPU (pi-in-a-box)" in page.text
+    assert "The artifact did not run on a rpi5" in page.text
+    real = Page(render([make_bundle("rpi4", executed="device", certificate={"executed_on": {"device": "desk"}})]))
+    assert "The artifact ran on a rpi4 device (desk)" in real.text
+    assert "did not run" not in real.text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the page is not rendered")

@@ -1,0 +1,138 @@
+"""TensorRT: engines built on the device that runs them, executed through the CUDA driver alone.
+
+Memory goes through ``libcuda`` by ctypes, because every Jetson and every RTX machine has the driver, while CUDA
+packages for Python differ from one JetPack to the next.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.bundle import Artifact
+from edgetl.errors import BackendError
+from edgetl.runtime.sessions import Arrays, Executed, the_image
+
+BUILD_SCRIPT = "build_engine.py"
+
+
+class Cuda:
+    """The few driver calls that an inference needs, on the first GPU's primary context."""
+
+    def __init__(self) -> None:
+        try:
+            self._driver = ctypes.CDLL("libcuda.so.1")
+        except OSError as error:
+            raise BackendError(
+                "this machine has no NVIDIA GPU to run a TensorRT engine", "run on the device: --device NAME"
+            ) from error
+        device, context, self.stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+        self.call("cuInit", 0)
+        self.call("cuDeviceGet", ctypes.byref(device), 0)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+        self.call("cuCtxSetCurrent", context)
+        self.call("cuStreamCreate", ctypes.byref(self.stream), 0)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call the driver.
+
+        Raises:
+            BackendError: it reports an error, by its number in ``cuda.h``.
+        """
+        status = getattr(self._driver, name)(*arguments)
+        if status:
+            raise BackendError(f"the CUDA driver's {name} reports error {status}", "look it up as CUresult in cuda.h")
+
+    def allocate(self, size: int) -> int:
+        """Device memory of ``size`` bytes; its address."""
+        address = ctypes.c_uint64()
+        self.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
+        return address.value
+
+    def free(self, address: int) -> None:
+        """Give memory back."""
+        self.call("cuMemFree_v2", ctypes.c_uint64(address))
+
+    def upload(self, address: int, array: npt.NDArray[Any]) -> None:
+        """Copy a contiguous array to the device, in stream order."""
+        size = ctypes.c_size_t(array.nbytes)
+        self.call(
+            "cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), array.ctypes.data_as(ctypes.c_void_p), size, self.stream
+        )
+
+    def download(self, array: npt.NDArray[Any], address: int) -> None:
+        """Copy from the device into a contiguous array and wait for everything in the stream."""
+        size = ctypes.c_size_t(array.nbytes)
+        self.call(
+            "cuMemcpyDtoHAsync_v2", array.ctypes.data_as(ctypes.c_void_p), ctypes.c_uint64(address), size, self.stream
+        )
+        self.call("cuStreamSynchronize", self.stream)
+
+
+class TensorRtSession:
+    """One engine, its execution context and its buffers, for one image at a time."""
+
+    def __init__(self, engine_file: Path, module: str) -> None:
+        trt = __import__(module)
+        self._cuda = Cuda()
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self._engine = self._runtime.deserialize_cuda_engine(engine_file.read_bytes())
+        if self._engine is None:
+            raise BackendError(f"TensorRT cannot load {engine_file}", "delete it: it is built again")
+        self._context = self._engine.create_execution_context()
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        self.input_name, self._output = names
+        shape = tuple(self._engine.get_tensor_shape(self.input_name))
+        self.input_shape: tuple[int | None, ...] = (1, *shape[1:])
+        self._context.set_input_shape(self.input_name, (1, *shape[1:]))
+        logits = tuple(self._context.get_tensor_shape(self._output))
+        self._result = np.empty(logits, trt.nptype(self._engine.get_tensor_dtype(self._output)))
+        self._addresses = {
+            self.input_name: self._cuda.allocate(int(np.prod(shape[1:]))),
+            self._output: self._cuda.allocate(self._result.nbytes),
+        }
+        for name, address in self._addresses.items():
+            self._context.set_tensor_address(name, address)
+
+    def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """See :class:`edgetl.runtime.sessions.Session`."""
+        image = np.ascontiguousarray(the_image(feeds, self.input_shape, self.input_name))
+        self._cuda.upload(self._addresses[self.input_name], image)
+        if not self._context.execute_async_v3(self._cuda.stream.value or 0):
+            raise BackendError("TensorRT could not execute the engine", "build it again on this device")
+        self._cuda.download(self._result, self._addresses[self._output])
+        return {self._output: self._result.astype(np.float32)}
+
+    def executed(self) -> Executed:
+        """TensorRT tells tensor formats, not what a fused kernel computes in: nothing is claimed."""
+        return Executed("not told by TensorRT", None, {})
+
+    def close(self) -> None:
+        """Free the device memory and the engine."""
+        for address in self._addresses.values():
+            self._cuda.free(address)
+        del self._context, self._engine, self._runtime
+
+
+def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> TensorRtSession:
+    """Load the engine of an ONNX artifact, building it first where this device has none yet.
+
+    Raises:
+        BackendError: no GPU, no TensorRT, or the engine cannot be built; ``simulated`` is another module's work.
+    """
+    Cuda()
+    script = artifact.path.with_name(BUILD_SCRIPT)
+    command = [sys.executable, str(script), "--model", str(artifact.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise BackendError(f"the engine of {artifact.path} cannot be built ({last})", f"run it by hand: {script}")
+    built = json.loads(done.stdout.strip().splitlines()[-1])
+    return TensorRtSession(Path(built["engine"]), built["module"])

@@ -169,11 +169,17 @@ def _from_folder(root: Path) -> tuple[Path, tuple[str, ...], list[Sample]]:
     for label, folder in enumerate(folders):
         # A link to nothing is no file, but its owner believes in an image there: it is listed, and named as missing.
         found = [p for p in folder.rglob("*") if p.is_file() or not p.exists()]
+        if not _writable_name(folder.name):
+            raise DataError(f"the class folder {folder.name!a} holds a line break or is no UTF-8", "rename it")
         files = sorted(p for p in found if not any(s.startswith(".") for s in p.relative_to(folder).parts))
         if not files:
             raise DataError(f"the class folder {folder} is empty", "add images or remove the folder")
         listed += [Sample(p.relative_to(root).as_posix(), label, "", "") for p in files]
     return root, tuple(folder.name for folder in folders), listed
+
+
+def _writable_name(name: str) -> bool:
+    return len(name.splitlines()) == 1 and name.encode(errors="replace").decode() == name
 
 
 def _from_csv(path: Path) -> tuple[Path, tuple[str, ...], list[Sample]]:
@@ -201,8 +207,8 @@ def _from_csv(path: Path) -> tuple[Path, tuple[str, ...], list[Sample]]:
 def _read(root: Path, listed: Sequence[Sample], progress: Progress) -> tuple[list[Sample], tuple[Skipped, ...]]:
     def read(sample: Sample) -> Sample | Skipped:
         file = root / sample.path
-        if not sample.path.isprintable():
-            return Skipped(ascii(sample.path), "its name has bytes that are no text")
+        if not _writable_name(sample.path):
+            return Skipped(ascii(sample.path), "its name holds a line break or is no UTF-8")
         try:
             image = decode(file)
         except DataError as error:

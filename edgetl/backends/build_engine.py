@@ -22,8 +22,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-STRONGLY_TYPED = "STRONGLY_TYPED"
-
 
 def load_tensorrt() -> Any:
     """The installed TensorRT: the full one, or TensorRT-RTX."""
@@ -84,13 +82,17 @@ def write_whole(path: Path, data: bytes) -> None:
             temporary.unlink()
 
 
+def network_flags(trt: Any) -> int:
+    """Strongly typed; TensorRT 11 knows no other kind of network and may drop the flag."""
+    flags = trt.NetworkDefinitionCreationFlag
+    return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
+
+
 def build(trt: Any, model: bytes, batch: int, workspace_mb: int, timing_cache: Path) -> bytes:
     """The serialized engine of an explicitly quantized, strongly typed ONNX model."""
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    # TensorRT 11 knows no other kind of network and may drop the flag.
-    flags = trt.NetworkDefinitionCreationFlag
-    network = builder.create_network(1 << int(getattr(flags, STRONGLY_TYPED)) if hasattr(flags, STRONGLY_TYPED) else 0)
+    network = builder.create_network(network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
         raise SystemExit("; ".join(str(parser.get_error(index)) for index in range(parser.num_errors)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ class OpenVino:
         if not shape[0].is_static:
             network.reshape([1, *(size.get_length() for size in shape[1:])])
         path = out / f"{STEM}.xml"
-        _save(openvino, network, path)
+        save_network(network, path)
         device = target.runtime_device
         here = {name.split(".")[0] for name in core.available_devices}
         try:
@@ -89,7 +91,30 @@ def read_network(model: Path) -> Any:
     if model.suffix == ".onnx":
         passes = require("openvino._offline_transformations", "compiling for this target")
         passes.apply_moc_transformations(network, cf=False, smart_reshape=True)
+    name_nodes(network)
     return network
+
+
+def save_network(network: Any, path: Path, *, float16: bool = False) -> None:
+    """Write a network as ``.xml`` and ``.bin``, the same bytes for the same network; ``float16`` stores weights so."""
+    openvino = require("openvino", "compiling for this target")
+    name_nodes(network)
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / path.name
+        openvino.save_model(network, written, compress_to_fp16=float16)
+        # Weights first: an IR without them is refused, an .xml that lies beside older weights would not be.
+        for suffix in (".bin", ".xml"):
+            write_bytes(path.with_suffix(suffix), written.with_suffix(suffix).read_bytes())
+
+
+def name_nodes(network: Any) -> None:
+    """Number the nodes that OpenVINO named by a counter of the whole process, in place."""
+    counts: Counter[str] = Counter()
+    for node in network.get_ordered_ops():
+        kind = node.get_type_name()
+        if re.fullmatch(rf"{kind}[_.]\d+", node.get_friendly_name()):
+            counts[kind] += 1
+            node.set_friendly_name(f"{kind}.{counts[kind]}")
 
 
 def _precision(network: Any) -> str:
@@ -98,15 +123,6 @@ def _precision(network: Any) -> str:
     if any(kind == "FakeQuantize" for kind, _ in kinds):
         return "int8"
     return "fp16" if ("Constant", "f16") in kinds else "fp32"
-
-
-def _save(openvino: Any, network: Any, path: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / path.name
-        openvino.save_model(network, written, compress_to_fp16=False)
-        # Weights first: an IR without them is refused, an .xml that lies beside older weights would not be.
-        for suffix in (".bin", ".xml"):
-            write_bytes(path.with_suffix(suffix), written.with_suffix(suffix).read_bytes())
 
 
 def _first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgetl.backends.build_engine import network_flags
 from edgetl.errors import BackendError
 from edgetl.extras import available, version
 from edgetl.storage import sha256_file
@@ -118,8 +119,7 @@ def _logger(trt: Any, log: list[tuple[int, str]]) -> Any:
 
 
 def _build(trt: Any, builder: Any, logger: Any, log: list[tuple[int, str]], model: Path, capability: Any) -> int:
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    network = builder.create_network(network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model.read_bytes()):
         problems = [parser.get_error(index) for index in range(parser.num_errors)]

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 def critical_value(alpha: float) -> float:
     """Standard normal quantile at 1 - ``alpha``."""
-    return NormalDist().inv_cdf(1 - alpha)
+    return -NormalDist().inv_cdf(alpha)
 
 
 def restricted_gained(lost: Floats, gained: Floats, n: Floats | float, loss: Floats) -> Floats:

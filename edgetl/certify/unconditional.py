@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -32,9 +33,9 @@ MOST_DISCORDANT = 200
 """Beyond this many discordant pairs the score bound is used alone: its size is then 5.03 % at most for alpha 5 %."""
 
 _OUTSIDE_SHARE = 1 / 500
-_WINDOW_TAIL = 1e-9
+_CUT_SHARE = 1 / 1000
 _GRID = 48
-_BAND = 1e-8
+_BAND = 1e-7
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,14 @@ def tail(lost: int, gained: int, n: int, alpha: float) -> Tail:
     score_low = score_lower_bound(lost, gained, n, alpha)
     outside = alpha * _OUTSIDE_SHARE
     low, high = _rate_interval(gained, n, outside)
-    counts = _window(n, low, high)
+    counts = _window(n, low, high, outside * _CUT_SHARE)
     return Tail(
         n=n,
         alpha=alpha,
         score_low=score_low,
         low=low,
         high=high,
-        outside=outside + 2 * _WINDOW_TAIL,
+        outside=outside * (1 + 2 * _CUT_SHARE),
         gained=counts,
         most_lost=_most_lost(counts, n, score_low, alpha),
     )
@@ -105,39 +106,45 @@ def cautious_lower_bound(lost: int, gained: int, n: int, alpha: float) -> float:
     prepared = tail(lost, gained, n, alpha)
     if prepared.probability(prepared.score_low) <= alpha:
         return prepared.score_low
-    low, high = _bracket(prepared, (gained - lost) / n)
-    return _solve(prepared, low, high)
+    return _solve(prepared, (gained - lost) / n)
 
 
-def _bracket(prepared: Tail, observed: float) -> tuple[float, float]:
-    """Two differences with the exact bound between them."""
-    high = prepared.score_low
-    step = (observed - high) / 16
-    low = max(high - step, -1.0)
-    while prepared.probability(low) > prepared.alpha:
-        high, step = low, 2 * step
-        low = max(high - step, -1.0)
-    return low, high
+def _solve(prepared: Tail, observed: float) -> float:
+    """The difference at which the tail probability is alpha, from just below."""
+    critical = critical_value(prepared.alpha)
 
-
-def _solve(prepared: Tail, low: float, high: float) -> float:
-    """Illinois's false position on the normal scale, where the tail probability is almost a straight line."""
-    target = -critical_value(prepared.alpha) - _BAND / 2
-
+    # On the normal scale the tail probability is almost a straight line. Aimed half a band below alpha, so that
+    # whatever lies within the band is at most alpha.
     def excess(difference: float) -> float:
-        return NormalDist().inv_cdf(min(prepared.probability(difference), 1 - 1e-15)) - target
+        quantile = NormalDist().inv_cdf(min(prepared.probability(difference), 1 - 1e-15))
+        return quantile + critical + _BAND / 2
 
-    at_low, at_high = excess(low), excess(high)
+    high = prepared.score_low
+    at_high = excess(high)
+    step = 1.1 * at_high * (observed - high) / critical
+    low = max(high - step, -1.0)
+    while (at_low := excess(low)) > 0:
+        high, at_high, step = low, at_low, 2 * step
+        low = max(high - step, -1.0)
+    return _false_position(excess, (low, at_low), (high, at_high))
+
+
+def _false_position(excess: Callable[[float], float], low: tuple[float, float], high: tuple[float, float]) -> float:
+    """Illinois's method; each end is (place, excess there), and the lower one, which is not in excess, is returned."""
+    streak = 0
     for _ in range(100):
-        middle = low + (high - low) * at_low / (at_low - at_high)
+        if low[1] >= -_BAND / 2:
+            break
+        # An end that stays twice in a row is weighted down, or the other one would only creep towards the root.
+        fall = low[1] / 2 ** max(-streak - 1, 0)
+        rise = high[1] / 2 ** max(streak - 1, 0)
+        middle = low[0] - (high[0] - low[0]) * fall / (rise - fall)
         value = excess(middle)
-        if abs(value) <= _BAND / 2:
-            return middle
-        if value < 0:
-            low, at_low, at_high = middle, value, at_high / 2
+        if value <= _BAND / 2:
+            low, streak = (middle, value), max(streak, 0) + 1
         else:
-            high, at_high, at_low = middle, value, at_low / 2
-    return low
+            high, streak = (middle, value), min(streak, 0) - 1
+    return low[0]
 
 
 def _rate_interval(count: int, n: int, outside: float) -> tuple[float, float]:
@@ -162,8 +169,8 @@ def _divergence(observed: float, rate: float) -> float:
     return first + second
 
 
-def _window(n: int, low: float, high: float) -> npt.NDArray[np.float64]:
-    """All counts that are not out of reach of every rate between ``low`` and ``high``."""
+def _window(n: int, low: float, high: float, cut: float) -> npt.NDArray[np.float64]:
+    """All counts but those that, at either end, have a probability below ``cut`` under every rate in the interval."""
     counts = np.arange(n + 1, dtype=np.float64)
     observed = counts / n
     nearest = np.clip(observed, low, high)
@@ -171,7 +178,7 @@ def _window(n: int, low: float, high: float) -> npt.NDArray[np.float64]:
         divergence = np.where(observed > 0, observed * np.log(observed / nearest), 0.0) + np.where(
             observed < 1, (1 - observed) * (np.log1p(-observed) - np.log1p(-nearest)), 0.0
         )
-    return counts[n * divergence <= -math.log(_WINDOW_TAIL)]
+    return counts[n * divergence <= -math.log(cut)]
 
 
 def _most_lost(gained: npt.NDArray[np.float64], n: int, score_low: float, alpha: float) -> npt.NDArray[np.float64]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgetl.backends.openvino import read_network
+from edgetl.backends.openvino import read_network, save_network
 from edgetl.compress import graph
 from edgetl.compress.recipes import Recipe
 from edgetl.errors import CompressionError
@@ -18,7 +18,6 @@ WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "Group
 
 def quantize(model: Path, recipe: Recipe, images: Iterator[Any], out: Path) -> dict[str, Any]:
     """Write the quantized IR to ``out`` and its ``.bin`` (see :func:`edgetl.compress.quantize.quantize`)."""
-    openvino = require("openvino", "quantizing for OpenVINO")
     nncf = require("nncf", "quantizing for OpenVINO")
     network = read_network(model)
     left = sorted({*_before_weights(network), *_excluded(model, recipe)})
@@ -33,7 +32,7 @@ def quantize(model: Path, recipe: Recipe, images: Iterator[Any], out: Path) -> d
         ignored_scope=nncf.IgnoredScope(names=left, validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(**_estimator(recipe)),
     )
-    openvino.save_model(quantized, out, compress_to_fp16=False)
+    save_network(quantized, out)
     return {"engine": f"nncf {version('nncf')}, openvino {version('openvino')}", "left_in_float": left}
 
 

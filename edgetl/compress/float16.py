@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgetl.backends.openvino import read_network
+from edgetl.backends.openvino import read_network, save_network
 from edgetl.compress import graph
 from edgetl.errors import CompressionError
 from edgetl.extras import require, version
@@ -36,6 +36,5 @@ def to_onnx(model: Path, out: Path) -> dict[str, Any]:
 
 def to_ir(model: Path, out: Path) -> dict[str, Any]:
     """Convert an ONNX file to an OpenVINO IR whose weights are stored in float16."""
-    openvino = require("openvino", "converting to float16")
-    openvino.save_model(read_network(model), out, compress_to_fp16=True)
+    save_network(read_network(model), out, float16=True)
     return {"engine": f"openvino {version('openvino')}"}

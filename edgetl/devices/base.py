@@ -106,6 +106,7 @@ class Device(Protocol):
 
         Raises:
             DeviceError: unreachable, unfit, or the call failed; one line with the last line of its standard error.
+            BundleError: the bundle lacks files and cannot be sent.
         """
         ...
 

@@ -1,8 +1,8 @@
 """An Arm machine emulated on this one: real aarch64 builds of Python and the runtime, under qemu.
 
 It executes the aarch64 kernels, so its numbers are closer to an Arm device's than this machine's are, but they
-are an emulator's: results say ``simulated``, and its times say nothing. Int8 logits of ONNX Runtime differ by 1
-to 2 % of their range between x86-64 and aarch64; float logits agree to rounding.
+are an emulator's: results say ``simulated``, and its times say nothing. Float logits of ONNX Runtime agree with
+x86-64 to rounding; int8 logits are equal or differ by up to 2 % of their range, depending on the quantization.
 
 Its files are this machine's: what does not exist in the root folder (see ``rootfs.py``) is looked up here, so
 bundles and images need no copying.

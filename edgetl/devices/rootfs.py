@@ -5,7 +5,7 @@ Layout of the folder, which is read by ``qemu-aarch64-static -L``:
     usr/bin/python3.X                              Debian's arm64 Python, unpacked and never configured
     usr/local/lib/python3.X/dist-packages/         wheels: numpy, pillow and the runtimes
     proc/cpuinfo, sys/devices/system/cpu/*         what an Arm machine's kernel says: ONNX Runtime crashes on
-                                                   import where it finds an x86 machine's files instead
+                                                   import, and OpenVINO on compiling, without these
     edgetl-device.json                             sealed, written last: architecture, CPU, versions
 
 Packages come from wherever this machine's own apt is configured to get them, into private state and cache folders:
@@ -41,24 +41,34 @@ _DEBIAN_PACKAGES = ("python3", "libstdc++6")
 
 @dataclass(frozen=True)
 class Cpu:
-    """What the kernel of a machine with this core prints in /proc/cpuinfo.
+    """What the kernel of a machine with this core tells.
 
     Attributes:
-        part: Arm's part number (MIDR_EL1), hexadecimal.
+        midr: the Main ID Register (MIDR_EL1): implementer, variant, part and revision, as qemu gives them.
         features: hwcaps in Linux's names and order; ``asimddp`` is the int8 dot product.
     """
 
-    part: str
+    midr: int
     features: str
+
+    @property
+    def cpuinfo(self) -> str:
+        """One core's paragraph of /proc/cpuinfo, without its number."""
+        return (
+            f"BogoMIPS\t: 108.00\nFeatures\t: {self.features}\nCPU implementer\t: {self.midr >> 24:#04x}\n"
+            "CPU architecture: 8\n"
+            f"CPU variant\t: {self.midr >> 20 & 15:#x}\nCPU part\t: {self.midr >> 4 & 0xFFF:#05x}\n"
+            f"CPU revision\t: {self.midr & 15}\n\n"
+        )
 
 
 _ARMV8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32"
 _ARMV82 = f"{_ARMV8} atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
-#: qemu's name → the core. Part numbers: Arm Technical Reference Manuals (MIDR_EL1) of each core.
+#: qemu's name → the core. MIDR_EL1: Arm's Technical Reference Manual of each, at the revision that qemu models.
 CPUS: Mapping[str, Cpu] = {
-    "cortex-a53": Cpu("0xd03", f"{_ARMV8} cpuid"),
-    "cortex-a72": Cpu("0xd08", f"{_ARMV8} cpuid"),
-    "cortex-a76": Cpu("0xd0b", _ARMV82),
+    "cortex-a53": Cpu(0x410FD034, f"{_ARMV8} cpuid"),
+    "cortex-a72": Cpu(0x410FD083, f"{_ARMV8} cpuid"),
+    "cortex-a76": Cpu(0x414FD0B1, _ARMV82),
 }
 
 
@@ -263,15 +273,14 @@ def _pip(target: Path, python: str, glibc: int, wanted: Sequence[str]) -> Finish
 def _write_kernel_files(folder: Path, cpu: str) -> None:
     cores = os.cpu_count() or 1
     core = CPUS[cpu]
-    lines = [
-        f"processor\t: {index}\nBogoMIPS\t: 108.00\nFeatures\t: {core.features}\nCPU implementer\t: 0x41\n"
-        f"CPU architecture: 8\nCPU variant\t: 0x1\nCPU part\t: {core.part}\nCPU revision\t: 0\n\n"
-        for index in range(cores)
-    ]
     (folder / "proc").mkdir(exist_ok=True)
-    (folder / "proc/cpuinfo").write_text("".join(lines) + f"Model\t\t: {cpu} emulated by qemu\n")
+    paragraphs = "".join(f"processor\t: {index}\n{core.cpuinfo}" for index in range(cores))
+    (folder / "proc/cpuinfo").write_text(f"{paragraphs}Model\t\t: {cpu} emulated by qemu\n")
     system = folder / "sys/devices/system/cpu"
-    system.mkdir(parents=True, exist_ok=True)
+    for index in range(cores):
+        registers = system / f"cpu{index}/regs/identification"
+        registers.mkdir(parents=True)
+        (registers / "midr_el1").write_text(f"{core.midr:#018x}\n")
     for name in ("possible", "present", "online"):
         (system / name).write_text(f"0-{cores - 1}\n" if cores > 1 else "0\n")
 

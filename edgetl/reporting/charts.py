@@ -106,8 +106,8 @@ def recalls(chart_id: str, rows: Sequence[Change]) -> str:
     return _svg(chart)
 
 
-def latencies(chart_id: str, curves: Sequence[Curve]) -> str:
-    """Cumulative distribution of every sample on a logarithmic time axis; ``chart_id`` is unique in the page."""
+def latencies(chart_id: str, curves: Sequence[Curve], unit: str) -> str:
+    """Cumulative distribution of every sample on a logarithmic time axis; ``unit`` is what was timed, in words."""
     low = min(min(c.samples) for c in curves) / 1.05
     high = max(max(c.samples) for c in curves) * 1.05
     axis = _Axis(math.log10(low), math.log10(high), 44, _WIDTH - _RIGHT)
@@ -121,7 +121,7 @@ def latencies(chart_id: str, curves: Sequence[Curve]) -> str:
     for value in _log_ticks(low, high):
         _line(chart, axis.at(math.log10(value)), top, axis.at(math.log10(value)), bottom, "grid")
         _text(chart, axis.at(math.log10(value)), bottom + 16, f"{value:g}", "tick middle")
-    _text(chart, (axis.left + axis.right) / 2, bottom + 34, "milliseconds for one image", "tick middle")
+    _text(chart, (axis.left + axis.right) / 2, bottom + 34, f"milliseconds for {unit}", "tick middle")
     for curve in curves:
         _add(chart, "path", d=_steps(curve.samples, axis, top, bottom), class_=f"curve {curve.style}")
         for share, value in curve.marks:

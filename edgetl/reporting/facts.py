@@ -27,12 +27,15 @@ def _flat(record: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]
         value = record[key]
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{name}, ")
+        elif isinstance(value, list) and 0 < len(value) <= _LIST and all(isinstance(v, Mapping) and v for v in value):
+            for position, item in enumerate(value, 1):
+                yield from _flat(item, f"{name} {position}, ")
         else:
             yield name, _value(value)
 
 
 def _value(value: object) -> str:
-    if value is None or value in ({}, []):
+    if value is None or value in ({}, [], ""):
         return ABSENT
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -25,7 +25,8 @@ class Row:
         margin: the loss that was allowed.
         verdict: pass, fail or underpowered, or "" without a certificate.
         n, n_needed: images that were compared, and how many a verdict would need.
-        p50_ms, float_p50_ms: median time for one image, of the artifact and of its float twin.
+        p50_ms, float_p50_ms: median time of one inference (one image, but for a fixed batch), of the artifact and of
+            its float twin.
         speedup: float twin's time over the artifact's, with its interval.
         size_mb, float_size_mb: megabytes (10^6 bytes) on disk.
         failures: what is wrong with the artifact, in words, such as being slower than its float twin.
@@ -121,8 +122,22 @@ def _notes(bundle: Bundle, certificate: Mapping[str, Any], bench: Mapping[str, A
     elif bench.get("p50_ms") is None:
         notes.append(f"no p50: {bench.get('n', 0)} samples cannot support it")
     if bench and not bench.get("float"):
-        notes.append("no speed-up: the float twin was not benchmarked")
+        notes.append(f"no speed-up: {_why_no_twin(bundle)}")
+    if batch_of(bench) > 1:
+        notes.append(f"times are of a batch of {batch_of(bench)} images")
     return tuple(notes)
+
+
+def _why_no_twin(bundle: Bundle) -> str:
+    entries = bundle.manifest["artifacts"]
+    if "float" not in entries or entries["float"]["file"] == entries["deployed"]["file"]:
+        return "the artifact has no float twin but itself"
+    return "the float twin was not benchmarked"
+
+
+def batch_of(bench: Mapping[str, Any]) -> int:
+    """How many images one timed inference had."""
+    return int(bench.get("batch") or 1)
 
 
 def _why_no_bench(bundle: Bundle, certificate: Mapping[str, Any]) -> str:

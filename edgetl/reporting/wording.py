@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,9 @@ def number(value: float | None, unit: str = "") -> str:
     """Three significant digits, never in scientific notation."""
     if value is None:
         return ABSENT
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 or value == 0 else 4
+    if value == 0:
+        return f"0 {unit}".strip()
+    digits = max(0, min(6, 2 - math.floor(math.log10(abs(value)))))
     return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
 
 
@@ -110,7 +113,8 @@ def measured_sentence(certificate: Mapping[str, Any]) -> str:
 def executed_sentences(certificate: Mapping[str, Any], target: str) -> tuple[str, str]:
     """What was executed to get the deployed predictions, and what was not."""
     executed, place = certificate["executed"], certificate.get("executed_on") or {}
-    name = f" ({printable(place['device'])})" if place.get("device") else ""
+    where = place.get("cpu_model") if place.get("device") == "local" else place.get("device")
+    name = f" ({printable(where)})" if where else ""
     if executed == "device":
         return f"The artifact ran on a {target} device{name}, from image file to label, with its own runtime.", ""
     if executed == "host":

@@ -61,7 +61,13 @@ class OrtSession:
             # Weights that were packed for a kernel vanish from its recorded inputs, and with them their shapes.
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.profile_file_prefix = str(Path(folder) / "profile")
-            session = self._ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+            session = self._ort.InferenceSession(
+                str(self._path),
+                options,
+                providers=["CPUExecutionProvider"],
+                # Blocked float layouts pad channels to multiples of 8 or 16, and would count the padding as work.
+                disabled_optimizers=["NchwcTransformer"],
+            )
             session.run(self._outputs, {self.input_name: np.zeros(shape, np.uint8)})
             events = json.loads(Path(session.end_profiling()).read_text())
         return Executed.from_layers([layer for event in events if (layer := _layer(event)) is not None])
@@ -80,10 +86,12 @@ def _layer(event: dict[str, Any]) -> tuple[str, int] | None:
         return None
     tensors = [next(iter(tensor.items())) for tensor in arguments["input_type_shape"]]
     wide = [(kind, shape) for kind, shape in tensors if len(shape) >= 2]
-    (kind, _), (_, weight) = wide[0], wide[1]
     output = next(iter(arguments["output_type_shape"][0].values()))
+    if len(wide) < 2 or not math.prod(output):
+        return None
+    (kind, _), (_, weight) = wide[0], wide[1]
     # A product's second operand is stored K×N, or N×K when transposed; a convolution's is O×I×h×w.
-    depth = math.prod(weight[1:]) if "Conv" in operator else math.prod(weight) // output[-1]
+    depth = math.prod(weight[1:]) if "Conv" in operator else math.prod(weight[-2:]) // output[-1]
     return _TYPES.get(kind, kind), math.prod(output) * depth
 
 

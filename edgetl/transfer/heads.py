@@ -1,4 +1,4 @@
-"""The linear head: L2-regularised logistic regression on the backbone's features, in closed form for the loop."""
+"""The linear head: L2-regularised logistic regression on the backbone's features, fitted before the loop."""
 
 from __future__ import annotations
 
@@ -71,10 +71,11 @@ def fit_head(
     centre, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     # A feature that never varies on the training images tells nothing and must not be blown up elsewhere.
     scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
-    standard = (features - centre) * scale
+    standard = ((features - centre) * scale).astype(np.float32)
     best: LinearHead | None = None
+    model = LogisticRegression(max_iter=500, class_weight=dict(enumerate(weights)), warm_start=True)
     for strength in GRID:
-        model = LogisticRegression(C=strength, max_iter=1000, class_weight=dict(enumerate(weights)))
+        model.set_params(C=strength)
         with warnings.catch_warnings():
             # A weak penalty may stop short of the optimum; the validation score judges what it reached.
             warnings.simplefilter("ignore", ConvergenceWarning)

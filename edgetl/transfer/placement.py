@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,8 @@ class Placement:
 
     def fabric(self) -> Fabric:
         """Lightning Fabric for this placement; several processes are spawned, so that it works from any caller."""
+        # Fabric announces the precision on standard error, which belongs to the caller.
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         strategy = "ddp_spawn" if self.devices > 1 else "auto"
         return Fabric(accelerator=self.accelerator, devices=self.devices, precision=self.precision, strategy=strategy)
 

@@ -40,7 +40,7 @@ class HeadSpec:
     Attributes:
         kind: "linear".
         start: "fitted" on the backbone's features before the loop, or "random".
-        class_balance: exponent γ; the weight of class c is proportional to (images of c)^-γ, for head and loss alike.
+        class_balance: exponent γ; in the fit, class c weighs (images of c)^-γ: 0 not at all balanced, 1 fully.
     """
 
     kind: Literal["linear"] = "linear"
@@ -57,7 +57,7 @@ class StepContext:
         images: uint8, shape (n, height, width, 3).
         labels: int64, shape (n,).
         logits: float32, shape (n, classes).
-        class_weights: float32, shape (classes,), 1 on average over the training images.
+        class_counts: training images of each class, float32, shape (classes,).
         streams: a batch of each extra stream.
         anchor: the frozen teacher or starting point, if the strategy has one.
         done: the share of training that is over, 0 to 1.
@@ -67,7 +67,7 @@ class StepContext:
     images: Tensor
     labels: Tensor
     logits: Tensor
-    class_weights: Tensor
+    class_counts: Tensor
     streams: Mapping[str, Any]
     anchor: nn.Module | None
     done: float
@@ -179,16 +179,21 @@ class Strategy:
         }
 
 
-def cross_entropy(smoothing: float) -> LossTerm:
-    """Cross-entropy with label smoothing (Szegedy et al. 2016), each image weighted by its class."""
+def cross_entropy(smoothing: float, class_balance: float) -> LossTerm:
+    """Cross-entropy with label smoothing (Szegedy et al. 2016).
+
+    Class c weighs (images of c)^-class_balance, scaled to 1 on average over the training images.
+    """
 
     def loss(context: StepContext) -> Tensor:
         from torch.nn import functional
 
         each = functional.cross_entropy(context.logits, context.labels, reduction="none", label_smoothing=smoothing)
-        return (each * context.class_weights[context.labels]).mean()
+        raw = context.class_counts**-class_balance
+        average = (raw * context.class_counts).sum() / context.class_counts.sum()
+        return (each * (raw / average)[context.labels]).mean()
 
-    return LossTerm(f"cross-entropy, label smoothing {smoothing:g}", loss)
+    return LossTerm(f"cross-entropy (label smoothing {smoothing:g}, class balance {class_balance:g})", loss)
 
 
 def linear_probe() -> Strategy:
@@ -200,8 +205,8 @@ def fine_tune() -> Strategy:
     """The linear probe's head first, then everything, slower the further from the head (LP-FT, Kumar et al. 2022)."""
     return Strategy(
         ParamPolicy(trains="all", layer_decay=0.8, batch_norm="frozen"),
-        HeadSpec(class_balance=0.5),
-        terms=(cross_entropy(smoothing=0.1),),
+        HeadSpec(class_balance=1.0),
+        terms=(cross_entropy(smoothing=0.1, class_balance=0.5),),
         schedule=Schedule(epochs=30, learning_rate=1e-3, weight_decay=0.05, warmup_epochs=1.0, patience=10, clip=1.0),
     )
 

@@ -30,7 +30,6 @@ from edgetl.storage import write_bytes
 from edgetl.transfer import checkpoint, strategies
 from edgetl.transfer.augment import transform_for
 from edgetl.transfer.checkpoint import State, epoch_file
-from edgetl.transfer.heads import class_weights
 from edgetl.transfer.images import MEMORY_LIMIT, ImageStore
 from edgetl.transfer.loader import Varied, batch_indices, load
 from edgetl.transfer.model import Deployable
@@ -84,7 +83,7 @@ class Setup:
     network: Deployable
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    class_weights: Tensor
+    class_counts: Tensor
     seed: int
 
     @property
@@ -116,8 +115,8 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
         layer_decay=strategy.params.layer_decay,
     )
     model, optimizer = fabric.setup(network, optimizer)
-    weights = class_weights(labels, len(job.dataset.classes), strategy.head.class_balance)
-    on_device = torch.tensor(weights, dtype=torch.float32, device=fabric.device)
+    counts = np.bincount(labels, minlength=len(job.dataset.classes))
+    on_device = torch.tensor(counts, dtype=torch.float32, device=fabric.device)
     return Setup(fabric, strategy, network, model, optimizer, on_device, settings["seed"])
 
 
@@ -199,7 +198,7 @@ def accumulate(setup: Setup, images: Tensor, labels: Tensor, global_count: int, 
     """
     fabric = setup.fabric
     logits = setup.model(images)
-    context = StepContext(setup.network, images, labels, logits, setup.class_weights, {}, setup.strategy.anchor, done)
+    context = StepContext(setup.network, images, labels, logits, setup.class_counts, {}, setup.strategy.anchor, done)
     loss = setup.strategy.loss(context)
     # DDP averages over processes, whose shares of the batch may differ in size.
     fabric.backward(loss * (len(labels) * fabric.world_size / global_count))
@@ -256,7 +255,7 @@ def evaluate(setup: Setup, store: ImageStore, labels: np.ndarray[Any, np.dtype[n
     fabric = setup.fabric
     mine = range(fabric.global_rank, len(store), fabric.world_size)
     setup.network.eval()
-    logits = torch.zeros(len(store), len(setup.class_weights))
+    logits = torch.zeros(len(store), len(setup.class_counts))
     rows = torch.tensor(list(mine), dtype=torch.int64)
     with torch.inference_mode(), fabric.autocast():
         parts = [setup.network(fabric.to_device(torch.from_numpy(b))) for b in store.batches(EVAL_BATCH, mine)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from edgetl.errors import DeviceError
 from edgetl.preprocess import Preprocess
 from edgetl.runtime import predict
 from edgetl.storage import write_json
-from tests.devices.real_sshd import Sshd, running_sshd
+from tests.devices.real_sshd import Heard, Sshd, running_sshd
 
 SIDE, CLASSES = 32, 4
 
@@ -164,7 +164,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def heard() -> tuple[list[tuple[str, int, int, str]], Callable[..., None]]:
+def heard() -> Heard:
     """A progress callback and what it was told."""
     told: list[tuple[str, int, int, str]] = []
 

@@ -10,11 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+#: What a progress callback was told, and the callback.
+Heard = tuple[list[tuple[str, int, int, str]], Callable[..., None]]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from edgetl.devices import bench, find_device, predict, selftest
 from edgetl.devices.payload import payload, payload_digest, write_payload
 from edgetl.devices.ssh import OLDEST_PYTHON
 from edgetl.errors import DeviceError, UnknownNameError
+from tests.devices.real_sshd import Heard
 
 
 def test_a_fresh_process_gives_the_same_logits_as_this_one(bundle: Bundle, jpegs: list[Path]) -> None:
@@ -36,6 +37,12 @@ def test_relative_paths_are_of_this_process(bundle: Bundle, jpegs: list[Path], m
     monkeypatch.chdir(jpegs[0].parent)
     found = predict(find_device("local"), bundle, [Path(jpegs[0].name)])
     np.testing.assert_allclose(found, runtime.predict(bundle, jpegs[:1]))
+
+
+def test_progress_there_is_told_here(bundle: Bundle, jpegs: list[Path], heard: Heard) -> None:
+    told, listen = heard
+    predict(find_device("local"), bundle, jpegs, progress=listen)
+    assert [done for _, done, total, _ in told if total == len(jpegs)] == list(range(len(jpegs) + 1))
 
 
 def test_no_images_give_no_logits(bundle: Bundle) -> None:

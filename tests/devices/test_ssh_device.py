@@ -24,10 +24,9 @@ from edgetl.devices import Device, add_device, bench, find_device, predict, self
 from edgetl.devices.connection import connect, disconnect, parse_url
 from edgetl.devices.ssh import SshDevice
 from edgetl.errors import DeviceError
-from tests.devices.real_sshd import Sshd
+from tests.devices.real_sshd import Heard, Sshd
 
 ROOT = Path(__file__).parents[2]
-Heard = tuple[list[tuple[str, int, int, str]], Callable[..., None]]
 
 
 @pytest.fixture
@@ -62,6 +61,7 @@ def test_nothing_is_sent_twice(
     before = {name: state(folder) for name, folder in sent.items()}
     assert len(before["files"]) == 4
     assert any("sending" in task for task, *_ in told)
+    assert any("running" in task and done == total == 4 for task, done, total, _ in told)
     renamed = tmp_path / "same bytes.jpg"
     shutil.copy(jpegs[0], renamed)
     told.clear()

@@ -103,15 +103,21 @@ def _write_certificate(bundle: Bundle, data: Dataset, executed: str, changes: di
         paths=tuple(s.path for s in samples),
         sha256=tuple(s.sha256 for s in samples),
         class_names=data.classes,
-        rungs=(("float", reference),),
     )
     saved.save(bundle.path / PREDICTIONS)
-    certificate = certify(
-        reference, deployed, labels, data.classes, rungs=saved.rungs, executed=executed, runtime="onnxruntime 1.32",
-        isa="x86-64", precision="int8",
-        hashes={"predictions": sha256_file(bundle.path / PREDICTIONS), "splits": data.digest},
-    )  # fmt: skip
-    bundle.write_record(CERTIFICATE, {**certificate.to_json(), **changes})
+    arrays = tuple(tuple(values.tolist()) for values in (reference, deployed, labels))
+    hashes = {"predictions": sha256_file(bundle.path / PREDICTIONS), "splits": data.digest}
+    record = _certified(*arrays, data.classes)
+    bundle.write_record(CERTIFICATE, {**record, "executed": executed, "hashes": hashes, **changes})
+
+
+@functools.cache
+def _certified(
+    reference: tuple[int, ...], deployed: tuple[int, ...], labels: tuple[int, ...], classes: tuple[str, ...]
+) -> dict[str, Any]:
+    told = {"runtime": "onnxruntime 1.32", "isa": "x86-64", "precision": "int8"}
+    rungs = [("float ONNX", reference)]
+    return certify(reference, deployed, labels, classes, rungs=rungs, **told).to_json()
 
 
 @functools.cache
@@ -129,6 +135,7 @@ def _bench(timed: int) -> dict[str, Any]:
             "cold": {role: {"peak_rss_mb": 81.5, "cold_start_ms": 140.0} for role in ("deployed", "float")},
             "warmup": 20,
             "threads": 1,
+            "batch": 1,
             "device": {"cpu_model": "Some CPU <b>", "cores": 2, "governor": None},
             "before": {"clock_mhz": [2100.0, 2100.5]},
             "after": {"clock_mhz": [2100.0, 2099.5]},

@@ -61,6 +61,11 @@ def test_missing_twin_and_refused_percentile_are_explained(make_bundle: MakeBund
     assert row.notes == ("no p50: 3 samples cannot support it", "no speed-up: the float twin was not benchmarked")
 
 
+def test_times_of_batches_are_called_so(make_bundle: MakeBundle) -> None:
+    (row,) = rows([make_bundle(timing={"batch": 8})])
+    assert row.notes == ("times are of a batch of 8 images",)
+
+
 def test_slow_artifact_is_a_failure_even_without_its_sentence(make_bundle: MakeBundle) -> None:
     said, unsaid = "slower than its float twin: 0.93x", {"slower_than_float": True}
     first, second = rows(

@@ -1,0 +1,193 @@
+"""What every backend must do; its test class inherits this and says which target and recipe it is tried with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from edgetl.backends import BACKENDS, Backend
+from edgetl.bundle import Artifact
+from edgetl.compress.export import export_onnx, run_onnx
+from edgetl.errors import BackendError
+from edgetl.runtime.sessions import Session
+from edgetl.storage import sha256_file
+from edgetl.targets import Target, find_target, load_targets
+from tests.compress.images import SIZE, pictures
+from tests.compress.models import CLASSES, PREPROCESS, small_model
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in folder.rglob("*") if file.is_file()}
+
+
+class BackendContract:
+    """Inherit, name the class ``Test…`` and set these.
+
+    Attributes:
+        name: key into BACKENDS.
+        target_name: a target of this backend that this machine can execute, or simulate.
+        recipe: its int8 recipe.
+        simulated: whether this machine can only simulate it.
+        batch: of an artifact that was exported without one: None where it stays open.
+        files: what compile writes.
+    """
+
+    name: ClassVar[str]
+    target_name: ClassVar[str]
+    recipe: ClassVar[str]
+    simulated: ClassVar[bool] = False
+    batch: ClassVar[int | None] = None
+    files: ClassVar[frozenset[str]]
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        found = BACKENDS[self.name]
+        if not found.probe().available:
+            pytest.skip(f"{self.name}: {found.probe().reason}")
+        return found
+
+    @pytest.fixture
+    def target(self) -> Target:
+        return find_target(self.target_name)
+
+    @pytest.fixture
+    def compiled(
+        self, backend: Backend, target: Target, small_onnx: Path, small_int8: Callable[[str], Path], tmp_path: Path
+    ) -> Callable[[str], Artifact]:
+        def compile_as(precision: str) -> Artifact:
+            model = small_int8(self.recipe) if precision == "int8" else small_onnx
+            return backend.compile(model, target, tmp_path / precision)
+
+        return compile_as
+
+    @pytest.fixture
+    def opened(self, backend: Backend, compiled: Callable[[str], Artifact]) -> Iterator[Callable[[str], Session]]:
+        sessions: list[Session] = []
+
+        def open_as(precision: str) -> Session:
+            sessions.append(backend.open(compiled(precision), simulated=self.simulated))
+            return sessions[-1]
+
+        yield open_as
+        for session in sessions:
+            session.close()
+
+    def logits(self, session: Session, images: Any) -> Any:
+        return np.concatenate([session.run({"image": image[None]})["logits"] for image in images])
+
+    def test_probe_tells_version_or_remedy(self) -> None:
+        probe = BACKENDS[self.name].probe()
+        if probe.available:
+            assert probe.version
+            assert probe.devices or probe.reason
+        else:
+            assert probe.reason
+            assert probe.remedy
+        assert set(probe.to_json()) == {"available", "version", "devices", "reason", "remedy"}
+
+    def test_refuses_what_is_not_its_own(self, target: Target) -> None:
+        backend = BACKENDS[self.name]
+        assert backend.refuses(target, "int8") is None
+        foreign = next(t for t in load_targets().values() if t.backend != self.name)
+        assert foreign.backend in (backend.refuses(foreign, "int8") or "")
+        assert "bf16" in (backend.refuses(target, "bf16") or "")
+        narrow = replace(target, precisions=("fp32",))
+        assert "does not run int8" in (backend.refuses(narrow, "int8") or "")
+
+    def test_compile_refuses_a_precision_that_the_target_lacks(
+        self, backend: Backend, target: Target, small_onnx: Path, tmp_path: Path
+    ) -> None:
+        narrow = replace(target, precisions=("int8",))
+        with pytest.raises(BackendError, match="does not run fp32, only int8: use int8"):
+            backend.compile(small_onnx, narrow, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_compile_writes_whole_files_and_the_same_ones_again(
+        self, compiled: Callable[[str], Artifact], precision: str
+    ) -> None:
+        first = compiled(precision)
+        before = contents(first.path.parent)
+        assert compiled(precision) == first
+        assert contents(first.path.parent) == before
+        assert set(before) == self.files
+        assert (first.backend, first.precision) == (self.name, precision)
+        assert all(file.is_file() for file in first.files)
+
+    @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("int8", 0.15)])
+    def test_logits_follow_the_float_graph(
+        self, opened: Callable[[str], Session], small_onnx: Path, precision: str, tolerance: float
+    ) -> None:
+        images = pictures(40, seed=2)
+        expected, found = run_onnx(small_onnx, images), self.logits(opened(precision), images)
+        assert found.dtype == np.float32
+        assert found.shape == (40, CLASSES)
+        assert np.abs(found - expected).max() < tolerance * np.ptp(expected)
+
+    def test_answers_repeat_exactly(self, opened: Callable[[str], Session]) -> None:
+        session, images = opened("int8"), pictures(5)
+        np.testing.assert_array_equal(self.logits(session, images), self.logits(session, images))
+
+    def test_input_is_described_and_checked(self, opened: Callable[[str], Session]) -> None:
+        session = opened("fp32")
+        assert session.input_name == "image"
+        assert tuple(session.input_shape) == (self.batch, SIZE, SIZE, 3)
+        good = pictures(1)
+        for bad in (good.astype(np.float32), good[0], good[:, :16], good.transpose(0, 3, 1, 2)):
+            with pytest.raises(BackendError, match=r"the input 'image' takes uint8 (n|1)x32x32x3, not"):
+                session.run({"image": bad})
+        with pytest.raises(BackendError, match="the model's input is 'image', not picture"):
+            session.run({"picture": good})
+
+    def test_batch_is_open_or_fixed(
+        self, backend: Backend, target: Target, opened: Callable[[str], Session], tmp_path: Path
+    ) -> None:
+        session, images = opened("fp32"), pictures(3)
+        if self.batch is None:
+            whole = session.run({"image": images})["logits"]
+            np.testing.assert_allclose(whole, self.logits(session, images), atol=1e-4)
+        else:
+            with pytest.raises(BackendError, match="not uint8 3x32x32x3"):
+                session.run({"image": images})
+        fixed = export_onnx(small_model(), PREPROCESS, tmp_path / "fixed.onnx", batch=2)
+        pair = backend.open(backend.compile(fixed, target, tmp_path / "fixed"), simulated=self.simulated)
+        assert tuple(pair.input_shape) == (2, SIZE, SIZE, 3)
+        assert pair.run({"image": images[:2]})["logits"].shape == (2, CLASSES)
+        pair.close()
+
+    def test_damaged_model_is_refused(self, backend: Backend, target: Target, small_onnx: Path, tmp_path: Path) -> None:
+        data = small_onnx.read_bytes()
+        for name, content in {"half": data[: len(data) // 2], "empty": b"", "text": b"no model at all"}.items():
+            broken = tmp_path / f"{name}.onnx"
+            broken.write_bytes(content)
+            with pytest.raises(BackendError) as caught:
+                backend.compile(broken, target, tmp_path / "out")
+            assert "\n" not in str(caught.value)
+            assert broken.name in str(caught.value)
+
+    def test_damaged_artifact_is_refused(self, backend: Backend, compiled: Callable[[str], Artifact]) -> None:
+        artifact = compiled("int8")
+        data = artifact.path.read_bytes()
+        artifact.path.write_bytes(data[: len(data) // 2])
+        with pytest.raises(BackendError, match=artifact.path.name):
+            backend.open(artifact, simulated=self.simulated)
+        artifact.path.unlink()
+        with pytest.raises(BackendError, match="there is no artifact"):
+            backend.open(artifact, simulated=self.simulated)
+
+    def test_precision_is_read_back_from_the_runtime(self, opened: Callable[[str], Session]) -> None:
+        quantized, floating = opened("int8").executed(), opened("fp32").executed()
+        assert floating.precision == "fp32"
+        assert floating.integer_macs == 0
+        assert sum(floating.layers.values()) == sum(quantized.layers.values()) == 11
+        if self.simulated:
+            assert quantized.precision == "fp32"
+        else:
+            assert quantized.precision == "int8"
+            assert quantized.integer_macs is not None
+            assert quantized.integer_macs >= 0.9

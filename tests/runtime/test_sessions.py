@@ -1,0 +1,247 @@
+"""What a session answers, what it refuses, and what it says that it executed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+
+from edgetl.bundle import Artifact, Bundle
+from edgetl.errors import BackendError, EdgetlError
+from edgetl.runtime import open_session
+from edgetl.runtime.predict import infer
+
+MakeBundle = Callable[..., Bundle]
+
+
+@pytest.fixture
+def openvino_artifact(tmp_path: Path) -> Callable[..., Artifact]:
+    openvino = pytest.importorskip("openvino", reason="openvino (edgetl[openvino]) is not installed")
+
+    def convert(source: Path, precision: str) -> Artifact:
+        file = tmp_path / "ir" / "model.xml"
+        openvino.save_model(openvino.convert_model(source), file, compress_to_fp16=False)
+        return Artifact("openvino", file, precision, "CPU")
+
+    return convert
+
+
+def close(found: np.ndarray, wanted: np.ndarray, share: float = 1e-4) -> bool:
+    return float(np.abs(found - wanted).max()) <= share * float(np.ptp(wanted))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("n", [1, 3])
+def test_onnx_runtime_answers_as_worked_out(float_bundle: MakeBundle, threads: int, n: int) -> None:
+    session = open_session(float_bundle().artifact(), threads=threads)
+    assert session.input_name == "image"
+    assert session.input_shape == (None, tiny.HEIGHT, tiny.WIDTH, 3)
+    logits = session.run({"image": tiny.pictures(n)})["logits"]
+    assert logits.dtype == np.float32
+    assert logits.shape == (n, tiny.CLASSES)
+    assert close(logits, tiny.expected(tiny.pictures(n)))
+    session.close()
+
+
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_a_fixed_batch_is_filled_up(float_bundle: MakeBundle, n: int) -> None:
+    session = open_session(float_bundle(batch=4).artifact())
+    assert session.input_shape[0] == 4
+    found = infer(session, tiny.pictures(n))
+    assert found.shape == (n, tiny.CLASSES)
+    assert close(found, tiny.expected(tiny.pictures(n)))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_wrong_input_is_refused_in_one_line(
+    float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact], runtime: str
+) -> None:
+    artifact = float_bundle(batch=2).artifact()
+    if runtime == "openvino":
+        artifact = openvino_artifact(artifact.path, "fp32")
+    session = open_session(artifact)
+    good = tiny.pictures(2)
+    for feeds, hint in [
+        ({"image": good.astype(np.float32)}, "float32"),
+        ({"image": good.astype(np.int8)}, "int8"),
+        ({"image": good[:, :31]}, "2x31x24x3"),
+        ({"image": good.transpose(0, 3, 1, 2)}, "2x3x32x24"),
+        ({"image": good[0]}, "32x24x3"),
+        ({"image": good[:1]}, "1x32x24x3"),
+        ({"input": good}, "input"),
+        ({}, "nothing"),
+    ]:
+        with pytest.raises(BackendError, match=hint) as caught:
+            session.run(feeds)
+        assert "\n" not in str(caught.value)
+    assert session.run({"image": good})
+
+
+def test_float_model_executes_no_integers(float_bundle: MakeBundle) -> None:
+    executed = open_session(float_bundle().artifact()).executed()
+    assert executed.precision == "fp32"
+    assert executed.integer_macs == 0
+    assert executed.layers == {"fp32": 4}
+
+
+def test_quantized_model_executes_integers(int8_bundle: MakeBundle) -> None:
+    executed = open_session(int8_bundle().artifact()).executed()
+    assert executed.precision == "int8"
+    assert executed.integer_macs == 1
+    assert executed.layers == {"int8": 4}
+
+
+@pytest.mark.parametrize("floats", [("stem",), ("stem", "depthwise"), ("depthwise", "pointwise"), ("stem", "head")])
+def test_share_of_integer_macs_is_that_of_the_shapes(int8_bundle: MakeBundle, floats: tuple[str, ...]) -> None:
+    # A single float convolution between two quantized ones would be quantized by ONNX Runtime itself.
+    executed = open_session(int8_bundle(*floats).artifact()).executed()
+    left = sum(count for name, count in tiny.MACS.items() if name in floats)
+    assert executed.layers == {"fp32": len(floats), "int8": 4 - len(floats)}
+    assert executed.integer_macs == pytest.approx(1 - left / sum(tiny.MACS.values()), abs=1e-9)
+
+
+def test_simulated_runs_quantized_models_in_float(int8_bundle: MakeBundle) -> None:
+    artifact = int8_bundle().artifact()
+    images = tiny.pictures(8)
+    simulated = open_session(artifact, simulated=True)
+    assert simulated.executed().integer_macs == 0
+    assert close(infer(simulated, images), infer(open_session(artifact), images), share=0.05)
+    assert close(infer(simulated, images), tiny.expected(images), share=0.1)
+    assert not close(infer(simulated, images), tiny.expected(images), share=1e-5), "the Q/DQ nodes did nothing"
+
+
+def test_simulated_runs_a_tensorrt_bundles_onnx(int8_bundle: MakeBundle) -> None:
+    path = int8_bundle().artifact().path
+    jetson = Artifact("tensorrt", path, "int8")
+    images = tiny.pictures(2)
+    assert close(infer(open_session(jetson, simulated=True), images), tiny.expected(images), share=0.1)
+
+
+def test_an_artifact_for_another_machine_is_refused(float_bundle: MakeBundle) -> None:
+    path = float_bundle().artifact().path
+    with pytest.raises(EdgetlError):
+        open_session(Artifact("tensorrt", path, "fp16"))
+    with pytest.raises(BackendError, match="no runtime called 'abacus'"):
+        open_session(Artifact("abacus", path, "fp32"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "gone"])
+def test_a_damaged_model_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "model.onnx"
+    whole = tiny.model().SerializeToString()
+    content = {"truncated": whole[: len(whole) // 2], "text": b"this is no model\n" * 9, "empty": b""}
+    if damage != "gone":
+        path.write_bytes(content[damage])
+    with pytest.raises(BackendError) as caught:
+        open_session(Artifact("onnxruntime", path, "fp32"))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_openvino_answers_as_worked_out(float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact]) -> None:
+    session = open_session(openvino_artifact(float_bundle().artifact().path, "fp32"), threads=2)
+    assert session.input_shape == (None, tiny.HEIGHT, tiny.WIDTH, 3)
+    for n in (1, 3):
+        assert close(infer(session, tiny.pictures(n)), tiny.expected(tiny.pictures(n)), share=1e-3)
+    executed = session.executed()
+    assert executed.precision == "fp32", "float layers must not fall to bfloat16 unasked"
+    assert executed.integer_macs == 0
+    assert executed.layers == {"fp32": 4}
+
+
+def test_openvino_answers_are_not_overwritten_by_the_next(
+    float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact]
+) -> None:
+    session = open_session(openvino_artifact(float_bundle().artifact().path, "fp32"))
+    first = infer(session, tiny.pictures(1, seed=1))
+    kept = first.copy()
+    infer(session, tiny.pictures(1, seed=2))
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("floats", [(), ("pointwise",)])
+def test_openvino_share_of_integer_macs(
+    quantized: Callable[..., Path], openvino_artifact: Callable[..., Artifact], floats: tuple[str, ...]
+) -> None:
+    session = open_session(openvino_artifact(quantized(*floats), "int8"))
+    images = tiny.pictures(4)
+    assert close(infer(session, images), tiny.expected(images), share=0.1)
+    executed = session.executed()
+    left = sum(count for name, count in tiny.MACS.items() if name in floats)
+    assert executed.integer_macs == pytest.approx(1 - left / sum(tiny.MACS.values()), abs=0.01)
+
+
+def test_openvino_counts_what_nncf_quantized(
+    float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact]
+) -> None:
+    nncf = pytest.importorskip("nncf", reason="nncf (edgetl[openvino]) is not installed")
+    import openvino
+
+    floating = openvino_artifact(float_bundle().artifact().path, "fp32")
+    assert open_session(floating).executed().integer_macs == 0
+    data = nncf.Dataset(list(tiny.pictures(16, seed=5)[:, None]))
+    made = nncf.quantize(openvino.Core().read_model(floating.path), data, subset_size=16)
+    file = floating.path.with_name("int8.xml")
+    openvino.save_model(made, file, compress_to_fp16=False)
+    session = open_session(Artifact("openvino", file, "int8", "CPU"))
+    assert close(infer(session, tiny.pictures(4)), tiny.expected(tiny.pictures(4)), share=0.15)
+    share = session.executed().integer_macs
+    assert share is not None
+    assert share >= 1 - (tiny.MACS["head"] + 1) / sum(tiny.MACS.values())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no weights"])
+def test_openvino_refuses_a_damaged_model(
+    float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact], damage: str
+) -> None:
+    artifact = openvino_artifact(float_bundle().artifact().path, "fp32")
+    if damage == "truncated":
+        artifact.path.write_bytes(artifact.path.read_bytes()[:300])
+    else:
+        artifact.path.with_suffix(".bin").unlink()
+    with pytest.raises(BackendError) as caught:
+        open_session(artifact)
+    assert "\n" not in str(caught.value)
+
+
+def test_openvino_device_that_is_not_here(float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact]) -> None:
+    artifact = openvino_artifact(float_bundle().artifact().path, "fp32")
+    npu = Artifact("openvino", artifact.path, "fp32", "NPU")
+    import openvino
+
+    if "NPU" in openvino.Core().available_devices:
+        pytest.skip("this machine has an NPU")
+    with pytest.raises(BackendError, match="finds no NPU here"):
+        open_session(npu)
+    assert close(infer(open_session(npu, simulated=True), tiny.pictures(2)), tiny.expected(tiny.pictures(2)), 1e-3)
+
+
+def test_transformer_products_are_counted(tmp_path: Path) -> None:
+    """A batched product of two activations and one with a constant: both counted by their shapes."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["x", "t"], ["products"], name="batched"),
+        helper.make_node("MatMul", ["products", "w"], ["logits"], name="constant"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 5, 7, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 5, 7, 2])],
+        [numpy_helper.from_array(rng.normal(size=(7, 2)).astype(np.float32), "w")],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    from edgetl.runtime.ort import OrtSession
+
+    executed = OrtSession(path, 1, simulated=False).executed()
+    assert executed.layers == {"fp32": 2}
+    assert executed.integer_macs == 0

@@ -27,7 +27,6 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx-cu13", "tensorrt"),
     "jinja2": ("jinja2", "report"),
-    "matplotlib": ("matplotlib", "report"),
 }
 
 

@@ -250,8 +250,12 @@ def _bench(bundle: Bundle, seconds: float, threads: int, device: str | None, pro
     return bundle.write_record(BENCH, {**bench_record(raw), "executed": executed})
 
 
-def report(bundles: Sequence[str | Path | Bundle], out: str | Path = "report.html") -> Path:
+def report(
+    bundles: Sequence[str | Path | Bundle], out: str | Path = "report.html", *, data: str | Path | None = None
+) -> Path:
     """Write one self-contained HTML page about one or more bundles; returns its path.
+
+    ``data`` is the folder in which the images lie now, if it is not where the run found them.
 
     Raises:
         EdgetlError: a bundle is damaged, or the page cannot be written.
@@ -259,7 +263,7 @@ def report(bundles: Sequence[str | Path | Bundle], out: str | Path = "report.htm
     from edgetl.reporting.html import write_report
 
     opened = [b if isinstance(b, Bundle) else load_bundle(b) for b in bundles]
-    return write_report(opened, Path(out))
+    return write_report(opened, Path(out), data_root=None if data is None else Path(data))
 
 
 def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgetl.cli.output import Json, output
+
+if TYPE_CHECKING:
+    from edgetl.targets import Target
+
+
+def _names(target: Target) -> str:
+    return f"{target.name} ({', '.join(target.aliases)})" if target.aliases else target.name
 
 
 def targets(json: Json = False) -> None:
@@ -20,18 +27,8 @@ def targets(json: Json = False) -> None:
     from edgetl.targets import load_targets
 
     found = load_targets().values()
-    columns = ["target", "what it is", "runtime", "ISA", "precisions", "compiled on"]
-    rows = [
-        [
-            ", ".join([t.name, *t.aliases]),
-            t.title,
-            t.backend,
-            t.isa,
-            " ".join(t.precisions),
-            t.compile_on,
-        ]
-        for t in found
-    ]
+    columns = ["target", "runtime", "ISA", "precisions", "what it is"]
+    rows = [[_names(t), t.backend, t.isa, " ".join(t.precisions), t.title] for t in found]
     with output(json=json, bars=False) as shown:
         answer = {"targets": [t.to_json() for t in found]}
         shown.show(answer, lambda console: print_table(console, columns, rows))

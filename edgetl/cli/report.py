@@ -13,6 +13,7 @@ from edgetl.cli.output import Json, output
 def command(
     bundle: Annotated[list[Path], typer.Argument(help="One or more bundles.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    data: Annotated[Path | None, typer.Option(help="Where the images lie now, if they were moved.")] = None,
     json: Json = False,
 ) -> None:
     """Write one HTML page about bundles.
@@ -25,6 +26,6 @@ def command(
     from edgetl import pipeline
 
     with output(json=json, bars=False) as shown:
-        page = pipeline.report(bundle, out=out)
+        page = pipeline.report(bundle, out=out, data=data)
         answer = {"report": str(page), "bytes": page.stat().st_size}
         shown.show(answer, lambda console: console.print(f"wrote {page}", markup=False))

@@ -84,7 +84,7 @@ def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequenc
         rows: one value for each column; None shows as a dash, True and False as yes and no.
     """
     table = Table(
-        *(Column(name, justify=_justify(rows, i), overflow="fold") for i, name in enumerate(columns)),
+        *(Column(name, justify=_justify(rows, i), overflow="fold", no_wrap=not i) for i, name in enumerate(columns)),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,

@@ -1,0 +1,57 @@
+"""Every command and every Python example that the README shows is run, in order, as a reader would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, paint
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()]
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
+#: Exit statuses that a shown command may end in on sixty pictures: 4 is a certificate that wants more of them.
+FINE = {"verify": (0, 4), "export": (0,)}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with ``photos/`` in it."""
+    folder = tmp_path_factory.mktemp("readme")
+    for hue, name in enumerate(("red", "green", "blue")):
+        for index in range(20):
+            paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
+    return folder
+
+
+def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "EDGETL_HOME": str(place / "home"), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_the_readme_shows_every_verb() -> None:
+    shown = {shlex.split(command)[1] for command in COMMANDS}
+    assert shown >= {"finetune", "export", "verify", "bench", "report", "targets", "backbones", "doctor", "devices"}
+    assert all(command.startswith("edgetl ") for command in COMMANDS)
+    assert len(EXAMPLES) == 2
+
+
+def test_shown_commands_run(place: Path) -> None:
+    for command in COMMANDS:
+        arguments = shlex.split(command)[1:]
+        done = run(place, sys.executable, "-c", "from edgetl.cli import main; main()", *arguments)
+        assert done.returncode in FINE.get(arguments[0], (0,)), f"{command}\n{done.stderr}"
+    assert (place / "report.html").is_file()
+
+
+@pytest.mark.parametrize("index", range(len(EXAMPLES)))
+def test_shown_python_runs(place: Path, index: int) -> None:
+    done = run(place, sys.executable, "-c", EXAMPLES[index])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()

@@ -112,7 +112,8 @@ def name_nodes(network: Any) -> None:
     counts: Counter[str] = Counter()
     for node in network.get_ordered_ops():
         kind = node.get_type_name()
-        if re.fullmatch(rf"{kind}[_.]\d+", node.get_friendly_name()):
+        # A folded constant keeps the kind of what it was folded from: Reshape_29.
+        if re.fullmatch(r"\w+[_.]\d+", node.get_friendly_name()):
             counts[kind] += 1
             node.set_friendly_name(f"{kind}.{counts[kind]}")
 

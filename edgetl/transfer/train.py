@@ -157,7 +157,7 @@ def _train_epoch(setup: Setup, job: Job, state: State, images: Varied, progress:
     fabric, schedule = setup.fabric, setup.strategy.schedule
     batches = batch_indices(len(images), job.settings["batch_size"], setup.seed, state.epoch)
     steps = len(batches)
-    _enter_train_mode(setup.network, setup.strategy)
+    enter_train_mode(setup)
     todo = load(images, batches[state.step :], state.epoch, fabric.global_rank, fabric.world_size, job.workers)
     began = saved = time.monotonic()
     for picture, label in todo:
@@ -223,10 +223,11 @@ def _update(setup: Setup, rate: float) -> None:
     setup.optimizer.zero_grad()
 
 
-def _enter_train_mode(network: Deployable, strategy: Strategy) -> None:
-    network.train()
-    if strategy.params.batch_norm == "frozen":
-        for module in network.modules():
+def enter_train_mode(setup: Setup) -> None:
+    """Training mode, but for the batch statistics where the strategy keeps them."""
+    setup.network.train()
+    if setup.strategy.params.batch_norm == "frozen":
+        for module in setup.network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
 

@@ -1,0 +1,152 @@
+"""Backbones: names, weights, preprocessing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+
+from edgetl.errors import EdgetlError, UnknownNameError
+from edgetl.transfer.backbones import EMBEDDED, find, list_backbones, preprocess_for
+from edgetl.transfer.model import Deployable
+from edgetl.transfer.weights import build, locate, read_tensors, renamed
+
+DATA = os.environ.get("EDGETL_TEST_DATA")
+
+
+def test_listing_the_embedded_ones_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from edgetl.transfer.backbones import list_backbones; from edgetl.transfer.strategies import "
+        "list_strategies; rows = [b.to_json() for b in list_backbones()] + list_strategies(); "
+        "print(sorted({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(EMBEDDED))
+def test_embedded_table_agrees_with_timm(name: str) -> None:
+    row = EMBEDDED[name]
+    config = timm.models.get_pretrained_cfg(row.architecture)
+    model = build(name, 1000, weights="none")
+    assert row.parameters == sum(p.numel() for p in model.parameters())
+    assert config.input_size == (3, row.preprocess.height, row.preprocess.width)
+    assert row.preprocess.resize == round(row.preprocess.height / config.crop_pct)
+    assert (config.mean, config.std, config.interpolation) == (row.preprocess.mean, row.preprocess.std, "bicubic")
+
+
+@pytest.mark.parametrize("name", sorted(EMBEDDED))
+def test_every_packaged_tensor_finds_its_place(name: str) -> None:
+    source = locate(find(name), None)
+    assert source.file is not None
+    theirs = [v for k, v in read_tensors(source.file).items() if not k.endswith("num_batches_tracked")]
+    ours = [v for k, v in build(name, 1000).state_dict().items() if not k.endswith("num_batches_tracked")]
+    assert len(ours) == len(theirs)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    if name == "efficientnet_lite0":
+        assert len(ours) == 247
+
+
+def test_renaming_refuses_another_count_or_shape() -> None:
+    ours = {"a": torch.zeros(2), "b": torch.zeros(3)}
+    with pytest.raises(EdgetlError, match="1 tensors, the architecture 2"):
+        renamed({"x": torch.zeros(2)}, ours, "file")
+    with pytest.raises(EdgetlError, match=r"y has shape \[4\], b needs \[3\]"):
+        renamed({"x": torch.zeros(2), "y": torch.zeros(4)}, ours, "file")
+
+
+def test_local_weights_for_timm_and_torchvision(tmp_path: Path) -> None:
+    pairs = (
+        ("timm/test_resnet", timm.create_model("test_resnet", num_classes=7), "fc"),
+        ("torchvision/mobilenet_v3_small", torchvision.models.mobilenet_v3_small(num_classes=7), "classifier.3"),
+    )
+    for index, (name, original, head) in enumerate(pairs):
+        file = tmp_path / f"{index}.safetensors"
+        safetensors.torch.save_file(original.state_dict(), file)
+        same = build(name, 7, weights=file).state_dict()
+        assert all(torch.equal(value, same[key]) for key, value in original.state_dict().items())
+        torch.save({"state_dict": original.state_dict()}, tmp_path / f"{index}.pth")
+        fewer = build(name, 3, weights=tmp_path / f"{index}.pth").state_dict()
+        assert fewer[f"{head}.weight"].shape[0] == 3
+        assert all(torch.equal(v, fewer[k]) for k, v in original.state_dict().items() if not k.startswith(head))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet", num_classes=7).state_dict()
+    state.pop("conv1.weight", None)
+    state.pop(next(iter(state)))
+    safetensors.torch.save_file(state, tmp_path / "partial.safetensors")
+    with pytest.raises(EdgetlError, match="lacks"):
+        build("timm/test_resnet", 7, weights=tmp_path / "partial.safetensors")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(EdgetlError, match="cannot read the weights"):
+        build("timm/test_resnet", 7, weights=tmp_path / "text.pth")
+    with pytest.raises(EdgetlError, match="there is no weights file"):
+        build("timm/test_resnet", 7, weights=tmp_path / "absent.pth")
+
+
+def test_unknown_names_offer_near_ones() -> None:
+    for given, near in (
+        ("efficientnet_lit0", "efficientnet_lite0"),
+        ("timm/resnet81", "timm/resnet18"),
+        ("torchvision/resnet81", "torchvision/resnet18"),
+    ):
+        with pytest.raises(UnknownNameError) as caught:
+            find(given)
+        assert near in caught.value.near
+        assert "edgetl backbones" in str(caught.value)
+
+
+def test_no_network_says_how_to_give_local_weights() -> None:
+    code = (
+        "import socket\n"
+        "def refuse(*a, **k): raise OSError('no network')\n"
+        "socket.getaddrinfo = refuse\n"
+        "from edgetl.transfer.weights import build\n"
+        "from edgetl.errors import EdgetlError\n"
+        "for name in ('timm/test_convnext', 'torchvision/resnet18'):\n"
+        "    try: build(name, 3)\n"
+        "    except EdgetlError as error: print(error)\n"
+    )
+    clean = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith(("HF_", "TORCH_"))}
+    home = {"HF_HOME": os.devnull + "/none", "TORCH_HOME": os.devnull + "/none"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**clean, **home})
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all("--weights FILE.safetensors" in line and "no network" in line for line in lines)
+
+
+def test_image_size_keeps_the_share_of_the_crop() -> None:
+    assert preprocess_for("efficientnet_lite0", 112).resize == 128
+    assert preprocess_for("torchvision/resnet18").resize == 256
+    assert preprocess_for("timm/test_efficientnet").mean == (0.485, 0.456, 0.406)
+    with pytest.raises(EdgetlError, match="too small"):
+        preprocess_for("efficientnet_lite0", 4)
+
+
+def test_a_pattern_lists_both_libraries() -> None:
+    names = [row.name for row in list_backbones("resnet18")]
+    assert names == ["resnet18", "torchvision/resnet18"]
+    assert [row.name for row in list_backbones()] == sorted(EMBEDDED)
+
+
+@pytest.mark.skipif(DATA is None, reason="EDGETL_TEST_DATA is not set: needs imagenet-sample")
+def test_lite0_accuracy_on_the_imagenet_sample() -> None:
+    files = sorted((Path(str(DATA)) / "imagenet-sample").glob("*.jpg"))
+    preprocess = preprocess_for("efficientnet_lite0")
+    model = Deployable(build("efficientnet_lite0", 1000), preprocess).eval().to(memory_format=torch.channels_last)
+    torch.set_num_threads(os.cpu_count() or 1)
+    right = 0
+    with torch.inference_mode():
+        for first in range(0, len(files), 50):
+            batch = torch.from_numpy(preprocess.batch(files[first : first + 50]))
+            right += int((model(batch).argmax(1) == torch.arange(first, first + len(batch))).sum())
+    assert len(files) == 1000
+    assert abs(right / 10 - 87.2) <= 0.2

@@ -1,0 +1,65 @@
+"""One process and two: the same gradients, and a run from end to end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from edgetl.data import load_dataset
+from edgetl.transfer import train
+from edgetl.transfer.backbones import preprocess_for
+from edgetl.transfer.checkpoint import epoch_file, write_weights
+from edgetl.transfer.finetune import finetune
+from edgetl.transfer.placement import Placement
+from edgetl.transfer.scores import Scores
+from edgetl.transfer.weights import build
+
+from .conftest import TINY
+
+BATCH = 7
+
+
+def gradients(fabric: Fabric, job: train.Job) -> dict[str, np.ndarray]:
+    """Of one global batch of seven images, an odd number, so that two processes get unequal shares."""
+    setup = train.assemble(fabric, job)
+    train.enter_train_mode(setup)
+    paths, labels = job.dataset.paths("train"), job.dataset.labels("train")
+    mine = np.array_split(np.arange(0, 10 * BATCH, 10), fabric.world_size)[fabric.global_rank]
+    images = torch.from_numpy(job.preprocess.batch([paths[i] for i in mine]))
+    train.accumulate(setup, images, torch.from_numpy(labels[mine]), BATCH, 0.0)
+    named = setup.network.backbone.named_parameters()
+    return {name: value.grad.numpy() for name, value in named if value.grad is not None}
+
+
+def test_gradients_of_one_and_two_processes_agree(tmp_path: Path, few_digits: Path) -> None:
+    preprocess = preprocess_for("timm/test_efficientnet", 32)
+    settings = {**TINY, "strategy": "fine-tune", "epochs": 1, "learning_rate": 0.001, "seed": 0}
+    dataset = load_dataset(few_digits)
+    job = train.Job(tmp_path, dataset, preprocess, settings, Scores(0, 0, 0, 0), 0, 60.0)
+    torch.manual_seed(0)
+    body = build("timm/test_efficientnet", 4, weights="none", preprocess=preprocess)
+    write_weights(epoch_file(job.checkpoints, 0), body.state_dict())
+    one, two = (Placement("cpu", n, "32-true").fabric().launch(gradients, job) for n in (1, 2))
+    assert one.keys() == two.keys()
+    assert len(one) == len(list(body.parameters()))
+    largest = max(np.abs(value).max() for value in one.values())
+    assert largest > 1e-4
+    assert all(np.abs(one[name] - two[name]).max() < 1e-5 * largest for name in one)
+
+
+def test_a_run_on_two_processes(tmp_path: Path, few_digits: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def note(task: str, done: int, total: int, detail: str = "") -> None:
+        seen.append((task, done))
+
+    run = finetune(few_digits, tmp_path / "run", **TINY, epochs=2, devices=2, progress=note)
+    assert run.metrics["epochs_run"] == 2
+    steps = [done for task, done in seen if task == "training"]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) == 2 * (len(run.dataset.split("train")) // TINY["batch_size"])
+    assert replace(run, path=tmp_path).settings["devices"] == 2

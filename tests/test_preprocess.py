@@ -208,6 +208,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @given(st.data())
 @settings(deadline=None, max_examples=300, derandomize=True)
 def test_damaged_bytes_give_a_picture_or_one_clear_error(
@@ -222,9 +223,10 @@ def test_damaged_bytes_give_a_picture_or_one_clear_error(
     file = tmp_path_factory.getbasetemp() / f"fuzzed.{kind.lower()}"
     file.write_bytes(content[: data.draw(st.integers(20, len(content)))])
     try:
-        assert decode(file).mode == "RGB"
+        mode = decode(file).mode
     except DataError as error:
-        assert "\n" not in str(error)
+        mode = str(error)
+    assert mode == "RGB" or (str(file) in mode and "\n" not in mode)
 
 
 def test_a_header_no_decoder_supports(tmp_path: Path) -> None:

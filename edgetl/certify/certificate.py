@@ -84,7 +84,7 @@ class Certificate:
     notes: tuple[str, ...] = ()
     method: str = METHOD
     created: str = ""
-    executed_on: Mapping[str, str] = field(default_factory=dict)
+    executed_on: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -30,6 +30,9 @@ Indexes = npt.NDArray[np.int64]
 POWER = 0.8
 """The chance of a pass, for a deployed model with no true loss, that ``n_needed`` aims at."""
 
+MOST_IMAGES = 10**15
+"""As many images as nobody has; what a margin next to 0 asks for."""
+
 
 @dataclass(frozen=True)
 class PairedCounts:
@@ -175,7 +178,7 @@ def images_needed(
     of one image under the alternative, s1^2 = discordance - difference^2, and under the null hypothesis,
     s0^2 = discordance. A discordance below twice the margin cannot be what the null hypothesis expects, since a true
     loss needs lost images; there s0^2 is Tango's restricted estimate, up to twice the margin. Never fewer images than
-    it takes to pass without a single loss.
+    it takes to pass without a single loss, and never more than ``MOST_IMAGES``.
 
     Args:
         discordance: share of images that exactly one of the two models gets right, 0 to 1.
@@ -191,7 +194,8 @@ def images_needed(
     alternative = math.sqrt(max(discordance - difference**2, 0.0))
     z = critical_value(alpha) * null + NormalDist().inv_cdf(power) * alternative
     least = math.log(alpha) / math.log1p(-margin)
-    return max(math.ceil((z / (margin + difference)) ** 2), math.ceil(least))
+    enough = min(z / (margin + difference), math.sqrt(MOST_IMAGES))
+    return math.ceil(min(max(enough**2, least), MOST_IMAGES))
 
 
 def _n_needed(counts: PairedCounts, margin: float, alpha: float, verdict: Verdict) -> tuple[int | None, float]:

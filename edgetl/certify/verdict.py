@@ -59,7 +59,7 @@ def certify(
     precision: str = "",
     hashes: Mapping[str, str] | None = None,
     created: str = "",
-    executed_on: Mapping[str, str] | None = None,
+    executed_on: Mapping[str, Any] | None = None,
 ) -> Certificate:
     """Test a deployed model against its reference on the same held-out images.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import threading
 from collections.abc import Iterator, Mapping
@@ -144,7 +145,8 @@ def _train(order: Plan, dataset: Dataset, start: Scores, progress: Progress) -> 
         order.out, dataset, order.preprocess, order.settings, start, order.workers, order.checkpoint_seconds
     )
     with _across_processes(progress, order.placement.devices) as reachable:
-        failure = order.placement.fabric().launch(train.fit, job, reachable)
+        # As a partial, because Fabric takes arguments apart on their way to a process, and stops at frozen dataclasses.
+        failure = order.placement.fabric().launch(functools.partial(train.fit, job=job, progress=reachable))
     if failure is not None:
         # Taking it up again would diverge again: other settings may start here.
         folder.tidy(order.out)

@@ -106,8 +106,8 @@ def test_one_more_loss_never_raises_the_bound_and_one_more_gain_never_lowers_it(
     if lost + gained == n:
         return
     low = cautious_lower_bound(lost, gained, n, ALPHA)
-    assert cautious_lower_bound(lost + 1, gained, n, ALPHA) <= low + 1e-9
-    assert cautious_lower_bound(lost, gained + 1, n, ALPHA) >= low - 1e-9
+    assert cautious_lower_bound(lost + 1, gained, n, ALPHA) <= low + 1e-7
+    assert cautious_lower_bound(lost, gained + 1, n, ALPHA) >= low - 1e-7
 
 
 @given(table=tables())
@@ -212,7 +212,7 @@ def test_simulated_size_with_many_discordant_images(n: int, discordance: float, 
 def test_images_needed_give_the_power_they_promise(discordance: float, most_gained: int) -> None:
     n = images_needed(discordance, 0.01)
     edges = most_lost_that_passes(n, 0.01, most_gained)
-    assert chance_of_a_pass(edges, n, discordance / 2, discordance / 2) == pytest.approx(0.8, abs=0.035)
+    assert chance_of_a_pass(edges, n, discordance / 2, discordance / 2) == pytest.approx(0.8, abs=0.04)
 
 
 @pytest.mark.parametrize(("discordance", "margin"), [(0.04, 0.01), (0.1, 0.01), (0.2, 0.02), (0.06, 0.02)])
@@ -243,6 +243,13 @@ def test_images_needed_grow_with_the_discordance_and_fall_with_the_margin(
     assert images_needed(low, margin) <= images_needed(high, margin)
     assert images_needed(low, margin) >= images_needed(low, min(2 * margin, 0.95))
     assert images_needed(low, margin, power=0.9) >= images_needed(low, margin)
+
+
+@pytest.mark.parametrize("margin", [1e-9, 1e-200, 5e-324])
+def test_a_margin_next_to_zero_asks_for_more_images_than_there_are(margin: float) -> None:
+    result = judged(0, 0, 100, margin=margin)
+    assert result.verdict == "underpowered"
+    assert result.n_needed == 10**15
 
 
 def test_with_no_discordance_seen_the_rule_of_three_speaks() -> None:

@@ -1,0 +1,137 @@
+"""Percentiles, their intervals, and when too few samples were taken to tell."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgetl.latency import percentile, samples_needed, speedup
+
+QUANTILES = [0.01, 0.1, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999]
+TIMES = st.lists(st.floats(0.001, 1e5), min_size=40, max_size=80)
+
+
+@pytest.mark.parametrize(("q", "n"), [(0.5, 6), (0.9, 36), (0.99, 368), (0.1, 36), (0.01, 368)])
+def test_samples_needed(q: float, n: int) -> None:
+    assert samples_needed(q) == n
+
+
+@pytest.mark.parametrize("q", QUANTILES)
+def test_with_so_many_samples_both_ends_of_an_interval_exist(q: float) -> None:
+    """Independently: the chance that all samples lie on one side of the quantile, from the binomial distribution."""
+    stats = pytest.importorskip("scipy.stats", reason="scipy (edgetl[dev]) is the independent implementation")
+    n = samples_needed(q)
+
+    def one_sided(count: int) -> float:
+        below = stats.binom(count, q)
+        return float(max(below.pmf(0), below.pmf(count)))
+
+    assert one_sided(n) <= 0.025 < one_sided(n - 1)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+def test_the_order_statistic_interval_covers(q: float) -> None:
+    """Simulated: with samples_needed(q) samples, [smallest, largest] holds the quantile 95 times in 100."""
+    rng = np.random.default_rng(0)
+    draws = rng.exponential(size=(4000, samples_needed(q)))
+    true = -math.log(1 - q)
+    covered = np.mean((draws.min(1) <= true) & (true <= draws.max(1)))
+    assert covered >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 4000)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+def test_too_few_samples_are_refused(q: float) -> None:
+    samples = np.random.default_rng(1).gamma(2, size=samples_needed(q))
+    assert percentile(samples, q) is not None
+    assert percentile(samples[:-1], q) is None
+    assert percentile([], q) is None
+
+
+@given(samples=TIMES, q=st.sampled_from([0.1, 0.5, 0.9]))
+@settings(deadline=None, max_examples=80)
+def test_the_estimate_is_numpys_quantile(samples: list[float], q: float) -> None:
+    found = percentile(samples, q)
+    assert found is not None
+    assert found.value == pytest.approx(np.quantile(samples, q))
+    assert min(samples) <= found.ci_low <= found.ci_high <= max(samples)
+    assert percentile(samples[::-1], q) == found, "the order of the samples tells nothing"
+    assert percentile(samples, q) == found, "the same samples give the same interval"
+
+
+@given(samples=TIMES, factor=st.sampled_from([2.0, 0.5, 1024.0]))
+@settings(deadline=None, max_examples=40)
+def test_units_do_not_matter(samples: list[float], factor: float) -> None:
+    one, scaled = percentile(samples, 0.9), percentile([factor * x for x in samples], 0.9)
+    assert one is not None
+    assert scaled is not None
+    for name in ("value", "ci_low", "ci_high"):
+        assert getattr(scaled, name) == pytest.approx(factor * getattr(one, name))
+
+
+@pytest.mark.parametrize(("n", "q"), [(40, 0.5), (60, 0.9), (500, 0.5), (500, 0.99), (501, 0.9)])
+def test_the_interval_is_the_percentile_bootstraps(n: int, q: float) -> None:
+    """Against plain resampling, which is what the interval is said to be."""
+    rng = np.random.default_rng(7)
+    samples = rng.lognormal(1, 0.4, n)
+    found = percentile(samples, q)
+    assert found is not None
+    plain = np.quantile(samples[rng.integers(n, size=(8000, n))], q, axis=1)
+    low, high = np.quantile(plain, [0.025, 0.975])
+    width = high - low
+    assert abs(found.ci_low - low) < 0.12 * width
+    assert abs(found.ci_high - high) < 0.12 * width
+
+
+@pytest.mark.parametrize(
+    ("n", "q", "least"), [(50, 0.5, 0.91), (200, 0.9, 0.91), (1500, 0.99, 0.90), (368, 0.99, 0.85)]
+)
+def test_the_interval_covers_the_true_quantile(n: int, q: float, least: float) -> None:
+    """Nominally 95 %; the bootstrap's known shortfall in the tail of small samples is allowed for."""
+    rng = np.random.default_rng(11)
+    true, hits, trials = -math.log(1 - q), 0, 400
+    for _ in range(trials):
+        found = percentile(rng.exponential(size=n), q)
+        assert found is not None
+        hits += found.ci_low <= true <= found.ci_high
+    assert least <= hits / trials <= 0.995
+
+
+def test_speedup_is_a_ratio_of_medians() -> None:
+    rng = np.random.default_rng(2)
+    fast = rng.gamma(50, 0.02, 301)
+    found = speedup(3 * fast, fast)
+    assert found.value == pytest.approx(3)
+    assert found.ci_low == pytest.approx(3, rel=0.05)
+    assert found.ci_high == pytest.approx(3, rel=0.05)
+    back = speedup(fast, 3 * fast)
+    assert back.value == pytest.approx(1 / 3)
+    assert speedup(3 * fast, fast) == found
+
+
+def test_speedup_resamples_pairs() -> None:
+    """A disturbance that hits both of a pair must not widen the interval; shuffled, it does."""
+    rng = np.random.default_rng(3)
+    shared = rng.lognormal(0, 0.8, 400)
+    fast, slow = shared * rng.normal(1, 0.01, 400), 2 * shared * rng.normal(1, 0.01, 400)
+    paired, shuffled = speedup(slow, fast), speedup(rng.permutation(slow), fast)
+    assert paired.ci_low <= 2.1
+    assert paired.ci_high >= 1.9
+    assert (paired.ci_high - paired.ci_low) < 0.3 * (shuffled.ci_high - shuffled.ci_low)
+
+
+def test_speedup_of_no_pairs() -> None:
+    with pytest.raises(ValueError, match="as many samples"):
+        speedup([1.0, 2.0], [1.0])
+
+
+def test_speedup_interval_covers() -> None:
+    rng = np.random.default_rng(5)
+    hits, trials = 0, 40
+    for _ in range(trials):
+        found = speedup(rng.lognormal(math.log(2), 0.3, 31), rng.lognormal(0, 0.3, 31))
+        hits += found.ci_low <= 2 <= found.ci_high
+    assert hits >= 0.85 * trials

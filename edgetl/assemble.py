@@ -15,6 +15,7 @@ from edgetl.bundle import (
     CALIBRATION,
     GOLDEN,
     LABELS,
+    MANIFEST,
     PREPROCESS_FILE,
     REFERENCE,
     SPLITS_FILE,
@@ -24,7 +25,7 @@ from edgetl.bundle import (
     write_manifest,
 )
 from edgetl.compress.recipes import Recipe
-from edgetl.errors import BundleError
+from edgetl.errors import BundleError, EdgetlError
 from edgetl.progress import Progress, tracked
 from edgetl.run import Run
 from edgetl.stages import stage, versions
@@ -119,8 +120,9 @@ def bundle_for(request: Request, out: Path, work: Path, progress: Progress) -> B
         there = load_bundle(folder)
         if there.manifest["key"] == key:
             return there
-    except BundleError:
-        pass
+    except BundleError as error:
+        if folder.exists() and not (folder / MANIFEST).is_file():
+            raise EdgetlError(f"{folder} exists and is no bundle", "choose another --out, or remove it") from error
     trained = Trained(request.run)
     floating = _exported(request, trained, work, progress)
     reference = _reference(request.run, trained, work, progress)

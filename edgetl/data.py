@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,34 +17,11 @@ from edgetl.errors import DataError
 from edgetl.extras import require
 from edgetl.preprocess import decode
 from edgetl.progress import Progress, silent, tracked
+from edgetl.splits import SHARES, SPLITS, Sample, assign_splits
 from edgetl.storage import new_folder, sha256_bytes, sha256_json
 
-#: Each split has one use: weights; early stopping; ranges; choices; the certificate. ``certify`` is read once.
-SPLITS = ("train", "val", "calibration", "search", "certify")
-SHARES: Mapping[str, float] = {"train": 0.5, "val": 0.1, "calibration": 0.1, "search": 0.1, "certify": 0.2}
 MAX_BAD_SHARE = 0.05
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "test": "certify", "calib": "calibration"}
-#: When a class has fewer images than there are splits, the splits go without in this order, last first.
-_PRIORITY = ("train", "certify", "val", "calibration", "search")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image.
-
-    Attributes:
-        path: relative to the dataset's root, with forward slashes.
-        label: index into the dataset's classes.
-        sha256: of the file's bytes.
-        pixels: SHA-256 of the decoded picture; equal for copies of one image in different files.
-        split: one of :data:`SPLITS`, or "" before splitting.
-    """
-
-    path: str
-    label: int
-    sha256: str
-    pixels: str
-    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,7 +127,8 @@ def load_dataset(
     samples, conflicting = _without_conflicts(samples, classes)
     skipped = damaged + conflicting
     _refuse_if_unusable(path, classes, samples, skipped)
-    dataset = Dataset(root.resolve(), classes, tuple(assign_splits(samples, seed, shares)), skipped)
+    split, copies = _certified_once(assign_splits(samples, seed, shares))
+    dataset = Dataset(root.resolve(), classes, split, skipped + copies)
     for name in ("train", "val", "certify"):
         if not dataset.split(name):
             raise DataError(f"{path} leaves no image for the split '{name}'", "add images: five a class at least")
@@ -250,66 +227,15 @@ def _without_conflicts(samples: Sequence[Sample], classes: Sequence[str]) -> tup
     return kept, out
 
 
-def assign_splits(samples: Iterable[Sample], seed: int, shares: Mapping[str, float] = SHARES) -> list[Sample]:
-    """Give each sample its split: stratified, disjoint by picture, and the same for the same seed.
-
-    Samples that already have a split keep it; where only some splits were given, calibration and search are
-    taken from train.
-
-    Raises:
-        DataError: shares that are no partition, or one picture in two of the given splits.
-    """
-    if set(shares) != set(SPLITS) or min(shares.values()) < 0 or not abs(sum(shares.values()) - 1) <= 1e-6:
-        raise DataError(f"the shares {dict(shares)} do not split the images", f"give {', '.join(SPLITS)}, summing to 1")
-    listed = list(samples)
-    given = {s.split for s in listed if s.split}
-    if given and any(not s.split for s in listed):
-        raise DataError("only some rows name a split", "fill the column split for every row, or for none")
-    if given:
-        _refuse_straddling(listed)
-        missing = {name: shares[name] for name in ("calibration", "search", "val", "certify") if name not in given}
-        pool = [s for s in listed if s.split == "train"]
-        rest = {"train": 1 - sum(missing.values()), **missing}
-        return sorted([s for s in listed if s.split != "train"] + _divide(pool, seed, rest), key=lambda s: s.path)
-    return sorted(_divide(listed, seed, shares), key=lambda s: s.path)
-
-
-def _refuse_straddling(samples: Iterable[Sample]) -> None:
-    first: dict[str, Sample] = {}
+def _certified_once(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Skipped, ...]]:
+    """Without further copies of a certify picture, which would count as independent images in the paired test."""
+    first: dict[str, str] = {}
     for sample in samples:
-        other = first.setdefault(sample.pixels, sample)
-        if other.split != sample.split:
-            raise DataError(
-                f"{other.path} ({other.split}) and {sample.path} ({sample.split}) are the same picture",
-                "keep each picture in one split",
-            )
-
-
-def _divide(samples: Sequence[Sample], seed: int, shares: Mapping[str, float]) -> list[Sample]:
-    result: list[Sample] = []
-    for label in sorted({s.label for s in samples}):
-        groups: dict[str, list[Sample]] = {}
-        for sample in samples:
-            if sample.label == label:
-                groups.setdefault(sample.pixels, []).append(sample)
-        order = sorted(groups, key=lambda pixels: hashlib.sha256(f"{seed}:{pixels}".encode()).digest())
-        names = _quota(len(order), shares)
-        for pixels, name in zip(order, names, strict=True):
-            result += [replace(sample, split=name) for sample in groups[pixels]]
-    return result
-
-
-def _quota(count: int, shares: Mapping[str, float]) -> list[str]:
-    wanted = [name for name in _PRIORITY if shares.get(name, 0) > 0]
-    floors = {name: int(shares[name] * count) for name in wanted}
-    for name in wanted[:count]:
-        floors[name] = max(floors[name], 1)
-    by_need = sorted(wanted, key=lambda name: (floors[name] - shares[name] * count, wanted.index(name)))
-    for name in (by_need * (count + 1))[: max(count - sum(floors.values()), 0)]:
-        floors[name] += 1
-    while sum(floors.values()) > count:
-        floors[max(floors, key=lambda name: floors[name])] -= 1
-    return [name for name in wanted for _ in range(floors[name])]
+        first.setdefault(sample.pixels, sample.path)
+    extra = {s for s in samples if s.split == "certify" and first[s.pixels] != s.path}
+    named = [(s.path, first[s.pixels]) for s in samples if s in extra]
+    reasons = tuple(Skipped(path, f"a copy of {original}, which is certified on once") for path, original in named)
+    return tuple(s for s in samples if s not in extra), reasons
 
 
 def write_digits(folder: Path) -> Path:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.bundle import CERTIFICATE, PREDICTIONS, REFERENCE, Bundle, check_certificate
-from edgetl.data import Dataset, Sample, write_digits
+from edgetl.data import Dataset, write_digits
 from edgetl.errors import BundleError, CertifyError, DeviceError
 from edgetl.progress import Progress, tracked
+from edgetl.splits import Sample
 from edgetl.storage import sha256_file, sha256_json
 from edgetl.targets import find_target
 
@@ -62,6 +63,8 @@ def judge(
     # The float rung needs no device: its logits agree across machines to 1e-5 of their range.
     floats = devices.predict(here, bundle, paths, role="float", simulated=_no_float_here(bundle), progress=progress)
     saved = _saved(bundle, floats, deployed)
+    # Should this be killed now, a missing certificate is better than one of other predictions.
+    (bundle.path / CERTIFICATE).unlink(missing_ok=True)
     saved.save(bundle.path / PREDICTIONS)
     return _certificate(bundle, saved, _facts(bundle, where, executed), margin, alpha)
 

@@ -229,7 +229,7 @@ def bench(
         EdgetlError: the bundle cannot be executed natively there, so its times would mean nothing.
     """
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    if not duration >= 0 or threads < 1:
+    if not 0 <= duration < float("inf") or threads < 1:
         raise EdgetlError(f"cannot time for {duration} s with {threads} threads", "give positive numbers")
     return _bench(opened, duration, threads, device, progress)
 
@@ -271,7 +271,7 @@ def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:
 
     Digits are small and many, so that the certificates have the power to pass.
     """
-    from edgetl.data import SPLITS
+    from edgetl.splits import SPLITS
 
     folder = Path(out)
     shares = dict(zip(SPLITS, (0.3, 0.1, 0.08, 0.02, 0.5), strict=True))

@@ -31,7 +31,9 @@ class Preprocess:
     Attributes:
         height, width: the network's input, pixels.
         resize: length of the shorter side after resizing, pixels; the aspect ratio is kept and the longer side
-            is ``int(resize * long / short)``, as in torchvision and timm.
+            is ``resize * long // short``, as in torchvision and timm. The crop then starts at half of what is over,
+            rounded down: whole numbers that a runner in any language gets right (torchvision rounds halves to the
+            even number, so it may start one pixel further).
         interpolation: Pillow's antialiased filter of this name.
         mean, std: per channel (R, G, B), of values scaled to 0…1; applied inside the graph.
     """
@@ -65,8 +67,8 @@ class Preprocess:
             DataError: the file is missing, truncated or no image.
         """
         image = self.resized(source)
-        left = round((image.width - self.width) / 2)
-        top = round((image.height - self.height) / 2)
+        left = (image.width - self.width) // 2
+        top = (image.height - self.height) // 2
         return np.asarray(image.crop((left, top, left + self.width, top + self.height)), dtype=np.uint8)
 
     def resized(self, source: Path | Image) -> Image:
@@ -81,7 +83,7 @@ class Preprocess:
         short, long = sorted(image.size)
         if short == self.resize:
             return image
-        scaled = int(self.resize * long / short)
+        scaled = self.resize * long // short
         size = (self.resize, scaled) if image.width <= image.height else (scaled, self.resize)
         return image.resize(size, Pillow.Resampling[self.interpolation.upper()])
 

@@ -23,12 +23,12 @@ LAYERS = (
     ("backends",),
     ("runtime",),
     ("bundle", "run"),
-    ("targets", "data", "preprocess"),
+    ("targets", "data", "preprocess", "splits"),
     ("storage", "progress"),
     ("errors", "resources", "extras"),
 )
 #: Parts of one line that may know each other: the pipeline is several files, and so are the lowest layers.
-FRIENDS = (LAYERS[1], ("bundle", "run"), ("data", "preprocess"), ("errors", "resources", "extras"))
+FRIENDS = (LAYERS[1], ("bundle", "run"), ("data", "preprocess", "splits"), ("errors", "resources", "extras"))
 HEAVY = ("torch", "numpy", "PIL", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "timm", "rich")
 ALLOWED_ON_DEVICE = {"numpy", "PIL", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda"}
 

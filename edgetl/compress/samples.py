@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.data import Dataset, Sample
+from edgetl.data import Dataset
 from edgetl.errors import CompressionError
+from edgetl.splits import Sample
 from edgetl.storage import sha256_file
 
 SPLIT = "calibration"

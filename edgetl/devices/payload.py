@@ -17,6 +17,7 @@ _MODULES = (
     "preprocess.py",
     "progress.py",
     "resources.py",
+    "splits.py",
     "storage.py",
 )
 

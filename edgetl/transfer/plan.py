@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.data import SHARES, SPLITS
 from edgetl.errors import DataError, EdgetlError
 from edgetl.preprocess import Preprocess
 from edgetl.run import CHECKPOINT
+from edgetl.splits import SHARES, SPLITS
 from edgetl.storage import sha256_file
 from edgetl.transfer import backbones, strategies, weights
 from edgetl.transfer.placement import Placement, place

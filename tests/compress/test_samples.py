@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.compress.samples import select_samples
-from edgetl.data import Dataset, Sample
+from edgetl.data import Dataset
 from edgetl.errors import CompressionError
+from edgetl.splits import Sample
 from edgetl.storage import sha256_bytes
 
 

@@ -117,7 +117,9 @@ def test_no_network_says_how_to_give_local_weights() -> None:
     )
     clean = {k: v for k, v in os.environ.items() if "proxy" not in k.lower() and not k.startswith(("HF_", "TORCH_"))}
     home = {"HF_HOME": os.devnull + "/none", "TORCH_HOME": os.devnull + "/none"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**clean, **home})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**clean, **home}
+    )
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     assert all("--weights FILE.safetensors" in line and "no network" in line for line in lines)

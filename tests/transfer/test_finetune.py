@@ -70,9 +70,10 @@ def test_fine_tuning_is_never_worse_than_its_probe_on_val(tmp_path: Path, few_di
     assert after["balanced_accuracy"] >= before["balanced_accuracy"]
     rows = [json.loads(line) for line in (tuned.path / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(4))
-    assert tuned.metrics["best_epoch"] == max(
-        rows, key=lambda r: (r["val"]["balanced_accuracy"], -r["val"]["loss"], -r["epoch"])
-    )["epoch"]
+    assert (
+        tuned.metrics["best_epoch"]
+        == max(rows, key=lambda r: (r["val"]["balanced_accuracy"], -r["val"]["loss"], -r["epoch"]))["epoch"]
+    )
     assert rows[-1]["train_loss"] < rows[1]["train_loss"]
 
 

@@ -27,7 +27,9 @@ def test_normalisation_equals_plain_numpy(name: str) -> None:
         assert np.abs(found - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize("name", ["timm/test_efficientnet", "timm/test_resnet", "timm/test_vit", "torchvision/resnet18"])
+@pytest.mark.parametrize(
+    "name", ["timm/test_efficientnet", "timm/test_resnet", "timm/test_vit", "torchvision/resnet18"]
+)
 def test_deployable_equals_the_library_model(name: str) -> None:
     preprocess = preprocess_for(name, 64)
     torch.manual_seed(0)

@@ -142,7 +142,7 @@ def test_default_shares_are_within_one(sizes: list[int], seed: int) -> None:
     divided = assign_splits(made(sizes), seed)
     for label, size in enumerate(sizes):
         count = Counter(s.split for s in divided if s.label == label)
-        if size >= 5:
+        if size >= 6:
             assert all(abs(count[name] - share * size) <= 1 for name, share in SHARES.items())
             assert all(count[name] >= 1 for name in SPLITS)
         else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgetl.bundle import BENCH, Bundle, Precision, check_certificate, load_bundle
+from edgetl.bundle import BENCH, PRECISIONS, Bundle, Precision, check_certificate, load_bundle
 from edgetl.errors import BackendError, CertifyError, EdgetlError
 from edgetl.progress import Progress, silent
 from edgetl.run import Run, load_run
@@ -144,9 +144,11 @@ def _precision(target: Target, wanted: str | None) -> Precision:
     from edgetl.backends import BACKENDS
 
     precision = cast(Precision, wanted or target.default_precision)
-    reason = BACKENDS[target.backend].refuses(target, precision)
+    backend = BACKENDS[target.backend]
+    reason = backend.refuses(target, precision)
     if reason:
-        raise BackendError(f"{target.name} cannot take {precision}: {reason}", "choose another --precision")
+        makeable = [p for p in PRECISIONS if backend.refuses(target, p) is None]
+        raise BackendError(f"{target.name} cannot take {precision}: {reason}", f"use {' or '.join(makeable)}")
     return precision
 
 

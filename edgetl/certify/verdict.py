@@ -107,20 +107,7 @@ def certify(
         notes.append(SPREAD_LOSS)
     return Certificate(
         verdict=verdict,
-        reference_accuracy=counts.reference_accuracy,
-        deployed_accuracy=counts.deployed_accuracy,
-        difference=test.difference,
-        ci_low=test.ci_low,
-        ci_high=test.ci_high,
-        p_value=test.p_value,
-        margin=test.margin,
-        alpha=test.alpha,
-        n=counts.n,
-        n_needed=test.n_needed,
-        flips={"lost": counts.lost, "gained": counts.gained},
-        classes={c.name: _class_record(c, test) for c in outcomes},
-        reference_balanced_accuracy=balanced_accuracy(tuple(c.reference_recall for c in outcomes)),
-        deployed_balanced_accuracy=balanced_accuracy(tuple(c.deployed_recall for c in outcomes)),
+        **_measured(counts, test, outcomes),
         transfer_gain_retained=None,
         ladder=ladder,
         first_divergence=first,
@@ -134,6 +121,26 @@ def certify(
         created=created,
         executed_on=dict(executed_on or {}),
     )
+
+
+def _measured(counts: PairedCounts, test: NonInferiority, outcomes: Sequence[ClassOutcome]) -> dict[str, Any]:
+    """The certificate's fields that hold figures."""
+    return {
+        "reference_accuracy": counts.reference_accuracy,
+        "deployed_accuracy": counts.deployed_accuracy,
+        "difference": test.difference,
+        "ci_low": test.ci_low,
+        "ci_high": test.ci_high,
+        "p_value": test.p_value,
+        "margin": test.margin,
+        "alpha": test.alpha,
+        "n": counts.n,
+        "n_needed": test.n_needed,
+        "flips": {"lost": counts.lost, "gained": counts.gained},
+        "classes": {c.name: _class_record(c, test) for c in outcomes},
+        "reference_balanced_accuracy": balanced_accuracy(tuple(c.reference_recall for c in outcomes)),
+        "deployed_balanced_accuracy": balanced_accuracy(tuple(c.deployed_recall for c in outcomes)),
+    }
 
 
 def _rung(name: str, predictions: npt.ArrayLike, labels: Indexes) -> Indexes:

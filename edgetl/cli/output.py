@@ -37,7 +37,8 @@ class Output:
                 return
             from rich.console import Console
 
-            human(Console(file=stream, highlight=False, soft_wrap=False))
+            # Lines are broken for a terminal's reader, not for the program at the end of a pipe.
+            human(Console(file=stream, highlight=False, soft_wrap=not stream.isatty()))
 
 
 def note(message: str) -> None:

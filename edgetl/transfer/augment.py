@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional
 
 from edgetl.preprocess import Preprocess
 
-#: Share of the image's area that a crop keeps. ImageNet's 0.08 would cut a small defect away and keep its label.
-CROP_AREA = (0.5, 1.0)
+#: Area of a crop over that of the evaluation crop, so that things appear about as large in both (Touvron et al. 2019,
+#: FixRes). ImageNet's habit, 0.08 to 1 of the whole image, would shrink them and cut a small defect off its label.
+CROP_AREA = (0.6, 1.2)
+CROP_RATIO = (4 / 5, 5 / 4)
 JITTER = 0.2
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A window of random size, shape and place, resized to the network's input."""
+
+    height: int
+    width: int
+    interpolation: InterpolationMode
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """From uint8, shape (3, h, w), to uint8, shape (3, height, width)."""
+        area, ratio, top, left = torch.rand(4).tolist()
+        factor = CROP_AREA[0] + area * (CROP_AREA[1] - CROP_AREA[0])
+        stretch = CROP_RATIO[0] * (CROP_RATIO[1] / CROP_RATIO[0]) ** ratio
+        h = min(round(self.height * math.sqrt(factor / stretch)), image.shape[-2])
+        w = min(round(self.width * math.sqrt(factor * stretch)), image.shape[-1])
+        y, x = round(top * (image.shape[-2] - h)), round(left * (image.shape[-1] - w))
+        size = [self.height, self.width]
+        cut: Tensor = functional.resized_crop(image, y, x, h, w, size, self.interpolation, antialias=True)
+        return cut
 
 
 def transform_for(preprocess: Preprocess, mirror_safe: bool) -> Callable[[Tensor], Tensor]:
@@ -24,13 +50,13 @@ def transform_for(preprocess: Preprocess, mirror_safe: bool) -> Callable[[Tensor
         mirror_safe: whether a mirrored image still shows its class (letters and digits do not).
 
     Returns:
-        a function to uint8 images of shape (3, preprocess.height, preprocess.width) that draws from torch's generator.
+        a function of images whose shorter side is ``preprocess.resize``, to uint8 images of shape
+        (3, preprocess.height, preprocess.width), that draws from torch's generator.
     """
     # torchvision resizes tensors by bicubic at best.
     kind = "bicubic" if preprocess.interpolation == "lanczos" else preprocess.interpolation
-    size = (preprocess.height, preprocess.width)
     steps: list[Callable[[Tensor], Tensor]] = [
-        v2.RandomResizedCrop(size, scale=CROP_AREA, interpolation=InterpolationMode(kind), antialias=True),
+        RandomCrop(preprocess.height, preprocess.width, InterpolationMode(kind)),
         v2.ColorJitter(brightness=JITTER, contrast=JITTER, saturation=JITTER),
     ]
     if mirror_safe:

@@ -33,6 +33,7 @@ from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.images import MEMORY_LIMIT, ImageStore
 from edgetl.transfer.loader import Varied, batch_indices, load
 from edgetl.transfer.model import Deployable
+from edgetl.transfer.placement import keep_depthwise_wide
 from edgetl.transfer.scores import Scores, score
 from edgetl.transfer.strategies import Schedule, StepContext, Strategy
 from edgetl.transfer.weights import build
@@ -106,6 +107,8 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
         if fabric.device.type == "cpu":
             raise EdgetlError("batch statistics over several CPU processes are not possible", "use --devices 1")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if fabric.device.type == "cpu":
+        keep_depthwise_wide(network)
     schedule = strategy.schedule
     optimizer = timm.optim.create_optimizer_v2(
         network.backbone,

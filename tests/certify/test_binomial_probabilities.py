@@ -18,13 +18,13 @@ TABLES = st.integers(1, 1_000_000).flatmap(
 
 
 @given(x=st.floats(1, 1e6))
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 def test_log_gamma_is_that_of_the_standard_library(x: float) -> None:
     assert float(log_gamma(x)) == pytest.approx(math.lgamma(x), rel=1e-13, abs=1e-12)
 
 
 @given(table=TABLES)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=300)
 def test_cdf_and_pmf_agree_with_scipy(table: tuple[int, int, float]) -> None:
     k, n, p = table
     assert float(binomial_cdf(k, n, p)) == pytest.approx(stats.binom.cdf(k, n, p), rel=1e-7, abs=1e-13)

@@ -171,7 +171,7 @@ def test_small_samples_alone_make_no_rung_diverge() -> None:
     margin=st.floats(0, 0.2),
     named=st.booleans(),
 )
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, derandomize=True, max_examples=30)
 def test_round_trip_through_json(flips: tuple[int, int], n: int, margin: float, named: bool) -> None:
     certificate = certify(*arrays(n, *flips), NAMES if named else None, margin=margin)
     record = json.loads(json.dumps(certificate.to_json()))

@@ -97,7 +97,7 @@ def test_interval_agrees_with_a_numeric_profile_likelihood(lost: int, gained: in
 @example(table=(1, 0, 1), alpha=0.05)
 @example(table=(0, 0, 1_000_000), alpha=0.05)
 @example(table=(500_000, 500_000, 1_000_000), alpha=0.05)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=200)
 def test_bounds_solve_the_score_equation_and_enclose_the_observed(table: tuple[int, int, int], alpha: float) -> None:
     lost, gained, n = table
     low, high = score_interval(lost, gained, n, alpha)
@@ -111,7 +111,7 @@ def test_bounds_solve_the_score_equation_and_enclose_the_observed(table: tuple[i
 
 
 @given(table=tables(), alpha=st.floats(0.001, 0.4))
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 def test_exchanging_the_models_mirrors_the_interval(table: tuple[int, int, int], alpha: float) -> None:
     lost, gained, n = table
     low, high = score_interval(lost, gained, n, alpha)
@@ -119,7 +119,7 @@ def test_exchanging_the_models_mirrors_the_interval(table: tuple[int, int, int],
 
 
 @given(table=tables(), first=st.floats(-0.999, 0.999), second=st.floats(-0.999, 0.999))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=300)
 def test_statistic_falls_with_the_difference_and_with_losses_and_rises_with_gains(
     table: tuple[int, int, int], first: float, second: float
 ) -> None:
@@ -138,7 +138,7 @@ def test_statistic_falls_with_the_difference_and_with_losses_and_rises_with_gain
 
 
 @given(lost=st.integers(0, 500), gained=st.integers(0, 500), more=st.integers(0, 10_000))
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 def test_statistic_at_zero_is_that_of_mcnemar(lost: int, gained: int, more: int) -> None:
     expected = (gained - lost) / math.sqrt(gained + lost) if gained + lost else 0.0
     n = max(lost + gained + more, 1)

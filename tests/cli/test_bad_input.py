@@ -141,7 +141,7 @@ def test_bundle_that_is_only_simulated_has_no_latency(edgetl: Cli, tiny_run: Pat
 def test_usage_errors_are_one_line_too(edgetl: Cli) -> None:
     refused(edgetl("export"), "--help")
     refused(edgetl("exprot"), "exprot")
-    refused(edgetl("verify", "x", "--margin", "much"), "much")
+    refused(edgetl("verify", "x", "--margin", "much"), "--margin", "number")
 
 
 def test_json_errors_are_json(edgetl: Cli, tmp_path: Path) -> None:

@@ -142,18 +142,16 @@ def _reference(bundle: Bundle) -> npt.NDArray[np.float32]:
 def _saved(bundle: Bundle, floats: npt.NDArray[np.float32], deployed: npt.NDArray[np.float32]) -> Predictions:
     from edgetl.certify import Predictions
 
-    samples, reference = bundle.dataset.split("certify"), _reference(bundle)
-    return Predictions(
+    samples = bundle.dataset.split("certify")
+    return Predictions.from_logits(
         labels=bundle.dataset.labels("certify"),
-        reference=reference.argmax(1),
-        deployed=deployed.argmax(1),
+        reference=_reference(bundle),
+        deployed=deployed,
         # A CSV may name its files by absolute paths, which would mean nothing on another machine.
-        paths=tuple(s.path.lstrip("/") for s in samples),
-        sha256=tuple(s.sha256 for s in samples),
-        class_names=bundle.labels,
-        rungs=((FLOAT_RUNG, floats.argmax(1)),),
-        reference_logits=reference.astype(np.float16),
-        deployed_logits=deployed.astype(np.float16),
+        paths=[s.path.lstrip("/") for s in samples],
+        sha256=[s.sha256 for s in samples],
+        classes=bundle.labels,
+        rungs={FLOAT_RUNG: floats},
     )
 
 
@@ -185,8 +183,9 @@ def _certificate(
         isa=find_target(bundle.target).isa,
         precision=bundle.precision,
         hashes=hashes(bundle),
+        executed_on=facts["executed_on"],
     )
-    bundle.write_record(CERTIFICATE, {**certificate.to_json(), "executed_on": facts["executed_on"]})
+    bundle.write_record(CERTIFICATE, certificate.to_json())
     return certificate
 
 

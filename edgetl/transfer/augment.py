@@ -18,6 +18,9 @@ from edgetl.preprocess import Preprocess
 #: FixRes). ImageNet's habit, 0.08 to 1 of the whole image, would shrink them and cut a small defect off its label.
 CROP_AREA = (0.6, 1.2)
 CROP_RATIO = (4 / 5, 5 / 4)
+#: How far the crop's centre moves from the evaluation crop's, as a share of the crop's side. Anywhere in a wide image
+#: would show windows that evaluation never sees, under a label that may be true of the middle only.
+CROP_SHIFT = 0.15
 JITTER = 0.2
 
 
@@ -36,10 +39,15 @@ class RandomCrop:
         stretch = CROP_RATIO[0] * (CROP_RATIO[1] / CROP_RATIO[0]) ** ratio
         h = min(round(self.height * math.sqrt(factor / stretch)), image.shape[-2])
         w = min(round(self.width * math.sqrt(factor * stretch)), image.shape[-1])
-        y, x = round(top * (image.shape[-2] - h)), round(left * (image.shape[-1] - w))
+        y = _start(image.shape[-2], h, (2 * top - 1) * CROP_SHIFT * self.height)
+        x = _start(image.shape[-1], w, (2 * left - 1) * CROP_SHIFT * self.width)
         size = [self.height, self.width]
         cut: Tensor = functional.resized_crop(image, y, x, h, w, size, self.interpolation, antialias=True)
         return cut
+
+
+def _start(length: int, side: int, shift: float) -> int:
+    return min(max(round((length - side) / 2 + shift), 0), length - side)
 
 
 def transform_for(preprocess: Preprocess, mirror_safe: bool) -> Callable[[Tensor], Tensor]:

@@ -30,7 +30,8 @@ def test_targets_and_recipes_are_found_in_a_wheel(unpacked: Path) -> None:
     code = (
         "import json, edgetl, edgetl.targets, edgetl.resources;"
         "r = edgetl.resources.resource('calibration') / 'recipes';"
-        "print(json.dumps([edgetl.__file__, sorted(edgetl.targets.load_targets()), sorted(f.stem for f in r.iterdir())]))"
+        "names = sorted(f.stem for f in r.iterdir());"
+        "print(json.dumps([edgetl.__file__, sorted(edgetl.targets.load_targets()), names]))"
     )
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],

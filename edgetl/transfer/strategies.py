@@ -207,7 +207,7 @@ def fine_tune() -> Strategy:
         ParamPolicy(trains="all", layer_decay=0.8, batch_norm="frozen"),
         HeadSpec(class_balance=1.0),
         terms=(cross_entropy(smoothing=0.1, class_balance=0.5),),
-        schedule=Schedule(epochs=30, learning_rate=1e-3, weight_decay=0.05, warmup_epochs=1.0, patience=10, clip=1.0),
+        schedule=Schedule(epochs=15, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0, patience=8, clip=1.0),
     )
 
 

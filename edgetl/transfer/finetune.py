@@ -121,7 +121,7 @@ def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
         progress("fitting the head", 0, 0)
         fitted = heads.fit_head(
             (held["train"], labels["train"]), (held["val"], labels["val"]),
-            len(dataset.classes), order.strategy.head.class_balance,
+            len(dataset.classes), order.strategy.head.class_balance, order.strategy.head.weakest_penalty,
         )  # fmt: skip
         _set_head(layer, fitted.weight, fitted.bias)
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()

@@ -51,7 +51,11 @@ def class_weights(labels: Labels, classes: int, balance: float) -> npt.NDArray[n
 
 
 def fit_head(
-    train: tuple[Floats, Labels], val: tuple[Floats, Labels], classes: int, balance: float = 0.0
+    train: tuple[Floats, Labels],
+    val: tuple[Floats, Labels],
+    classes: int,
+    balance: float = 0.0,
+    weakest: float = max(GRID),
 ) -> LinearHead:
     """Fit the head on training features and choose its penalty on validation features.
 
@@ -65,6 +69,7 @@ def fit_head(
         train, val: features, float32, shape (n, d), and labels, int64, shape (n,).
         classes: how many there are; each must occur in ``train``.
         balance: exponent of the class weights.
+        weakest: the largest inverse penalty that may be chosen.
 
     Raises:
         DataError: a class has no training image.
@@ -76,7 +81,7 @@ def fit_head(
     standard = ((features - centre) * scale).astype(np.float32)
     best: LinearHead | None = None
     model = LogisticRegression(max_iter=500, class_weight=dict(enumerate(weights)), warm_start=True)
-    for strength in GRID:
+    for strength in (inverse for inverse in GRID if inverse <= weakest):
         model.set_params(C=strength)
         with warnings.catch_warnings():
             # A weak penalty may stop short of the optimum; the validation score judges what it reached.

@@ -40,11 +40,15 @@ class HeadSpec:
     Attributes:
         kind: "linear".
         start: "fitted" on the backbone's features before the loop, or "random".
+        weakest_penalty: the largest inverse penalty (scikit-learn's C) that a fitted start may have. Training that
+            starts from the large weights of a weak penalty first destroys what the head knew: on magnetic-tile at 128
+            pixels the validation loss rose from 0.49 to 1.06 in two epochs, and from 0.71 at C = 0.01 it fell to 0.43.
         class_balance: exponent γ; in the fit, class c weighs (images of c)^-γ: 0 not at all balanced, 1 fully.
     """
 
     kind: Literal["linear"] = "linear"
     start: Literal["fitted", "random"] = "fitted"
+    weakest_penalty: float = 10.0
     class_balance: float = 0.0
 
 
@@ -205,7 +209,7 @@ def fine_tune() -> Strategy:
     """The linear probe's head first, then everything, slower the further from the head (LP-FT, Kumar et al. 2022)."""
     return Strategy(
         ParamPolicy(trains="all", layer_decay=0.8, batch_norm="frozen"),
-        HeadSpec(class_balance=1.0),
+        HeadSpec(weakest_penalty=0.01, class_balance=1.0),
         terms=(cross_entropy(smoothing=0.1, class_balance=0.5),),
         schedule=Schedule(epochs=15, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0, patience=8, clip=1.0),
     )

@@ -112,6 +112,16 @@ class Trained:
                 rows.append(self.model(torch.from_numpy(self.run.preprocess.batch(chunk))).numpy())
         return np.concatenate(rows)
 
+    def features(self, paths: Sequence[Path], task: str, progress: Progress) -> npt.NDArray[np.float32]:
+        """What the head sees of image files: float32 (n, features)."""
+        import torch
+
+        from edgetl.transfer.features import compute
+        from edgetl.transfer.images import ImageStore
+
+        store = ImageStore(list(paths), self.run.preprocess)
+        return compute(self.model, store, torch.device("cpu"), task, progress)
+
 
 def bundle_for(request: Request, out: Path, work: Path, progress: Progress) -> Bundle:
     """The finished bundle ``out/NAME``, made if it is not there yet, damaged, or made from something else."""
@@ -182,7 +192,7 @@ def _compressed(request: Request, trained: Trained, floating: Path, work: Path, 
     }
 
     def features(paths: Sequence[Path]) -> npt.NDArray[np.floating[Any]]:
-        return trained.logits(paths, "features for k-centre", progress)
+        return trained.features(paths, "features for k-centre", progress)
 
     def build(folder: Path) -> None:
         source = floating / "model.onnx"

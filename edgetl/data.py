@@ -128,7 +128,7 @@ def load_dataset(
     skipped = damaged + conflicting
     _refuse_if_unusable(path, classes, samples, skipped)
     split, copies = _certified_once(assign_splits(samples, seed, shares))
-    dataset = Dataset(root.resolve(), classes, split, skipped + copies)
+    dataset = Dataset(root.resolve(), classes, split, skipped + copies + _strays(path))
     for name in ("train", "val", "certify"):
         if not dataset.split(name):
             raise DataError(f"{path} leaves no image for the split '{name}'", "add images: five a class at least")
@@ -153,6 +153,12 @@ def _from_folder(root: Path) -> tuple[Path, tuple[str, ...], list[Sample]]:
             raise DataError(f"the class folder {folder} is empty", "add images or remove the folder")
         listed += [Sample(p.relative_to(root).as_posix(), label, "", "") for p in files]
     return root, tuple(folder.name for folder in folders), listed
+
+
+def _strays(source: Path) -> tuple[Skipped, ...]:
+    """Files that lie beside the class folders: no label, no use, but no silence either."""
+    beside = sorted(p.name for p in source.iterdir() if p.is_file()) if source.is_dir() else []
+    return tuple(Skipped(name, "it lies in no class folder") for name in beside if not name.startswith("."))
 
 
 def _writable_name(name: str) -> bool:

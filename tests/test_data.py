@@ -467,3 +467,14 @@ def test_real_photographs(real_data: Path) -> None:
     assert len(dataset.samples) == 1344
     assert not dataset.skipped
     assert min(dataset.counts()["certify"].values()) >= 6
+
+
+def test_files_beside_the_class_folders_are_named(photos: Path) -> None:
+    (photos / "LICENCE.txt").write_text("free")
+    shutil.copy(next((photos / "red").glob("*.png")), photos / "stray.png")
+    dataset = load_dataset(photos)
+    assert [(s.path, s.reason) for s in dataset.skipped] == [
+        ("LICENCE.txt", "it lies in no class folder"),
+        ("stray.png", "it lies in no class folder"),
+    ]
+    assert len(dataset.samples) == 60

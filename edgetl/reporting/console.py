@@ -84,7 +84,7 @@ def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequenc
         rows: one value for each column; None shows as a dash, True and False as yes and no.
     """
     table = Table(
-        *(Column(name, justify=_justify(rows, i), overflow="fold", no_wrap=not i) for i, name in enumerate(columns)),
+        *(_column(name, rows, i) for i, name in enumerate(columns)),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
@@ -92,6 +92,12 @@ def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequenc
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
+
+
+def _column(name: str, rows: Sequence[Sequence[object]], index: int) -> Column:
+    # The first column names the rows: a name broken in two is one that nobody can copy.
+    longest = max((len(str(row[0])) for row in rows), default=0) if index == 0 else 0
+    return Column(name, justify=_justify(rows, index), overflow="fold", min_width=min(longest, 26) or None)
 
 
 def _justify(rows: Sequence[Sequence[object]], index: int) -> Literal["left", "right"]:

@@ -17,13 +17,14 @@ PACKAGE = ROOT / "edgetl"
 #: Top to bottom; a part imports only from the lines below its own, or from itself.
 LAYERS = (
     ("cli",),
-    ("pipeline", "stages", "assemble", "judge", "doctor"),
+    ("pipeline", "stages", "assemble", "judge", "mend", "doctor"),
+    ("diagnosis",),
     ("transfer", "compress", "certify", "latency", "reporting"),
     ("devices",),
     ("backends",),
     ("runtime",),
     ("bundle", "run"),
-    ("targets", "data", "preprocess", "splits"),
+    ("targets", "data", "preprocess", "splits", "findings"),
     ("storage", "progress"),
     ("errors", "resources", "extras"),
 )

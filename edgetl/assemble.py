@@ -1,23 +1,26 @@
-"""From a Run to a Bundle: export, choose calibration images, quantize, compile, golden vectors, seal."""
+"""From a Run to a Bundle: export, compress, repair where needed, compile, golden vectors, seal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgetl.bundle import (
     CALIBRATION,
+    EXPORTED,
     GOLDEN,
     LABELS,
+    LAYERS,
     MANIFEST,
     PREPROCESS_FILE,
     REFERENCE,
+    REPAIR,
+    SOURCE,
     SPLITS_FILE,
     Bundle,
     Precision,
@@ -25,19 +28,19 @@ from edgetl.bundle import (
     write_manifest,
 )
 from edgetl.compress.recipes import Recipe
+from edgetl.compress.repair import without_times
 from edgetl.errors import BundleError, EdgetlError
-from edgetl.progress import Progress, tracked
+from edgetl.mend import Mended, mend
+from edgetl.progress import Progress
 from edgetl.run import Run
-from edgetl.stages import stage, versions
-from edgetl.storage import new_folder, read_json, sha256_json, write_json
+from edgetl.stages import versions
+from edgetl.storage import DIGEST_FIELD, new_folder, read_json, sha256_file, sha256_json, write_json, write_sealed
 from edgetl.targets import Target
-
-if TYPE_CHECKING:
-    from torch import nn
+from edgetl.trained import EXPORTED as MODEL
+from edgetl.trained import Answers, Trained, answers, exported
+from edgetl.workshop import Compressed, Workshop
 
 GOLDEN_IMAGES = 4
-PARITY_IMAGES = 32
-OPSET = 18
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Request:
         target, precision: what it is made for.
         selection, size: override the recipe's choice of calibration images.
         batch: fixed batch size of the graph, or None.
+        margin: greatest tolerable loss: what repair aims at.
+        minutes: that repair may take; 0 to deploy the recipe's outcome whatever it is.
     """
 
     run: Run
@@ -59,6 +64,8 @@ class Request:
     selection: str | None = None
     size: int | None = None
     batch: int | None = None
+    margin: float = 0.01
+    minutes: float = 0.0
 
     @cached_property
     def recipe(self) -> Recipe | None:
@@ -73,54 +80,19 @@ class Request:
 
     def key(self) -> str:
         """SHA-256 over everything that the bundle's content depends on."""
+        repair = {"margin": self.margin, "minutes": self.minutes} if self.recipe and self.minutes else None
         return sha256_json(
             {
                 "run": self.run.digest,
+                "baseline": dict(self.run.baseline) if self.run.baseline else None,
                 "target": self.target.to_json(),
                 "precision": self.precision,
                 "recipe": self.recipe.to_json() if self.recipe else None,
+                "repair": repair,
                 "batch": self.batch,
                 "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt_rtx", "tensorrt"),
             }
         )
-
-
-@dataclass
-class Trained:
-    """The trained torch model, loaded when a stage first needs it."""
-
-    run: Run
-    _model: nn.Module | None = field(default=None, repr=False)
-
-    @property
-    def model(self) -> nn.Module:
-        """uint8 (n, H, W, 3) → float32 logits (n, classes), in evaluation mode."""
-        if self._model is None:
-            from edgetl.transfer.model import load_model
-
-            self._model = load_model(self.run)
-        return self._model
-
-    def logits(self, paths: Sequence[Path], task: str, progress: Progress) -> npt.NDArray[np.float32]:
-        """The reference's answers to image files, one batch at a time: float32 (n, classes)."""
-        import torch
-
-        rows = []
-        chunks = [paths[start : start + 16] for start in range(0, len(paths), 16)]
-        for chunk in tracked(chunks, task, progress):
-            with torch.inference_mode():
-                rows.append(self.model(torch.from_numpy(self.run.preprocess.batch(chunk))).numpy())
-        return np.concatenate(rows)
-
-    def features(self, paths: Sequence[Path], task: str, progress: Progress) -> npt.NDArray[np.float32]:
-        """What the head sees of image files: float32 (n, features)."""
-        import torch
-
-        from edgetl.transfer.features import compute
-        from edgetl.transfer.images import ImageStore
-
-        store = ImageStore(list(paths), self.run.preprocess)
-        return compute(self.model, store, torch.device("cpu"), task, progress)
 
 
 def bundle_for(request: Request, out: Path, work: Path, progress: Progress) -> Bundle:
@@ -134,110 +106,37 @@ def bundle_for(request: Request, out: Path, work: Path, progress: Progress) -> B
         if folder.exists() and not (folder / MANIFEST).is_file():
             raise EdgetlError(f"{folder} exists and is no bundle", "choose another --out, or remove it") from error
     trained = Trained(request.run)
-    floating = _exported(request, trained, work, progress)
-    reference = _reference(request.run, trained, work, progress)
-    compressed = _compressed(request, trained, floating, work, progress)
-    twin = _compressed(_twin(request), trained, floating, work, progress)
+    floating = exported(trained, request.batch, work, progress)
+    told = answers(trained, floating, work, progress)
+    shop = Workshop(trained, request.target, floating, work, progress, request.batch)
+    mended = mend(shop, request.precision, request.recipe, told.search, request.margin, request.minutes)
+    twin = shop.floated(_widest(request))
     with new_folder(folder) as partial:
-        _fill(partial, request, key, floating, reference, compressed, twin, progress)
+        _fill(partial, request, key, shop, told, mended, twin)
     return load_bundle(folder)
 
 
-def _twin(request: Request) -> Request:
-    """The same bundle in the widest float precision that the target runs: the yardstick of the bench."""
+def _widest(request: Request) -> Precision:
+    """The widest float precision that the target runs: the yardstick of the bench."""
     from edgetl.backends import BACKENDS
 
     runtime = BACKENDS[request.target.backend]
     widths: tuple[Precision, ...] = ("fp32", "fp16")
-    widest = next((p for p in widths if runtime.refuses(request.target, p) is None), request.precision)
-    return replace(request, precision=widest)
-
-
-def _exported(request: Request, trained: Trained, work: Path, progress: Progress) -> Path:
-    from edgetl.compress.export import check_parity, export_onnx
-
-    run = request.run
-    inputs = {"run": run.digest, "batch": request.batch, "opset": OPSET, **versions("torch", "onnx", "onnxscript")}
-
-    def build(folder: Path) -> None:
-        progress("exporting to ONNX", 0, 1)
-        path = export_onnx(trained.model, run.preprocess, folder / "model.onnx", batch=request.batch, opset=OPSET)
-        images = run.preprocess.batch(run.dataset.paths("val")[:PARITY_IMAGES])
-        write_json(folder / "parity.json", check_parity(path, trained.model, images).to_json())
-        progress("exporting to ONNX", 1, 1)
-
-    return stage(work, "onnx", inputs, build)
-
-
-def _reference(run: Run, trained: Trained, work: Path, progress: Progress) -> Path:
-    def build(folder: Path) -> None:
-        logits = trained.logits(run.dataset.paths("certify"), "running the trained model", progress)
-        np.savez(folder / REFERENCE, logits=logits, labels=run.dataset.labels("certify"))
-
-    return stage(work, "reference", {"run": run.digest, **versions("torch", "timm", "torchvision")}, build)
-
-
-def _compressed(request: Request, trained: Trained, floating: Path, work: Path, progress: Progress) -> Path:
-    """A stage folder with ``compressed.json`` (file and record) and ``calibration.json``."""
-    from edgetl.compress.quantize import quantize, to_float
-    from edgetl.compress.samples import select_samples
-
-    run, recipe = request.run, request.recipe
-    inputs = {
-        "onnx": floating.name,
-        "recipe": recipe.to_json() if recipe else None,
-        "precision": request.precision,
-        "backend": request.target.backend,
-        **versions("onnx", "onnxruntime", "openvino", "nncf"),
-    }
-
-    def features(paths: Sequence[Path]) -> npt.NDArray[np.floating[Any]]:
-        return trained.features(paths, "features for k-centre", progress)
-
-    def build(folder: Path) -> None:
-        source = floating / "model.onnx"
-        if recipe is None:
-            made = to_float(source, request.target.backend, request.precision, folder)
-            write_json(folder / CALIBRATION, {"images": [], "selection": None})
-        else:
-            chosen = select_samples(run.dataset, recipe.selection, recipe.size, recipe.seed, features)
-            images = (run.preprocess.apply(path)[None] for path in chosen.paths)
-            made = quantize(source, recipe, images, folder, progress)
-            write_json(folder / CALIBRATION, chosen.record)
-        file = made.path.name if made.path.parent == folder else None
-        write_json(folder / "compressed.json", {"file": file, "record": dict(made.record)})
-
-    return stage(work, "compressed", inputs, build)
+    return next((p for p in widths if runtime.refuses(request.target, p) is None), request.precision)
 
 
 def _fill(
-    folder: Path,
-    request: Request,
-    key: str,
-    floating: Path,
-    reference: Path,
-    compressed: Path,
-    twin: Path,
-    progress: Progress,
+    folder: Path, request: Request, key: str, shop: Workshop, told: Answers, mended: Mended, twin: Compressed
 ) -> None:
-    from edgetl.backends import BACKENDS
-
     run, target = request.run, request.target
-    outcome = read_json(compressed / "compressed.json")
-    compiler = BACKENDS[target.backend]
-    progress(f"compiling for {request.name}", 0, 1)
-    deployed = compiler.compile(_model(compressed, floating), target, folder / "model")
-    # A float model is its own yardstick; a second copy of it would only be timed against itself.
-    same = compressed == twin
-    artifacts = {
-        "deployed": deployed,
-        "float": deployed if same else compiler.compile(_model(twin, floating), target, folder / "float"),
-    }
+    artifacts = _compiled(folder, request, mended.compressed, twin, shop.progress)
+    files = _sources(folder, shop.floating, mended.compressed)
     write_json(folder / LABELS, list(run.classes))
     write_json(folder / PREPROCESS_FILE, run.preprocess.to_json())
     write_json(folder / SPLITS_FILE, run.dataset.to_json())
-    for file in (compressed / CALIBRATION, reference / REFERENCE):
-        (folder / file.name).write_bytes(file.read_bytes())
+    write_json(folder / LAYERS, list(mended.layers))
+    (folder / CALIBRATION).write_bytes((mended.compressed.folder / CALIBRATION).read_bytes())
+    told.save(folder / REFERENCE)
     _write_golden(folder / GOLDEN, request, artifacts["deployed"])
     body = {
         "key": key,
@@ -245,19 +144,52 @@ def _fill(
         "name": request.name,
         "classes": list(run.classes),
         "run": {"digest": run.digest, "weights_sha256": run.weights_sha256, "backbone": run.backbone,
-                "strategy": run.strategy, "settings": dict(run.settings), "metrics": dict(run.metrics)},
+                "strategy": run.strategy, "settings": dict(run.settings), "metrics": dict(run.metrics),
+                "preprocess": run.preprocess.to_json(), "classes": list(run.classes)},
         "lineage": dict(run.lineage),
-        "quantization": outcome["record"],
-        "parity": read_json(floating / "parity.json"),
+        "quantization": dict(mended.compressed.record),
+        "repair": without_times(mended.repair) if mended.repair else None,
+        "parity": read_json(shop.floating / "parity.json"),
         "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
+        **files,
     }  # fmt: skip
     write_manifest(folder, body, artifacts)
+    if mended.repair and mended.repair["needed"]:
+        write_sealed(folder / REPAIR, {**mended.repair, "manifest": read_json(folder / MANIFEST)[DIGEST_FIELD]})
+
+
+def _compiled(
+    folder: Path, request: Request, compressed: Compressed, twin: Compressed, progress: Progress
+) -> dict[str, Any]:
+    from edgetl.backends import BACKENDS
+
+    compiler = BACKENDS[request.target.backend]
+    progress(f"compiling for {request.name}", 0, 1)
+    deployed = compiler.compile(compressed.model, request.target, folder / "model")
+    # A float model is its own yardstick; a second copy of it would only be timed against itself.
+    same = compressed.model == twin.model
+    made = {"deployed": deployed, "float": deployed if same else _twin(compiler, twin, request.target, folder)}
     progress(f"compiling for {request.name}", 1, 1)
+    return made
 
 
-def _model(compressed: Path, floating: Path) -> Path:
-    file = read_json(compressed / "compressed.json")["file"]
-    return compressed / file if file else floating / "model.onnx"
+def _twin(compiler: Any, twin: Compressed, target: Target, folder: Path) -> Any:
+    return compiler.compile(twin.model, target, folder / "float")
+
+
+def _sources(folder: Path, floating: Path, compressed: Compressed) -> dict[str, str]:
+    """Where the bundle keeps the float ONNX files that certificates trace losses to, copied unless they are there."""
+    there = {sha256_file(file): file for file in sorted(folder.rglob("*.onnx"))}
+    wanted = {"exported": (floating / MODEL, EXPORTED), "source": (compressed.source, SOURCE)}
+    found = {}
+    for name, (file, place) in wanted.items():
+        digest = sha256_file(file)
+        if digest not in there:
+            there[digest] = folder / place
+            there[digest].parent.mkdir(exist_ok=True)
+            there[digest].write_bytes(file.read_bytes())
+        found[name] = there[digest].relative_to(folder).as_posix()
+    return found
 
 
 def _write_golden(file: Path, request: Request, artifact: Any) -> None:
@@ -266,8 +198,8 @@ def _write_golden(file: Path, request: Request, artifact: Any) -> None:
     from edgetl.runtime.sessions import open_session
 
     run, simulated = request.run, request.target.executes_on_host() == "simulated"
-    paths = (run.dataset.paths("search") or run.dataset.paths("val"))[:: max(1, len(run.dataset.paths("search")) // 4)]
-    images = run.preprocess.batch(paths[:GOLDEN_IMAGES])
+    held = run.dataset.paths("search") or run.dataset.paths("val")
+    images = run.preprocess.batch(held[:: max(1, len(held) // GOLDEN_IMAGES)][:GOLDEN_IMAGES])
     session = open_session(artifact, threads=1, simulated=simulated)
     logits = np.concatenate([infer(session, image[None]) for image in images])
     session.close()

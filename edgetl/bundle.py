@@ -6,12 +6,15 @@
     splits.json       classes and every image with hash, label and split
     calibration.json  which images gave the ranges, how they were chosen, their hashes
     golden.npz        a few raw images with the logits that this artifact gave for them: the self-test
-    reference.npz     the trained torch model's logits on the certify split
+    reference.npz     logits on the certify split: the trained torch model's, its float ONNX file's, its baseline's
+    layers.json       what quantization does to each layer by itself, the worst first
     model/            the deployed artifact
     float/            its float twin for the same runtime: the yardstick of ``edgetl bench``
+    exported/         the float ONNX file that all was made from, where the twin is not that very file
     certificate.json, predictions.npz, bench.json   records, each sealed by itself and naming the manifest
+    repair.json       another one, if compression had to be mended: what was tried, and what it cost in time
 
-Records are not in the manifest, because they are made later, on the device too; each names the manifest's
+Records are not in the manifest, because they hold times or are made later, on the device too; each names the manifest's
 digest, so it belongs to exactly one bundle.
 """
 
@@ -27,7 +30,7 @@ from edgetl.errors import BundleError, CertifyError
 from edgetl.preprocess import Preprocess
 from edgetl.storage import DIGEST_FIELD, read_json, read_sealed, sha256_file, write_sealed
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
 PREPROCESS_FILE = "preprocess.json"
@@ -35,10 +38,14 @@ SPLITS_FILE = "splits.json"
 CALIBRATION = "calibration.json"
 GOLDEN = "golden.npz"
 REFERENCE = "reference.npz"
+LAYERS = "layers.json"
+EXPORTED = "exported/model.onnx"
+SOURCE = "exported/source.onnx"
 CERTIFICATE = "certificate.json"
 PREDICTIONS = "predictions.npz"
 BENCH = "bench.json"
-RECORDS = (CERTIFICATE, PREDICTIONS, BENCH)
+REPAIR = "repair.json"
+RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR)
 
 Precision = Literal["int8", "fp16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
@@ -110,15 +117,32 @@ class Bundle:
         return Dataset.from_json(read_json(self.path / SPLITS_FILE, BundleError))
 
     def artifact(self, role: str = "deployed") -> Artifact:
-        """The ``deployed`` artifact or its ``float`` twin.
+        """The ``deployed`` artifact, its ``float`` twin, or the ``exported`` float ONNX file for ONNX Runtime.
 
         Raises:
             BundleError: the bundle has no such artifact.
         """
+        if role == "exported":
+            return Artifact("onnxruntime", self.exported, "fp32")
         entry = self.manifest["artifacts"].get(role)
         if entry is None:
             raise BundleError(f"{self.path} has no {role} artifact", "export it again")
         return Artifact(entry["backend"], self.path / entry["file"], entry["precision"], entry["device"])
+
+    @property
+    def exported(self) -> Path:
+        """The trained model as float32 ONNX."""
+        return self.path / str(self.manifest["exported"])
+
+    @property
+    def source(self) -> Path:
+        """The float ONNX file that was compressed: :attr:`exported`, unless repair changed its weights first."""
+        return self.path / str(self.manifest["source"])
+
+    @property
+    def layers(self) -> tuple[Mapping[str, Any], ...]:
+        """What quantization does to each layer by itself, the worst first; empty for a float bundle."""
+        return tuple(read_json(self.path / LAYERS, BundleError))
 
     def record(self, name: str) -> dict[str, Any] | None:
         """A sealed record (certificate or benchmark) of this bundle, or None if it was not made yet.

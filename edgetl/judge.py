@@ -1,76 +1,75 @@
-"""Certifying a bundle: where it runs, on which images, against what, and what is kept of it."""
+"""Certifying a bundle: its answers against the trained model's, what is wrong with it, and what is kept of that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import CERTIFICATE, PREDICTIONS, REFERENCE, Bundle, check_certificate
-from edgetl.data import Dataset, write_digits
-from edgetl.errors import BundleError, CertifyError, DeviceError
-from edgetl.progress import Progress, tracked
-from edgetl.splits import Sample
+from edgetl.bundle import CERTIFICATE, PREDICTIONS, Bundle, check_certificate
+from edgetl.findings import Finding
+from edgetl.observe import FLOAT_RUNG, HOST_RUNG, QDQ_RUNG, Logits, Place, Seen, answered, observe, reference
+from edgetl.progress import Progress
 from edgetl.storage import sha256_file, sha256_json
 from edgetl.targets import find_target
 
 if TYPE_CHECKING:
     from edgetl.certify import Certificate, Predictions
-    from edgetl.devices import Device
 
-#: Name of the rung between the trained model and the deployed artifact.
-FLOAT_RUNG = "float ONNX"
+#: Images on which two executions of the same artifact are compared tensor by tensor.
+COMPARED = 8
 
 
-def place(bundle: Bundle, device: str | None) -> tuple[Device, str]:
-    """Where a bundle runs, and what its results may be called: device, host or simulated.
+@dataclass(frozen=True)
+class Terms:
+    """What a certificate is held to: the greatest tolerable loss, the one-sided level, and the metric."""
 
-    Raises:
-        DeviceError: the device has another instruction set than the bundle was made for.
-        UnknownNameError: no device of that name.
-    """
-    from edgetl.devices import find_device
-
-    target = find_target(bundle.target)
-    where = find_device(device or "local")
-    if where.kind == "local":
-        return where, target.executes_on_host()
-    arch = where.arch or str(where.probe().machine.get("arch", ""))
-    if arch and arch != target.arch:
-        raise DeviceError(
-            f"{where.name} is {arch}, and {bundle.path} is made for {target.name} ({target.arch})",
-            "choose another device, or export for a target of this one",
-        )
-    if where.kind == "emulated" and target.executes_on_host(target.arch) == "simulated":
-        raise DeviceError(f"{where.name} emulates a CPU, and {target.name} needs its accelerator", "use the device")
-    return where, where.executed
+    margin: float = 0.01
+    alpha: float = 0.05
+    metric: str = "accuracy"
 
 
 def judge(
-    bundle: Bundle, data: str | Path | None, margin: float, alpha: float, device: str | None, progress: Progress
+    bundle: Bundle,
+    terms: Terms,
+    *,
+    data: str | Path | None,
+    device: str | None,
+    predictions: Path | None,
+    corruptions: bool,
+    progress: Progress,
 ) -> Certificate:
-    """Run the certify images through the bundle, keep the predictions and write the certificate."""
-    from edgetl import devices
+    """Obtain answers for the certify images, diagnose them, keep them and write the certificate."""
+    from edgetl.diagnosis import Observations, diagnose
 
-    where, executed = place(bundle, device)
-    paths = certify_files(bundle.dataset, data, progress)
-    simulated = executed == "simulated" and where.kind == "local"
-    deployed = devices.predict(where, bundle, paths, simulated=simulated, progress=progress)
-    here = devices.find_device("local")
-    # The float rung needs no device: its logits agree across machines to 1e-5 of their range.
-    floats = devices.predict(here, bundle, paths, role="float", simulated=_no_float_here(bundle), progress=progress)
-    saved = _saved(bundle, floats, deployed)
+    at: Place | None = None
+    if predictions is not None:
+        seen = answered(bundle, predictions)
+    else:
+        at, seen = observe(bundle, data, device, progress)
+    told = reference(bundle)
+    logits: dict[str, Logits] = {"reference": told["logits"], **seen.rungs, "deployed": seen.deployed}
+    labels = bundle.dataset.labels("certify")
+    root = _root(seen.paths, bundle)
+    observations = Observations(seen.paths, labels, logits, seen.simulated)
+    findings = diagnose(bundle, observations, root=root, progress=progress)
+    hurt = _robustness(bundle, at, seen, terms, progress) if corruptions and at is not None else None
+    saved = _saved(bundle, told, seen)
     # Should this be killed now, a missing certificate is better than one of other predictions.
     (bundle.path / CERTIFICATE).unlink(missing_ok=True)
     saved.save(bundle.path / PREDICTIONS)
-    return _certificate(bundle, saved, _facts(bundle, where, executed), margin, alpha)
+    facts = {**seen.facts, "robustness": hurt}
+    first = _certificate(bundle, saved, facts, findings, terms)
+    more = _culprits(bundle, first, root)
+    return _written(bundle, _certificate(bundle, saved, facts, (*findings, *more), terms) if more else first)
 
 
-def judge_again(bundle: Bundle, margin: float, alpha: float) -> Certificate | None:
-    """Judge the saved predictions with another margin, without inference; None if there are none.
+def judge_again(bundle: Bundle, terms: Terms) -> Certificate | None:
+    """Judge the saved predictions on other terms, without inference; None if there are none.
 
     Raises:
         CertifyError: the certificate or the predictions were altered, or belong to another bundle.
@@ -81,110 +80,92 @@ def judge_again(bundle: Bundle, margin: float, alpha: float) -> Certificate | No
         return None
     before = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
-    return _certificate(bundle, saved, before, margin, alpha)
+    # What certify finds by itself, it will find again.
+    findings = [Finding.from_json(f) for f in before["findings"] if not f["evidence"].get("statistical")]
+    return _written(bundle, _certificate(bundle, saved, before, findings, terms))
 
 
-def certify_files(dataset: Dataset, data: str | Path | None, progress: Progress) -> list[Path]:
-    """The certify split's image files, each checked against its hash.
+def contradiction(bundle: Bundle) -> str | None:
+    """What in the bundle's certificate does not follow from its own predictions, in a clause; None if all does.
 
-    Args:
-        dataset: the bundle's, with paths relative to its root.
-        data: another folder, CSV or 'digits' in which the images lie now, perhaps under other names.
-        progress: told of each file.
+    A made-up certificate can be sealed again; it cannot be made to follow from predictions that say otherwise.
 
     Raises:
-        CertifyError: images are missing or were changed.
+        CertifyError: there is no certificate, or it was altered, or it belongs to another bundle.
     """
-    samples = dataset.split("certify")
-    root = dataset.root if data is None else _root(data, dataset)
-    if not root.is_dir():
-        raise CertifyError(f"the images of the bundle are not at {root}", "say where they are now: --data FOLDER")
-    found = {s.sha256: root / s.path for s in tracked(samples, "checking images", progress) if _is(root, s)}
-    if len(found) < len({s.sha256 for s in samples}) and data is not None:
-        wanted = {s.sha256 for s in samples} - set(found)
-        for file in (f for f in sorted(root.rglob("*")) if f.is_file()):
-            if wanted and (digest := sha256_file(file)) in wanted:
-                found[digest] = file
-                wanted.discard(digest)
-    missing = [s.path for s in samples if s.sha256 not in found]
-    if missing:
-        raise CertifyError(
-            f"{len(missing)} of {len(samples)} certify images are missing from {root} or changed (first: {missing[0]})",
-            "give the folder with the images that the run was trained from: --data FOLDER",
-        )
-    return [found[s.sha256] for s in samples]
+    from edgetl.certify import PairedCounts, Predictions, noninferiority
+
+    record = check_certificate(bundle)
+    saved = Predictions.load(bundle.path / PREDICTIONS)
+    counts = PairedCounts.from_predictions(saved.reference, saved.deployed, saved.labels)
+    follows: dict[str, Any] = {
+        "n": counts.n,
+        "reference_accuracy": counts.reference_accuracy,
+        "deployed_accuracy": counts.deployed_accuracy,
+        "flips": {"lost": counts.lost, "gained": counts.gained},
+    }
+    if record["metric"] == "accuracy":
+        test = noninferiority(counts, record["margin"], record["alpha"])
+        follows |= {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
+        if record["verdict"] == "pass":
+            follows["verdict"] = test.verdict
+    wrong = [name for name, value in follows.items() if record[name] != value]
+    return f"its {wrong[0]} does not follow from {PREDICTIONS}" if wrong else None
 
 
-def _root(data: str | Path, dataset: Dataset) -> Path:
-    if str(data) == "digits":
-        return dataset.root if dataset.root.is_dir() else write_digits(dataset.root)
-    path = Path(data)
-    return path.parent if path.is_file() else path
+def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
+    """The folder under which the run's images lie now, if they lie as they did; None if they do not."""
+    samples = bundle.dataset.split("certify")
+    if not paths or not paths[0].is_file():
+        return None
+    own = Path(samples[0].path)
+    return paths[0].parents[len(own.parts) - 1] if paths[0].parts[-len(own.parts) :] == own.parts else None
 
 
-def _is(root: Path, sample: Sample) -> bool:
-    file = root / sample.path
-    return file.is_file() and sha256_file(file) == sample.sha256
-
-
-def _no_float_here(bundle: Bundle) -> bool:
-    return bundle.artifact("float").backend == "tensorrt" or bundle.artifact("float").device not in ("", "CPU")
-
-
-def _reference(bundle: Bundle) -> npt.NDArray[np.float32]:
-    with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
-        logits: npt.NDArray[np.float32] = stored["logits"]
-    if len(logits) != len(bundle.dataset.split("certify")):
-        raise BundleError(f"{bundle.path / REFERENCE} does not fit the certify split", "export the bundle again")
-    return logits
-
-
-def _saved(bundle: Bundle, floats: npt.NDArray[np.float32], deployed: npt.NDArray[np.float32]) -> Predictions:
+def _saved(bundle: Bundle, told: Mapping[str, Any], seen: Seen) -> Predictions:
     from edgetl.certify import Predictions
 
     samples = bundle.dataset.split("certify")
     return Predictions.from_logits(
         labels=bundle.dataset.labels("certify"),
-        reference=_reference(bundle),
-        deployed=deployed,
+        reference=told["logits"],
+        deployed=seen.deployed,
         # A CSV may name its files by absolute paths, which would mean nothing on another machine.
         paths=[s.path.lstrip("/") for s in samples],
         sha256=[s.sha256 for s in samples],
         classes=bundle.labels,
-        rungs={FLOAT_RUNG: floats},
+        rungs=seen.rungs,
+        baseline=(str(told["baseline_kind"]), told["baseline"]) if "baseline" in told else None,
     )
 
 
-def _facts(bundle: Bundle, where: Device, executed: str) -> dict[str, Any]:
-    found, backend = where.probe(), bundle.artifact().backend
-    runs = "onnxruntime" if executed == "simulated" and backend == "tensorrt" else backend
-    runtime = f"{runs} {found.packages.get(runs) or ''}".strip()
-    if runs != backend:
-        runtime = f"{backend}, its Q/DQ graph in float by {runtime}"
-    machine = {key: found.machine.get(key) for key in ("arch", "cpu_model", "board", "isa_features")}
-    return {"executed": executed, "runtime": runtime, "executed_on": {"device": where.name, **machine}}
-
-
 def _certificate(
-    bundle: Bundle, saved: Predictions, facts: Mapping[str, Any], margin: float, alpha: float
+    bundle: Bundle, saved: Predictions, facts: Mapping[str, Any], findings: Sequence[Finding], terms: Terms
 ) -> Certificate:
     from edgetl.certify import certify
 
-    certificate = certify(
-        saved.reference,
-        saved.deployed,
-        saved.labels,
-        class_names=saved.class_names,
-        margin=margin,
-        alpha=alpha,
-        rungs=saved.rungs,
+    told = reference(bundle)
+    recorded, measured, n = told["reproduced"].tolist()
+    return certify(
+        **saved.arguments(),
+        margin=terms.margin,
+        alpha=terms.alpha,
+        metric=terms.metric,
         executed=facts["executed"],
         runtime=facts["runtime"],
         isa=find_target(bundle.target).isa,
         precision=bundle.precision,
         hashes=hashes(bundle),
         executed_on=facts["executed_on"],
+        reproduced=(recorded, measured, int(n)),
+        findings=findings,
+        layers=bundle.layers,
+        robustness=facts.get("robustness"),
+        repair=bundle.manifest.get("repair"),
     )
+
+
+def _written(bundle: Bundle, certificate: Certificate) -> Certificate:
     bundle.write_record(CERTIFICATE, certificate.to_json())
     return certificate
 
@@ -201,3 +182,75 @@ def hashes(bundle: Bundle) -> dict[str, str]:
         "manifest": bundle.digest,
         "predictions": sha256_file(bundle.path / PREDICTIONS),
     }
+
+
+def _culprits(bundle: Bundle, certificate: Certificate, root: Path | None) -> list[Finding]:
+    """The layers behind the first rung that diverges, where that rung is quantization or the runtime."""
+    rungs = [rung["name"] for rung in certificate.ladder]
+    first = certificate.first_divergence
+    if bundle.precision != "int8" or first in (None, "reference", FLOAT_RUNG):
+        return []
+    if first == QDQ_RUNG or QDQ_RUNG not in rungs:
+        return _quantized(bundle, first or "")
+    if first in (HOST_RUNG, "deployed") and root is not None and bundle.artifact().path.suffix == ".onnx":
+        return _executed(bundle, first or "", root)
+    return []
+
+
+def _quantized(bundle: Bundle, rung: str) -> list[Finding]:
+    from edgetl.compress.layers.attribution import LayerNoise, responsible
+
+    noises = responsible([LayerNoise(**layer) for layer in bundle.layers])
+    if not noises:
+        return []
+    named = "; ".join(f"{x.module} ({x.cause}, {x.sqnr_db:.1f} dB)" for x in noises[:3])
+    share = sum(x.share for x in noises)
+    what = (
+        f"{len(noises)} of {len({layer['node'] for layer in bundle.layers})} layers make {share:.0%} of the noise that "
+        f"quantization adds, as the rung '{rung}' shows: {named}{' …' if len(noises) > 3 else ''}."
+    )
+    return [Finding("quantization-noise", what, tuple(x.module for x in noises), {"rung": rung})]
+
+
+def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
+    from edgetl.compress.layers.taps import compare
+
+    held = [root / s.path for s in bundle.dataset.split("search")][:COMPARED]
+    images = [bundle.preprocess.apply(path)[None] for path in held if path.is_file()]
+    if not images:
+        return []
+    model = bundle.artifact().path
+    tensors = compare((model, True), (model, False), images)[:5]
+    if not tensors:
+        return []
+    named = "; ".join(f"{x.module or x.tensor} ({x.sqnr_db:.1f} dB)" for x in tensors[:3])
+    what = f"The rung '{rung}' departs from its own Q/DQ graph computed in float, most at {named}."
+    return [Finding("runtime", what, tuple(x.module or x.tensor for x in tensors), {"rung": rung})]
+
+
+def _robustness(bundle: Bundle, at: Place, seen: Seen, terms: Terms, progress: Progress) -> Mapping[str, Any]:
+    from edgetl import devices
+    from edgetl.certify import PairedCounts, noninferiority
+    from edgetl.robustness import measure
+    from edgetl.runtime.predict import predict
+
+    labels = bundle.dataset.labels("certify")
+
+    def before(paths: Sequence[Path]) -> Logits:
+        return predict(bundle, paths, role="exported", progress=progress)
+
+    def after(paths: Sequence[Path]) -> Logits:
+        # Dozens of short calls: a process for each would take longer than its inferences.
+        if at.device.kind == "local":
+            return predict(bundle, paths, simulated=at.emulates, progress=progress)
+        return devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress)
+
+    def paired(
+        first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]
+    ) -> dict[str, Any]:
+        counts = PairedCounts.from_predictions(first, second, truth)
+        test = noninferiority(counts, terms.margin, terms.alpha)
+        bounds = {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
+        return {**bounds, "lost": counts.lost, "gained": counts.gained, "verdict": test.verdict}
+
+    return measure(seen.paths, labels, before, after, paired, progress=progress)

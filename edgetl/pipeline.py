@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgetl.bundle import BENCH, PRECISIONS, Bundle, Precision, check_certificate, load_bundle
+from edgetl.bundle import BENCH, PRECISIONS, Bundle, Precision, load_bundle
 from edgetl.errors import BackendError, CertifyError, EdgetlError
 from edgetl.progress import Progress, silent
 from edgetl.run import Run, load_run
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Seconds of timing that ``export`` spends on each bundle; ``bench`` takes longer.
 EXPORT_BENCH_SECONDS = 4.0
+#: Minutes that ``export`` may spend on repairing one bundle.
+REPAIR_MINUTES = 20.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,9 @@ def export(
     batch: int | None = None,
     bench: bool = True,
     threads: int = 1,
+    metric: str = "accuracy",
+    repair: bool = True,
+    budget_minutes: float = REPAIR_MINUTES,
     progress: Progress = silent,
 ) -> list[Exported]:
     """Compress a run for each target, certify it, and time it where this machine can.
@@ -110,6 +115,9 @@ def export(
         batch: fixed batch size of the graph; None leaves it open.
         bench: also time each bundle that this machine executes natively.
         threads: for timing.
+        metric: of the certificates; see :func:`verify`.
+        repair: climb the repair ladder where int8 loses too much on the search split.
+        budget_minutes: that the climb may take for each target.
         progress: told of every long step.
 
     Returns:
@@ -119,20 +127,26 @@ def export(
         EdgetlError: before any work starts, for anything that is wrong with the arguments.
     """
     from edgetl.assemble import Request, bundle_for
-    from edgetl.certify import check_margin
+    from edgetl.certify import check_margin, check_metric
     from edgetl.stages import workspace
 
     check_margin(margin, alpha)
+    check_metric(metric)
+    if not 0 < budget_minutes < float("inf"):
+        raise EdgetlError(f"a budget of {budget_minutes} minutes is no time", "give a positive number, or --no-repair")
     opened = run if isinstance(run, Run) else load_run(run)
+    minutes = budget_minutes if repair else 0.0
     requests = [
-        Request(opened, name, target, _precision(target, precision), samples, calibration_images, batch)
+        Request(
+            opened, name, target, _precision(target, precision), samples, calibration_images, batch, margin, minutes
+        )
         for name, target in ((name, find_target(name)) for name in dict.fromkeys(targets))
     ]
     done = []
     with workspace(Path(out)) as work:
         for request in requests:
             made = bundle_for(request, Path(out), work, progress)
-            certificate = verify(made, margin=margin, alpha=alpha, progress=progress)
+            certificate = verify(made, margin=margin, alpha=alpha, metric=metric, progress=progress)
             record = made.record(BENCH)
             if bench and record is None and certificate.executed == "host":
                 record = _bench(made, EXPORT_BENCH_SECONDS, threads, None, progress)
@@ -158,7 +172,10 @@ def verify(
     data: str | Path | None = None,
     margin: float = 0.01,
     alpha: float = 0.05,
+    metric: str = "accuracy",
     device: str | None = None,
+    predictions: str | Path | None = None,
+    corruptions: bool = False,
     reference: npt.ArrayLike | None = None,
     deployed: npt.ArrayLike | None = None,
     labels: npt.ArrayLike | None = None,
@@ -166,45 +183,58 @@ def verify(
 ) -> Certificate:
     """Is the deployed model as good as the trained one? One-sided paired non-inferiority on the certify split.
 
-    Either a bundle, or three integer arrays of one length: the classes that the reference and the deployed model
-    predicted, and the true ones.
+    Either a bundle, or three arrays of one length: what the reference and the deployed model predicted, and the truth;
+    class indexes, or numbers for the metrics mae, rmse and r2.
 
     Args:
         bundle: the bundle to test; its ``certificate.json`` and ``predictions.npz`` are written.
         data: where the certify images lie now; they are recognised by their hashes. Saved predictions are
-            judged again when neither ``data`` nor ``device`` is given.
-        margin: largest tolerable loss of accuracy, 0 ≤ margin < 1.
+            judged again when neither ``data``, ``device``, ``predictions`` nor ``corruptions`` is given.
+        margin: largest tolerable loss of the metric, 0 ≤ margin < 1 (for mae and rmse: in the labels' unit).
         alpha: probability of passing a model that lost the margin.
+        metric: accuracy, balanced-accuracy, or for arrays of numbers mae, rmse, r2.
         device: name of the device to run on; this machine when None.
+        predictions: an ``.npz`` with the answers of a program of your own: ``logits`` (n, classes) and ``sha256`` (n)
+            of the image files.
+        corruptions: also test under blur, noise, JPEG, brightness and contrast.
         progress: told of each image.
 
     Raises:
         CertifyError: arrays that do not fit, a bad margin, or images that are not there.
     """
-    from edgetl.certify import certify, check_margin
+    from edgetl.certify import REGRESSION, certify, certify_scores, check_margin, check_metric
 
-    check_margin(margin, alpha)
     if bundle is None:
         if reference is None or deployed is None or labels is None:
             raise CertifyError("nothing to compare", "give a bundle, or reference, deployed and labels")
-        return certify(reference, deployed, labels, margin=margin, alpha=alpha)
-    from edgetl.judge import judge, judge_again
+        if metric in REGRESSION:
+            return certify_scores(reference, deployed, labels, metric=metric, margin=margin, alpha=alpha)
+        return certify(reference, deployed, labels, metric=metric, margin=margin, alpha=alpha)
+    from edgetl.judge import Terms, judge, judge_again
 
+    check_margin(margin, alpha)
+    check_metric(metric)
+    terms = Terms(margin, alpha, metric)
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    if data is None and device is None:
-        saved = judge_again(opened, margin, alpha)
+    if data is None and device is None and predictions is None and not corruptions:
+        saved = judge_again(opened, terms)
         if saved is not None:
             return saved
-    return judge(opened, data, margin, alpha, device, progress)
+    answers = None if predictions is None else Path(predictions)
+    return judge(
+        opened, terms, data=data, device=device, predictions=answers, corruptions=corruptions, progress=progress
+    )
 
 
 def check(bundle: str | Path) -> str | None:
     """Does the certificate belong to this very bundle, unaltered? None if so, else what is wrong."""
+    from edgetl.judge import contradiction
+
     try:
-        check_certificate(load_bundle(bundle))
+        wrong = contradiction(load_bundle(bundle))
     except EdgetlError as error:
         return str(error)
-    return None
+    return wrong and f"the certificate of {bundle} is not this bundle's: {wrong}"
 
 
 def bench(
@@ -238,18 +268,18 @@ def bench(
 
 def _bench(bundle: Bundle, seconds: float, threads: int, device: str | None, progress: Progress) -> dict[str, Any]:
     from edgetl import devices
-    from edgetl.judge import place
     from edgetl.latency import bench_record
+    from edgetl.observe import place
 
-    where, executed = place(bundle, device)
-    if executed == "simulated":
+    at = place(bundle, device)
+    if at.executed == "simulated":
         raise BackendError(
-            f"{bundle.path} cannot be timed on {where.name}: it is made for {bundle.target}, which is only simulated "
-            "there, and simulated time is not device time",
+            f"{bundle.path} cannot be timed on {at.device.name}: it is made for {bundle.target}, which is only "
+            "simulated there, and simulated time is not device time",
             "bench on the device itself: edgetl devices add NAME ssh://user@host",
         )
-    raw = devices.bench(where, bundle, seconds=seconds, threads=threads, progress=progress)
-    return bundle.write_record(BENCH, {**bench_record(raw), "executed": executed})
+    raw = devices.bench(at.device, bundle, seconds=seconds, threads=threads, progress=progress)
+    return bundle.write_record(BENCH, {**bench_record(raw), "executed": at.executed})
 
 
 def report(

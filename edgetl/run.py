@@ -2,11 +2,12 @@
 
     run.json             sealed manifest: backbone, strategy, settings, metrics, lineage, SHA-256 of each file
     weights.safetensors  the finalized model's tensors, under timm's or torchvision's names
+    baseline.safetensors those of the model that the transfer is measured against, if one was trained
     splits.json          classes and every image with hash, label and split
     preprocess.json      the one Preprocess definition
     history.jsonl        one line for each epoch
     images/              only for the embedded digits: the images themselves
-    checkpoint/          only while training is unfinished
+    checkpoint/          only while training, or that of the baseline, is unfinished
 
 ``run.json`` is written last: a folder without it is no Run.
 """
@@ -26,6 +27,7 @@ from edgetl.storage import read_json, read_sealed, sha256_file, sha256_json, wri
 SCHEMA = 1
 MANIFEST = "run.json"
 WEIGHTS = "weights.safetensors"
+BASELINE = "baseline.safetensors"
 SPLITS_FILE = "splits.json"
 PREPROCESS_FILE = "preprocess.json"
 HISTORY = "history.jsonl"
@@ -45,6 +47,8 @@ class Run:
         metrics: ``{"val": {"accuracy", "balanced_accuracy", "loss", "n"}, "best_epoch", …}``.
         lineage: source of the pretrained weights, their hash and licence, versions, command line.
         weights_sha256: of ``weights.safetensors``.
+        baseline: ``{"kind": "scratch" | "probe", "sha256", "metrics": {"val": …}, "settings"}`` of the model in
+            ``baseline.safetensors``; None without one.
     """
 
     path: Path
@@ -56,6 +60,7 @@ class Run:
     metrics: Mapping[str, Any]
     lineage: Mapping[str, Any]
     weights_sha256: str
+    baseline: Mapping[str, Any] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -68,8 +73,15 @@ class Run:
         return self.path / WEIGHTS
 
     @property
+    def gain(self) -> float | None:
+        """Validation accuracy minus the baseline's, -1 to 1; None without a baseline."""
+        if self.baseline is None:
+            return None
+        return float(self.metrics["val"]["accuracy"] - self.baseline["metrics"]["val"]["accuracy"])
+
+    @property
     def digest(self) -> str:
-        """SHA-256 that names this outcome: weights, splits and preprocessing."""
+        """SHA-256 that names this outcome: weights, splits and preprocessing; the baseline is no part of it."""
         return sha256_json([self.weights_sha256, self.dataset.digest, self.preprocess.digest, self.backbone])
 
     def to_json(self) -> dict[str, Any]:
@@ -81,6 +93,7 @@ class Run:
             "classes": list(self.classes),
             "settings": dict(self.settings),
             "metrics": dict(self.metrics),
+            "baseline": None if self.baseline is None else {**self.baseline, "gain": self.gain},
             "lineage": dict(self.lineage),
             "preprocess": self.preprocess.to_json(),
             "splits": self.dataset.counts(),
@@ -107,6 +120,27 @@ def write_run(
     files = {name: sha256_file(path / name) for name in names}
     body = {"schema": SCHEMA, "backbone": backbone, "strategy": strategy, "settings": dict(settings)}
     write_sealed(path / MANIFEST, {**body, "metrics": dict(metrics), "lineage": dict(lineage), "files": files})
+    return load_run(path)
+
+
+def record_baseline(path: Path, baseline: Mapping[str, Any] | None) -> Run:
+    """Enter in a finished run the baseline whose ``baseline.safetensors`` already lies in it; nothing else changes.
+
+    Args:
+        path: the run's folder.
+        baseline: kind, metrics and settings; the hash of the file is added. None to take the entry out, as must be
+            done before the file is replaced.
+
+    Raises:
+        RunError: no whole run.
+    """
+    manifest = dict(read_sealed(path / MANIFEST, RunError))
+    files = {name: digest for name, digest in manifest["files"].items() if name != BASELINE}
+    manifest.pop("baseline", None)
+    if baseline is not None:
+        files[BASELINE] = sha256_file(path / BASELINE)
+        manifest["baseline"] = {**baseline, "sha256": files[BASELINE]}
+    write_sealed(path / MANIFEST, {**manifest, "files": files})
     return load_run(path)
 
 
@@ -138,4 +172,5 @@ def load_run(path: str | Path) -> Run:
         metrics=manifest["metrics"],
         lineage=manifest["lineage"],
         weights_sha256=manifest["files"][WEIGHTS],
+        baseline=manifest.get("baseline"),
     )

@@ -17,9 +17,9 @@ PACKAGE = ROOT / "edgetl"
 #: Top to bottom; a part imports only from the lines below its own, or from itself.
 LAYERS = (
     ("cli",),
-    ("pipeline", "stages", "assemble", "judge", "mend", "doctor"),
+    ("pipeline", "stages", "assemble", "trained", "workshop", "mend", "judge", "observe", "doctor"),
     ("diagnosis",),
-    ("transfer", "compress", "certify", "latency", "reporting"),
+    ("transfer", "compress", "certify", "latency", "reporting", "robustness"),
     ("devices",),
     ("backends",),
     ("runtime",),

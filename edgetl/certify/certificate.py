@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -10,9 +11,10 @@ from edgetl.certify.paired import Verdict
 from edgetl.errors import CertifyError
 from edgetl.storage import DIGEST_FIELD, is_sealed, sealed
 
-SCHEMA = 1
+SCHEMA = 2
 METHOD = "Tango 1998 score interval, or the exact unconditional bound where that is more cautious"
 EXECUTED = ("device", "host", "simulated")
+_TUPLES = ("ladder", "reasons", "notes", "findings", "layers")
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,11 @@ class Certificate:
     Accuracies and recalls are fractions from 0 to 1; every difference is deployed minus reference.
 
     Attributes:
-        verdict: pass, fail or underpowered (see :mod:`edgetl.certify.paired`); also fail when one class collapsed.
-        reference_accuracy: share of images that the reference gets right.
-        deployed_accuracy: share of images that the deployed model gets right.
-        difference: deployed minus reference accuracy.
+        verdict: pass, fail or underpowered (see :mod:`edgetl.certify.paired`); also fail when one class collapsed or
+            a finding is fatal.
+        reference_accuracy: share of images that the reference gets right; None for a regression metric.
+        deployed_accuracy: share of images that the deployed model gets right; None likewise.
+        difference: gain in ``metric``, which is deployed minus reference but for mae and rmse: negative is a loss.
         ci_low: one-sided 1 - alpha lower bound of the true difference; with ``ci_high`` the two-sided 1 - 2 alpha
             interval.
         ci_high: one-sided 1 - alpha upper bound of it.
@@ -37,12 +40,14 @@ class Certificate:
         flips: ``lost`` and ``gained``, counts of images.
         classes: for each class name: n, reference_recall, deployed_recall, difference (None without images), lost,
             gained, p, adjusted_p (Holm), collapsed.
-        reference_balanced_accuracy: mean recall of the reference over the classes that have images.
+        reference_balanced_accuracy: mean recall of the reference over the classes that have images, or None.
         deployed_balanced_accuracy: the same of the deployed model.
-        transfer_gain_retained: None until a baseline was trained.
+        transfer_gain_retained: (deployed - baseline) / (reference - baseline) accuracy; None without a baseline, or
+            where the reference is not proven better than it.
         ladder: the models in order, from the reference down to what runs on the device; each with name, accuracy,
             agreement (share of equal predictions with the one above it; 1 for the first), diverges, and against the
-            one above it difference, ci_low, ci_high (score interval), lost and gained, which are None for the first.
+            one above it difference, ci_low, ci_high (score interval), lost and gained, which are None for the first,
+            and logit_distance and kl (see :class:`edgetl.certify.probabilities.Step`), None where logits are unknown.
         first_divergence: name of the first rung that diverges (see :func:`edgetl.certify.certify`), or None.
         executed: where the deployed model ran: device, host or simulated.
         executed_on: the machine it ran on, such as its name and kind.
@@ -54,12 +59,23 @@ class Certificate:
         notes: what the certificate cannot say, in sentences.
         method: the interval's method.
         created: time stamp given by the caller, or empty; this package reads no clock.
+        metric: what the verdict is about: accuracy, balanced-accuracy, mae, rmse or r2.
+        reference_score: that metric of the reference.
+        deployed_score: that metric of the deployed model.
+        balanced: the bootstrapped test of balanced accuracy at the same margin, whatever ``metric`` is: difference,
+            ci_low, ci_high and verdict; None for a regression metric.
+        probabilities: see :func:`edgetl.certify.probabilities.probability_shift`; None without logits.
+        transfer_gain: see :class:`edgetl.certify.gain.TransferGain`; None without a baseline.
+        findings: what is wrong with the transfer, as :meth:`edgetl.findings.Finding.to_json` gives it, fatal first.
+        layers: the noise of each layer, the worst first: node, module, cause, sqnr_db, share and more.
+        robustness: the same test under corruptions, or None.
+        repair: what was tried to mend the model, or None.
         schema: version of this record.
     """
 
     verdict: Verdict
-    reference_accuracy: float
-    deployed_accuracy: float
+    reference_accuracy: float | None
+    deployed_accuracy: float | None
     difference: float
     ci_low: float
     ci_high: float
@@ -70,8 +86,8 @@ class Certificate:
     n_needed: int | None
     flips: Mapping[str, int]
     classes: Mapping[str, Mapping[str, Any]]
-    reference_balanced_accuracy: float
-    deployed_balanced_accuracy: float
+    reference_balanced_accuracy: float | None
+    deployed_balanced_accuracy: float | None
     transfer_gain_retained: float | None
     ladder: tuple[Mapping[str, Any], ...]
     first_divergence: str | None
@@ -85,6 +101,16 @@ class Certificate:
     method: str = METHOD
     created: str = ""
     executed_on: Mapping[str, Any] = field(default_factory=dict)
+    metric: str = "accuracy"
+    reference_score: float | None = None
+    deployed_score: float | None = None
+    balanced: Mapping[str, Any] | None = None
+    probabilities: Mapping[str, Any] | None = None
+    transfer_gain: Mapping[str, Any] | None = None
+    findings: tuple[Mapping[str, Any], ...] = ()
+    layers: tuple[Mapping[str, Any], ...] = ()
+    robustness: Mapping[str, Any] | None = None
+    repair: Mapping[str, Any] | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -94,7 +120,7 @@ class Certificate:
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values, with its digest."""
         record = asdict(self)
-        for name in ("ladder", "reasons", "notes"):
+        for name in _TUPLES:
             record[name] = list(record[name])
         return sealed(record)
 
@@ -127,20 +153,44 @@ class Certificate:
                 f"the certificate is of another version of edgetl ({unlike})", "make it again with edgetl verify"
             )
         values = {name: record[name] for name in known}
-        for name in ("ladder", "reasons", "notes"):
+        for name in _TUPLES:
             values[name] = tuple(values[name])
         return cls(**values)
 
     def sentence(self) -> str:
         """The certificate in plain words, for a report."""
-        before, after = round(self.reference_accuracy * self.n), round(self.deployed_accuracy * self.n)
+        if self.reference_accuracy is None or self.deployed_accuracy is None:
+            outcome = self._scores()
+        else:
+            before, after = round(self.reference_accuracy * self.n), round(self.deployed_accuracy * self.n)
+            outcome = (
+                f"On {images(self.n)} held back for certification the reference is right on {before:,} "
+                f"({percent(self.reference_accuracy)}) and the deployed model, {_where(self)}, on {after:,} "
+                f"({percent(self.deployed_accuracy)}): {self._interval()}; "
+                f"{self.flips['lost']:,} lost and {self.flips['gained']:,} gained."
+            )
+        margin = f"{self.margin:.4g}" if self.reference_accuracy is None else points(self.margin, signed=False)
+        found = "; ".join(f"{finding['title']} ({finding['severity']})" for finding in self.findings)
+        verdict = f"Verdict at a margin of {margin}: {self.verdict}."
+        return " ".join([outcome, verdict, *self.reasons, *([f"Found: {found}."] if found else [])])
+
+    def _interval(self) -> str:
+        """The difference and its interval, in points of accuracy, or of what was judged instead."""
+        interval = (
+            f"{points(self.difference)}, {percent(1 - 2 * self.alpha, 0)} interval {100 * self.ci_low:+.2f} to "
+            f"{points(self.ci_high)}"
+        )
+        if self.metric == "accuracy" or self.reference_score is None or self.deployed_score is None:
+            return interval
+        shares = f"{percent(self.reference_score)} and {percent(self.deployed_score)}"
+        return f"{self.metric.replace('-', ' ')} {shares}, {interval}"
+
+    def _scores(self) -> str:
         return (
-            f"On {images(self.n)} held back for certification the reference is right on {before:,} "
-            f"({percent(self.reference_accuracy)}) and the deployed model, {_where(self)}, on {after:,} "
-            f"({percent(self.deployed_accuracy)}): {points(self.difference)}, "
-            f"{percent(1 - 2 * self.alpha, 0)} interval {100 * self.ci_low:+.2f} to {points(self.ci_high)}; "
-            f"{self.flips['lost']:,} lost and {self.flips['gained']:,} gained. "
-            f"Verdict at a margin of {points(self.margin, signed=False)}: {self.verdict}. {' '.join(self.reasons)}"
+            f"On {images(self.n)} held back for certification the {self.metric} of the reference is "
+            f"{self.reference_score:.4g} and that of the deployed model, {_where(self)}, {self.deployed_score:.4g}: "
+            f"a {'loss' if self.difference < 0 else 'gain'} of {abs(self.difference):.4g}, "
+            f"{percent(1 - 2 * self.alpha, 0)} interval of the gain {self.ci_low:+.4g} to {self.ci_high:+.4g}."
         )
 
 
@@ -158,6 +208,17 @@ def points(difference: float, signed: bool = True) -> str:
 def images(n: int) -> str:
     """``1`` as ``1 image``, ``1240`` as ``1,240 images``."""
     return f"{n:,} image" + ("" if n == 1 else "s")
+
+
+def plain(value: Any) -> Any:
+    """A copy of plain JSON values: numbers of numpy as those of Python, tuples as lists, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _where(certificate: Certificate) -> str:

@@ -1,15 +1,8 @@
-"""Predictions kept in a bundle, so that a certificate can be made again without inference.
-
-One ``.npz`` that numpy opens by itself, with equal bytes for equal content, whose last 64 bytes are the SHA-256 of all
-that comes before them.
-"""
+"""Predictions kept in a bundle, so that a certificate can be made again without inference."""
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,16 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.certify.archive import AGAIN, read_archive, write_archive
+from edgetl.certify.gain import Baseline
 from edgetl.certify.paired import Indexes, paired_indexes
+from edgetl.certify.probabilities import LogitEvidence, Step, logit_evidence
 from edgetl.errors import CertifyError
-from edgetl.storage import sha256_bytes, sha256_json, write_bytes
+from edgetl.storage import sha256_bytes, sha256_json
 
 Logits = npt.NDArray[np.float16]
 
-_SEAL = b"sha256:"
 _HEX = 64
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_AGAIN = "run edgetl verify with --data to make it again"
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 MOST_LOGITS = 8_000_000
@@ -48,6 +42,9 @@ class Predictions:
         rungs: models between the two, in order, as (name, class indexes [n]).
         reference_logits: float16 [n, classes], or None.
         deployed_logits: float16 [n, classes], or None.
+        baseline: predictions of the model that the transfer is measured against, or None.
+        evidence: what the logits of all models said before they were rounded or dropped; without it, as in older
+            files, it comes from the logits that were kept.
 
     Raises:
         CertifyError: lengths differ, an index has no name, a path is absolute, a hash is none, or logits are not finite
@@ -63,6 +60,8 @@ class Predictions:
     rungs: tuple[tuple[str, Indexes], ...] = ()
     reference_logits: Logits | None = None
     deployed_logits: Logits | None = None
+    baseline: Baseline | None = None
+    evidence: LogitEvidence | None = None
 
     def __post_init__(self) -> None:
         names = ("labels", "reference", "deployed")
@@ -77,6 +76,7 @@ class Predictions:
         kept = tuple((name, array) for (name, _), array in zip(self.rungs, arrays[3:], strict=True))
         object.__setattr__(self, "rungs", kept)
         self._check_files()
+        self._check_more()
         for name in ("reference_logits", "deployed_logits"):
             object.__setattr__(self, name, self._half(name))
 
@@ -87,6 +87,16 @@ class Predictions:
             raise CertifyError("the path of an image is absolute", "give paths relative to the data folder")
         if not all(_SHA256.fullmatch(value) for value in self.sha256):
             raise CertifyError("the hash of an image is not a SHA-256 of 64 hexadecimal digits")
+
+    def _check_more(self) -> None:
+        if self.baseline is not None:
+            answers = paired_indexes(labels=self.labels, baseline=self.baseline.predictions)[1]
+            if int(answers.max()) >= len(self.class_names):
+                raise CertifyError(f"baseline holds class {int(answers.max())} of {len(self.class_names)} class names")
+            answers.flags.writeable = False
+            object.__setattr__(self, "baseline", Baseline(self.baseline.kind, answers))
+        if self.evidence is not None and self.evidence.per_image is not None and len(self.evidence.per_image) != self.n:
+            raise CertifyError(f"{self.n} labels and {len(self.evidence.per_image)} rows of per_image do not match")
 
     def _half(self, name: str) -> Logits | None:
         values = getattr(self, name)
@@ -113,11 +123,13 @@ class Predictions:
         sha256: Sequence[str],
         classes: Sequence[str],
         rungs: Mapping[str, npt.ArrayLike] | None = None,
+        baseline: tuple[str, npt.ArrayLike] | None = None,
     ) -> Predictions:
         """Predictions from each model's logits [n, classes]; ties go to the lower index.
 
         The logits of reference and deployed model are kept in float16, limited to its range, unless there are more
-        than ``MOST_LOGITS`` of them.
+        than ``MOST_LOGITS`` of them. Of the rungs only how far they are from each other is kept. ``baseline`` is its
+        kind (scratch or probe) and its logits.
 
         Raises:
             CertifyError: as for the class, and if logits are NaN or have another shape than [n, classes].
@@ -125,17 +137,39 @@ class Predictions:
         shape = (len(paths), len(classes))
         before, after = _logits(reference, "reference", shape), _logits(deployed, "deployed", shape)
         kept = before.size <= MOST_LOGITS
+        between = {name: _logits(values, name, shape) for name, values in (rungs or {}).items()}
+        models = {"reference": before, **between, "deployed": after}
+        truth = paired_indexes(labels=labels)[0]
         return cls(
-            labels=np.asarray(labels),
+            labels=truth,
             reference=before.argmax(axis=1),
             deployed=after.argmax(axis=1),
             paths=tuple(paths),
             sha256=tuple(sha256),
             class_names=tuple(classes),
-            rungs=tuple((name, _logits(values, name, shape).argmax(axis=1)) for name, values in (rungs or {}).items()),
+            rungs=tuple((name, values.argmax(axis=1)) for name, values in between.items()),
             reference_logits=_as_half(before) if kept else None,
             deployed_logits=_as_half(after) if kept else None,
+            baseline=baseline and Baseline(baseline[0], _logits(baseline[1], "baseline", shape).argmax(axis=1)),
+            evidence=logit_evidence(models, truth, list(models)),
         )
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of :func:`edgetl.certify.certify` that the predictions know of."""
+        evidence = self.evidence
+        if evidence is None and self.reference_logits is not None and self.deployed_logits is not None:
+            pair = {"reference": self.reference_logits, "deployed": self.deployed_logits}
+            order = ["reference", *(name for name, _ in self.rungs), "deployed"]
+            evidence = logit_evidence(pair, self.labels, order)
+        return {
+            "reference": self.reference,
+            "deployed": self.deployed,
+            "labels": self.labels,
+            "class_names": self.class_names,
+            "rungs": self.rungs,
+            "logits": evidence,
+            "baseline": self.baseline,
+        }
 
     @property
     def n(self) -> int:
@@ -162,18 +196,7 @@ class Predictions:
         Raises:
             EdgetlError: the folder is read-only or the disk is full.
         """
-        stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-            for name, array in self._arrays().items():
-                # The first time a zip file can express; a real one would make equal content differ.
-                member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-                member.compress_type, member.create_system = zipfile.ZIP_DEFLATED, 3
-                content = io.BytesIO()
-                np.lib.format.write_array(content, array, allow_pickle=False)
-                archive.writestr(member, content.getvalue())
-            archive.comment = _SEAL + b"0" * _HEX
-        body = stream.getvalue()[:-_HEX]
-        write_bytes(path, body + sha256_bytes(body).encode())
+        write_archive(path, self._arrays())
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
@@ -183,18 +206,9 @@ class Predictions:
             CertifyError: the file is missing, truncated, altered or something else.
         """
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise CertifyError(f"cannot read {path} ({error.strerror or error})", _AGAIN) from error
-        body, seal = data[:-_HEX], data[-_HEX:]
-        if not body.endswith(_SEAL) or sha256_bytes(body).encode() != seal:
-            raise CertifyError(f"the predictions in {path} were altered or are not whole", _AGAIN)
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            return cls(**_fields(arrays))
-        except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise CertifyError(f"the predictions in {path} are of another version or none ({error})", _AGAIN) from error
+            return cls(**_fields(read_archive(path)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CertifyError(f"the predictions in {path} are of another version or none ({error})", AGAIN) from error
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -207,8 +221,19 @@ class Predictions:
             "deployed": self.deployed.astype("<i4"),
         }
         arrays |= {f"rung{i}": values.astype("<i4") for i, (_, values) in enumerate(self.rungs)}
-        logits = {"reference_logits": self.reference_logits, "deployed_logits": self.deployed_logits}
-        return arrays | {name: values for name, values in logits.items() if values is not None}
+        if self.baseline is not None:
+            arrays["baseline"] = np.asarray(self.baseline.predictions, dtype="<i4")
+            arrays["baseline_kind"] = np.array(self.baseline.kind)
+        if self.evidence is not None:
+            steps = self.evidence.steps
+            arrays["steps"] = np.array(list(steps), dtype="<U" if steps else "<U1")
+            arrays["distances"] = np.array([(s.logit_distance, s.kl) for s in steps.values()], "<f8").reshape(-1, 2)
+        more = {
+            "reference_logits": self.reference_logits,
+            "deployed_logits": self.deployed_logits,
+            "per_image": None if self.evidence is None else self.evidence.per_image,
+        }
+        return arrays | {name: values for name, values in more.items() if values is not None}
 
 
 def _fields(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
@@ -223,7 +248,14 @@ def _fields(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         "rungs": tuple((name, arrays[f"rung{i}"]) for i, name in enumerate(arrays["rungs"].tolist())),
         "reference_logits": arrays.get("reference_logits"),
         "deployed_logits": arrays.get("deployed_logits"),
+        "baseline": Baseline(str(arrays["baseline_kind"]), arrays["baseline"]) if "baseline" in arrays else None,
+        "evidence": _evidence(arrays) if "steps" in arrays else None,
     }
+
+
+def _evidence(arrays: Mapping[str, npt.NDArray[Any]]) -> LogitEvidence:
+    pairs = zip(arrays["steps"].tolist(), arrays["distances"].tolist(), strict=True)
+    return LogitEvidence(arrays.get("per_image"), {name: Step(*figures) for name, figures in pairs})
 
 
 def _logits(values: npt.ArrayLike, name: str, shape: tuple[int, int]) -> npt.NDArray[np.floating[Any]]:

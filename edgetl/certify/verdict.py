@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from edgetl.certify.certificate import Certificate, images, percent, points
+from edgetl.certify import bootstrap, certificate, reasons, sanity
+from edgetl.certify.bootstrap import BootstrapTest, balanced_accuracy_test
+from edgetl.certify.certificate import Certificate, plain
 from edgetl.certify.classes import ClassOutcome, balanced_accuracy, class_outcomes
+from edgetl.certify.comparison import Comparison, Models, compared, indexes
+from edgetl.certify.gain import Baseline, TransferGain, transfer_gain
+from edgetl.certify.ladder import first_divergence, ladder, responsible
 from edgetl.certify.paired import (
     Indexes,
     NonInferiority,
@@ -18,31 +22,47 @@ from edgetl.certify.paired import (
     Verdict,
     check_margin,
     noninferiority,
-    paired_indexes,
 )
-from edgetl.certify.score import score_interval
-from edgetl.errors import CertifyError
+from edgetl.certify.probabilities import LogitEvidence, logit_evidence, probability_shift
+from edgetl.errors import CertifyError, UnknownNameError
+from edgetl.findings import Finding
 
-NO_BASELINE = (
-    "How much of the transfer's gain was kept is not known: no baseline (a from-scratch model or a linear probe) "
-    "was trained."
-)
-SPREAD_LOSS = "No single rung of the ladder lost as much as the margin: the loss adds up over several."
+METRICS = ("accuracy", "balanced-accuracy")
 
 
 @dataclass(frozen=True)
-class _Comparison:
-    """What every pair of models is judged by: the same images, names, margin and level."""
+class _Judged:
+    """What was measured of the predictions, before anything is said about it.
 
-    labels: Indexes
-    names: tuple[str, ...]
-    margin: float
-    alpha: float
+    Attributes:
+        counts: images by who got them right.
+        accuracy: the test of accuracy.
+        balanced: the test of balanced accuracy.
+        metric: which of the two decides.
+        outcomes: what happened to each class.
+        gain: the transfer's, or None without a baseline.
+        findings: all of them, the fatal ones first.
+    """
 
-    def collapsed(self, above: Indexes, below: Indexes) -> tuple[ClassOutcome, ...]:
-        """The classes that the lower of two models lost (see ``ClassOutcome.collapsed``)."""
-        outcomes = class_outcomes(above, below, self.labels, self.names)
-        return tuple(c for c in outcomes if c.collapsed(self.margin, self.alpha))
+    counts: PairedCounts
+    accuracy: NonInferiority
+    balanced: BootstrapTest
+    metric: str
+    outcomes: tuple[ClassOutcome, ...]
+    gain: TransferGain | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def test(self) -> NonInferiority | BootstrapTest:
+        """The test that decides."""
+        return self.accuracy if self.metric == "accuracy" else self.balanced
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """The metric that decides, of the reference and of the deployed model."""
+        if self.metric == "accuracy":
+            return self.counts.reference_accuracy, self.counts.deployed_accuracy
+        return self.balanced.reference_score, self.balanced.deployed_score
 
 
 def certify(
@@ -60,12 +80,22 @@ def certify(
     hashes: Mapping[str, str] | None = None,
     created: str = "",
     executed_on: Mapping[str, Any] | None = None,
+    *,
+    metric: str = "accuracy",
+    logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None = None,
+    baseline: Baseline | None = None,
+    reproduced: tuple[float, float, int] | None = None,
+    findings: Sequence[Finding] = (),
+    layers: Sequence[Mapping[str, Any]] = (),
+    robustness: Mapping[str, Any] | None = None,
+    repair: Mapping[str, Any] | None = None,
 ) -> Certificate:
     """Test a deployed model against its reference on the same held-out images.
 
-    The verdict is that of :func:`edgetl.certify.noninferiority`, and fail whenever a class collapsed: its loss is more
-    than chance (Holm-adjusted exact McNemar p < ``alpha``) and at least ``margin``. ``first_divergence`` is the first
-    rung that, against the rung above it, loses at least ``margin`` in accuracy or has a class that collapsed.
+    The verdict is that of :func:`edgetl.certify.noninferiority` (or of the bootstrap, for balanced accuracy), and fail
+    whenever a finding is fatal or a class collapsed: its loss is more than chance (Holm-adjusted exact McNemar
+    p < ``alpha``) and at least ``margin``. ``first_divergence`` is the first rung that, against the rung above it,
+    loses at least ``margin`` in accuracy or has a class that collapsed.
 
     Args:
         reference: class index predicted by the trained model, integers [n].
@@ -83,48 +113,133 @@ def certify(
         hashes: SHA-256 of model, splits, preprocess, manifest, predictions; those that are known.
         created: time stamp to record; no clock is read here.
         executed_on: the machine it ran on, such as its name and kind.
+        metric: what the verdict is about: accuracy or balanced-accuracy.
+        logits: float [n, classes] of "reference", "deployed" and rungs by name, any of which may be missing; or what
+            was kept of them.
+        baseline: predictions of the model that the transfer is measured against.
+        reproduced: (validation accuracy that training recorded, the same measured again now, images).
+        findings: faults that were found elsewhere. What is tested here anew replaces an earlier finding of its kind.
+        layers: noise of each layer, the worst first, with ``module`` or ``node``; JSON values.
+        robustness: to be recorded; JSON values.
+        repair: to be recorded; JSON values.
 
     Raises:
         CertifyError: arrays that are empty, of unequal length, not integers or negative; an index without a name; a
-            name given twice; a margin, alpha or place out of range.
+            name given twice; logits that do not fit; a margin, alpha or place out of range.
+        UnknownNameError: no metric of that name.
     """
     check_margin(margin, alpha)
-    truth, before, after = paired_indexes(labels=labels, reference=reference, deployed=deployed)
-    between = tuple((name, _rung(name, predictions, truth)) for name, predictions in rungs)
-    models = (("reference", before), *between, ("deployed", after))
-    names = _names(class_names, truth, models)
-    comparison = _Comparison(truth, names, float(margin), float(alpha))
-    counts = PairedCounts.from_predictions(before, after, truth)
-    test = noninferiority(counts, margin, alpha)
-    outcomes = class_outcomes(before, after, truth, names)
-    if class_names is None:
-        outcomes = tuple(c for c in outcomes if c.n)
-    ladder = _ladder(models, comparison)
-    first = next((str(rung["name"]) for rung in ladder if rung["diverges"]), None)
-    verdict, reasons = _judge(counts, test, outcomes)
-    notes = [NO_BASELINE, *_class_notes(outcomes, test)]
-    if verdict == "fail" and between and first is None:
-        notes.append(SPREAD_LOSS)
+    check_metric(metric)
+    models, comparison = compared(reference, deployed, labels, class_names, rungs, (float(margin), float(alpha)))
+    judged = _judged(models, comparison, metric, baseline, reproduced, findings)
+    evidence = _evidence(logits, models, comparison.labels)
+    steps = ladder(models, comparison, evidence)
+    verdict, why, notes = _said(judged, first_divergence(steps), len(models) > 2, layers)
+    outcomes = tuple(c for c in judged.outcomes if c.n or class_names is not None)
     return Certificate(
         verdict=verdict,
-        **_measured(counts, test, outcomes),
-        transfer_gain_retained=None,
-        ladder=ladder,
-        first_divergence=first,
+        **_measured(judged, outcomes),
+        **_beyond(judged, evidence, models, comparison),
+        ladder=steps,
+        first_divergence=first_divergence(steps),
         executed=executed,
         runtime=runtime,
         isa=isa,
         precision=precision,
         hashes=dict(hashes or {}),
-        reasons=reasons,
-        notes=tuple(notes),
+        reasons=tuple(why),
+        notes=(
+            *notes,
+            *reasons.class_notes(outcomes, comparison.margin, comparison.alpha),
+            *sanity.far_below(judged.counts, reproduced),
+        ),
         created=created,
         executed_on=dict(executed_on or {}),
+        layers=tuple(plain(layer) for layer in layers),
+        robustness=plain(robustness),
+        repair=plain(repair),
     )
 
 
-def _measured(counts: PairedCounts, test: NonInferiority, outcomes: Sequence[ClassOutcome]) -> dict[str, Any]:
-    """The certificate's fields that hold figures."""
+def check_metric(metric: str) -> None:
+    """Raise UnknownNameError unless ``metric`` is one that :func:`certify` judges by."""
+    if metric not in METRICS:
+        raise UnknownNameError("metric", metric, METRICS)
+
+
+def _judged(
+    models: Models,
+    comparison: Comparison,
+    metric: str,
+    baseline: Baseline | None,
+    reproduced: tuple[float, float, int] | None,
+    given: Sequence[Finding],
+) -> _Judged:
+    before, after, labels, limits = (
+        models[0][1],
+        models[-1][1],
+        comparison.labels,
+        (comparison.margin, comparison.alpha),
+    )
+    counts = PairedCounts.from_predictions(before, after, labels)
+    accuracy = noninferiority(counts, *limits)
+    gain = None
+    tested = ["suspicious-gain"] + (["reference-not-reproduced"] if reproduced else [])
+    if baseline is not None:
+        gain = transfer_gain(
+            baseline.kind, indexes("baseline", baseline.predictions, labels), before, after, labels, comparison.alpha
+        )
+        tested.append("negative-transfer")
+    found = (
+        *sanity.reference_findings(reproduced),
+        *sanity.gain_findings(accuracy),
+        *sanity.transfer_findings(gain, counts.reference_accuracy),
+    )
+    return _Judged(
+        counts=counts,
+        accuracy=accuracy,
+        balanced=balanced_accuracy_test(before, after, labels, *limits),
+        metric=metric,
+        outcomes=class_outcomes(before, after, labels, comparison.names),
+        gain=gain,
+        findings=sanity.together(given, found, tested),
+    )
+
+
+def _evidence(
+    logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None, models: Models, labels: Indexes
+) -> LogitEvidence:
+    if isinstance(logits, LogitEvidence):
+        if logits.per_image is not None and len(logits.per_image) != len(labels):
+            raise CertifyError(f"what was kept of the logits is of {len(logits.per_image)} images, not {len(labels)}")
+        return logits
+    return logit_evidence(logits or {}, labels, [name for name, _ in models])
+
+
+def _said(
+    judged: _Judged, first: str | None, has_rungs: bool, layers: Sequence[Mapping[str, Any]]
+) -> tuple[Verdict, list[str], list[str]]:
+    """The verdict, why it is that, and what else there is to say."""
+    test = judged.test
+    fatal = [reasons.finding_sentence(f) for f in judged.findings if f.severity == "fatal"]
+    collapsed = reasons.collapse_reasons(judged.outcomes, test.margin, test.alpha)
+    verdict: Verdict = "fail" if fatal or collapsed else test.verdict
+    why = [*fatal, *reasons.verdict_reasons(test, judged.counts.n, judged.metric), *collapsed]
+    notes = [
+        *reasons.gain_notes(judged.gain),
+        *(reasons.finding_sentence(f) for f in judged.findings if f.severity == "warning"),
+    ]
+    (why if verdict == "fail" else notes).extend(responsible(first, layers))
+    # What the rungs lost of balanced accuracy is not known.
+    lost = judged.accuracy.verdict == "fail" or bool(collapsed)
+    if verdict == "fail" and lost and has_rungs and first is None:
+        notes.append(reasons.SPREAD_LOSS)
+    return verdict, why, notes
+
+
+def _measured(judged: _Judged, outcomes: Sequence[ClassOutcome]) -> dict[str, Any]:
+    """The certificate's fields that hold figures of the paired test."""
+    counts, test = judged.counts, judged.test
     return {
         "reference_accuracy": counts.reference_accuracy,
         "deployed_accuracy": counts.deployed_accuracy,
@@ -137,106 +252,33 @@ def _measured(counts: PairedCounts, test: NonInferiority, outcomes: Sequence[Cla
         "n": counts.n,
         "n_needed": test.n_needed,
         "flips": {"lost": counts.lost, "gained": counts.gained},
-        "classes": {c.name: _class_record(c, test) for c in outcomes},
+        "classes": {c.name: _class_record(c, test.margin, test.alpha) for c in outcomes},
         "reference_balanced_accuracy": balanced_accuracy(tuple(c.reference_recall for c in outcomes)),
         "deployed_balanced_accuracy": balanced_accuracy(tuple(c.deployed_recall for c in outcomes)),
     }
 
 
-def _rung(name: str, predictions: npt.ArrayLike, labels: Indexes) -> Indexes:
-    return paired_indexes(labels=labels, **{name: predictions})[1]
+def _beyond(judged: _Judged, evidence: LogitEvidence, models: Models, comparison: Comparison) -> dict[str, Any]:
+    """The fields that go beyond the test of accuracy."""
+    balanced, (before, after) = judged.balanced, judged.scores
+    shift = None
+    if evidence.per_image is not None:
+        answers = models[0][1], models[-1][1], comparison.labels
+        shift = probability_shift(evidence.per_image, *answers, comparison.alpha)
+    return {
+        "metric": judged.metric,
+        "method": certificate.METHOD if judged.metric == "accuracy" else bootstrap.METHOD,
+        "reference_score": before,
+        "deployed_score": after,
+        "balanced": {name: getattr(balanced, name) for name in ("difference", "ci_low", "ci_high", "verdict")},
+        "probabilities": shift,
+        "transfer_gain": judged.gain.to_json() if judged.gain else None,
+        "transfer_gain_retained": judged.gain.retained if judged.gain else None,
+        "findings": tuple(plain(finding.to_json()) for finding in judged.findings),
+    }
 
 
-def _names(
-    class_names: Sequence[str] | None, labels: Indexes, models: Sequence[tuple[str, Indexes]]
-) -> tuple[str, ...]:
-    if class_names is None:
-        return tuple(str(i) for i in range(int(labels.max()) + 1))
-    names = tuple(str(name) for name in class_names)
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise CertifyError(f"the class name '{twice[0]}' is given twice", "give every class its own name")
-    for source, indexes in (("labels", labels), *models):
-        if int(indexes.max()) >= len(names):
-            raise CertifyError(
-                f"{source} holds class {int(indexes.max())}, but there are only {len(names)} class names",
-                "use the class list that the model was trained with",
-            )
-    return names
-
-
-def _ladder(models: Sequence[tuple[str, Indexes]], comparison: _Comparison) -> tuple[dict[str, Any], ...]:
-    name, above = models[0]
-    accuracy = float(np.mean(above == comparison.labels))
-    empty = dict.fromkeys(("difference", "ci_low", "ci_high", "lost", "gained"))
-    ladder: list[dict[str, Any]] = [{"name": name, "accuracy": accuracy, "agreement": 1.0, **empty, "diverges": False}]
-    for name, below in models[1:]:
-        counts = PairedCounts.from_predictions(above, below, comparison.labels)
-        low, high = score_interval(counts.lost, counts.gained, counts.n, comparison.alpha)
-        too_much = counts.lost > counts.gained and counts.difference <= -comparison.margin
-        ladder.append(
-            {
-                "name": name,
-                "accuracy": counts.deployed_accuracy,
-                "agreement": float(np.mean(above == below)),
-                "difference": counts.difference,
-                "ci_low": low,
-                "ci_high": high,
-                "lost": counts.lost,
-                "gained": counts.gained,
-                "diverges": too_much or bool(comparison.collapsed(above, below)),
-            }
-        )
-        above = below
-    return tuple(ladder)
-
-
-def _judge(
-    counts: PairedCounts, test: NonInferiority, outcomes: Sequence[ClassOutcome]
-) -> tuple[Verdict, tuple[str, ...]]:
-    margin, sure = points(test.margin, signed=False), percent(1 - test.alpha, 0)
-    if test.verdict == "pass":
-        reasons = [f"With {sure} confidence the loss is smaller than the margin of {margin}."]
-    elif test.verdict == "fail":
-        reasons = [f"The loss observed, {points(-test.difference, signed=False)}, is not smaller than the margin."]
-    elif test.n_needed is None:
-        reasons = [f"With a margin of 0 the deployed model must be proven better, and {images(counts.n)} do not."]
-    else:
-        reasons = [
-            f"{images(counts.n)} are too few to rule out a loss of {margin}; about {test.n_needed:,} would give "
-            f"an 80 % chance to, {_assumption(test)}."
-        ]
-    collapsed = [c for c in outcomes if c.collapsed(test.margin, test.alpha)]
-    reasons += [
-        f"The recall of class '{c.name}' fell from {percent(c.reference_recall or 0.0)} to "
-        f"{percent(c.deployed_recall or 0.0)}: of {images(c.n)} {c.lost} were lost and {c.gained} gained "
-        f"(adjusted p {c.adjusted_p:.2g})."
-        for c in collapsed
-    ]
-    return ("fail" if collapsed else test.verdict), tuple(reasons)
-
-
-def _assumption(test: NonInferiority) -> str:
-    if test.assumed_difference == 0:
-        return "if nothing is truly lost"
-    return f"if the true loss is the {points(-test.assumed_difference, signed=False)} observed"
-
-
-def _class_notes(outcomes: Sequence[ClassOutcome], test: NonInferiority) -> list[str]:
-    notes = []
-    unseen = [c.name for c in outcomes if not c.n]
-    if unseen:
-        listed = ", ".join(unseen[:5]) + (" …" if len(unseen) > 5 else "")
-        notes.append(f"{len(unseen)} of {len(outcomes)} classes have no image here and were not tested: {listed}.")
-    notes += [
-        f"Class '{c.name}' lost more than chance (adjusted p {c.adjusted_p:.2g}), but less than the margin."
-        for c in outcomes
-        if c.adjusted_p < test.alpha and not c.collapsed(test.margin, test.alpha)
-    ]
-    return notes
-
-
-def _class_record(outcome: ClassOutcome, test: NonInferiority) -> dict[str, Any]:
+def _class_record(outcome: ClassOutcome, margin: float, alpha: float) -> dict[str, Any]:
     return {
         "n": outcome.n,
         "reference_recall": outcome.reference_recall,
@@ -246,5 +288,5 @@ def _class_record(outcome: ClassOutcome, test: NonInferiority) -> dict[str, Any]
         "gained": outcome.gained,
         "p": outcome.p_value,
         "adjusted_p": outcome.adjusted_p,
-        "collapsed": outcome.collapsed(test.margin, test.alpha),
+        "collapsed": outcome.collapsed(margin, alpha),
     }

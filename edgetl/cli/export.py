@@ -24,6 +24,9 @@ def command(
     batch: Annotated[int | None, typer.Option(help="Fixed batch size of the graph; dynamic by default.")] = None,
     bench: Annotated[bool, typer.Option(help="Time it too, where this machine executes the target's runtime.")] = True,
     threads: Annotated[int, typer.Option(help="Threads for timing.")] = 1,
+    metric: Annotated[str, typer.Option(help="accuracy or balanced-accuracy.")] = "accuracy",
+    repair: Annotated[bool, typer.Option(help="Mend int8 where it loses too much on the search split.")] = True,
+    budget_minutes: Annotated[float, typer.Option(help="Longest time that mending one bundle may take.")] = 20.0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -33,8 +36,10 @@ def command(
     edgetl export run --target jetson --target intel-cpu --out out
     edgetl export run --target rpi5 --precision fp32 --out out
     edgetl export run --target x86-generic --samples k-centre --margin 0.005 --out out
+    edgetl export run --target intel-cpu --budget-minutes 60 --out out
 
-    Exit status 3 when a certificate fails. The same command again resumes, or does nothing.
+    Where int8 loses too much on the search split, better calibration, bias correction, equalization, layers in float,
+    distillation and fp16 are tried in turn. Exit status 3 when a certificate fails. The same command again resumes, or does nothing.
     """
     from edgetl import pipeline
     from edgetl.cli.tables import bundles
@@ -52,6 +57,9 @@ def command(
             batch=batch,
             bench=bench,
             threads=threads,
+            metric=metric,
+            repair=repair,
+            budget_minutes=budget_minutes,
             progress=shown.progress,
         )
         shown.show({"bundles": [r.to_json() for r in results]}, lambda console: bundles(console, results))

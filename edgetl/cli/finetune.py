@@ -12,6 +12,7 @@ from edgetl.cli.output import Json, Quiet, note, output
 if TYPE_CHECKING:
     from edgetl.run import Run
 
+_BASELINE = "Also train what the transfer is measured against: scratch or probe. A finished run gets it added."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
 
 
@@ -28,7 +29,8 @@ def command(
     weights: Annotated[str | None, typer.Option(help="Pretrained weights: a local file, or 'none'.")] = None,
     devices: Annotated[int, typer.Option(help=_DEVICES)] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, 32, bf16 or 16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
+    baseline: Annotated[str | None, typer.Option(help=_BASELINE)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what stands in the run folder.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -41,6 +43,7 @@ def command(
     edgetl finetune photos/ --out run
     edgetl finetune parts.csv --backbone efficientnet_lite2 --strategy linear-probe --out run
     edgetl finetune digits --image-size 64 --epochs 3 --out run
+    edgetl finetune photos/ --out run --baseline scratch
     """
     from edgetl import pipeline
 
@@ -59,6 +62,7 @@ def command(
             devices=devices,
             accelerator=accelerator,
             precision=precision,
+            baseline=baseline,
             fresh=fresh,
             progress=shown.progress,
         )
@@ -77,6 +81,14 @@ def _sentence(run: Run) -> str:
     val = run.metrics["val"]
     return (
         f"{run.path}: {run.backbone}, {run.strategy}, {len(run.classes)} classes; on {val['n']} validation images "
-        f"accuracy {val['accuracy']:.1%}, balanced accuracy {val['balanced_accuracy']:.1%}. "
+        f"accuracy {val['accuracy']:.1%}, balanced accuracy {val['balanced_accuracy']:.1%}{_gain(run)}. "
         f"Next: edgetl export {run.path} --target jetson --out out"
     )
+
+
+def _gain(run: Run) -> str:
+    if run.baseline is None or run.gain is None:
+        return ""
+    kind = {"scratch": "the same network from scratch", "probe": "a linear probe"}[run.baseline["kind"]]
+    gap = "no gap" if run.gain == 0 else f"{abs(run.gain) * 100:.1f} points {'less' if run.gain > 0 else 'more'}"
+    return f"; the baseline, {kind}, {run.baseline['metrics']['val']['accuracy']:.1%}: {gap}"

@@ -17,7 +17,14 @@ def command(
     data: Annotated[str | None, typer.Option(help="Run the certify images again, found here by their hashes.")] = None,
     margin: Annotated[float, typer.Option(help="Largest tolerable loss of accuracy.")] = 0.01,
     alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
+    metric: Annotated[str, typer.Option(help="accuracy or balanced-accuracy.")] = "accuracy",
     device: Annotated[str | None, typer.Option(help="Where to run; see edgetl devices.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Answers of your own program: an .npz with logits and sha256.")
+    ] = None,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Also under blur, noise, JPEG, brightness and contrast.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only: does the certificate belong to this bundle?")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -29,6 +36,8 @@ def command(
     \b
     edgetl verify out/jetson --device my-jetson
     edgetl verify out/intel-cpu --margin 0.005
+    edgetl verify out/intel-cpu --corruptions
+    edgetl verify out/rpi5 --predictions answers.npz
     edgetl verify out/intel-cpu --check
 
     Exit status: 0 pass, 3 fail, 4 underpowered. Without --data and --device, saved predictions are judged again.
@@ -43,7 +52,15 @@ def command(
             shown.show(answer, lambda console: console.print(f"{bundle}: {sentence}", markup=False))
             return 0 if problem is None else 3
         certificate = pipeline.verify(
-            bundle, data=data, margin=margin, alpha=alpha, device=device, progress=shown.progress
+            bundle,
+            data=data,
+            margin=margin,
+            alpha=alpha,
+            metric=metric,
+            device=device,
+            predictions=predictions,
+            corruptions=corruptions,
+            progress=shown.progress,
         )
         shown.show(certificate.to_json(), lambda console: console.print(certificate.sentence(), markup=False))
     return _STATUS[certificate.verdict]

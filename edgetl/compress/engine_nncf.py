@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from edgetl.backends.openvino import read_network, save_network
 from edgetl.compress import graph
+from edgetl.compress.calibration import Calibration
 from edgetl.compress.recipes import Recipe
-from edgetl.errors import CompressionError
 from edgetl.extras import require, version
+from edgetl.progress import tracked
 
 #: OpenVINO's names of the operators with weights.
 WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+#: OpenVINO's reader of ONNX writes a layer with a bias as two nodes, and gives the layer's name to the addition.
+_BARE = "/WithoutBiases"
 
 
-def quantize(model: Path, recipe: Recipe, images: Iterator[Any], out: Path) -> dict[str, Any]:
+def quantize(model: Path, recipe: Recipe, calibration: Calibration, out: Path) -> dict[str, Any]:
     """Write the quantized IR to ``out`` and its ``.bin`` (see :func:`edgetl.compress.quantize.quantize`)."""
     nncf = require("nncf", "quantizing for OpenVINO")
     network = read_network(model)
-    left = sorted({*_before_weights(network), *_excluded(model, recipe)})
+    left = sorted({*_before_weights(network), *_named(network, _excluded(model, recipe))})
     # NNCF goes through the samples several times: for ranges, then for each layer's bias.
-    samples = [{"image": image} for image in images]
+    feeds = tracked(calibration.batches, f"quantizing ({recipe.name})", calibration.progress)
+    samples = [{"image": image} for image in feeds]
     presets = nncf.QuantizationPreset
     quantized = nncf.quantize(
         network,
         nncf.Dataset(samples),
         preset=presets.PERFORMANCE if recipe.activations_symmetric else presets.MIXED,
         subset_size=len(samples),
+        fast_bias_correction=recipe.bias_correction != "full",
         ignored_scope=nncf.IgnoredScope(names=left, validate=False),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(**_estimator(recipe)),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            disable_bias_correction=recipe.bias_correction == "none", **_estimator(recipe)
+        ),
     )
     save_network(quantized, out)
-    return {"engine": f"nncf {version('nncf')}, openvino {version('openvino')}", "left_in_float": left}
+    return {
+        "engine": f"nncf {version('nncf')}, openvino {version('openvino')}",
+        "estimator": {"name": recipe.estimator},
+        "left_in_float": left,
+        "bias_correction": {"method": recipe.bias_correction},
+    }
 
 
 def _before_weights(network: Any) -> list[str]:
@@ -58,10 +70,22 @@ def _excluded(model: Path, recipe: Recipe) -> list[str]:
     return [n.name for n in nodes if n.name in recipe.exclude_nodes or n.op_type in recipe.exclude_operators]
 
 
+def _named(network: Any, excluded: Iterable[str]) -> list[str]:
+    """The names under which OpenVINO knows ONNX nodes."""
+    wanted = {*excluded, *(name + _BARE for name in excluded)}
+    return [op.get_friendly_name() for op in network.get_ordered_ops() if op.get_friendly_name() in wanted]
+
+
 def _estimator(recipe: Recipe) -> dict[str, Any]:
     if recipe.estimator == "mean-min-max":
         return {}
-    if recipe.estimator != "min-max":
-        raise CompressionError(f"NNCF has no estimator '{recipe.estimator}' here", "use mean-min-max or min-max")
     ranges = require("nncf.quantization.range_estimator", "quantizing for OpenVINO")
-    return {"activations_range_estimator_params": ranges.RangeEstimatorParametersSet.MINMAX}
+    known = ranges.RangeEstimatorParametersSet
+    if recipe.estimator == "percentile":
+        # Of each image, then averaged: NNCF keeps no distribution over images but for the histogram.
+        tail = {"quantile_outlier_prob": (100 - recipe.percentile) / 200}
+        kinds = {"statistics_type": ranges.StatisticsType.QUANTILE, "aggregator_type": ranges.AggregatorType.MEAN}
+        end = ranges.StatisticsCollectorParameters(**kinds, **tail)
+        return {"activations_range_estimator_params": ranges.RangeEstimatorParameters(min=end, max=end)}
+    found = {"min-max": known.MINMAX, "mse": known.HISTOGRAM}[recipe.estimator]
+    return {"activations_range_estimator_params": found}

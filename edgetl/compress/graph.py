@@ -7,12 +7,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgetl.errors import CompressionError
 from edgetl.extras import require
 from edgetl.storage import write_bytes
 
 #: Operators with weights, whose arithmetic is worth doing in integers.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: Those of them that can have a bias.
+BIASED = ("Conv", "ConvTranspose", "Gemm")
 #: Metadata key of a node: dotted name of the torch module that it came from.
 MODULE = "edgetl.module"
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -104,3 +108,33 @@ def fixed_batch(model: Any) -> int | None:
     """The batch size that a model was exported for, or None if it takes any."""
     size = model.graph.input[0].type.tensor_type.shape.dim[0]
     return size.dim_value if size.HasField("dim_value") else None
+
+
+def with_biases(model: Any) -> Any:
+    """A copy in which every Conv, ConvTranspose and Gemm with constant weights has a bias, 0 where there was none."""
+    onnx = require("onnx", "adding biases")
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    weights = {tensor.name: tensor for tensor in copied.graph.initializer}
+    for node in copied.graph.node:
+        bare = len(node.input) < 3 or not node.input[2]
+        if node.op_type not in BIASED or not bare or node.input[1] not in weights:
+            continue
+        size = output_channels(node, tuple(weights[node.input[1]].dims))
+        zeros = onnx.numpy_helper.from_array(np.zeros(size, np.float32), f"{node.name}.bias")
+        copied.graph.initializer.append(zeros)
+        node.input[:] = [*node.input[:2], zeros.name]
+    return copied
+
+
+def attribute(node: Any, name: str, default: Any) -> Any:
+    """Value of a node's attribute, or the default."""
+    found = next((entry for entry in node.attribute if entry.name == name), None)
+    return default if found is None else require("onnx", "reading ONNX models").helper.get_attribute_value(found)
+
+
+def output_channels(node: Any, shape: tuple[int, ...]) -> int:
+    """Output channels of a weighted node whose weights have this shape."""
+    if node.op_type == "ConvTranspose":
+        return int(shape[1] * attribute(node, "group", 1))
+    return int(shape[0] if node.op_type == "Conv" or attribute(node, "transB", 0) else shape[1])

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from edgetl.compress.graph import WEIGHTED
+
 #: Activations that runtimes fold into the operator before them.
 FOLDED_ACTIVATIONS = ("Clip", "Relu")
 
 Pair = tuple[Any, Any]
-Judge = Callable[[str, list[str], bool], bool]
+#: Told the node before a pair, the nodes after it and whether the graph's output is among these.
+Judge = Callable[[Any, list[Any], bool], bool]
 
 
 def merge_activations(model: Any) -> int:
@@ -29,9 +32,45 @@ def free_outputs(model: Any) -> int:
     return _drop(model, lambda producer, readers, is_output: is_output and not readers)
 
 
-def _folds(producer: str, readers: list[str]) -> bool:
-    heads = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add")
-    return producer in heads and len(readers) == 1 and readers[0] in FOLDED_ACTIVATIONS
+def free_floats(model: Any) -> int:
+    """Take away the pairs on tensors that only float operators read and no operator with weights writes, in place.
+
+    Where layers are left in float, the quantizer still rounds what pooling, additions and reshaping before them
+    write. Returns how many pairs went.
+    """
+    gone = 0
+    while found := _drop_before_floats(model):
+        gone += found
+    return gone
+
+
+def _drop_before_floats(model: Any) -> int:
+    graph = model.graph
+    quantized = {name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.output}
+    rounded = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    pairs = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in quantized}
+    rewritten = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    # An operator works in integers if it reads rounded values and writes such, or has integer weights.
+    integer = {
+        node.output[0]
+        for node in graph.node
+        if (node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in rounded)
+        or (node.op_type not in WEIGHTED and pairs & set(node.input) and rewritten & set(node.output))
+    }
+    return _drop(
+        model,
+        lambda producer, readers, is_output: (
+            not is_output
+            and bool(readers)
+            and producer.op_type not in WEIGHTED
+            and not any(reader.output[0] in integer for reader in readers)
+        ),
+    )
+
+
+def _folds(producer: Any, readers: list[Any]) -> bool:
+    heads = (*WEIGHTED, "Add")
+    return producer.op_type in heads and len(readers) == 1 and readers[0].op_type in FOLDED_ACTIVATIONS
 
 
 def _drop(model: Any, judge: Judge) -> int:
@@ -50,8 +89,7 @@ def _drop(model: Any, judge: Judge) -> int:
         if len(following) != 1 or following[0].op_type != "DequantizeLinear":
             continue
         tensor = following[0].output[0]
-        kinds = [node.op_type for node in readers.get(tensor, [])]
-        if judge(producers[quantize.input[0]].op_type, kinds, tensor in outputs):
+        if judge(producers[quantize.input[0]], readers.get(tensor, []), tensor in outputs):
             doomed.append((quantize, following[0]))
     for quantize, dequantize in doomed:
         _bypass(graph, quantize, dequantize, producers, readers, outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.compress import engine_nncf, engine_ort, float16, graph
+from edgetl.compress.calibration import Calibration
+from edgetl.compress.equalize import equalize
 from edgetl.compress.quiet import quiet
 from edgetl.compress.recipes import Recipe
 from edgetl.errors import CompressionError, EdgetlError
-from edgetl.progress import Progress, silent, tracked
+from edgetl.progress import Progress, silent
 from edgetl.storage import sha256_file
 
 Images = Iterable[npt.NDArray[np.uint8]]
+#: Name of the equalized float ONNX file beside the quantized one.
+SOURCE = "source.onnx"
+_Engine = Callable[[Path, Recipe, Calibration, Path], dict[str, Any]]
 #: engine of a recipe → (name of the file it writes, function)
-_ENGINES: Mapping[str, tuple[str, Callable[[Path, Recipe, Iterator[Any], Path], dict[str, Any]]]] = {
+_ENGINES: Mapping[str, tuple[str, _Engine]] = {
     "onnxruntime": ("quantized.onnx", engine_ort.quantize),
     "nncf-openvino": ("quantized.xml", engine_nncf.quantize),
 }
@@ -31,14 +36,17 @@ class QuantizedModel:
 
     Attributes:
         path: ``.onnx``, or ``.xml`` with its ``.bin`` beside it.
-        record: precision, recipe, engine with version, source's SHA-256, number of images, nodes left in float.
+        record: precision, recipe, engine with version, source's SHA-256, number of images, nodes left in float,
+            estimator of the ranges, what was equalized and which biases were corrected.
     """
 
     path: Path
     record: Mapping[str, Any]
 
 
-def quantize(model: Path, recipe: Recipe, images: Images, out: Path, progress: Progress = silent) -> QuantizedModel:
+def quantize(
+    model: Path, recipe: Recipe, images: Images, out: Path, progress: Progress = silent, *, cache: Path | None = None
+) -> QuantizedModel:
     """Quantize a float ONNX model to int8, the preprocessing before its first weighted operator excepted.
 
     The same model, recipe and images give the same bytes.
@@ -47,8 +55,11 @@ def quantize(model: Path, recipe: Recipe, images: Images, out: Path, progress: P
         model: what :func:`edgetl.compress.export.export_onnx` wrote.
         recipe: from :func:`edgetl.compress.recipes.recipe_for`.
         images: uint8 (1, H, W, 3) each, preprocessed, from the calibration split.
-        out: folder to write into.
+        out: folder to write into. Where the recipe equalizes, the float model that was then quantized is kept there
+            as :data:`SOURCE`.
         progress: told of each image.
+        cache: folder for what was observed on the images, under a key of the model and the images: another recipe
+            finds it there. Nothing is kept without it.
 
     Raises:
         CompressionError: no image, or the engine cannot quantize the model.
@@ -58,12 +69,12 @@ def quantize(model: Path, recipe: Recipe, images: Images, out: Path, progress: P
     if not samples:
         raise CompressionError("there is no image to take the ranges from", "give the calibration split images")
     name, engine = _ENGINES[recipe.engine]
-    task = f"quantizing ({recipe.name})"
-    feeds = tracked(_batches(samples, batch or 1), task, progress, -(-len(samples) // (batch or 1)))
+    calibration = Calibration(_batches(samples, batch or 1), cache, progress)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with quiet():
-            details = engine(model, recipe, feeds, out / name)
+            equalized = equalize(model, out / SOURCE, calibration.batches) if recipe.equalize else None
+            details = engine(out / SOURCE if equalized else model, recipe, calibration, out / name)
     except EdgetlError:
         raise
     except Exception as error:  # the engines raise many kinds, and none of them is the user's to handle
@@ -72,7 +83,8 @@ def quantize(model: Path, recipe: Recipe, images: Images, out: Path, progress: P
             f"{recipe.engine} cannot quantize {model} ({reason[0]})", "export with --precision fp32, or another recipe"
         ) from error
     common = {"precision": "int8", "source_sha256": sha256_file(model), "images": len(samples)}
-    return QuantizedModel(out / name, {**common, "recipe": recipe.to_json(), **details})
+    done = {"equalization": equalized.to_json() if equalized else None}
+    return QuantizedModel(out / name, {**common, "recipe": recipe.to_json(), **done, **details})
 
 
 def to_float(model: Path, backend: str, precision: str, out: Path) -> QuantizedModel:
@@ -103,7 +115,6 @@ def to_float(model: Path, backend: str, precision: str, out: Path) -> QuantizedM
     return QuantizedModel(out / name, {**record, **details})
 
 
-def _batches(samples: list[npt.NDArray[np.uint8]], size: int) -> Iterator[npt.NDArray[np.uint8]]:
-    for start in range(0, len(samples), size):
-        part = samples[start : start + size]
-        yield np.concatenate(part + part[-1:] * (size - len(part)))
+def _batches(samples: list[npt.NDArray[np.uint8]], size: int) -> tuple[npt.NDArray[np.uint8], ...]:
+    parts = (samples[start : start + size] for start in range(0, len(samples), size))
+    return tuple(np.concatenate(part + part[-1:] * (size - len(part))) for part in parts)

@@ -17,17 +17,19 @@ SELECTIONS = ("random", "class-balanced", "k-centre")
 #: What each engine can be told; NNCF takes some formats from the runtime's own table of kernels.
 CHOICES: Mapping[str, Mapping[str, tuple[str | bool, ...]]] = {
     "onnxruntime": {
-        "estimator": ("min-max", "percentile", "entropy"),
+        "estimator": ("min-max", "percentile", "mse", "entropy"),
         "activations": ("uint8", "int8"),
         "weights": ("int8",),
         "bias": ("int32", "float32"),
+        "bias_correction": ("none", "fast", "full"),
     },
     "nncf-openvino": {
-        "estimator": ("mean-min-max", "min-max"),
+        "estimator": ("mean-min-max", "min-max", "percentile", "mse"),
         "activations": ("by-sign",),
         "weights": ("int8",),
         "per_channel": (True,),
         "bias": ("float32",),
+        "bias_correction": ("none", "fast", "full"),
         "merge_activations": (False,),
     },
 }
@@ -43,13 +45,17 @@ class Recipe:
         isa: the instruction sets it was made for, as in ``target.toml``; ``"*"`` ends a family (``sm*``).
         engine: who quantizes, one of :data:`ENGINES`.
         selection, size, seed: which images of the calibration split give the ranges, how many, and the draw.
-        estimator: how a range comes from the observed values: ``min-max``, ``percentile``, ``entropy``, or
-            ``mean-min-max`` (the mean of each image's extremes).
+        estimator: how a range comes from the observed values: ``min-max``, ``percentile``, ``mse``, ``entropy`` (see
+            :func:`edgetl.compress.layers.ranges.estimate`), or ``mean-min-max`` (the mean of each image's extremes).
+            NNCF takes percentiles of each image and averages them.
         percentile: share of values inside the range, in percent; used by ``percentile`` alone.
         activations, weights: 8-bit types; ``by-sign`` is uint8 for what is never negative and int8 for the rest.
         activations_symmetric: no zero point other than 0.
         per_channel: one weight scale for each output channel.
         bias: ``int32`` behind a DequantizeLinear, or ``float32`` as it is.
+        bias_correction: ``none``; ``fast``, each layer by itself; ``full``, each after those before it (see
+            :mod:`edgetl.compress.bias`; NNCF has its own).
+        equalize: scale channels alike across layers before quantization (see :mod:`edgetl.compress.equalize`).
         merge_activations: no quantization between an operator and the activation that follows it.
         exclude_operators, exclude_nodes: ONNX operator types and node names (``module/Operator``) left in float.
     """
@@ -68,6 +74,8 @@ class Recipe:
     per_channel: bool
     bias: str
     percentile: float = 99.999
+    bias_correction: str = "none"
+    equalize: bool = False
     merge_activations: bool = False
     exclude_operators: tuple[str, ...] = ()
     exclude_nodes: tuple[str, ...] = ()

@@ -1,21 +1,16 @@
-"""Charts as SVG text: no dependency, no script, colours from the page's style sheet, the same bytes every time.
-
-Built as an element tree, so every label is escaped by the serializer. Each chart carries a title and a
-description for readers who do not see it.
-"""
+"""Charts of what was measured: differences, recalls, latencies."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from edgetl.reporting.wording import number, percent, points, printable, span
+from edgetl.reporting import svg
+from edgetl.reporting.wording import number, percent, points, span
 
-_WIDTH = 480
 _ROW = 26
 _NAME = 160
 _RIGHT = 24
@@ -64,77 +59,77 @@ def intervals(chart_id: str, rows: Sequence[Interval]) -> str:
     """Differences with their intervals against zero and against each margin."""
     low = min(min(r.low, -1.3 * r.margin) for r in rows)
     high = max(max(r.high, 0.6 * r.margin) for r in rows)
-    axis = _Axis(low, high, _NAME if len(rows) > 1 else 24, _WIDTH - _RIGHT)
+    axis = svg.Axis(low, high, _NAME if len(rows) > 1 else 24, svg.WIDTH - _RIGHT)
     bottom = 14 + _ROW * len(rows)
     text = "; ".join(f"{r.name}: {points(r.difference)} points, {span(r.low, r.high)}" for r in rows)
-    chart = _chart(chart_id, bottom + 40, "Change in accuracy with its interval, and the margin", text)
-    for value in _ticks(low, high):
-        _line(chart, axis.at(value), 8, axis.at(value), bottom, "zero" if value == 0 else "grid")
-        _text(chart, axis.at(value), bottom + 14, points(value, 1 if high - low > 0.005 else 2), "tick middle")
-    _text(chart, (axis.left + axis.right) / 2, bottom + 32, "percentage points of accuracy", "tick middle")
+    chart = svg.chart(chart_id, bottom + 40, "Change in accuracy with its interval, and the margin", text)
+    for value in svg.ticks(low, high):
+        svg.line(chart, axis.at(value), 8, axis.at(value), bottom, "zero" if value == 0 else "grid")
+        svg.text(chart, axis.at(value), bottom + 14, points(value, 1 if high - low > 0.005 else 2), "tick middle")
+    svg.text(chart, (axis.left + axis.right) / 2, bottom + 32, "percentage points of accuracy", "tick middle")
     for index, row in enumerate(rows):
         y = 14 + _ROW * (index + 0.5)
         if len(rows) > 1:
-            _text(chart, _NAME - 10, y + 4, row.name, "name end", 19)
-        _add(chart, "rect", x=8 if len(rows) == 1 else _NAME - 4, y=y - 10, height=20, class_="forbidden",
+            svg.text(chart, _NAME - 10, y + 4, row.name, "name end", 19)
+        svg.add(chart, "rect", x=8 if len(rows) == 1 else _NAME - 4, y=y - 10, height=20, class_="forbidden",
              width=max(axis.at(-row.margin) - (8 if len(rows) == 1 else _NAME - 4), 0))  # fmt: skip
-        _line(chart, axis.at(-row.margin), y - 11, axis.at(-row.margin), y + 11, "margin")
+        svg.line(chart, axis.at(-row.margin), y - 11, axis.at(-row.margin), y + 11, "margin")
         for end in (row.low, row.high):
-            _line(chart, axis.at(end), y - 5, axis.at(end), y + 5, "whisker")
-        _line(chart, axis.at(row.low), y, axis.at(row.high), y, "whisker")
-        _add(chart, "circle", cx=axis.at(row.difference), cy=y, r=5, class_=f"dot {row.verdict}")
-    return _svg(chart)
+            svg.line(chart, axis.at(end), y - 5, axis.at(end), y + 5, "whisker")
+        svg.line(chart, axis.at(row.low), y, axis.at(row.high), y, "whisker")
+        svg.add(chart, "circle", cx=axis.at(row.difference), cy=y, r=5, class_=f"dot {row.verdict}")
+    return svg.written(chart)
 
 
 def recalls(chart_id: str, rows: Sequence[Change]) -> str:
     """Recall of each class before (hollow) and after (filled)."""
     lowest = min(min(r.before, r.after) for r in rows)
     low = max(0.0, math.floor((lowest - 0.02) * 10) / 10)
-    axis = _Axis(low, 1.0, _NAME, _WIDTH - _RIGHT)
+    axis = svg.Axis(low, 1.0, _NAME, svg.WIDTH - _RIGHT)
     bottom = 14 + _ROW * len(rows)
     text = "; ".join(f"{r.name}: {percent(r.before, 1)} before, {percent(r.after, 1)} after" for r in rows)
-    chart = _chart(chart_id, bottom + 24, "Recall of each class before and after", text)
-    for value in _ticks(low, 1.0):
-        _line(chart, axis.at(value), 8, axis.at(value), bottom, "grid")
-        _text(chart, axis.at(value), bottom + 14, percent(value, 0), "tick middle")
+    chart = svg.chart(chart_id, bottom + 24, "Recall of each class before and after", text)
+    for value in svg.ticks(low, 1.0):
+        svg.line(chart, axis.at(value), 8, axis.at(value), bottom, "grid")
+        svg.text(chart, axis.at(value), bottom + 14, percent(value, 0), "tick middle")
     for index, row in enumerate(rows):
         y = 14 + _ROW * (index + 0.5)
-        _text(chart, _NAME - 14, y + 4, row.name, "name end", 19)
-        _line(chart, axis.at(row.before), y, axis.at(row.after), y, "loss" if row.after < row.before else "gain")
-        _add(chart, "circle", cx=axis.at(row.after), cy=y, r=4.5, class_="after")
-        _add(chart, "circle", cx=axis.at(row.before), cy=y, r=6.5, class_="before")
-    return _svg(chart)
+        svg.text(chart, _NAME - 14, y + 4, row.name, "name end", 19)
+        svg.line(chart, axis.at(row.before), y, axis.at(row.after), y, "loss" if row.after < row.before else "gain")
+        svg.add(chart, "circle", cx=axis.at(row.after), cy=y, r=4.5, class_="after")
+        svg.add(chart, "circle", cx=axis.at(row.before), cy=y, r=6.5, class_="before")
+    return svg.written(chart)
 
 
 def latencies(chart_id: str, curves: Sequence[Curve], unit: str) -> str:
     """Cumulative distribution of every sample on a logarithmic time axis; ``unit`` is what was timed, in words."""
     low = min(min(c.samples) for c in curves) / 1.05
     high = max(max(c.samples) for c in curves) * 1.05
-    axis = _Axis(math.log10(low), math.log10(high), 44, _WIDTH - _RIGHT)
+    axis = svg.Axis(math.log10(low), math.log10(high), 44, svg.WIDTH - _RIGHT)
     top, bottom = 14, 234
     text = "; ".join(f"{c.name}: {_spread(c.samples)}" for c in curves)
-    chart = _chart(chart_id, bottom + 40, "Share of inferences that took at most this long", text)
+    chart = svg.chart(chart_id, bottom + 40, "Share of inferences that took at most this long", text)
     for share, label in ((0.0, "0"), *PERCENTILES):
         y = bottom - share * (bottom - top)
-        _line(chart, axis.left, y, axis.right, y, "grid")
-        _text(chart, axis.left - 8, y + 4, label, "tick end")
-    for value in _log_ticks(low, high):
-        _line(chart, axis.at(math.log10(value)), top, axis.at(math.log10(value)), bottom, "grid")
-        _text(chart, axis.at(math.log10(value)), bottom + 16, f"{value:g}", "tick middle")
-    _text(chart, (axis.left + axis.right) / 2, bottom + 34, f"milliseconds for {unit}", "tick middle")
+        svg.line(chart, axis.left, y, axis.right, y, "grid")
+        svg.text(chart, axis.left - 8, y + 4, label, "tick end")
+    for value in svg.log_ticks(low, high):
+        svg.line(chart, axis.at(math.log10(value)), top, axis.at(math.log10(value)), bottom, "grid")
+        svg.text(chart, axis.at(math.log10(value)), bottom + 16, f"{value:g}", "tick middle")
+    svg.text(chart, (axis.left + axis.right) / 2, bottom + 34, f"milliseconds for {unit}", "tick middle")
     for curve in curves:
-        _add(chart, "path", d=_steps(curve.samples, axis, top, bottom), class_=f"curve {curve.style}")
+        svg.add(chart, "path", d=_steps(curve.samples, axis, top, bottom), class_=f"curve {curve.style}")
         for share, value in curve.marks:
             y = bottom - share * (bottom - top)
-            _add(chart, "circle", cx=axis.at(math.log10(value)), cy=y, r=4, class_=f"mark {curve.style}")
-    return _svg(chart)
+            svg.add(chart, "circle", cx=axis.at(math.log10(value)), cy=y, r=4, class_=f"mark {curve.style}")
+    return svg.written(chart)
 
 
 def _spread(samples: Sequence[float]) -> str:
     return f"{len(samples)} samples from {number(min(samples))} to {number(max(samples))} ms"
 
 
-def _steps(samples: Sequence[float], axis: _Axis, top: float, bottom: float) -> str:
+def _steps(samples: Sequence[float], axis: svg.Axis, top: float, bottom: float) -> str:
     values = np.sort(np.asarray(samples, np.float64))
     x = np.round(axis.left + (np.log10(values) - axis.low) * axis.scale, 1)
     y = bottom - np.arange(1, len(values) + 1) / len(values) * (bottom - top)
@@ -143,64 +138,3 @@ def _steps(samples: Sequence[float], axis: _Axis, top: float, bottom: float) -> 
     return f"M{x[0]:.1f} {bottom}" + "".join(
         f"H{column:.1f}V{height:.1f}" for column, height in zip(x[last], y[last], strict=True)
     )
-
-
-@dataclass(frozen=True)
-class _Axis:
-    low: float
-    high: float
-    left: float
-    right: float
-
-    @property
-    def scale(self) -> float:
-        return (self.right - self.left) / max(self.high - self.low, 1e-9)
-
-    def at(self, value: float) -> float:
-        return self.left + (value - self.low) * self.scale
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    rough = max(high - low, 1e-9) / 5
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = unit * next(m for m in (1, 2, 5, 10) if m * unit >= rough * 0.999)
-    return [round(i * step, 10) + 0.0 for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for leading in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
-        ticks = [m * 10.0**d for d in decades for m in leading if low <= m * 10.0**d <= high]
-        if len(ticks) >= 4:
-            return ticks
-    return ticks if len(ticks) > 1 else [tick for tick in _ticks(low, high) if tick > 0]
-
-
-def _chart(chart_id: str, height: float, title: str, description: str) -> ET.Element:
-    root = ET.Element("svg", {
-        "class": "chart", "role": "img", "viewBox": f"0 0 {_WIDTH} {height:g}",
-        "aria-labelledby": f"{chart_id}-title {chart_id}-desc",
-    })  # fmt: skip
-    for tag, text in (("title", title), ("desc", description)):
-        child = ET.SubElement(root, tag, id=f"{chart_id}-{tag}")
-        child.text = printable(text)
-    return root
-
-
-def _add(parent: ET.Element, tag: str, *, class_: str, **attributes: float | str) -> ET.Element:
-    plain = {k: v if isinstance(v, str) else f"{round(v, 1):g}" for k, v in attributes.items()}
-    return ET.SubElement(parent, tag, {"class": class_, **plain})
-
-
-def _line(parent: ET.Element, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
-    _add(parent, "line", x1=x1, y1=y1, x2=x2, y2=y2, class_=style)
-
-
-def _text(parent: ET.Element, x: float, y: float, text: str, style: str, limit: int = 0) -> None:
-    whole = printable(text)
-    short = whole if not limit or len(whole) <= limit else whole[: limit - 1] + "…"
-    _add(parent, "text", x=x, y=y, class_=style).text = short
-
-
-def _svg(chart: ET.Element) -> str:
-    return ET.tostring(chart, encoding="unicode")

@@ -19,7 +19,8 @@ from edgetl.progress import Progress, silent
 from edgetl.reporting.summary import Row
 from edgetl.reporting.wording import ABSENT, EXECUTED, VERDICTS, count, number, percent, points, printable, times
 
-_STYLES = {"pass": "bold green", "fail": "bold red", "underpowered": "bold yellow", "": "dim"}
+#: How each verdict looks.
+STYLES = {"pass": "bold green", "fail": "bold red", "underpowered": "bold yellow", "": "dim"}
 
 
 def results_table(rows: Sequence[Row], *, gap: int = 2) -> Table:
@@ -51,7 +52,7 @@ def _cells(row: Row) -> tuple[Text, ...]:
         ),
         Text(f"\n{percent(row.reference_accuracy)}\n{percent(row.deployed_accuracy)}"),
         Text(f"{points(row.difference)}\n{interval}"),
-        Text.assemble((VERDICTS.get(row.verdict, row.verdict), _STYLES.get(row.verdict, "")), f"\n{images}\n{needed}"),
+        Text.assemble((VERDICTS.get(row.verdict, row.verdict), STYLES.get(row.verdict, "")), f"\n{images}\n{needed}"),
         Text(f"\n{number(row.float_p50_ms)}\n{number(row.p50_ms)}"),
         Text.assemble(
             (times(row.speedup), "bold red" if row.failures else ""),
@@ -101,13 +102,13 @@ def _column(name: str, rows: Sequence[Sequence[object]], index: int) -> Column:
 
 
 def _justify(rows: Sequence[Sequence[object]], index: int) -> Literal["left", "right"]:
-    values = [row[index] for row in rows if row[index] is not None]
+    values = [row[index] for row in rows if row[index] not in (None, ABSENT)]
     return "right" if values and all(_numeric(value) for value in values) else "left"
 
 
 def _numeric(value: object) -> bool:
     if isinstance(value, str):
-        return re.fullmatch(r"[+−-]?[\d.,]+ ?[%x]?", value) is not None
+        return re.fullmatch(r"[<+−-]?[\d.,]+ ?[%x]?", value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from edgetl.bundle import CALIBRATION, CERTIFICATE, Bundle, check_certificate
 from edgetl.errors import BundleError, CertifyError
 from edgetl.reporting import charts, tables
+from edgetl.reporting.evidence import Evidence, evidence
 from edgetl.reporting.facts import facts
 from edgetl.reporting.gallery import Flips, flips
+from edgetl.reporting.sentences import balanced_sentence
 from edgetl.reporting.summary import Row, batch_of, measured_bench, rows
 from edgetl.reporting.wording import (
     count,
@@ -49,6 +51,8 @@ class Section:
     row: Row
     statement: Statement | None
     ladder: tables.TableView | None
+    evidence: Evidence
+    balanced: str
     recall_chart: str
     recall: tables.TableView | None
     latency_chart: str
@@ -78,6 +82,8 @@ def section(bundle: Bundle, index: int, *, data_root: Path | None = None) -> Sec
         row=row,
         statement=_statement(bundle, certificate, row, identity) if certificate else None,
         ladder=tables.ladder(certificate or {}),
+        evidence=evidence(certificate or {}, bundle.manifest.get("repair"), identity),
+        balanced=balanced_sentence(certificate or {}),
         recall_chart=_recall_chart(classes, identity),
         recall=tables.recall(classes),
         latency_chart=_latency_chart(bench, row, identity) if bench else "",
@@ -108,10 +114,16 @@ def _statement(bundle: Bundle, certificate: Mapping[str, Any], row: Row, identit
         executed=executed,
         not_executed=not_executed,
         reasons=tuple(str(reason) for reason in certificate.get("reasons") or ()),
-        notes=tuple(str(note) for note in certificate.get("notes") or ()),
+        notes=_notes(certificate),
         chart=charts.intervals(f"{identity}-interval", [drawn]) if drawn else "",
         seal=_seal(bundle),
     )
+
+
+def _notes(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """The notes, but for those that only repeat a finding, which the page shows with its remedy."""
+    found = tuple(str(finding["what"]) for finding in certificate.get("findings") or ())
+    return tuple(str(note) for note in certificate.get("notes") or () if not str(note).startswith(found))
 
 
 def _seal(bundle: Bundle) -> str:
@@ -123,7 +135,7 @@ def _seal(bundle: Bundle) -> str:
 
 
 def _certified(certificate: Mapping[str, Any]) -> Facts:
-    told = ("runtime", "isa", "precision", "executed_on", "method", "p_value", "first_divergence",
+    told = ("metric", "runtime", "isa", "precision", "executed_on", "method", "p_value", "first_divergence",
             "reference_balanced_accuracy", "deployed_balanced_accuracy", "transfer_gain_retained")  # fmt: skip
     return facts({name: certificate[name] for name in told if name in certificate})
 
@@ -170,7 +182,7 @@ def _provenance(bundle: Bundle, certificate: Mapping[str, Any]) -> tuple[tuple[s
     calibration: object = {}
     if (bundle.path / CALIBRATION).is_file():
         calibration = read_json(bundle.path / CALIBRATION, BundleError)
-    known = {"target", "quantization", "lineage", "run", "versions", "artifacts", "files", "schema", "digest"}
+    known = {"target", "quantization", "lineage", "run", "versions", "artifacts", "files", "schema", "digest", "repair"}
     hashes = {"bundle": bundle.digest, **(certificate.get("hashes") or {})}
     listed: Sequence[tuple[str, Facts]] = (
         ("Target", facts(manifest.get("target"))),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgetl.bundle import Bundle
 from edgetl.reporting.summary import Row
-from edgetl.reporting.wording import ABSENT, count, number, percent, points, printable, span
+from edgetl.reporting.wording import ABSENT, count, number, percent, points, printable, small, span
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,134 @@ def ladder(certificate: Mapping[str, Any]) -> TableView | None:
     rungs = certificate.get("ladder") or []
     if not rungs:
         return None
+    columns = ("Rung", "Accuracy", "Agreement", "Difference", "Interval", "Lost", "Gained")
+    distances = any(rung.get("logit_distance") is not None or rung.get("kl") is not None for rung in rungs)
     return TableView(
-        ("Rung", "Accuracy", "Agreement", "Difference", "Interval", "Lost", "Gained", "Diverges"),
+        (*columns, *(("Logit distance", "KL, nats") if distances else ()), "Diverges"),
+        tuple(_rung(rung, distances) for rung in rungs),
+    )
+
+
+def _rung(rung: Mapping[str, Any], distances: bool) -> tuple[str, ...]:
+    return (
+        printable(rung["name"]),
+        percent(rung["accuracy"]),
+        percent(rung["agreement"]),
+        points(rung.get("difference")),
+        span(rung.get("ci_low"), rung.get("ci_high")),
+        count(rung.get("lost")),
+        count(rung.get("gained")),
+        *((small(rung.get("logit_distance")), small(rung.get("kl"))) if distances else ()),
+        "yes" if rung.get("diverges") else "no",
+    )
+
+
+def layers(rows: Sequence[Mapping[str, Any]]) -> TableView:
+    """The noise that quantization makes in each layer by itself, the worst first."""
+    return TableView(
+        ("Module", "Node", "Quantized", "Measured at", "SQNR, dB", "Of the noise", "Saturated"),
         tuple(
             (
-                printable(rung["name"]),
-                percent(rung["accuracy"]),
-                percent(rung["agreement"]),
-                points(rung.get("difference")),
-                span(rung.get("ci_low"), rung.get("ci_high")),
-                count(rung.get("lost")),
-                count(rung.get("gained")),
-                "yes" if rung.get("diverges") else "no",
+                printable(row.get("module") or ABSENT),
+                printable(row["node"] or "image"),
+                printable(row["cause"]),
+                printable(row.get("consumer") or ABSENT),
+                f"{row['sqnr_db']:.1f}".replace("-", "−"),
+                percent(row["share"], 1),
+                percent(row.get("saturated")),
             )
-            for rung in rungs
+            for row in rows
         ),
     )
+
+
+def trials(rows: Sequence[Mapping[str, Any]]) -> TableView:
+    """Everything that repair tried, on search images; what was not measured has its note."""
+    return TableView(
+        ("Trial", "Rung", "Change", "Kept", "Accuracy", "Difference", "Lost", "Gained", "KL, nats", "Integer MACs",
+         "ms", "Seconds"),
+        tuple(
+            (
+                str(position),
+                printable(row["rung"]),
+                "; ".join(printable(words) for words in (row.get("change"), row.get("note")) if words) or ABSENT,
+                "yes" if row.get("kept") else "no",
+                percent(row.get("accuracy")),
+                points(row.get("difference")),
+                count(row.get("lost")),
+                count(row.get("gained")),
+                small(row.get("kl")),
+                percent(row.get("integer_macs"), 1),
+                number(row.get("ms")),
+                number(row.get("seconds")),
+            )
+            for position, row in enumerate(rows, 1)
+        ),
+    )  # fmt: skip
+
+
+def corruptions(rows: Sequence[Mapping[str, Any]]) -> TableView:
+    """The paired test on clean images and under each corruption."""
+    return TableView(
+        ("Corruption", "Severity", "Reference", "Deployed", "Difference", "Interval", "Lost", "Gained", "Verdict"),
+        tuple(
+            (
+                printable(row["corruption"]) if row["severity"] else "clean",
+                count(row["severity"]) if row["severity"] else ABSENT,
+                percent(row["reference_accuracy"]),
+                percent(row["deployed_accuracy"]),
+                points(row["difference"]),
+                span(row["ci_low"], row["ci_high"]),
+                count(row["lost"]),
+                count(row["gained"]),
+                printable(row["verdict"]),
+            )
+            for row in rows
+        ),
+    )
+
+
+def probabilities(found: Mapping[str, Any]) -> TableView:
+    """Calibration before and after, and a threshold that was set on the trained model."""
+    low, high = found.get("brier_ci_low"), found.get("brier_ci_high")
+    bounds = "" if low is None or high is None else f"\n{_signed(low)}\nto {_signed(high)}"
+    lines: list[tuple[str, ...]] = [
+        ("calibration error (ECE)", *_pair(found, "ece", percent), points(_change(found, "ece"))),
+        ("Brier score", *_pair(found, "brier", number), _signed(found.get("brier_difference")) + bounds),
+        ("negative log-likelihood", *_pair(found, "nll", number), _signed(_change(found, "nll"))),
+    ]
+    threshold = found.get("threshold") or {}
+    if threshold:
+        kept = percent(threshold["kept"], 0).replace(" ", "\u00a0")
+        shares = (percent(threshold["kept"], 1), percent(threshold["deployed_kept"], 1))
+        lines += [
+            (f"threshold that keeps {kept}", *_pair(threshold, "", "{:.3f}".format), _signed(threshold["shift"])),
+            ("kept at the threshold from before", *shares, points(threshold["deployed_kept"] - threshold["kept"])),
+            (
+                "accuracy of what it keeps",
+                *_pair(threshold, "accuracy", percent),
+                points(_change(threshold, "accuracy")),
+            ),
+        ]
+    return TableView(("", "Before", "After", "Change"), tuple(lines))
+
+
+def _pair(found: Mapping[str, Any], name: str, told: Callable[[float], str]) -> tuple[str, str]:
+    values = (found.get(f"{model}_{name}" if name else model) for model in ("reference", "deployed"))
+    before, after = (ABSENT if value is None else told(value) for value in values)
+    return before, after
+
+
+def _change(found: Mapping[str, Any], name: str) -> float | None:
+    before, after = found.get(f"reference_{name}"), found.get(f"deployed_{name}")
+    return None if before is None or after is None else after - before
+
+
+def _signed(value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    text = f"{value:+.4f}"
+    return text.replace("-", "−") if float(text) else text[1:]
 
 
 def recall(classes: Sequence[tuple[str, Mapping[str, Any]]]) -> TableView | None:

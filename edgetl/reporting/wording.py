@@ -22,6 +22,16 @@ EXECUTED: Mapping[str, str] = {
     "": "not executed",
 }
 
+METRICS: Mapping[str, str] = {
+    "accuracy": "accuracy",
+    "balanced-accuracy": "balanced accuracy",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "r2": "R²",
+}
+#: Metrics that are a share of images, so that differences are percentage points.
+SHARES = ("accuracy", "balanced-accuracy")
+
 
 def percent(share: float | None, digits: int = 2) -> str:
     """A share from 0 to 1 as a percentage."""
@@ -56,6 +66,11 @@ def count(value: int | None) -> str:
     return ABSENT if value is None else f"{value:,}"
 
 
+def small(value: float | None) -> str:
+    """A figure that may be next to nothing."""
+    return "<0.0001" if value is not None and 0 < abs(value) < 1e-4 else number(value)
+
+
 def times(value: float | None) -> str:
     """A ratio, such as a speed-up."""
     return ABSENT if value is None else f"{value:.2f}x"
@@ -71,23 +86,28 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in str(text))
 
 
+def metric_of(certificate: Mapping[str, Any]) -> str:
+    """The key in :data:`METRICS` of what the verdict is about."""
+    return str(certificate.get("metric") or "accuracy")
+
+
 def verdict_sentence(certificate: Mapping[str, Any]) -> str:
     """What the verdict means, in one sentence with its numbers."""
-    margin = f"{100 * certificate['margin']:.2f} points"
+    metric = metric_of(certificate)
+    of = f" of {METRICS.get(metric, metric)}"
+    limit = certificate["margin"]
+    margin = f"{100 * limit:.2f} points" if metric in SHARES else number(limit)
     confidence = f"{100 * (1 - certificate['alpha']):g} %"
-    if certificate["margin"] == 0 and certificate["verdict"] != "fail":
+    if limit == 0 and certificate["verdict"] != "fail":
         better = f"With {confidence} confidence the deployed model is better than the one that was trained."
         worse = f"These {count(certificate['n'])} images do not prove the deployed model better, as a margin of 0 asks."
         return better if certificate["verdict"] == "pass" else worse
     if certificate["verdict"] == "pass":
-        return (
-            f"With {confidence} confidence the deployed model loses less than {margin} of accuracy "
-            "to the model that was trained."
-        )
+        return f"With {confidence} confidence the deployed model loses less than {margin}{of} to the trained model."
     if certificate["verdict"] == "fail":
-        if certificate["ci_high"] < -certificate["margin"]:
-            return f"With {confidence} confidence the deployed model loses more than {margin} of accuracy."
-        if certificate["difference"] <= -certificate["margin"]:
+        if certificate["ci_high"] < -limit:
+            return f"With {confidence} confidence the deployed model loses more than {margin}{of}."
+        if certificate["difference"] <= -limit:
             return f"The loss that was observed is not below {margin}, the greatest that was accepted."
         return "The transfer did not survive, for the reasons below."
     needed = certificate.get("n_needed")
@@ -96,18 +116,30 @@ def verdict_sentence(certificate: Mapping[str, Any]) -> str:
 
 
 def measured_sentence(certificate: Mapping[str, Any]) -> str:
-    """Both accuracies and the interval of their difference."""
-    flips = certificate.get("flips") or {}
+    """The metric of both models and the interval of its difference."""
+    flips, metric = certificate.get("flips") or {}, metric_of(certificate)
     moved = ""
     if "lost" in flips and "gained" in flips:
         moved = f" It lost {count(flips['lost'])} images that were right before and gained {count(flips['gained'])}."
+    bounds = (certificate["difference"], certificate["ci_low"], certificate["ci_high"])
+    if metric in SHARES:
+        difference, low, high = (points(value) for value in bounds)
+    else:
+        difference, low, high = (number(value) for value in bounds)
     return (
-        f"On {count(certificate['n'])} held-out images the trained model is right on "
-        f"{percent(certificate['reference_accuracy'])} and the deployed one on "
-        f"{percent(certificate['deployed_accuracy'])}: a difference of {points(certificate['difference'])} points, "
-        f"interval {span(certificate['ci_low'], certificate['ci_high'])} "
+        f"On {count(certificate['n'])} held-out images {_both(certificate, metric)}: a difference of {difference}"
+        f"{' points' if metric in SHARES else ''}, interval {low} to {high} "
         f"({100 * (1 - certificate['alpha']):g} % confidence at each end).{moved}"
     )
+
+
+def _both(certificate: Mapping[str, Any], metric: str) -> str:
+    if metric == "accuracy":
+        before, after = (percent(certificate[f"{model}_accuracy"]) for model in ("reference", "deployed"))
+        return f"the trained model is right on {before} and the deployed one on {after}"
+    told = percent if metric in SHARES else number
+    before, after = (told(certificate.get(f"{model}_score")) for model in ("reference", "deployed"))
+    return f"the trained model has a {METRICS.get(metric, metric)} of {before} and the deployed one of {after}"
 
 
 def executed_sentences(certificate: Mapping[str, Any], target: str) -> tuple[str, str]:

@@ -17,6 +17,11 @@ from edgetl.extras import require
 from edgetl.runtime.sessions import Arrays, Executed, the_image
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+#: Quantizes the weights of layers that a recipe left in float between quantized neighbours, and computes them in
+#: integers all the same.
+_REQUANTIZER = "WeightBiasQuantization"
+#: Blocked float layouts pad channels to multiples of 8 or 16, and would count the padding as work.
+_PADDING = "NchwcTransformer"
 _TYPES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8", "int8": "int8"}
 
 
@@ -27,13 +32,19 @@ class OrtSession:
         self._ort = require("onnxruntime", "running this bundle")
         self._path, self._threads, self._simulated = path, threads, simulated
         try:
-            self._session = self._ort.InferenceSession(str(path), self._options(), providers=["CPUExecutionProvider"])
+            self._session = self._load(self._options())
         except Exception as error:  # pybind exceptions of ONNX Runtime share no base class
             raise BackendError(f"ONNX Runtime cannot load {path} ({error})", "export the bundle again") from error
         only = self._session.get_inputs()[0]
         self.input_name: str = only.name
         self.input_shape = tuple(size if isinstance(size, int) else None for size in only.shape)
         self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def _load(self, options: Any, *disabled: str) -> Any:
+        optimizers = [_REQUANTIZER, *disabled]
+        return self._ort.InferenceSession(
+            str(self._path), options, providers=["CPUExecutionProvider"], disabled_optimizers=optimizers
+        )
 
     def _options(self) -> Any:
         options = self._ort.SessionOptions()
@@ -61,13 +72,7 @@ class OrtSession:
             # Weights that were packed for a kernel vanish from its recorded inputs, and with them their shapes.
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.profile_file_prefix = str(Path(folder) / "profile")
-            session = self._ort.InferenceSession(
-                str(self._path),
-                options,
-                providers=["CPUExecutionProvider"],
-                # Blocked float layouts pad channels to multiples of 8 or 16, and would count the padding as work.
-                disabled_optimizers=["NchwcTransformer"],
-            )
+            session = self._load(options, _PADDING)
             session.run(self._outputs, {self.input_name: np.zeros(shape, np.uint8)})
             events = json.loads(Path(session.end_profiling()).read_text())
         return Executed.from_layers([layer for event in events if (layer := _layer(event)) is not None])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,27 +44,17 @@ def compute(
     return np.ascontiguousarray(torch.cat(seen).numpy())
 
 
-def cached(
-    folder: Path,
-    key: Any,
-    model: Deployable,
-    stores: Sequence[tuple[str, ImageStore]],
-    device: torch.device,
-    progress: Progress = silent,
-) -> dict[str, Floats]:
+def cached(folder: Path, key: Any, computed: Callable[[], Mapping[str, Floats]]) -> dict[str, Floats]:
     """Features of several splits, from ``folder`` if they were computed before under the same key.
 
     Args:
         folder: where ``features-HASH.safetensors`` lies.
         key: what the features depend on, as JSON values: weights, splits, preprocessing, device.
-        model: in evaluation mode and float32.
-        stores: a name and the images of each split.
-        device: where to compute.
-        progress: told of each batch.
+        computed: gives them by the name of the split.
     """
     file = folder / f"features-{sha256_json(key)[:16]}.safetensors"
     if file.is_file():
         return dict(safetensors.numpy.load_file(file))
-    held = {name: compute(model, store, device, f"features of {name}", progress) for name, store in stores}
+    held = dict(computed())
     write_bytes(file, safetensors.numpy.save(held))
     return held

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.multiprocessing
 
 from edgetl.data import Dataset
 from edgetl.errors import TrainingError
@@ -21,13 +15,15 @@ from edgetl.extras import version
 from edgetl.progress import Progress, silent
 from edgetl.run import WEIGHTS, Run, write_run
 from edgetl.storage import read_json, write_json
-from edgetl.transfer import checkpoint, features, folder, heads, train
+from edgetl.transfer import baseline as baselines
+from edgetl.transfer import checkpoint, folder, train
 from edgetl.transfer import weights as sources
 from edgetl.transfer.checkpoint import State, epoch_file
-from edgetl.transfer.images import ImageStore
-from edgetl.transfer.model import Deployable
+from edgetl.transfer.launch import launch
+from edgetl.transfer.model import Deployable, val_scores
 from edgetl.transfer.plan import Options, Plan, plan
-from edgetl.transfer.scores import Scores, score
+from edgetl.transfer.scores import Scores
+from edgetl.transfer.start import with_head
 
 START = "start.json"
 VERSIONS = ("edgetl", "torch", "torchvision", "timm", "lightning_fabric", "sklearn", "numpy", "PIL")
@@ -50,6 +46,7 @@ def finetune(
     precision: str = "auto",
     workers: int | None = None,
     shares: Mapping[str, float] | None = None,
+    baseline: str | None = None,
     checkpoint_seconds: float = 60.0,
     fresh: bool = False,
     progress: Progress = silent,
@@ -57,7 +54,8 @@ def finetune(
     """Transfer a pretrained backbone to labelled images.
 
     Interrupted at any moment, the same call goes on from the last checkpoint and ends with the same weights (same
-    machine, same number of threads). A finished run with the same settings is returned as it is.
+    machine, same number of threads). A finished run with the same settings is returned as it is, with the baseline
+    added if that is asked for and missing.
 
     Args:
         data: a folder with a folder for each class, a CSV file with ``path,label[,split]``, or ``"digits"``.
@@ -75,6 +73,9 @@ def finetune(
         precision: "auto", "32-true", "bf16-mixed" or "16-mixed"; the finished weights are float32.
         workers: image loading processes for each training process; None chooses; changes the speed only.
         shares: the part of each class that each split gets; None for :data:`edgetl.data.SHARES`.
+        baseline: also train what the transfer is measured against, on the same images: "scratch", the architecture
+            from random weights with the same epochs and batches, or "probe", a linear head on the pretrained features.
+            It takes the place of another one that the run has; None keeps what there is.
         checkpoint_seconds: longest time without a checkpoint.
         fresh: replace a run that stands in ``out``.
         progress: told of each step.
@@ -92,14 +93,18 @@ def finetune(
             devices, accelerator, precision, workers, shares, checkpoint_seconds,
         )
     )  # fmt: skip
-    finished = folder.enter(ordered.out, ordered.settings, fresh)
+    if baseline is not None:
+        baselines.check(ordered, baseline)
+    run = folder.enter(ordered.out, ordered.settings, fresh)
     dataset = folder.dataset_of(ordered.out, data, seed, ordered.settings["shares"], progress)
-    if finished is not None:
-        folder.tidy(ordered.out)
-        return finished
-    start = _start(ordered, dataset, progress)
-    _train(ordered, dataset, start, progress)
-    return _finish(ordered, dataset, start)
+    if run is None:
+        start = _start(ordered, dataset, progress)
+        _train(ordered, dataset, start, progress)
+        run = _finish(ordered, dataset, start)
+    if baseline is not None:
+        run = baselines.add(ordered, run, baseline, progress)
+    folder.tidy(ordered.out)
+    return run
 
 
 def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
@@ -107,34 +112,10 @@ def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
     record = order.checkpoints / START
     if record.is_file():
         return Scores(**read_json(record)["val"])
-    torch.manual_seed(order.settings["seed"])
-    body = sources.load(order.backbone, len(dataset.classes), order.source, order.preprocess)
-    model = Deployable(body, order.preprocess).eval().to(memory_format=torch.channels_last)
-    stores = [(name, ImageStore(dataset.paths(name), order.preprocess)) for name in ("train", "val")]
-    key = [order.settings["backbone"], order.settings["weights_sha256"], order.settings["weights"], dataset.digest]
-    key += [order.preprocess.digest, order.settings["seed"], order.placement.accelerator]
-    held = features.cached(order.checkpoints, key, model, stores, order.placement.device, progress)
-    model.cpu()
-    labels = {name: dataset.labels(name) for name in ("train", "val")}
-    _, layer = sources.head_of(body, order.backbone.name)
-    if order.strategy.head.start == "fitted":
-        progress("fitting the head", 0, 0)
-        fitted = heads.fit_head(
-            (held["train"], labels["train"]), (held["val"], labels["val"]),
-            len(dataset.classes), order.strategy.head.class_balance, order.strategy.head.weakest_penalty,
-        )  # fmt: skip
-        _set_head(layer, fitted.weight, fitted.bias)
-    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
-    start = score(np.asarray(held["val"] @ weight.T + bias, dtype=np.float32), labels["val"])
-    checkpoint.write_weights(epoch_file(order.checkpoints, 0), body.state_dict())
+    model, start = with_head(order, dataset, order.strategy.head, progress)
+    checkpoint.write_weights(epoch_file(order.checkpoints, 0), model.backbone.state_dict())
     write_json(record, {"val": start.to_json()})
     return start
-
-
-def _set_head(layer: torch.nn.Linear, weight: features.Floats, bias: features.Floats) -> None:
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
 
 
 def _train(order: Plan, dataset: Dataset, start: Scores, progress: Progress) -> None:
@@ -144,44 +125,11 @@ def _train(order: Plan, dataset: Dataset, start: Scores, progress: Progress) -> 
     job = train.Job(
         order.out, dataset, order.preprocess, order.settings, start, order.workers, order.checkpoint_seconds
     )
-    with _across_processes(progress, order.placement.devices) as reachable:
-        # As a partial, because Fabric takes arguments apart on their way to a process, and stops at frozen dataclasses.
-        failure = order.placement.fabric().launch(functools.partial(train.fit, job=job, progress=reachable))
+    failure = launch(order.placement, job, progress)
     if failure is not None:
         # Taking it up again would diverge again: other settings may start here.
         folder.tidy(order.out)
         raise TrainingError(*failure)
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """A progress callback that reaches the parent process through a queue."""
-
-    queue: Any
-
-    def __call__(self, task: str, done: int, total: int, detail: str = "") -> None:
-        self.queue.put((task, done, total, detail))
-
-
-@contextmanager
-def _across_processes(progress: Progress, devices: int) -> Iterator[Progress]:
-    """The callback itself for one process; for several, one that can be sent to them."""
-    if devices == 1:
-        yield progress
-        return
-    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
-
-    def deliver() -> None:
-        while (message := queue.get()) is not None:
-            progress(*message)
-
-    thread = threading.Thread(target=deliver, daemon=True)
-    thread.start()
-    try:
-        yield _Sent(queue)
-    finally:
-        queue.put(None)
-        thread.join()
 
 
 def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
@@ -191,17 +139,14 @@ def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
     checkpoint.load_weights(epoch_file(order.checkpoints, state.best_epoch), body)
     model = order.strategy.hooks.finalize(body)
     network = Deployable(model, order.preprocess).eval().to(order.placement.device, memory_format=torch.channels_last)
-    store = ImageStore(dataset.paths("val"), order.preprocess)
-    with torch.inference_mode():
-        parts = [network(torch.from_numpy(b).to(order.placement.device)).cpu() for b in store.batches(train.EVAL_BATCH)]
     metrics = {
-        "val": score(torch.cat(parts).numpy(), dataset.labels("val")).to_json(),
+        "val": val_scores(network, dataset, order.placement.device).to_json(),
         "start": start.to_json(),
         "best_epoch": state.best_epoch,
         "epochs_run": state.epoch,
     }
     checkpoint.write_weights(order.out / WEIGHTS, network.backbone.state_dict())
-    run = write_run(
+    return write_run(
         order.out,
         backbone=order.backbone.name,
         strategy=order.settings["strategy"],
@@ -211,8 +156,6 @@ def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
         metrics=metrics,
         lineage=_lineage(order, state, len(dataset.split("train"))),
     )
-    folder.tidy(order.out)
-    return run
 
 
 def _lineage(order: Plan, state: State, images: int) -> dict[str, Any]:

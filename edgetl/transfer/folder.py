@@ -11,12 +11,12 @@ from typing import Any
 from edgetl.data import Dataset, load_dataset
 from edgetl.errors import DataError, EdgetlError, RunError
 from edgetl.progress import Progress, tracked
-from edgetl.run import CHECKPOINT, HISTORY, MANIFEST, PREPROCESS_FILE, SPLITS_FILE, WEIGHTS, Run, load_run
+from edgetl.run import BASELINE, CHECKPOINT, HISTORY, MANIFEST, PREPROCESS_FILE, SPLITS_FILE, WEIGHTS, Run, load_run
 from edgetl.storage import read_json, sha256_file, write_json
 
 SETTINGS = "settings.json"
 IMAGES = "images"
-_OWN = (MANIFEST, CHECKPOINT, WEIGHTS, SPLITS_FILE, PREPROCESS_FILE, HISTORY, IMAGES)
+_OWN = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, IMAGES)
 
 
 def enter(out: Path, settings: Mapping[str, Any], fresh: bool) -> Run | None:

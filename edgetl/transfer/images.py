@@ -62,6 +62,10 @@ class ImageStore:
         return np.asarray(self.preprocess.resized(path), dtype=np.uint8)
 
     def _bytes(self, path: Path) -> int:
-        with Image.open(path) as image:
-            short, long = sorted(image.size)
+        try:
+            with Image.open(path) as image:
+                short, long = sorted(image.size)
+        except OSError:
+            # Decoding it will say what is wrong.
+            return 0
         return 3 * self.preprocess.resize * int(self.preprocess.resize * long / short)

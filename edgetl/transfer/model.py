@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
+from edgetl.data import Dataset
 from edgetl.errors import RunError
 from edgetl.preprocess import Preprocess
-from edgetl.run import Run
+from edgetl.progress import Progress, silent
+from edgetl.run import BASELINE, Run
+from edgetl.transfer.images import ImageStore
+from edgetl.transfer.scores import Scores, score
 from edgetl.transfer.weights import build, read_tensors
+
+EVAL_BATCH = 64
 
 
 class Normalise(nn.Module):
@@ -73,6 +81,7 @@ class Deployable(nn.Module):
 
     def __init__(self, backbone: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
+        self.preprocess = preprocess
         self.normalise = Normalise(preprocess)
         self.backbone = plain_pooling(backbone)
 
@@ -101,11 +110,56 @@ def load_model(run: Run) -> Deployable:
     Raises:
         RunError: the weights do not fit the run's backbone.
     """
+    return _filled(run, run.weights)
+
+
+def load_baseline(run: Run) -> Deployable:
+    """The model that a run's transfer is measured against, as :func:`load_model` gives the run's own.
+
+    Raises:
+        RunError: none was trained, or its weights do not fit the run's backbone.
+    """
+    if run.baseline is None:
+        raise RunError(
+            f"{run.path} has no baseline", "give its finetune command again with --baseline scratch or --baseline probe"
+        )
+    return _filled(run, run.path / BASELINE)
+
+
+def _filled(run: Run, file: Path) -> Deployable:
     backbone = build(run.backbone, len(run.classes), weights="none", preprocess=run.preprocess)
     try:
-        backbone.load_state_dict(read_tensors(run.weights))
+        backbone.load_state_dict(read_tensors(file))
     except RuntimeError as error:
-        raise RunError(f"{run.weights} does not fit the backbone '{run.backbone}'", "train the run again") from error
+        raise RunError(f"{file} does not fit the backbone '{run.backbone}'", "train the run again") from error
     model = Deployable(backbone, run.preprocess)
     model.eval().to(memory_format=torch.channels_last)
     return model
+
+
+def val_scores(
+    model: Deployable, dataset: Dataset, device: torch.device, task: str = "validating", progress: Progress = silent
+) -> Scores:
+    """Score a model, in evaluation mode and on ``device``, in float32 on the images of the val split."""
+    store = ImageStore(dataset.paths("val"), model.preprocess)
+    parts: list[Tensor] = []
+    with torch.inference_mode():
+        for batch in store.batches(EVAL_BATCH):
+            parts.append(model(torch.from_numpy(batch).to(device)).cpu())
+            progress(task, sum(map(len, parts)), len(store))
+    return score(torch.cat(parts).numpy(), dataset.labels("val"))
+
+
+def measured(run: Run, progress: Progress = silent) -> tuple[float, float, int]:
+    """Does the run's model still do what its training recorded?
+
+    Returns:
+        val accuracy as recorded, as measured now on the CPU, and the number of images: on the machine that trained
+        the two are equal, elsewhere they may differ by an image whose two best logits almost tie.
+
+    Raises:
+        RunError: the weights do not fit the run's backbone.
+        DataError: an image cannot be read.
+    """
+    found = val_scores(load_model(run), run.dataset, torch.device("cpu"), "validating the trained model", progress)
+    return float(run.metrics["val"]["accuracy"]), found.accuracy, found.n

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgetl.errors import UnknownNameError
+from edgetl.errors import EdgetlError, UnknownNameError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -215,7 +215,24 @@ def fine_tune() -> Strategy:
     )
 
 
+def from_scratch() -> Strategy:
+    """Random weights, fine-tuning's loss and budget: what the same training comes to with nothing transferred.
+
+    What was chosen for pretrained weights is not kept: batch norm learns its statistics, every layer has the same
+    learning rate, a higher one, and no patience cuts the budget short.
+    """
+    tuned = fine_tune()
+    return replace(
+        tuned,
+        params=ParamPolicy(trains="all", layer_decay=1.0, batch_norm="train"),
+        head=HeadSpec(start="random"),
+        schedule=replace(tuned.schedule, learning_rate=1e-3, patience=1_000_000),
+    )
+
+
 STRATEGIES: dict[str, Callable[[], Strategy]] = {"linear-probe": linear_probe, "fine-tune": fine_tune}
+#: What a transfer is measured against, by the name of ``--baseline``; not offered as strategies.
+BASELINES: dict[str, Callable[[], Strategy]] = {"scratch": from_scratch, "probe": linear_probe}
 
 
 def find(name: str) -> Strategy:
@@ -227,6 +244,17 @@ def find(name: str) -> Strategy:
     if name not in STRATEGIES:
         raise UnknownNameError("strategy", name, STRATEGIES, "edgetl strategies")
     return STRATEGIES[name]()
+
+
+def find_baseline(kind: str) -> Strategy:
+    """How the baseline of this name is trained.
+
+    Raises:
+        EdgetlError: there is none; offers them all.
+    """
+    if kind not in BASELINES:
+        raise EdgetlError(f"unknown baseline '{kind}'", f"choose {' or '.join(BASELINES)}")
+    return BASELINES[kind]()
 
 
 def list_strategies() -> list[dict[str, Any]]:

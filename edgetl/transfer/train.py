@@ -32,13 +32,11 @@ from edgetl.transfer.augment import transform_for
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.images import MEMORY_LIMIT, ImageStore
 from edgetl.transfer.loader import Varied, batch_indices, load
-from edgetl.transfer.model import Deployable
+from edgetl.transfer.model import EVAL_BATCH, Deployable
 from edgetl.transfer.placement import keep_depthwise_wide
 from edgetl.transfer.scores import Scores, score
 from edgetl.transfer.strategies import Schedule, StepContext, Strategy
 from edgetl.transfer.weights import build
-
-EVAL_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Job:
         folder: the run's folder; its checkpoint folder holds the start, ``epoch-0000.safetensors``.
         dataset: images, classes, splits.
         preprocess: the evaluation transform.
-        settings: backbone, strategy, epochs, learning_rate, batch_size, seed.
+        settings: backbone, strategy (or the name of a baseline), epochs, learning_rate, batch_size, seed.
         start: validation scores of the start.
         workers: loading processes for each training process.
         checkpoint_seconds: longest time without a checkpoint.
@@ -71,7 +69,8 @@ class Job:
     @property
     def strategy(self) -> Strategy:
         """The strategy with this run's schedule."""
-        found = strategies.find(self.settings["strategy"])
+        name = self.settings["strategy"]
+        found = strategies.find_baseline(name) if name in strategies.BASELINES else strategies.find(name)
         return found.scheduled(self.settings["epochs"], self.settings["learning_rate"])
 
 

@@ -207,7 +207,7 @@ def test_an_edit_inside_a_class_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, r"another version of edgetl \(schema 2, this one reads 1\)"),
+        ({"schema": 1}, r"another version of edgetl \(schema 1, this one reads 2\)"),
         ({"n": None}, r"another version of edgetl \(it lacks n\)"),
         ({"executed": "elsewhere"}, "executed 'elsewhere' is unknown: choose one of device, host, simulated"),
     ],

@@ -256,3 +256,87 @@ def test_fifty_thousand_rows_judged_again_from_the_file(tmp_path: Path) -> None:
     assert (again.verdict, again.n) == ("pass", n)
     # 32 bytes of hash for each image cannot be compressed; all the rest should be small.
     assert (tmp_path / "p.npz").stat().st_size < 50 * n
+
+
+# --- judging again
+
+
+def with_everything(n: int = 400, seed: int = 3) -> Predictions:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    reference = 2 * np.eye(3)[labels] + rng.normal(size=(n, 3))
+    return Predictions.from_logits(
+        labels=labels, reference=reference, deployed=reference + 0.2 * rng.normal(size=(n, 3)),
+        rungs={"float": reference + 1e-4, "int8": reference + 0.1 * rng.normal(size=(n, 3))},
+        baseline=("scratch", rng.normal(size=(n, 3))),
+        paths=[f"{i}.png" for i in range(n)], sha256=["f" * 64] * n, classes=CLASSES,
+    )  # fmt: skip
+
+
+def test_every_figure_comes_again_without_inference(tmp_path: Path) -> None:
+    saved = with_everything()
+    saved.save(tmp_path / "p.npz")
+    loaded = Predictions.load(tmp_path / "p.npz")
+    first, again = (certify(**made.arguments(), margin=0.02) for made in (saved, loaded))
+    assert first.to_json() == again.to_json()
+    assert saved.digest() == loaded.digest()
+    assert first.probabilities is not None
+    assert first.transfer_gain is not None
+    assert all(rung["kl"] is not None for rung in first.ladder[1:])
+
+
+def test_files_from_before_baselines_and_evidence_still_load(tmp_path: Path) -> None:
+    with_everything().save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    for name in ("baseline", "baseline_kind", "steps", "distances", "per_image"):
+        del arrays[name]
+    (tmp_path / "old.npz").write_bytes(resealed(arrays))
+    old = Predictions.load(tmp_path / "old.npz")
+    assert (old.baseline, old.evidence) == (None, None)
+    certificate = certify(**old.arguments())
+    assert certificate.transfer_gain is None
+    assert certificate.ladder[1]["kl"] is None
+    # Of the float16 logits that were kept, which are less exact.
+    expected = certify(**with_everything().arguments()).probabilities
+    assert certificate.probabilities is not None
+    assert expected is not None
+    assert certificate.probabilities["kl"] == pytest.approx(expected["kl"], rel=0.01)
+
+
+def test_probabilities_survive_where_logits_are_not_kept(tmp_path: Path) -> None:
+    n, names = 4001, tuple(map(str, range(2000)))
+    logits = np.random.default_rng(0).normal(size=(n, 2000)).astype(np.float32)
+    made = from_logits(
+        labels=np.zeros(n, dtype=int), reference=logits, deployed=logits[:, ::-1], classes=names, paths=["a"] * n,
+        sha256=["0" * 64] * n,
+    )  # fmt: skip
+    made.save(tmp_path / "p.npz")
+    loaded = Predictions.load(tmp_path / "p.npz")
+    assert loaded.reference_logits is None
+    assert loaded.evidence is not None
+    assert loaded.evidence.per_image is not None
+    assert loaded.evidence.per_image.shape == (n, 7)
+    assert (tmp_path / "p.npz").stat().st_size < 50 * n
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"baseline": np.full(400, 3)},
+        {"baseline": np.zeros(3, dtype=int)},
+        {"baseline_kind": np.array("knn")},
+        {"baseline_kind": None},
+        {"per_image": np.zeros((399, 7), dtype=np.float32)},
+        {"per_image": np.zeros((400, 2), dtype=np.float32)},
+        {"distances": np.zeros((1, 2))},
+        {"distances": np.full((3, 2), np.nan)},
+    ],
+)
+def test_well_sealed_nonsense_in_what_is_new_is_refused_too(tmp_path: Path, change: dict[str, Any]) -> None:
+    with_everything().save(tmp_path / "good.npz")
+    with np.load(tmp_path / "good.npz") as archive:
+        arrays = {**{name: archive[name] for name in archive.files}, **change}
+    (tmp_path / "bad.npz").write_bytes(resealed({k: v for k, v in arrays.items() if v is not None}))
+    with pytest.raises(CertifyError):
+        Predictions.load(tmp_path / "bad.npz")

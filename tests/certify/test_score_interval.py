@@ -43,6 +43,58 @@ def test_published_intervals(
     assert (round(low, decimals), round(high, decimals)) == (lower, upper)
 
 
+# Output of scoreci.mp of the R package PropCIs 0.3.0 (R 4.6.1), as another project's tests quote it in full precision:
+# gained, lost, n, two-sided level, lower, upper. It searches with a step, and is good to about 1e-6.
+PROPCIS = [
+    (3, 2, 14, 0.95, -0.261078, 0.388996),
+    (1, 0, 14, 0.95, -0.159262, 0.314687),
+    (0, 0, 14, 0.95, -0.215311, 0.215311),
+    (13, 1, 14, 0.95, 0.370626, 0.974556),
+    (14, 0, 14, 0.95, 0.569378, 1.0),
+    (2, 9, 20, 0.95, -0.601632, -0.027414),
+    (1, 1, 2, 0.95, -0.810938, 0.810938),
+    (25, 12, 200, 0.95, 0.005636, 0.126941),
+    (5, 5, 16, 0.90, -0.313439, 0.313439),
+    (10, 3, 50, 0.90, 0.023381, 0.260745),
+    (4, 1, 28, 0.90, -0.030011, 0.256197),
+    (6, 2, 42, 0.90, -0.017779, 0.216240),
+    (25, 12, 200, 0.90, 0.015476, 0.116447),
+]
+
+
+@pytest.mark.parametrize(("gained", "lost", "n", "level", "lower", "upper"), PROPCIS)
+def test_intervals_of_another_implementation(
+    gained: int, lost: int, n: int, level: float, lower: float, upper: float
+) -> None:
+    assert score_interval(lost, gained, n, (1 - level) / 2) == pytest.approx((lower, upper), abs=2e-6)
+
+
+def closed_form(lost: int, gained: int, n: int, alpha: float) -> tuple[float, float]:
+    """Yang, Sun and Hardin (2013), Statistics in Medicine 32, 1336-1342: the bounds are roots of a polynomial.
+
+    The score equation (n d - (gained - lost))^2 = z^2 n (2 q + d' (1 - d')) has the square root of q's quadratic in it;
+    squared once more it is of the fourth degree. Here it is made and solved with numpy's polynomials.
+    """
+    from numpy.polynomial import Polynomial
+
+    d, z2 = Polynomial([0.0, 1.0]), norm.isf(alpha) ** 2
+    # With loss x = -d: q = (root - b) / (4 n), b = (2 n - lost + gained) x - (lost + gained).
+    x = -d
+    b = (2 * n - lost + gained) * x - (lost + gained)
+    square = b * b + 8 * n * gained * x * (1 - x)
+    rest = (n * d - (gained - lost)) ** 2 / (z2 * n) - x * (1 - x) + b / (2 * n)
+    roots = (rest * rest - square / (4 * n * n)).roots()
+    real = np.sort(roots[np.abs(roots.imag) < 1e-7].real)
+    return float(real[0]), float(real[-1])
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n"), [(7, 1, 21), (12, 8, 1000), (3, 3, 538), (40, 25, 2470), (250, 300, 5000), (25, 28, 618)]
+)
+def test_interval_agrees_with_the_non_iterative_one(lost: int, gained: int, n: int) -> None:
+    assert score_interval(lost, gained, n, 0.05) == pytest.approx(closed_form(lost, gained, n, 0.05), abs=1e-7)
+
+
 def test_worked_example_of_tangos_paper() -> None:
     """Section 6.1, soft contact lenses: 43 both effective, 1 under the standard only, none under the new only.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import pytest
 from PIL import Image
 
 from edgetl.bundle import BENCH, CERTIFICATE, PREDICTIONS, Artifact, Bundle, load_bundle, write_manifest
+from edgetl.certify import Baseline, certify
 from edgetl.certify.predictions import Predictions
-from edgetl.certify.verdict import certify
+from edgetl.compress.recipes import Recipe, load_recipe
+from edgetl.compress.repair import Attempt, Judged, Repair, Trial
 from edgetl.data import Dataset, load_dataset
+from edgetl.findings import Finding
 from edgetl.latency import bench_record
 from edgetl.preprocess import Preprocess
+from edgetl.robustness import CORRUPTIONS, SEVERITIES, Row, excess_loss
 from edgetl.storage import sha256_file, write_json
 
 HOSTILE = "<img src=x onerror=alert(1)><script>\"'&"
@@ -141,6 +146,115 @@ def _bench(timed: int) -> dict[str, Any]:
             "after": {"clock_mhz": [2100.0, 2099.5]},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def full() -> dict[str, Any]:
+    """A certificate with everything that one can hold: int8 failed, was mended to all but two layers, and passed."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, len(CLASSES), 1240)
+    sure = rng.normal(0, 1, (1240, len(CLASSES))) + 4.2 * np.eye(len(CLASSES))[labels]
+    logits = {"reference": sure}
+    for name, noise in (("float ONNX", 1e-6), ("Q/DQ in float", 1.1), ("deployed", 0.05)):
+        logits[name] = list(logits.values())[-1] + rng.normal(0, noise, sure.shape)
+    weak = (sure + rng.normal(0, 2.4, sure.shape)).argmax(axis=1)
+    classes = {name: values.argmax(axis=1) for name, values in logits.items()}
+    overlap = "3 of 64 calibration images are certify images as well: crack/07.png and 2 more."
+    noisy = "9 of 49 layers make 92% of the noise that quantization adds, as the rung 'Q/DQ in float' shows."
+    layers = [f"blocks.{i // 4}.{i % 4}.conv_dw" for i in range(9)]
+    return certify(
+        classes["reference"],
+        classes["deployed"],
+        labels,
+        CLASSES,
+        rungs=[(name, classes[name]) for name in ("float ONNX", "Q/DQ in float")],
+        runtime="onnxruntime 1.32.0",
+        isa="x86-64",
+        precision="int8",
+        executed_on={"device": "local", "arch": "x86_64", "cpu_model": "Some CPU <b>"},
+        logits=logits,
+        baseline=Baseline("probe", weak),
+        findings=(
+            Finding("quantization-noise", noisy, (*layers, HOSTILE), {"rung": "Q/DQ in float", "share": 0.92}),
+            Finding("calibration-overlap", overlap, (), {"images": 3, "first": "crack/07.png"}),
+        ),
+        layers=_layers(2.0),
+        robustness=_robustness(),
+        repair=_repair(),
+    ).to_json()
+
+
+def _layers(worst: float) -> list[dict[str, Any]]:
+    """Thirty layers like those of an EfficientNet, the noisiest with a signal of so many decibels over its noise."""
+    ratios = [10 ** (-(worst + 1.3 * i) / 10) for i in range(30)]
+    return [
+        {
+            "node": f"node_conv2d_{7 * i % 49}",
+            "module": f"blocks.{i % 7}.{i % 3}.conv_{'dw' if i % 2 else 'pwl'}" if i else HOSTILE,
+            "cause": "activations" if i % 3 == 1 else "weights",
+            "sqnr_db": worst + 1.3 * i,
+            "share": ratio / sum(ratios),
+            "saturated": 0.0121 if i == 1 else 0.0,
+            "consumer": f"node_conv2d_{7 * i % 49 + 1}",
+        }
+        for i, ratio in enumerate(ratios)
+    ]
+
+
+def _repair() -> dict[str, Any]:
+    recipe = load_recipe("ort-x86-int8")
+    tried = (
+        ("default", "recipe ort-x86-int8", 0.8125, 1.0, 3.9, True),
+        ("calibration samples", "256 images, k-centre", 0.8281, 1.0, 3.9, True),
+        ("range estimator", "ranges hold 99.99 % of the values", 0.8047, 1.0, 3.8, False),
+        ("range estimator", "ranges of least squared error", 0.8516, 1.0, 3.9, True),
+        ("asymmetric activations", "activations are asymmetric already", None, None, None, False),
+        ("bias correction", "fast bias correction", 0.9023, 1.0, 3.9, True),
+        ("cross-layer equalization", "channels equalized across layers", 0.9531, 1.0, 4.0, True),
+        ("mixed precision", "1 layer in float: node_conv2d_3", 0.9609, 0.984, 4.1, True),
+        ("mixed precision", "2 layers in float: node_conv2d_3, node_conv2d_7", 0.9727, 0.971, 4.3, True),
+    )
+    trials = tuple(_trial(recipe, *item) for item in tried)
+    chosen = trials[-1].attempt
+    assert chosen is not None
+    stopped = "mixed precision: 2 layers in float: node_conv2d_3, node_conv2d_7 is good enough on the search split."
+    record = Repair(True, chosen, True, stopped, trials, 412.7, 20.0).to_json()
+    return {**record, "layers": _layers(-6.0)}
+
+
+def _trial(
+    recipe: Recipe, rung: str, words: str, accuracy: float | None, macs: float | None, ms: float | None, kept: bool
+) -> Trial:
+    if accuracy is None:
+        return Trial(rung, None, None, 0.0, False, words)
+    lost = round((0.9766 - accuracy) * 256) + 2
+    judged = Judged(
+        256, accuracy, accuracy - 0.9766, 0.9 * (accuracy - 0.9766), lost, 2, 0.9 * (1 - accuracy) ** 1.5, (), macs, ms
+    )
+    return Trial(rung, Attempt(rung, words, "int8", recipe), judged, 31.4, kept)
+
+
+def _robustness() -> dict[str, Any]:
+    """Losses that grow with the severity, as a table of :func:`edgetl.robustness.measure`."""
+    rng, n = np.random.default_rng(8), 400
+    clean, totals, rows = np.zeros(n, np.int64), np.zeros(n), []
+    for name, depth in zip(("none", *CORRUPTIONS), (0.0, 0.5, 0.7, 0.25, 0.2, 0.6), strict=True):
+        for severity in SEVERITIES if depth else (0,):
+            before = rng.random(n) < 0.96 - depth * (severity / 5) ** 1.5
+            after = before & (rng.random(n) > 0.004 + 0.02 * depth * severity)
+            change = after.astype(np.int64) - before
+            clean, totals = (totals.astype(np.int64) + change, totals) if not depth else (clean, totals + change)
+            lost = float(change.mean())
+            verdict = "fail" if lost < -0.03 else "underpowered" if lost < -0.015 else "pass"
+            rows.append(
+                Row(name, severity, before.mean(), after.mean(), lost, lost - 0.013, min(lost + 0.01, 0.0),
+                    int(-change.sum()), 0, n, verdict)
+            )  # fmt: skip
+    plain = [{**asdict(row), "reference_accuracy": float(row.reference_accuracy),
+              "deployed_accuracy": float(row.deployed_accuracy)} for row in rows]  # fmt: skip
+    worst = min(plain[1:], key=lambda row: float(row["difference"]))
+    return {"n": n, "available": 1240, "severities": list(SEVERITIES), "clean": plain[0], "rows": plain[1:],
+            "worst": worst, "summary": excess_loss(clean, totals / 25)}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

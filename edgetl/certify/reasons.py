@@ -1,0 +1,91 @@
+"""Why the verdict is what it is, and what the certificate cannot say: in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgetl.certify.bootstrap import BootstrapTest
+from edgetl.certify.certificate import images, percent, points
+from edgetl.certify.classes import ClassOutcome
+from edgetl.certify.gain import BASELINES, TransferGain
+from edgetl.certify.paired import NonInferiority
+from edgetl.findings import Finding
+
+Test = NonInferiority | BootstrapTest
+
+NO_BASELINE = (
+    "How much of the transfer's gain was kept is not known: no baseline (a from-scratch model or a linear probe) "
+    "was trained."
+)
+SPREAD_LOSS = "No single rung of the ladder lost as much as the margin: the loss adds up over several."
+UNITS = {"mae": "mean absolute error", "rmse": "root mean square error", "r2": "R²"}
+
+
+def amount(value: float, metric: str) -> str:
+    """A difference without its sign: points for shares, the number itself for regression metrics."""
+    return f"{value:.4g}" if metric in UNITS else points(value, signed=False)
+
+
+def verdict_reasons(test: Test, n: int, metric: str = "accuracy") -> list[str]:
+    """What decided the paired test of ``metric`` on ``n`` images."""
+    margin, sure = amount(test.margin, metric), percent(1 - test.alpha, 0)
+    of = "" if metric == "accuracy" else f" of {UNITS.get(metric, metric.replace('-', ' '))}"
+    if test.verdict == "pass":
+        return [f"With {sure} confidence the loss{of} is smaller than the margin of {margin}."]
+    if test.verdict == "fail":
+        return [f"The loss{of} observed, {amount(-test.difference, metric)}, is not smaller than the margin."]
+    if test.n_needed is None:
+        return [f"With a margin of 0 the deployed model must be proven better, and {images(n)} do not."]
+    if test.assumed_difference == 0:
+        assumed = "if nothing is truly lost"
+    else:
+        assumed = f"if the true loss is the {amount(-test.assumed_difference, metric)} observed"
+    return [
+        f"{images(n)} are too few to rule out a loss{of} of {margin}; about {test.n_needed:,} would give "
+        f"an 80 % chance to, {assumed}."
+    ]
+
+
+def collapse_reasons(outcomes: Sequence[ClassOutcome], margin: float, alpha: float) -> list[str]:
+    """A sentence for each class that collapsed."""
+    return [
+        f"The recall of class '{c.name}' fell from {percent(c.reference_recall or 0.0)} to "
+        f"{percent(c.deployed_recall or 0.0)}: of {images(c.n)} {c.lost} were lost and {c.gained} gained "
+        f"(adjusted p {c.adjusted_p:.2g})."
+        for c in outcomes
+        if c.collapsed(margin, alpha)
+    ]
+
+
+def class_notes(outcomes: Sequence[ClassOutcome], margin: float, alpha: float) -> list[str]:
+    """Classes that were not tested, and losses that are real but small."""
+    notes = []
+    unseen = [c.name for c in outcomes if not c.n]
+    if unseen:
+        listed = ", ".join(unseen[:5]) + (" …" if len(unseen) > 5 else "")
+        notes.append(f"{len(unseen)} of {len(outcomes)} classes have no image here and were not tested: {listed}.")
+    notes += [
+        f"Class '{c.name}' lost more than chance (adjusted p {c.adjusted_p:.2g}), but less than the margin."
+        for c in outcomes
+        if c.adjusted_p < alpha and not c.collapsed(margin, alpha)
+    ]
+    return notes
+
+
+def gain_notes(gain: TransferGain | None) -> list[str]:
+    """What is not known of the transfer's gain."""
+    if gain is None:
+        return [NO_BASELINE]
+    if gain.helped == "better":
+        return []
+    what = "worse than" if gain.helped == "worse" else "not shown to be better than"
+    return [
+        f"The reference is {what} its baseline, {BASELINES[gain.kind]} ({percent(gain.baseline_accuracy)} right): "
+        "how much of the transfer's gain was kept has no meaning."
+    ]
+
+
+def finding_sentence(finding: Finding) -> str:
+    """What was found, and what to do about it."""
+    remedy = finding.remedy
+    return f"{finding.what.rstrip('.')}. To do: {remedy[:1]}{remedy[1:].rstrip('.')}."

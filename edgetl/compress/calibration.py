@@ -1,0 +1,104 @@
+"""The images that a model is calibrated on, and the ranges that they give a recipe."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.compress.layers.ranges import Observed, estimate, extremes, observe
+from edgetl.compress.recipes import Recipe
+from edgetl.extras import version
+from edgetl.progress import Progress, silent
+from edgetl.storage import sha256_bytes, sha256_file, sha256_json, write_bytes
+
+Ranges = dict[str, tuple[float, float]]
+#: Values of an asymmetric 8-bit grid, and of one that is symmetric about a zero of its own.
+_LEVELS, _SYMMETRIC_LEVELS = 256, 255
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What an engine calibrates with.
+
+    Attributes:
+        batches: uint8 (n, H, W, 3) each, n being the model's batch size, or 1 if it takes any.
+        cache: folder where observations are kept, so that another recipe on the same images needs no inference.
+        progress: told of each batch.
+    """
+
+    batches: tuple[npt.NDArray[np.uint8], ...]
+    cache: Path | None = None
+    progress: Progress = silent
+
+    def ranges(self, model: Path, prepared: Path, recipe: Recipe) -> Ranges:
+        """The range of every float activation, as the recipe estimates it.
+
+        Args:
+            model: float ONNX file that is quantized: with the images, what observations are kept under.
+            prepared: the same with the tensors that the engine quantizes.
+            recipe: its estimator.
+
+        Raises:
+            CompressionError: a tensor is not finite.
+        """
+        kept = self.cache / f"{self._key(model)}.npz" if self.cache else None
+        if recipe.estimator == "min-max" and not (kept and kept.is_file()):
+            ends = self._extremes(prepared, kept.with_suffix(".ends.npz") if kept else None)
+            return {name: _range(low, high, recipe) for name, (low, high) in ends.items()}
+        return {
+            name: estimate(observed, recipe.estimator, recipe.percentile, recipe.activations_symmetric, _levels(recipe))
+            for name, observed in self._observed(prepared, kept).items()
+        }
+
+    def _key(self, model: Path) -> str:
+        images = [sha256_bytes(np.ascontiguousarray(batch).tobytes()) for batch in self.batches]
+        shapes = sorted({batch.shape for batch in self.batches})
+        inputs = {"format": _FORMAT, "model": sha256_file(model), "images": images, "shapes": shapes}
+        return f"ranges-{sha256_json({**inputs, 'onnxruntime': version('onnxruntime')})[:32]}"
+
+    def _extremes(self, prepared: Path, kept: Path | None) -> Ranges:
+        if kept and kept.is_file():
+            stored = _read(kept)
+            return {str(n): (float(a), float(b)) for n, (a, b) in zip(stored["names"], stored["ends"], strict=True)}
+        found = extremes(prepared, self.batches, self.progress)
+        if kept:
+            _write(kept, names=np.array(list(found)), ends=np.array(list(found.values())))
+        return found
+
+    def _observed(self, prepared: Path, kept: Path | None) -> dict[str, Observed]:
+        if kept and kept.is_file():
+            stored = _read(kept)
+            rows = zip(stored["names"], stored["ends"], stored["histograms"], strict=True)
+            return {str(n): Observed(float(a), float(b), h, float(c), float(d)) for n, (a, b, c, d), h in rows}
+        found = observe(prepared, self.batches, self.progress)
+        if kept:
+            values = found.values()
+            ends = np.array([(o.low, o.high, o.edges_low, o.edges_high) for o in values])
+            _write(kept, names=np.array(list(found)), ends=ends, histograms=np.array([o.histogram for o in values]))
+        return found
+
+
+def _levels(recipe: Recipe) -> int:
+    return _SYMMETRIC_LEVELS if recipe.activations_symmetric else _LEVELS
+
+
+def _range(low: float, high: float, recipe: Recipe) -> tuple[float, float]:
+    limit = max(abs(low), abs(high))
+    return (-limit, limit) if recipe.activations_symmetric else (low, high)
+
+
+def _read(file: Path) -> dict[str, npt.NDArray[Any]]:
+    with np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _write(file: Path, **arrays: npt.NDArray[Any]) -> None:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    write_bytes(file, stream.getvalue())

@@ -1,0 +1,258 @@
+"""Short quantization-aware training: the rounded model learns the float model's answers.
+
+The float model is the teacher of its own rounded copy (distillation for quantized networks: Mishra and Marr 2018;
+quantization-aware training with a straight-through gradient: Jacob et al. 2018). Batch norms keep their statistics;
+their scales and shifts are trained like the weights. What comes out is a float model again, with the same tensors
+under the same names, that is exported and quantized in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgetl.compress.recipes import Recipe
+from edgetl.compress.rounding import Rounded
+from edgetl.errors import CompressionError
+from edgetl.progress import Progress, silent
+
+Images = npt.NDArray[np.uint8]
+#: Most images kept in memory, most of them to take ranges from, and most to measure on that are not trained on.
+MOST, OBSERVED, HELD_OUT = 2048, 64, 64
+#: Times that the ranges are taken again and the model is measured, the start not counted.
+ROUNDS = 4
+#: Steps after which the time of one is known.
+_TIMED = 4
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the rounded model is trained.
+
+    Attributes:
+        steps: most gradient steps.
+        seconds: most time; fewer steps are planned where they would take longer. Only then does the outcome depend
+            on the machine's speed.
+        batch: images a step.
+        learning_rate: AdamW's highest, relative to the root mean square of each tensor (as in Adafactor, Shazeer and
+            Stern 2018), because channels may be scaled at will; half a cosine takes it to zero.
+        temperature: that divides both models' logits in the loss (Hinton et al. 2015).
+        cross_entropy: weight of the cross-entropy with the labels, where there are labels.
+        clip: largest norm of the gradient.
+        seed: of the order of the images.
+    """
+
+    steps: int = 300
+    seconds: float = 600.0
+    batch: int = 16
+    learning_rate: float = 1e-3
+    temperature: float = 1.0
+    cross_entropy: float = 0.0
+    clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The outcome of :func:`distil`.
+
+    Attributes:
+        model: a float model of the same class, with the same names in its ``state_dict``, in evaluation mode.
+        record: settings, steps, seconds, images, and the loss on held-out images at the start and at the end: the mean
+            Kullback-Leibler divergence of the rounded model from the float one it began as, in nats.
+    """
+
+    model: nn.Module
+    record: Mapping[str, Any]
+
+
+def distil(
+    model: nn.Module,
+    recipe: Recipe,
+    images: Images | Iterable[Images],
+    *,
+    labels: npt.NDArray[np.int64] | None = None,
+    training: Training | None = None,
+    progress: Progress = silent,
+) -> Distilled:
+    """Train a model's weights for a recipe's 8-bit arithmetic, with the model itself as the teacher.
+
+    Ranges are taken again after each quarter of the steps, and the weights of the quarter that does best on held-out
+    images are kept; that may be the start. The same arguments give the same weights, on the same machine with the same
+    number of threads.
+
+    Args:
+        model: in evaluation mode; uint8 (n, H, W, 3) → float (n, classes). It is not changed.
+        recipe: as for :class:`edgetl.compress.rounding.Rounded`.
+        images: uint8 (n, H, W, 3), preprocessed, from the training split, or batches of them; the first
+            :data:`MOST` are used, a quarter of them, :data:`HELD_OUT` at most, not trained on.
+        labels: int64 (n,), for ``training.cross_entropy``.
+        training: how; None for the defaults.
+        progress: told of each step.
+
+    Raises:
+        CompressionError: fewer than 8 images, settings that make no sense, or a loss that is no number.
+    """
+    how = training or Training()
+    pictures = _gathered(images)
+    _check(model, how, pictures, labels)
+    began = time.monotonic()
+    course = _Course(model, recipe, how, pictures, labels)
+    start = best = course.measure()
+    kept, best_step = course.state(), 0
+    planned, done = how.steps, 0
+    while done < planned:
+        loss = course.step(done, planned)
+        done += 1
+        elapsed = time.monotonic() - began
+        if done == _TIMED:
+            planned = max(min(planned, int(how.seconds / max(elapsed / done, 1e-9))), done)
+        progress("distilling", done, planned, f"divergence {loss:.4f}, held out {best:.4f} from {start:.4f}")
+        over = elapsed >= how.seconds
+        if over or done == planned or done % max(planned // ROUNDS, 1) == 0:
+            measured = course.measure()
+            if measured < best:
+                best, best_step, kept = measured, done, course.state()
+        if over:
+            break
+    outcome = copy.deepcopy(model)
+    outcome.load_state_dict(kept)
+    record = {
+        **asdict(how), "recipe": recipe.digest, "steps": done, "best_step": best_step,
+        "seconds": round(time.monotonic() - began, 1), "stopped": "steps" if done == how.steps else "seconds",
+        "images": len(pictures), "held_out": len(course.held_out), "loss": {"start": start, "end": best},
+    }  # fmt: skip
+    return Distilled(outcome, record)
+
+
+def _gathered(images: Images | Iterable[Images]) -> Images:
+    if isinstance(images, np.ndarray):
+        return images[:MOST]
+    parts: list[Images] = []
+    for batch in images:
+        parts.append(batch)
+        if sum(map(len, parts)) >= MOST:
+            break
+    return np.concatenate(parts)[:MOST] if parts else np.empty((0, 1, 1, 3), np.uint8)
+
+
+def _check(model: nn.Module, how: Training, images: Images, labels: npt.NDArray[np.int64] | None) -> None:
+    if model.training:
+        raise CompressionError("the model is in training mode", "call model.eval() before distilling")
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) < 8:
+        raise CompressionError(
+            f"distillation was given {images.dtype} images of shape {images.shape}",
+            "give 8 or more, uint8 (n, H, W, 3)",
+        )
+    if how.cross_entropy and (labels is None or len(labels) < len(images)):
+        raise CompressionError("the cross-entropy needs a label for each image", "give labels, or set it to 0")
+    positive = (how.steps, how.seconds, how.batch, how.learning_rate, how.temperature, how.clip)
+    if not all(value > 0 and math.isfinite(value) for value in positive) or how.cross_entropy < 0:
+        raise CompressionError(f"these settings of distillation make no sense: {how}", "give positive numbers")
+
+
+class _Course:
+    """The student in training, its teacher and the images."""
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, how: Training, images: Images, labels: npt.NDArray[np.int64] | None
+    ) -> None:
+        self.how = how
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.images = torch.from_numpy(np.ascontiguousarray(images))
+        self.labels = None if labels is None else torch.from_numpy(labels[: len(images)])
+        self.draw = torch.Generator().manual_seed(how.seed)
+        order = torch.randperm(len(images), generator=self.draw)
+        count = min(HELD_OUT, len(images) // 4)
+        self.held_out, self.trained = order[:count], order[count:]
+        self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.student = copy.deepcopy(model).requires_grad_(True)
+        self.rounded = Rounded(self.student, recipe)
+        groups = [
+            # Adafactor's least root mean square, for shifts that begin at zero.
+            {"params": [p], "scale": max(float(p.detach().square().mean().sqrt()), 1e-3)}
+            for p in self.student.parameters()
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=how.learning_rate, weight_decay=0.0)
+        self.answers: dict[int, Tensor] = {}
+        self.queue: list[int] = []
+
+    def measure(self) -> float:
+        """Take the ranges anew; divergence on held-out images."""
+        self.rounded.observe(self._pictures(self.trained[:OBSERVED]))
+        losses = []
+        with torch.no_grad():
+            for rows in self.held_out.split(_BATCH):
+                loss = divergence(self._taught(rows), self.rounded(self._pictures(rows)), 1.0)
+                losses.append(float(loss) * len(rows))
+        return self._number(sum(losses) / len(self.held_out), "before the first step, or after a quarter")
+
+    def step(self, done: int, planned: int) -> float:
+        """One gradient step; the divergence on its images before it."""
+        rows = self._next()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["scale"] * self.how.learning_rate * (1 + math.cos(math.pi * done / planned)) / 2
+        logits = self.rounded(self._pictures(rows))
+        loss = divergence(self._taught(rows), logits, self.how.temperature)
+        total = loss
+        if self.how.cross_entropy and self.labels is not None:
+            truth = self.labels[rows].to(self.device)
+            total = loss + self.how.cross_entropy * functional.cross_entropy(logits, truth)
+        self.optimizer.zero_grad()
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.student.parameters(), self.how.clip)
+        # Rounding turns NaN into numbers, so the loss alone would not show it.
+        self._number(float(total.detach()) + float(norm), f"at step {done + 1}")
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the student's tensors."""
+        return {name: value.detach().clone() for name, value in self.student.state_dict().items()}
+
+    def _number(self, value: float, where: str) -> float:
+        if not math.isfinite(value):
+            raise CompressionError(
+                f"distillation diverged: the loss became {value} {where}", "lower its learning rate, or skip it"
+            )
+        return value
+
+    def _pictures(self, rows: Tensor) -> Tensor:
+        return self.images[rows].to(self.device)
+
+    def _next(self) -> Tensor:
+        while len(self.queue) < self.how.batch:
+            self.queue += self.trained[torch.randperm(len(self.trained), generator=self.draw)].tolist()
+        rows, self.queue = self.queue[: self.how.batch], self.queue[self.how.batch :]
+        return torch.tensor(rows)
+
+    def _taught(self, rows: Tensor) -> Tensor:
+        """The teacher's logits, each image's computed once."""
+        missing = [row for row in dict.fromkeys(rows.tolist()) if row not in self.answers]
+        if missing:
+            with torch.no_grad():
+                self.answers.update(zip(missing, self.teacher(self._pictures(torch.tensor(missing))), strict=True))
+        return torch.stack([self.answers[row] for row in rows.tolist()])
+
+
+def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """Mean Kullback-Leibler divergence of softened answers, nats, times the temperature squared; a scalar.
+
+    Args:
+        teacher, student: logits, float (n, classes).
+        temperature: that divides both.
+    """
+    p = functional.log_softmax(teacher / temperature, dim=1)
+    q = functional.log_softmax(student / temperature, dim=1)
+    return functional.kl_div(q, p, reduction="batchmean", log_target=True) * temperature**2

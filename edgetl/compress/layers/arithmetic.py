@@ -1,0 +1,105 @@
+"""Writing ONNX graphs: a builder that names what it adds, and a grid as floating-point arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.compress.layers.points import Grid
+from edgetl.extras import require
+
+#: Written before every tensor that is added, so that none collides with the model's own.
+_PREFIX = "edgetl:"
+#: Quantizes the weights of layers that a recipe left in float between quantized neighbours.
+REQUANTIZER = "WeightBiasQuantization"
+
+
+@dataclass
+class Builder:
+    """Adds nodes to a copy of a model.
+
+    Attributes:
+        model: the protobuf that grows.
+        count: nodes and constants added.
+    """
+
+    model: Any
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self._onnx = require("onnx", "measuring layers")
+        model = self._onnx.ModelProto()
+        model.CopyFrom(self.model)
+        self.model = model
+
+    def constant(self, value: npt.ArrayLike, kind: Any = np.float32) -> str:
+        """Add an initializer; returns its name."""
+        name = self._name()
+        self.model.graph.initializer.append(self._onnx.numpy_helper.from_array(np.asarray(value, kind), name))
+        return name
+
+    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        name = self._name()
+        self.model.graph.node.append(self._onnx.helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def like(self, node: Any, *inputs: str) -> str:
+        """Add a node with another's operator and attributes; returns its output's name."""
+        name = self._name()
+        added = self._onnx.helper.make_node(node.op_type, inputs, [name], name=name)
+        added.attribute.extend(node.attribute)
+        self.model.graph.node.append(added)
+        return name
+
+    def input(self, name: str, kind: Any, shape: list[int]) -> str:
+        """Declare a graph input."""
+        element = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        self.model.graph.input.append(self._onnx.helper.make_tensor_value_info(name, element, shape))
+        return name
+
+    def expose(self, tensors: list[str], kind: Any = np.float32) -> None:
+        """Make tensors of one type the graph's only outputs."""
+        element = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        del self.model.graph.output[:]
+        for name in tensors:
+            self.model.graph.output.append(self._onnx.helper.make_tensor_value_info(name, element, None))
+
+    def snapped(self, x: str, grid: Grid, rank: int) -> tuple[str, str, str]:
+        """Round a tensor to a grid: (rounded step number, exact step number, rounded value)."""
+        step, offset, first, last = grid.arrays(rank)
+        moved = self.node("Sub", x, self.constant(offset)) if offset.any() else x
+        exact = self.node("Div", moved, self.constant(step))
+        above = self.node("Max", self.node("Round", exact), self.constant(first))
+        rounded = self.node("Min", above, self.constant(last))
+        value = self.node("Mul", rounded, self.constant(step))
+        return rounded, exact, self.node("Add", value, self.constant(offset)) if offset.any() else value
+
+    def _name(self) -> str:
+        self.count += 1
+        return f"{_PREFIX}{self.count}"
+
+
+def session_of(model: Any, *, plain: bool = False, profile: str = "") -> Any:
+    """Open a protobuf in ONNX Runtime; ``plain`` switches all graph optimisations off, ``profile`` is a file prefix."""
+    runtime = require("onnxruntime", "measuring layers")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if plain:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return runtime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=[REQUANTIZER]
+    )
+
+
+def fed(image: npt.NDArray[np.uint8], session: Any) -> dict[str, npt.NDArray[np.uint8]]:
+    """An image (1, H, W, 3) as the feed of a session; a fixed batch is filled with copies."""
+    only = session.get_inputs()[0]
+    size = only.shape[0]
+    return {only.name: np.repeat(image, size, axis=0) if isinstance(size, int) and size != len(image) else image}

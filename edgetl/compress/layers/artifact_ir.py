@@ -1,0 +1,121 @@
+"""Reading NNCF's OpenVINO IR: integer weights behind Convert and Multiply, activations through FakeQuantize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.compress.engine_nncf import WEIGHTED
+from edgetl.compress.layers.points import Floats, Grid, Layout, Pair, Stored, placed
+from edgetl.compress.layers.topology import Topology
+from edgetl.errors import CompressionError
+from edgetl.extras import require
+
+#: OpenVINO's reader of ONNX writes a layer with a bias as two nodes: the bias's Add has the layer's name.
+_BARE = "/WithoutBiases"
+#: Between the stored integers and the layer.
+_DECODING = ("Convert", "Multiply", "Subtract", "Reshape")
+
+
+def read(model: Path, topology: Topology) -> Layout:
+    """See :func:`edgetl.compress.layers.points.read_layout`; friendly names are those of the ONNX nodes."""
+    openvino = require("openvino", "reading OpenVINO models")
+    try:
+        network = openvino.Core().read_model(model)
+    except RuntimeError as error:
+        raise CompressionError(f"OpenVINO cannot read {model}", "export the bundle again") from error
+    operators = network.get_ordered_ops()
+    layers = _matched([op for op in operators if _is_layer(op)], topology)
+    stored = {name: _stored(op, topology.constants[topology.nodes[name].input[1]]) for name, op in layers.items()}
+    names = {op.get_friendly_name(): name for name, op in layers.items()}
+    return Layout(stored, tuple(_pairs(operators, names, topology)))
+
+
+def _is_layer(op: Any) -> bool:
+    return op.get_type_name() in WEIGHTED and _constant(_source(op, 1)) is not None
+
+
+def _matched(operators: list[Any], topology: Topology) -> dict[str, Any]:
+    """Node name → operator: by name, and by order for those that OpenVINO named after an output of the model."""
+    by_name = {op.get_friendly_name().removesuffix(_BARE): op for op in operators}
+    wanted = [node.name for node in topology.weighted()]
+    found = {name: by_name[name] for name in wanted if name in by_name}
+    left = [op for op in operators if op not in found.values()]
+    for name, op in zip([name for name in wanted if name not in found], left, strict=False):
+        found[name] = op
+    return found
+
+
+def _source(op: Any, index: int) -> Any:
+    return op.input(index).get_source_output().get_node()
+
+
+def _constant(op: Any) -> Any | None:
+    """The constant that a chain of decoding operators starts from; None if it starts from anything else."""
+    while op.get_type_name() in _DECODING:
+        op = _source(op, 0)
+    return op if op.get_type_name() == "Constant" else None
+
+
+def _evaluate(op: Any) -> npt.NDArray[np.float32]:
+    kind = op.get_type_name()
+    if kind == "Constant":
+        return np.asarray(op.data)
+    first = _evaluate(_source(op, 0))
+    if kind == "Convert":
+        return np.asarray(first, np.float32)
+    second = _evaluate(_source(op, 1))
+    if kind == "Reshape":
+        return first.reshape([int(size) for size in op.output(0).get_shape()])
+    return np.asarray(first * second if kind == "Multiply" else first - second, np.float32)
+
+
+def _stored(op: Any, reference: npt.NDArray[Any]) -> Stored:
+    decoded, constant, bias = _source(op, 1), _constant(_source(op, 1)), _bias(op)
+    if constant is None or constant.get_output_element_type(0).get_type_name() not in ("i8", "u8"):
+        return Stored(None, None, bias)
+    weight = placed(_evaluate(decoded), reference)
+    if weight is None:
+        raise CompressionError(f"{op.get_friendly_name()} has weights of another size", "give the model it is made of")
+    while decoded.get_type_name() == "Reshape":
+        decoded = _source(decoded, 0)
+    scales = int(np.prod(_source(decoded, 1).get_output_shape(0)))
+    return Stored(weight, scales > 1 or 1 in reference.shape[:2], bias)
+
+
+def _bias(op: Any) -> Floats | None:
+    readers = [port.get_node() for port in op.output(0).get_target_inputs()]
+    if len(readers) != 1 or readers[0].get_type_name() != "Add" or _source(readers[0], 1).get_type_name() != "Constant":
+        return None
+    return np.asarray(_source(readers[0], 1).data, np.float32).reshape(-1)
+
+
+def _pairs(operators: list[Any], names: dict[str, str], topology: Topology) -> list[Pair]:
+    def name_of(op: Any) -> str:
+        friendly = op.get_friendly_name()
+        return names.get(friendly, friendly.removesuffix(_BARE))
+
+    present = {name_of(op) for op in operators}
+    pairs = []
+    for op in operators:
+        maker = topology.nodes.get(name_of(_source(op, 0))) if op.get_type_name() == "FakeQuantize" else None
+        if maker is None or maker.output[0] not in topology.readers:
+            continue
+        tensor = maker.output[0]
+        siblings = [port.get_node() for port in op.input(0).get_source_output().get_target_inputs()]
+        plain = [other for other in siblings if other.get_type_name() != "FakeQuantize"]
+        through = {name_of(port.get_node()) for port in op.output(0).get_target_inputs()}
+        readers = {node.name for node in topology.readers[tensor]}
+        # A reader that is gone, fused into another operator, reads what all the others read.
+        gone = set() if plain else readers - present
+        pairs.append(Pair(tensor, frozenset(readers & through | gone), _grid(op)))
+    return pairs
+
+
+def _grid(op: Any) -> Grid:
+    low, high = (np.asarray(_source(op, index).data, np.float64).reshape(-1) for index in (3, 4))
+    ends = tuple((float(a), float(b)) for a, b in zip(low, high, strict=True)) if low.size > 1 else ()
+    return Grid(float(low.min()), float(high.max()), int(op.get_attributes()["levels"]), ends)

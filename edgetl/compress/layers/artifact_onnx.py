@@ -1,0 +1,105 @@
+"""Reading Q/DQ ONNX: which weights are stored in integers, which activations pass through a pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.compress import graph
+from edgetl.compress.layers.points import Floats, Grid, Layout, Pair, Stored, placed
+from edgetl.compress.layers.topology import Topology, constants
+from edgetl.errors import CompressionError
+
+
+def read(model: Path, topology: Topology) -> Layout:
+    """See :func:`edgetl.compress.layers.points.read_layout`.
+
+    Nodes keep their names when ONNX Runtime quantizes. Activations that it folds into the operator before them
+    vanish, and the operator then writes the activation's tensor, which keeps its name too.
+    """
+    loaded = graph.load(model)
+    values = constants(loaded)
+    makers = {name: node for node in loaded.graph.node for name in node.output}
+    layers: dict[str, Stored] = {}
+    for node in topology.weighted():
+        found = _counterpart(loaded, node)
+        if found is not None:
+            layers[node.name] = _stored(found, node, topology, values, makers)
+    return Layout(layers, tuple(_pairs(loaded, topology, values)))
+
+
+def _counterpart(loaded: Any, node: Any) -> Any | None:
+    same = [other for other in loaded.graph.node if other.op_type == node.op_type]
+    by_name = next((other for other in same if other.name == node.name), None)
+    return by_name or next((other for other in same if other.input[1].startswith(node.input[1])), None)
+
+
+def _stored(found: Any, node: Any, topology: Topology, values: Any, makers: Any) -> Stored:
+    reference = topology.constants[node.input[1]]
+    weight, per_channel = None, None
+    dequantize = makers.get(found.input[1])
+    if dequantize is not None and dequantize.op_type == "DequantizeLinear" and dequantize.input[0] in values:
+        weight = placed(_dequantized(dequantize, values), reference)
+        if weight is None:
+            raise CompressionError(f"the layer {node.name} has weights of another size", "give the model it is made of")
+        scale = values[dequantize.input[1]]
+        per_channel = scale.ndim > 0 and (scale.size > 1 or 1 in reference.shape[:2])
+    bias = found.input[2] if len(found.input) > 2 else ""
+    return Stored(weight, per_channel, _bias(bias, values, makers) if bias else None)
+
+
+def _bias(name: str, values: Any, makers: Any) -> Floats | None:
+    if name in values:
+        return np.asarray(values[name], np.float32)
+    dequantize = makers.get(name)
+    if dequantize is None or dequantize.op_type != "DequantizeLinear" or dequantize.input[0] not in values:
+        return None
+    return _dequantized(dequantize, values)
+
+
+def _dequantized(node: Any, values: Any) -> Floats:
+    stored = values[node.input[0]]
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+    scale = _along(values[node.input[1]], axis, stored.ndim)
+    zero = _along(values[node.input[2]], axis, stored.ndim) if len(node.input) > 2 and node.input[2] else 0
+    return np.asarray((stored.astype(np.float32) - np.asarray(zero, np.float32)) * scale, np.float32)
+
+
+def _along(array: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any]:
+    if not array.ndim or array.size == 1:
+        return array.reshape(())
+    return array.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+
+
+def _pairs(loaded: Any, topology: Topology, values: Any) -> list[Pair]:
+    readers: dict[str, list[Any]] = {}
+    for node in loaded.graph.node:
+        for name in dict.fromkeys(node.input):
+            readers.setdefault(name, []).append(node)
+    present = {node.name for node in loaded.graph.node}
+    pairs = []
+    for quantize in loaded.graph.node:
+        tensor = quantize.input[0] if quantize.op_type == "QuantizeLinear" else ""
+        if tensor not in topology.readers:
+            continue
+        through = [
+            reader.name
+            for dequantize in readers.get(quantize.output[0], [])
+            for reader in readers.get(dequantize.output[0], [])
+        ]
+        plain = [reader for reader in readers[tensor] if reader.op_type != "QuantizeLinear"]
+        names = {node.name for node in topology.readers[tensor]}
+        # A reader that is gone, folded or written out as other operators, reads what all the others read.
+        gone = set() if plain else names - present
+        pairs.append(Pair(tensor, frozenset(names & set(through) | gone), _grid(quantize, values)))
+    return pairs
+
+
+def _grid(quantize: Any, values: Any) -> Grid:
+    scale = float(np.asarray(values[quantize.input[1]]).reshape(-1)[0])
+    zero = np.asarray(values[quantize.input[2]] if len(quantize.input) > 2 else np.uint8(0)).reshape(-1)[0]
+    kind = np.iinfo(zero.dtype)
+    return Grid((kind.min - int(zero)) * scale, (kind.max - int(zero)) * scale, kind.max - kind.min + 1)

@@ -1,0 +1,358 @@
+"""Repair: when compression loses too much on the search split, climb from the cheapest remedy to the dearest.
+
+    better calibration samples → range estimator → asymmetric activations → bias correction → cross-layer equalization
+    → mixed precision → distillation → half precision → refuse
+
+Each rung changes the best attempt so far and is tried on search images alone; the certify split is read once, by the
+certificate of whatever was chosen. Whether an attempt is good is for the judge to measure: this module knows no
+runtime and no image.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from edgetl.compress.recipes import CHOICES, Recipe, with_changes
+from edgetl.errors import EdgetlError
+from edgetl.progress import Progress, silent
+
+#: An attempt has to lower the divergence from the trained model by this share to replace the one before.
+LEAST_GAIN = 0.03
+#: Margins below this cannot be told from 0 on a search split.
+LEAST_MARGIN = 0.0025
+CHANCE = 10
+#: Numbers of groups of layers that mixed precision returns to float, tried in this order.
+REVERTED = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+TRAINED = "trained"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to compress a model.
+
+    Attributes:
+        rung: the rung of the ladder that proposed it; "default" for the first.
+        change: what differs from the attempt that it builds on, in words.
+        precision: int8 or fp16.
+        recipe: how int8 comes about; None for a float precision.
+        source: which weights are compressed: the trained ones, or the name of those trained again by distillation.
+    """
+
+    rung: str
+    change: str
+    precision: str
+    recipe: Recipe | None
+    source: str = TRAINED
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an attempt does on the search split, against the trained model; differences are attempt minus trained.
+
+    Attributes:
+        n: images.
+        accuracy: share that the attempt gets right.
+        difference: of the accuracies.
+        soft_difference: of the mean probability of the true class: less noisy on few images.
+        lost, gained: images that only the trained model, or only the attempt, gets right.
+        kl: mean Kullback-Leibler divergence of the attempt from the trained model, nats.
+        collapsed: classes whose recall fell by more than chance.
+        integer_macs: share of multiply-accumulates executed in integers; None where the runtime does not tell.
+        ms: milliseconds an image, one thread; None where this machine cannot execute it natively.
+    """
+
+    n: int
+    accuracy: float
+    difference: float
+    soft_difference: float
+    lost: int
+    gained: int
+    kl: float
+    collapsed: tuple[str, ...]
+    integer_macs: float | None
+    ms: float | None
+
+    def good(self, margin: float) -> bool:
+        """No class collapsed, and no loss as large as the margin that is more than the search split's chance.
+
+        On few images a handful of flips makes a point of accuracy by chance; the mean probability of the true class
+        hardly does. So its loss counts as it is, and that of accuracy if so many more were lost than gained would
+        happen by chance (exact McNemar test) less than once in :data:`CHANCE`.
+        """
+        tolerable = max(margin, LEAST_MARGIN)
+        lost = self.difference <= -tolerable and self.p_value < 1 / CHANCE
+        # Asked so that NaN is never good.
+        return self.soft_difference > -tolerable and not lost and not self.collapsed
+
+    @property
+    def p_value(self) -> float:
+        """Of no more images lost than gained: P(X >= lost) for X ~ Binomial(lost + gained, 1/2)."""
+        flips = self.lost + self.gained
+        return sum(math.comb(flips, k) for k in range(self.lost, flips + 1)) / 2**flips
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attempt that was made, or a rung that was passed over.
+
+    Attributes:
+        attempt: what was tried; None where the rung did not apply.
+        rung: its rung.
+        judged: what it came to; None if it could not be made.
+        seconds: spent on it.
+        kept: whether the climb went on from it.
+        note: why it was not made, or "".
+    """
+
+    rung: str
+    attempt: Attempt | None
+    judged: Judged | None
+    seconds: float
+    kept: bool
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        names = ("n", "accuracy", "difference", "soft_difference", "lost", "gained", "kl", "integer_macs", "ms")
+        measured = asdict(self.judged) if self.judged else dict.fromkeys((*names, "collapsed"))
+        return {
+            "rung": self.rung,
+            "change": self.attempt.change if self.attempt else "",
+            "precision": self.attempt.precision if self.attempt else None,
+            **measured,
+            "collapsed": list(measured["collapsed"] or ()),
+            "ms_unit": "host, one thread" if measured["ms"] is not None else "",
+            "seconds": round(self.seconds, 1),
+            "kept": self.kept,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Outcome of a climb.
+
+    Attributes:
+        needed: whether the default attempt was not good enough.
+        chosen: the attempt to deploy.
+        survived: whether it is good on the search split; if not, the export is refused.
+        stopped: why the climb ended, in a sentence.
+        trials: everything that was tried, in order.
+        seconds: the whole climb took.
+        budget_minutes: it was allowed.
+    """
+
+    needed: bool
+    chosen: Attempt
+    survived: bool
+    stopped: str
+    trials: tuple[Trial, ...]
+    seconds: float
+    budget_minutes: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "needed": self.needed,
+            "survived": self.survived,
+            "chosen": self.chosen.rung,
+            "stopped": self.stopped,
+            "budget_minutes": self.budget_minutes,
+            "seconds": round(self.seconds, 1),
+            "trials": [trial.to_json() for trial in self.trials],
+        }
+
+
+def without_times(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of :meth:`Repair.to_json` without anything that a clock told, so that equal exports are equal."""
+    untimed = {"ms": None, "ms_unit": "", "seconds": None}
+    return {**record, "seconds": None, "trials": [{**trial, **untimed} for trial in record["trials"]]}
+
+
+@dataclass(frozen=True)
+class Reverted:
+    """Nodes that go to float together, and in words what that removes and costs."""
+
+    nodes: tuple[str, ...]
+    worth: str
+
+
+Judge = Callable[[Attempt], Judged]
+#: From the best attempt so far to those worth trying; a sentence where the rung does not apply.
+Proposal = Callable[[Attempt], "Iterable[Attempt] | str"]
+Rung = tuple[str, Proposal]
+
+
+def climb(
+    start: Attempt, rungs: Sequence[Rung], judge: Judge, *, margin: float, minutes: float, progress: Progress = silent
+) -> Repair:
+    """Try the default; while it is not good, each rung in turn, until one is, or time is up.
+
+    Args:
+        start: the default attempt.
+        rungs: name and proposal of each, cheapest first; none to try nothing but the default.
+        judge: makes an attempt and measures it on search images; its EdgetlErrors count as a rung that failed.
+        margin: greatest tolerable loss.
+        minutes: after which no further attempt is begun.
+        progress: told of each attempt.
+
+    Raises:
+        EdgetlError: the default itself cannot be made.
+    """
+    began = time.monotonic()
+    first = judge(start)
+    done = [Trial(start.rung, start, first, time.monotonic() - began, True)]
+    best, best_judged = start, first
+    stopped = "The default is good enough." if first.good(margin) else "Every remedy was tried, and none sufficed."
+    for number, (name, propose) in enumerate(() if first.good(margin) else rungs):
+        progress(f"repair: {name}", number, len(rungs))
+        for trial in _tries(name, propose, best, judge, lambda: _over(began, minutes)):
+            better = trial.judged is not None and _better(trial.judged, best_judged, margin)
+            done.append(replace(trial, kept=better))
+            if better and trial.attempt and trial.judged:
+                best, best_judged = trial.attempt, trial.judged
+            if best_judged.good(margin):
+                break
+        if best_judged.good(margin):
+            stopped = f"{name}: {best.change} is good enough on the search split."
+            break
+        if _over(began, minutes):
+            stopped = f"The budget of {minutes:g} minutes was spent at the rung '{name}'."
+            break
+    seconds = time.monotonic() - began
+    good = best_judged.good(margin)
+    return Repair(not first.good(margin), best, good, stopped, tuple(done), seconds, minutes)
+
+
+def _over(began: float, minutes: float) -> bool:
+    return time.monotonic() - began > 60 * minutes
+
+
+def _better(judged: Judged, best: Judged, margin: float) -> bool:
+    if judged.good(margin) != best.good(margin):
+        return judged.good(margin)
+    return judged.kl < (1 - LEAST_GAIN) * best.kl
+
+
+def _tries(name: str, propose: Proposal, best: Attempt, judge: Judge, over: Callable[[], bool]) -> Iterable[Trial]:
+    began = time.monotonic()
+    try:
+        proposals = propose(best)
+        if isinstance(proposals, str):
+            yield Trial(name, None, None, 0.0, False, proposals)
+            return
+        for attempt in proposals:
+            if over():
+                return
+            try:
+                judged = judge(attempt)
+            except EdgetlError as error:
+                yield Trial(name, attempt, None, time.monotonic() - began, False, str(error))
+            else:
+                yield Trial(name, attempt, judged, time.monotonic() - began, False)
+            began = time.monotonic()
+    except EdgetlError as error:
+        yield Trial(name, None, None, time.monotonic() - began, False, str(error))
+
+
+def recipe_rungs(available: int) -> list[Rung]:
+    """The rungs that change nothing but the recipe; ``available`` is the number of calibration images there are."""
+
+    def changed(name: str, best: Attempt, changes: Iterable[tuple[str, dict[str, Any]]]) -> Iterable[Attempt] | str:
+        recipe = best.recipe
+        if recipe is None:
+            return "nothing is quantized"
+        allowed = CHOICES.get(recipe.engine, {})
+        new = [
+            Attempt(name, words, best.precision, with_changes(recipe, **values), best.source)
+            for words, values in changes
+            if all(value in allowed.get(key, (value,)) for key, value in values.items())
+            and any(getattr(recipe, key) != value for key, value in values.items())
+        ]
+        return new or f"{recipe.engine} has nothing else to offer here"
+
+    def samples(best: Attempt) -> Iterable[Attempt] | str:
+        size = min(available, 256)
+        return changed("calibration samples", best, [
+            (f"{size} images, k-centre", {"selection": "k-centre", "size": size}),
+        ])  # fmt: skip
+
+    def estimator(best: Attempt) -> Iterable[Attempt] | str:
+        return changed("range estimator", best, [
+            ("ranges hold 99.99 % of the values", {"estimator": "percentile", "percentile": 99.99}),
+            ("ranges of least squared error", {"estimator": "mse"}),
+            ("ranges of least relative entropy", {"estimator": "entropy"}),
+            ("ranges hold every value", {"estimator": "min-max"}),
+        ])  # fmt: skip
+
+    def asymmetric(best: Attempt) -> Iterable[Attempt] | str:
+        if best.recipe is not None and not best.recipe.activations_symmetric:
+            return "activations are asymmetric already"
+        if best.recipe is not None and best.recipe.backend == "tensorrt":
+            return "TensorRT takes symmetric activations only"
+        return changed("asymmetric activations", best, [("a zero point", {"activations_symmetric": False})])
+
+    def bias(best: Attempt) -> Iterable[Attempt] | str:
+        return changed("bias correction", best, [
+            ("fast bias correction", {"bias_correction": "fast"}),
+            ("full bias correction", {"bias_correction": "full"}),
+        ])  # fmt: skip
+
+    def equalized(best: Attempt) -> Iterable[Attempt] | str:
+        return changed("cross-layer equalization", best, [("channels equalized across layers", {"equalize": True})])
+
+    return [
+        ("calibration samples", samples),
+        ("range estimator", estimator),
+        ("asymmetric activations", asymmetric),
+        ("bias correction", bias),
+        ("cross-layer equalization", equalized),
+    ]
+
+
+def mixed_precision(ranked: Callable[[Attempt], Sequence[Reverted]]) -> Rung:
+    """The rung that returns the fewest layers to float; ``ranked`` lists them, best value first."""
+    name = "mixed precision"
+
+    def propose(best: Attempt) -> Iterable[Attempt] | str:
+        if best.recipe is None:
+            return "nothing is quantized"
+        found = ranked(best)
+        return _reverted(best, best.recipe, found) if found else "no layer in float takes anything off the error"
+
+    def _reverted(best: Attempt, recipe: Recipe, found: Sequence[Reverted]) -> Iterable[Attempt]:
+        for count in (c for c in REVERTED if c <= len(found)):
+            nodes = list(dict.fromkeys(node for part in found[:count] for node in part.nodes))
+            excluded = tuple(sorted({*recipe.exclude_nodes, *nodes}))
+            words = f"{len(nodes)} nodes in float, the last for {found[count - 1].worth}: {', '.join(nodes[:4])}"
+            words += " …" * (len(nodes) > 4)
+            yield Attempt(name, words, best.precision, with_changes(recipe, exclude_nodes=excluded), best.source)
+
+    return name, propose
+
+
+def distillation(train: Callable[[Attempt], tuple[str, str]]) -> Rung:
+    """The rung that trains the weights for the recipe; ``train`` gives what it did and the name of the weights."""
+    name = "distillation"
+
+    def propose(best: Attempt) -> Iterable[Attempt] | str:
+        if best.recipe is None:
+            return "nothing is quantized"
+        words, weights = train(best)
+        return [Attempt(name, words, best.precision, best.recipe, weights)]
+
+    return name, propose
+
+
+def half_precision(refused: str | None) -> Rung:
+    """The last rung before refusal; ``refused`` is why the target does not take fp16, if so."""
+    name = "half precision"
+
+    def propose(best: Attempt) -> Iterable[Attempt] | str:
+        return refused or [Attempt(name, "fp16 instead of int8", "fp16", None, TRAINED)]
+
+    return name, propose

@@ -1,0 +1,169 @@
+"""The artifact's activation ranges against those of images, of noise and of single classes.
+
+For the recipes' own estimators the comparison needs no luck: extremes of all calibration images cannot be narrower than
+those of some of them, and a mean over all differs little from a mean over some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.bundle import CALIBRATION, Bundle
+from edgetl.compress.layers.points import Point
+from edgetl.compress.layers.topology import Topology
+from edgetl.diagnosis.extremes import Extremes, extremes
+from edgetl.errors import BundleError
+from edgetl.findings import Finding
+from edgetl.storage import read_json
+
+Images = Sequence[npt.NDArray[np.uint8]]
+Array = npt.NDArray[np.float64]
+#: Images, of those that the record names, on which ranges are looked at; and of noise, and of each class.
+LOOKED_AT, NOISE, OF_A_CLASS = 32, 16, 8
+#: A range is too narrow below this logarithm, by estimator. Honest exports of Lite0 came down to -0.01 and -0.10.
+NARROW: Mapping[str, float] = {"min-max": -0.1, "mean-min-max": -0.25}
+#: Other estimators cut on purpose: there a range is too narrow if it also cuts off this share of the values.
+NARROW_OTHERWISE, CUT = -0.7, 0.02
+#: A range is too wide above this logarithm; honest ones of 128 images exceeded those of 24 by up to 0.57.
+WIDE = 1.5
+#: So many ranges must be off, and this share of all.
+FEWEST, SHARE = 3, 0.05
+#: A halved type: the median of ranges that are never negative, their spread, and the mean share of values cut off.
+HALVED, EVEN, LOST = -0.7, 0.35, 0.01
+#: Another origin of the ranges explains them if it leaves at most this share of the deviation.
+EXPLAINS_NOISE, EXPLAINS_CLASS = 0.7, 0.5
+#: With more classes than this, none is tried by itself.
+MOST_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What ranges are compared in: the float graph, the quantized activations, the estimator, and the images."""
+
+    bundle: Bundle
+    topology: Topology
+    points: tuple[Point, ...]
+    estimator: str
+    root: Path
+
+    def seen(self, images: Images) -> Extremes | None:
+        """Extremes under some images."""
+        return extremes(self.topology, self.points, images)
+
+
+def audit_activations(
+    bundle: Bundle, points: Sequence[Point], topology: Topology, root: Path
+) -> tuple[Finding, ...]:
+    """Compare the grids of ``points`` with what the calibration images under ``root`` give in the float graph."""
+    quantized = tuple(point for point in points if point.grid is not None)
+    recipe = (bundle.manifest.get("quantization") or {}).get("recipe") or {}
+    if not quantized or not recipe:
+        return ()
+    scene = Scene(bundle, topology, quantized, str(recipe["estimator"]), root)
+    seen = scene.seen(_claimed(bundle, root))
+    return () if seen is None else tuple(_judged(scene, seen))
+
+
+def _claimed(bundle: Bundle, root: Path) -> list[npt.NDArray[np.uint8]]:
+    """Images that the ranges are said to come from; others of the run's where those are not to be had."""
+    listed = [str(image["path"]) for image in read_json(bundle.path / CALIBRATION, BundleError).get("images") or ()]
+    held = [sample.path for split in ("calibration", "search") for sample in bundle.dataset.split(split)]
+    for names in (listed, held):
+        files = [root / name for name in names if (root / name).is_file()]
+        if files:
+            chosen = np.unique(np.linspace(0, len(files) - 1, min(LOOKED_AT, len(files))).round().astype(int))
+            return [bundle.preprocess.apply(files[i])[None] for i in chosen]
+    return []
+
+
+def _judged(scene: Scene, seen: Extremes) -> Iterator[Finding]:
+    room = seen.room(scene.estimator)
+    off = _off(room, seen.outside, scene.estimator)
+    if off.sum() < max(FEWEST, SHARE * len(room)):
+        return
+    if (kept := _halved(room, seen)) is not None:
+        lost = float(seen.outside[kept].mean())
+        what = (
+            f"{len(kept)} activations that are never negative have {2 ** float(np.median(room[kept])):.2f} of the range "
+            f"that they need, and {lost:.1%} of their values are cut off: a scale for unsigned numbers in a signed type."
+        )
+        yield Finding("saturation", what, *_named(scene, room, kept))
+        return
+    deviation = float(np.abs(room).mean())
+    shown = f"{int(off.sum())} of {len(room)} activation ranges do not fit the images that calibration.json names"
+    worst = [int(i) for i in np.argsort(-np.abs(room)) if off[i]]
+    layers, evidence = _named(scene, room, worst)
+    evidence |= {"deviation": round(deviation, 3)}
+    for kind, origin, left in _origins(scene, deviation):
+        what = f"{shown}; they fit {origin} (mean deviation {left:.2f} octaves instead of {deviation:.2f})."
+        yield Finding(kind, what, layers, {**evidence, "explained": round(left, 3)})
+        return
+    what = f"{shown}, nor noise, nor any one class: by {deviation:.2f} octaves in the mean, {room[worst[0]]:+.2f} at most."
+    yield Finding("calibration-stale", what, layers, evidence)
+
+
+def _off(room: Array, outside: Array, estimator: str) -> npt.NDArray[np.bool_]:
+    limit = NARROW.get(estimator)
+    narrow = room < limit if limit is not None else (room < NARROW_OTHERWISE) & (outside > CUT)
+    return np.asarray(narrow | (room > WIDE))
+
+
+def _halved(room: Array, seen: Extremes) -> list[int] | None:
+    """Activations whose ranges were all made too small alike; None if they were not."""
+    for chosen in (seen.positive, np.ones(len(room), np.bool_)):
+        if chosen.sum() < FEWEST:
+            continue
+        low, middle, high = np.quantile(room[chosen], [0.25, 0.5, 0.75])
+        if middle <= HALVED and high - low <= EVEN and float(seen.outside[chosen].mean()) >= LOST:
+            return [int(i) for i in np.flatnonzero(chosen)]
+    return None
+
+
+def _named(scene: Scene, room: Array, chosen: Sequence[int]) -> tuple[tuple[str, ...], dict[str, object]]:
+    """The layers that make the activations, and each one's deviation."""
+    modules = {point.node: point.module or point.node for point in scene.points}
+    makers = [modules.get(scene.points[i].producer, "the image") for i in chosen]
+    octaves = {scene.points[i].source: round(float(room[i]), 2) for i in chosen[:10]}
+    return tuple(dict.fromkeys(makers)), {"octaves": octaves, "activations": len(chosen), "of": len(room)}
+
+
+def _origins(scene: Scene, deviation: float) -> Iterator[tuple[str, str, float]]:
+    """Kinds of calibration that explain the ranges: kind, words, and the mean deviation that they leave."""
+    noise = {name: _deviation(scene, images) for name, images in _noises(scene).items()}
+    nearest = min(noise, key=lambda name: noise[name])
+    if noise[nearest] <= EXPLAINS_NOISE * deviation:
+        yield "calibration-noise", nearest, noise[nearest]
+    dataset = scene.bundle.dataset
+    if len(dataset.classes) > MOST_CLASSES:
+        return
+    left = {}
+    for label, name in enumerate(dataset.classes):
+        files = [scene.root / s.path for s in dataset.split("calibration") if s.label == label]
+        images = [scene.bundle.preprocess.apply(file)[None] for file in files[:OF_A_CLASS] if file.is_file()]
+        if len(images) > 2:
+            left[name] = _deviation(scene, images)
+    if left and min(left.values()) <= EXPLAINS_CLASS * deviation:
+        best = min(left, key=lambda name: left[name])
+        yield "calibration-one-class", f"images of the class '{best}' alone", left[best]
+
+
+def _deviation(scene: Scene, images: Images) -> float:
+    seen = scene.seen(images)
+    return float("inf") if seen is None else float(np.abs(seen.room(scene.estimator)).mean())
+
+
+def _noises(scene: Scene) -> dict[str, Images]:
+    draw = np.random.default_rng(0)
+    preprocess = scene.bundle.preprocess
+    shape = (1, preprocess.height, preprocess.width, 3)
+    normal = [np.clip(draw.normal(127, 50, shape), 0, 255).astype(np.uint8) for _ in range(NOISE)]
+    return {
+        "uniform noise": [draw.integers(0, 256, shape).astype(np.uint8) for _ in range(NOISE)],
+        "normal noise": normal,
+        "almost black noise": [draw.integers(0, 2, shape).astype(np.uint8) for _ in range(NOISE // 2)],
+    }

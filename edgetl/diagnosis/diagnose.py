@@ -1,0 +1,106 @@
+"""All evidence in order: what files say, what graphs compute, what answers show; the costly last, and only if needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.bundle import Bundle
+from edgetl.compress.layers.points import Point, read_points
+from edgetl.compress.layers.topology import read_topology
+from edgetl.diagnosis.activations import audit_activations
+from edgetl.diagnosis.answers import audit_answers
+from edgetl.diagnosis.batchnorm import audit_batchnorm
+from edgetl.diagnosis.observations import DEPLOYED, REFERENCE, Observations
+from edgetl.diagnosis.prefix import audit_prefix
+from edgetl.diagnosis.records import read_records
+from edgetl.diagnosis.runner import reproduce
+from edgetl.diagnosis.weights import audit_weights
+from edgetl.errors import CompressionError
+from edgetl.findings import Finding
+from edgetl.progress import Progress, silent
+
+#: Top-1 agreement with the reference below which, or distance of logits as a share of their spread above which, the
+#: deployed answers are said to diverge, and a faulty runner is looked for.
+AGREES, NEAR = 0.995, 0.02
+#: Images in the batch whose members must not influence one another.
+BATCH = 4
+
+
+def diagnose(
+    bundle: Bundle, seen: Observations, *, root: Path | None, progress: Progress = silent
+) -> tuple[Finding, ...]:
+    """Which faults does a bundle, or the program that ran it, have?
+
+    Args:
+        bundle: what was certified.
+        seen: the answers of its rungs to the certify images.
+        root: folder under which the run's images lie as in ``splits.json``; None leaves out what needs them.
+        progress: told of every long step.
+
+    Returns:
+        at most one finding of each kind, the most telling evidence first; empty where nothing is wrong.
+
+    Raises:
+        BundleError: a file of the bundle is missing or malformed.
+    """
+    progress("diagnosing", 0, 4)
+    found = [*read_records(bundle, root), *audit_prefix(bundle)]
+    progress("diagnosing", 1, 4)
+    topology = read_topology(bundle.source)
+    found += audit_batchnorm(bundle, topology, _some_images(bundle, root))
+    points = _points(bundle)
+    found += audit_weights(bundle, points, topology)
+    progress("diagnosing", 2, 4)
+    # Ranges of a graph whose preprocessing or weights are wrong differ for that reason.
+    if root is not None and not _explained(found):
+        found += audit_activations(bundle, points, topology, root)
+    progress("diagnosing", 3, 4)
+    found += audit_answers(seen, bundle.labels)
+    if _diverges(seen) and not _explained(found):
+        found += reproduce(bundle, seen, progress)
+    progress("diagnosing", 4, 4)
+    return _one_of_each(found)
+
+
+def _some_images(bundle: Bundle, root: Path | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A few images for one batch: of the search split, or random ones."""
+    paths = [] if root is None else [root / s.path for s in bundle.dataset.split("search")[:BATCH]]
+    if len(paths) == BATCH and all(path.is_file() for path in paths):
+        return bundle.preprocess.batch(paths)
+    shape = (BATCH, bundle.preprocess.height, bundle.preprocess.width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+def _points(bundle: Bundle) -> tuple[Point, ...]:
+    """How the artifact executes its layers; nothing where it is not made of the graph that it names."""
+    try:
+        return read_points(bundle.artifact().path, bundle.source)
+    except CompressionError:
+        return ()
+
+
+def _explained(found: Sequence[Finding]) -> bool:
+    return any(finding.severity == "fatal" and finding.kind != "calibration-overlap" for finding in found)
+
+
+def _diverges(seen: Observations) -> bool:
+    """Whether the deployed answers differ from the reference's at all: small differences are explained too."""
+    reference, deployed = seen.logits[REFERENCE], seen.logits.get(DEPLOYED)
+    if deployed is None or not len(reference) or deployed.shape != reference.shape:
+        return False
+    agreement = float((reference.argmax(axis=1) == deployed.argmax(axis=1)).mean())
+    away = float(np.sqrt(((deployed - reference) ** 2).mean())) / max(float(reference.std()), 1e-12)
+    return agreement < AGREES or not away < NEAR
+
+
+def _one_of_each(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    first: dict[str, Finding] = {}
+    for finding in found:
+        first.setdefault(finding.kind, finding)
+    return tuple(first.values())
+
+
+

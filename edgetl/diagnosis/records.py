@@ -1,0 +1,130 @@
+"""What a bundle's own files contradict: labels, preprocessing and the choice of calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgetl.bundle import CALIBRATION, Bundle
+from edgetl.data import Dataset
+from edgetl.errors import BundleError, DataError
+from edgetl.findings import Finding
+from edgetl.preprocess import Preprocess, decode
+from edgetl.storage import read_json, sha256_bytes
+
+#: Fewer calibration images than this are reported.
+FEWEST = 16
+
+
+def read_records(bundle: Bundle, root: Path | None) -> tuple[Finding, ...]:
+    """Findings from the files alone; ``root`` has the run's images, or is None."""
+    run: Mapping[str, Any] = bundle.manifest.get("run") or {}
+    dataset = bundle.dataset
+    found = [*_labels(bundle.labels, tuple(run.get("classes") or dataset.classes), dataset.classes)]
+    if "preprocess" in run:
+        found += preprocessing(Preprocess.from_json(run["preprocess"]), bundle.preprocess)
+    if bundle.precision == "int8":
+        record = read_json(bundle.path / CALIBRATION, BundleError)
+        found += _calibration(record, bundle.manifest.get("quantization") or {}, dataset, root)
+    return tuple(found)
+
+
+def _labels(labels: Sequence[str], trained: Sequence[str], split: Sequence[str]) -> Iterable[Finding]:
+    for where, names in (("labels.json", labels), ("splits.json", split)):
+        if tuple(names) == tuple(trained):
+            continue
+        pairs = list(zip(trained, names, strict=False))
+        moved = [(row, own, other) for row, (own, other) in enumerate(pairs) if own != other]
+        first = "; ".join(f"logit {row} is '{own}' and is called '{other}'" for row, own, other in moved[:3])
+        more = f" ({len(moved)} names in all)" if len(moved) > 3 else ""
+        what = f"{where} names the logits in another way than training: {first or 'names are missing'}{more}."
+        evidence = {"file": where, "trained": list(trained), "found": list(names)}
+        yield Finding("label-order", what, evidence=evidence)
+
+
+def preprocessing(trained: Preprocess, found: Preprocess) -> Iterable[Finding]:
+    """What differs between the preprocessing of training and that of ``preprocess.json``, each difference named."""
+    where = "preprocess.json"
+    if trained.interpolation != found.interpolation:
+        what = f"{where} resizes by {found.interpolation}; training resized by {trained.interpolation}."
+        yield Finding("interpolation", what, evidence=_both(trained.interpolation, found.interpolation))
+    if (trained.height, trained.width) != (found.height, found.width):
+        own, other = (trained.height, trained.width), (found.height, found.width)
+        what = f"{where} crops {other[0]}x{other[1]} pixels; training cropped {own[0]}x{own[1]}."
+        yield Finding("preprocessing", what, evidence=_both(own, other))
+    elif trained.resize != found.resize:
+        what = (
+            f"{where} resizes to {found.resize} pixels before the crop (crop ratio {_ratio(found):.3f}); "
+            f"training resized to {trained.resize} ({_ratio(trained):.3f})."
+        )
+        yield Finding("crop-ratio", what, evidence=_both(trained.resize, found.resize))
+    for name in ("mean", "std"):
+        own, other = getattr(trained, name), getattr(found, name)
+        if max(abs(a - b) for a, b in zip(own, other, strict=True)) > 1e-6:
+            what = f"{where} says {name} {_numbers(other)}; training used {_numbers(own)}."
+            yield Finding("normalisation", what, evidence={name: _both(own, other)})
+
+
+def _ratio(preprocess: Preprocess) -> float:
+    return min(preprocess.height, preprocess.width) / preprocess.resize
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"
+
+
+def _both(trained: Any, found: Any) -> dict[str, Any]:
+    plain = [list(value) if isinstance(value, tuple) else value for value in (trained, found)]
+    return {"trained": plain[0], "found": plain[1]}
+
+
+def _calibration(
+    record: Mapping[str, Any], quantization: Mapping[str, Any], dataset: Dataset, root: Path | None
+) -> Iterable[Finding]:
+    images: Sequence[Mapping[str, Any]] = record.get("images") or ()
+    if not images:
+        return
+    yield from _overlap(images, dataset, root)
+    count = min(len(images), int(quantization.get("images") or len(images)))
+    if count < FEWEST:
+        what = f"The activation ranges come from {count} images; {FEWEST} are the least that this trusts."
+        yield Finding("calibration-too-few", what, evidence={"images": count, "fewest": FEWEST})
+    labels = {int(image["label"]) for image in images}
+    if len(labels) == 1 and len(dataset.classes) > 1 and len(images) > 1:
+        name = dataset.classes[labels.pop()]
+        what = f"All {len(images)} calibration images are of the class '{name}', one of {len(dataset.classes)}."
+        yield Finding("calibration-one-class", what, evidence={"class": name, "images": len(images)})
+    known = {sample.sha256 for sample in dataset.samples}
+    foreign = [str(image["path"]) for image in images if image["sha256"] not in known]
+    if foreign:
+        what = f"{len(foreign)} of {len(images)} calibration images are none of this run's (first: {foreign[0]})."
+        yield Finding("calibration-stale", what, evidence={"images": len(foreign), "first": foreign[0]})
+
+
+def _overlap(images: Sequence[Mapping[str, Any]], dataset: Dataset, root: Path | None) -> Iterable[Finding]:
+    certified = dataset.split("certify")
+    files, pictures = {s.sha256 for s in certified}, {s.pixels for s in certified}
+    known = {sample.sha256: sample.pixels for sample in dataset.samples}
+
+    def is_certified(image: Mapping[str, Any]) -> bool:
+        digest = str(image["sha256"])
+        return digest in files or (known.get(digest) or _pixels(root, str(image["path"]))) in pictures
+
+    shared = [str(image["path"]) for image in images if is_certified(image)]
+    if shared:
+        what = (
+            f"{len(shared)} of {len(images)} calibration images are pictures of the certify split (first: {shared[0]})."
+        )
+        yield Finding("calibration-overlap", what, evidence={"images": len(shared), "first": shared[0]})
+
+
+def _pixels(root: Path | None, path: str) -> str:
+    """The hash by which pictures are told apart whatever file they are in; "" where the file is not to be had."""
+    if root is None:
+        return ""
+    try:
+        image = decode(root / path)
+    except DataError:
+        return ""
+    return sha256_bytes(f"{image.size}".encode() + image.tobytes())

@@ -1,0 +1,176 @@
+"""Certifying a bundle: the rungs of its ladder, answers from elsewhere, other terms, and edits that are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgetl
+from edgetl.bundle import CERTIFICATE, PREDICTIONS, load_bundle
+from edgetl.errors import BundleError, CertifyError, EdgetlError
+from edgetl.storage import sealed, write_json
+
+Edgetl = Callable[..., object]
+
+
+@pytest.fixture(scope="module")
+def quantized(tiny_run: Path) -> Path:
+    """Three int8 bundles of the tiny run, as the recipes give them."""
+    out = tiny_run.parent / "quantized"
+    edgetl.export(tiny_run, targets=["x86-generic", "intel-cpu", "jetson"], out=out, bench=False, repair=False)
+    return out
+
+
+@pytest.fixture
+def bundle(quantized: Path, tmp_path: Path) -> Path:
+    """A copy of the ONNX Runtime bundle, to be altered."""
+    return Path(shutil.copytree(quantized / "x86-generic", tmp_path / "bundle"))
+
+
+def certificate(bundle: Path) -> dict[str, object]:
+    record: dict[str, object] = json.loads((bundle / CERTIFICATE).read_text())
+    return record
+
+
+@pytest.mark.parametrize(
+    ("target", "between"),
+    [("x86-generic", ["Q/DQ in float"]), ("intel-cpu", ["Q/DQ in float"]), ("jetson", [])],
+)
+def test_the_ladder_goes_from_torch_to_what_runs(quantized: Path, target: str, between: list[str]) -> None:
+    """What this machine only simulates is its Q/DQ graph in float already."""
+    ladder = certificate(quantized / target)["ladder"]
+    assert isinstance(ladder, list)
+    assert [rung["name"] for rung in ladder] == ["reference", "float ONNX", *between, "deployed"]
+    assert ladder[1]["agreement"] == 1.0
+    assert ladder[1]["logit_distance"] < 1e-3
+    assert all(rung["logit_distance"] >= 0 for rung in ladder[2:])
+
+
+def test_a_float_bundle_has_no_quantized_rung(tiny_bundle: Path) -> None:
+    ladder = certificate(tiny_bundle)["ladder"]
+    assert isinstance(ladder, list)
+    assert [rung["name"] for rung in ladder] == ["reference", "float ONNX", "deployed"]
+    assert load_bundle(tiny_bundle).layers == ()
+
+
+def test_an_int8_bundle_knows_what_quantization_does_to_each_layer(quantized: Path) -> None:
+    for target in ("x86-generic", "intel-cpu", "jetson"):
+        opened = load_bundle(quantized / target)
+        assert opened.exported.is_file()
+        assert opened.layers
+        assert all(layer["cause"] in ("weights", "activations") for layer in opened.layers)
+        shares = [layer["share"] for layer in opened.layers]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1.0, abs=1e-6)
+
+
+def answers(bundle: Path) -> tuple[np.ndarray, list[str], list[str]]:
+    opened = load_bundle(bundle)
+    samples = opened.dataset.split("certify")
+    with np.load(bundle / "reference.npz") as stored:
+        logits = stored["logits"]
+    return logits, [s.sha256 for s in samples], [s.path for s in samples]
+
+
+@pytest.mark.parametrize("key", ["sha256", "paths"])
+def test_answers_of_a_program_of_ones_own(bundle: Path, tmp_path: Path, key: str) -> None:
+    logits, hashes, paths = answers(bundle)
+    order = np.random.default_rng(0).permutation(len(logits))
+    names = np.array(hashes if key == "sha256" else paths)
+    np.savez(tmp_path / "mine.npz", logits=logits[order], **{key: names[order]})
+    found = edgetl.verify(bundle, predictions=tmp_path / "mine.npz", margin=0.3)
+    assert found.flips == {"lost": 0, "gained": 0}
+    assert found.executed == "device"
+    assert "mine.npz" in found.runtime
+    assert [rung["name"] for rung in found.ladder] == ["reference", "float ONNX", "deployed"]
+
+
+def test_answers_that_lack_an_image_are_refused(bundle: Path, tmp_path: Path) -> None:
+    logits, hashes, _ = answers(bundle)
+    np.savez(tmp_path / "few.npz", logits=logits[1:], sha256=np.array(hashes[1:]))
+    before = (bundle / CERTIFICATE).read_bytes()
+    with pytest.raises(CertifyError, match="lacks 1 of the"):
+        edgetl.verify(bundle, predictions=tmp_path / "few.npz")
+    (tmp_path / "none.npz").write_bytes(b"no zip")
+    with pytest.raises(CertifyError, match="holds no predictions"):
+        edgetl.verify(bundle, predictions=tmp_path / "none.npz")
+    assert (bundle / CERTIFICATE).read_bytes() == before
+
+
+def test_a_runner_that_sorts_its_classes_otherwise_is_named(bundle: Path, tmp_path: Path) -> None:
+    logits, hashes, _ = answers(bundle)
+    np.savez(tmp_path / "mine.npz", logits=logits[:, [1, 2, 0]], sha256=np.array(hashes))
+    found = edgetl.verify(bundle, predictions=tmp_path / "mine.npz")
+    assert found.verdict == "fail"
+    assert [finding["kind"] for finding in found.findings] == ["label-order"]
+
+
+def test_judging_again_by_another_metric_needs_no_inference(bundle: Path) -> None:
+    shutil.rmtree(bundle / "model")
+    shutil.copytree(bundle, bundle.parent / "without-model")
+    with pytest.raises(BundleError):
+        edgetl.verify(bundle, metric="balanced-accuracy")
+
+
+def test_judged_again_everything_is_as_it_was(bundle: Path) -> None:
+    before = certificate(bundle)
+    again = edgetl.verify(bundle)
+    assert again.to_json() == {k: v for k, v in before.items() if k != "manifest"} | {"digest": again.digest}
+    balanced = edgetl.verify(bundle, metric="balanced-accuracy", margin=0.5)
+    assert (balanced.metric, balanced.margin) == ("balanced-accuracy", 0.5)
+    assert balanced.findings == again.findings
+    assert balanced.ladder == again.ladder
+
+
+def test_an_unknown_metric_is_refused_before_any_work(tiny_run: Path, bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EdgetlError, match="metric"):
+        edgetl.verify(bundle, metric="f1")
+    with pytest.raises(EdgetlError, match="metric"):
+        edgetl.export(tiny_run, targets=["x86-generic"], out=tmp_path / "out", metric="f1")
+    with pytest.raises(EdgetlError, match="budget"):
+        edgetl.export(tiny_run, targets=["x86-generic"], out=tmp_path / "out", budget_minutes=0.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_edited_number_is_refused(bundle: Path) -> None:
+    record = certificate(bundle)
+    (bundle / CERTIFICATE).write_text(json.dumps({**record, "deployed_accuracy": 1.0}))
+    assert "altered" in (edgetl.pipeline.check(bundle) or "")
+    with pytest.raises(EdgetlError, match="altered"):
+        edgetl.verify(bundle, margin=0.2)
+
+
+def test_an_edited_number_under_a_new_seal_is_refused_by_the_command(bundle: Path, edgetl: Edgetl) -> None:
+    """Whoever seals a made-up certificate again does not make it follow from the predictions."""
+    record = {k: v for k, v in certificate(bundle).items() if k != "digest"}
+    write_json(bundle / CERTIFICATE, sealed({**record, "verdict": "pass", "deployed_accuracy": 1.0}))
+    done = edgetl("verify", bundle, "--check", "--json")
+    assert done.returncode == 3  # type: ignore[attr-defined]
+
+
+def test_edited_predictions_are_refused(bundle: Path) -> None:
+    data = bytearray((bundle / PREDICTIONS).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / PREDICTIONS).write_bytes(bytes(data))
+    assert edgetl.pipeline.check(bundle) is not None
+    with pytest.raises(EdgetlError):
+        edgetl.verify(bundle, margin=0.2)
+
+
+def test_a_certificate_of_another_bundle_is_refused(bundle: Path, quantized: Path) -> None:
+    shutil.copy(quantized / "intel-cpu" / CERTIFICATE, bundle / CERTIFICATE)
+    assert "another bundle" in (edgetl.pipeline.check(bundle) or "")
+
+
+def test_corruptions_are_tested_in_pairs(bundle: Path) -> None:
+    found = edgetl.verify(bundle, corruptions=True, margin=0.3)
+    rows = found.robustness["rows"]
+    assert {row["corruption"] for row in rows} >= {"noise", "jpeg", "brightness", "contrast"}
+    assert {row["severity"] for row in rows} == {1, 2, 3, 4, 5}
+    assert all(row["n"] == found.n for row in rows)
+    assert edgetl.verify(bundle, margin=0.2).robustness == found.robustness

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from edgetl.targets import find_target
 if TYPE_CHECKING:
     from edgetl.certify import Certificate, Predictions
 
+#: What of a certificate its predictions determine without a draw, and what besides if it is about accuracy.
+FOLLOWING = ("n", "reference_accuracy", "deployed_accuracy", "flips", "classes", "first_divergence")
+BY_ACCURACY = ("difference", "ci_low", "ci_high", "p_value", "verdict", "n_needed")
 #: Images on which two executions of the same artifact are compared tensor by tensor.
 COMPARED = 8
 
@@ -80,9 +84,7 @@ def judge_again(bundle: Bundle, terms: Terms) -> Certificate | None:
         return None
     before = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
-    # What certify finds by itself, it will find again.
-    findings = [Finding.from_json(f) for f in before["findings"] if not f["evidence"].get("statistical")]
-    return _written(bundle, _certificate(bundle, saved, before, findings, terms))
+    return _written(bundle, _certificate(bundle, saved, before, _brought(before), terms))
 
 
 def contradiction(bundle: Bundle) -> str | None:
@@ -93,24 +95,25 @@ def contradiction(bundle: Bundle) -> str | None:
     Raises:
         CertifyError: there is no certificate, or it was altered, or it belongs to another bundle.
     """
-    from edgetl.certify import PairedCounts, Predictions, noninferiority
+    from edgetl.certify import Predictions
 
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
-    counts = PairedCounts.from_predictions(saved.reference, saved.deployed, saved.labels)
-    follows: dict[str, Any] = {
-        "n": counts.n,
-        "reference_accuracy": counts.reference_accuracy,
-        "deployed_accuracy": counts.deployed_accuracy,
-        "flips": {"lost": counts.lost, "gained": counts.gained},
-    }
-    if record["metric"] == "accuracy":
-        test = noninferiority(counts, record["margin"], record["alpha"])
-        follows |= {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
-        if record["verdict"] == "pass":
-            follows["verdict"] = test.verdict
-    wrong = [name for name, value in follows.items() if record[name] != value]
+    terms = Terms(record["margin"], record["alpha"], record["metric"])
+    again = _certificate(bundle, saved, record, _brought(record), terms).to_json()
+    judged = FOLLOWING + (BY_ACCURACY if terms.metric == "accuracy" else ())
+    wrong = [name for name in judged if _rounded(record[name]) != _rounded(again[name])]
     return f"its {wrong[0]} does not follow from {PREDICTIONS}" if wrong else None
+
+
+def _rounded(value: Any) -> Any:
+    """JSON values as they compare between machines, whose logarithms may differ in the last digit."""
+    return json.loads(json.dumps(value), parse_float=lambda digits: round(float(digits), 9))
+
+
+def _brought(record: Mapping[str, Any]) -> list[Finding]:
+    """An earlier certificate's findings, but for those that follow from its predictions and will be found again."""
+    return [Finding.from_json(f) for f in record["findings"] if not f["evidence"].get("statistical")]
 
 
 def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
@@ -253,4 +256,4 @@ def _robustness(bundle: Bundle, at: Place, seen: Seen, terms: Terms, progress: P
         bounds = {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
         return {**bounds, "lost": counts.lost, "gained": counts.gained, "verdict": test.verdict}
 
-    return measure(seen.paths, labels, before, after, paired, progress=progress)
+    return measure(seen.paths, labels, before, after, paired, alpha=terms.alpha, progress=progress)

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.bundle import Precision
-from edgetl.compress import repair
+from edgetl.compress import repair, rungs
 from edgetl.compress.recipes import Recipe
-from edgetl.compress.repair import Attempt, Reverted
+from edgetl.compress.repair import Attempt
+from edgetl.compress.rungs import Reverted
 from edgetl.errors import CompressionError
 from edgetl.stages import stage, versions
 from edgetl.storage import read_json, write_json
@@ -74,16 +75,16 @@ def _repaired(
 
     available = len(shop.run.dataset.split("calibration"))
     refused = BACKENDS[shop.target.backend].refuses(shop.target, "fp16")
-    rungs = [
-        *repair.recipe_rungs(available),
-        repair.mixed_precision(lambda best: ranked(shop, best)),
-        repair.distillation(lambda best: distilled(shop, best)),
-        repair.half_precision(refused),
+    ladder = [
+        *rungs.recipe_rungs(available),
+        rungs.mixed_precision(lambda best: ranked(shop, best)),
+        rungs.distillation(lambda best: distilled(shop, best)),
+        rungs.half_precision(refused),
     ]
 
     def build(folder: Path) -> None:
         done = repair.climb(
-            start, rungs, lambda attempt: shop.judge(attempt, reference),
+            start, ladder, lambda attempt: shop.judge(attempt, reference),
             margin=margin, minutes=minutes, progress=shop.progress,
         )  # fmt: skip
         broken = done.needed and start.recipe is not None

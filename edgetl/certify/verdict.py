@@ -175,12 +175,8 @@ def _judged(
     reproduced: tuple[float, float, int] | None,
     given: Sequence[Finding],
 ) -> _Judged:
-    before, after, labels, limits = (
-        models[0][1],
-        models[-1][1],
-        comparison.labels,
-        (comparison.margin, comparison.alpha),
-    )
+    before, after, labels = models[0][1], models[-1][1], comparison.labels
+    limits = comparison.margin, comparison.alpha
     counts = PairedCounts.from_predictions(before, after, labels)
     accuracy = noninferiority(counts, *limits)
     gain = None

@@ -39,7 +39,8 @@ def command(
     edgetl export run --target intel-cpu --budget-minutes 60 --out out
 
     Where int8 loses too much on the search split, better calibration, bias correction, equalization, layers in float,
-    distillation and fp16 are tried in turn. Exit status 3 when a certificate fails. The same command again resumes, or does nothing.
+    distillation and fp16 are tried in turn. Exit status 3 when a certificate fails. The same command again resumes,
+    or does nothing.
     """
     from edgetl import pipeline
     from edgetl.cli.tables import bundles

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgetl.reporting.console import print_results, print_table
+from edgetl.reporting.outcome import print_certificate
 from edgetl.reporting.summary import rows
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 def bundles(console: Console, exported: Sequence[Exported], page: str = "") -> None:
     """The table of accuracies, verdicts and latencies, and where the bundles lie."""
     print_results(console, rows([item.bundle for item in exported]))
+    for item in exported:
+        if item.certificate.verdict == "fail" or item.certificate.findings:
+            console.print(f"\n{item.bundle.target}", markup=False, style="bold")
+            print_certificate(console, item.certificate.to_json())
     for item in exported:
         console.print(f"bundle   {item.bundle.path}", markup=False)
     if page:

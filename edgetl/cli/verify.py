@@ -43,6 +43,7 @@ def command(
     Exit status: 0 pass, 3 fail, 4 underpowered. Without --data and --device, saved predictions are judged again.
     """
     from edgetl import pipeline
+    from edgetl.reporting.outcome import print_certificate
 
     with output(json=json, quiet=quiet, bars=not check) as shown:
         if check:
@@ -62,5 +63,6 @@ def command(
             corruptions=corruptions,
             progress=shown.progress,
         )
-        shown.show(certificate.to_json(), lambda console: console.print(certificate.sentence(), markup=False))
+        record = certificate.to_json()
+        shown.show(record, lambda console: print_certificate(console, record))
     return _STATUS[certificate.verdict]

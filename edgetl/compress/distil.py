@@ -45,8 +45,8 @@ class Training:
         seconds: most time; fewer steps are planned where they would take longer. Only then does the outcome depend
             on the machine's speed.
         batch: images a step.
-        learning_rate: AdamW's highest, relative to the root mean square of each tensor (as in Adafactor, Shazeer and
-            Stern 2018), because channels may be scaled at will; half a cosine takes it to zero.
+        learning_rate: AdamW's highest, relative to the size of what is trained (see :func:`sizes`); half a cosine
+            takes it to zero.
         temperature: that divides both models' logits in the loss (Hinton et al. 2015).
         cross_entropy: weight of the cross-entropy with the labels, where there are labels.
         clip: largest norm of the gradient.
@@ -179,12 +179,8 @@ class _Course:
         self.teacher = copy.deepcopy(model).requires_grad_(False)
         self.student = copy.deepcopy(model).requires_grad_(True)
         self.rounded = Rounded(self.student, recipe)
-        groups = [
-            # Adafactor's least root mean square, for shifts that begin at zero.
-            {"params": [p], "scale": max(float(p.detach().square().mean().sqrt()), 1e-3)}
-            for p in self.student.parameters()
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=how.learning_rate, weight_decay=0.0)
+        self.sizes = sizes(self.student)
+        self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=how.learning_rate, weight_decay=0.0)
         self.answers: dict[int, Tensor] = {}
         self.queue: list[int] = []
 
@@ -201,8 +197,6 @@ class _Course:
     def step(self, done: int, planned: int) -> float:
         """One gradient step; the divergence on its images before it."""
         rows = self._next()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["scale"] * self.how.learning_rate * (1 + math.cos(math.pi * done / planned)) / 2
         logits = self.rounded(self._pictures(rows))
         loss = divergence(self._taught(rows), logits, self.how.temperature)
         total = loss
@@ -211,11 +205,24 @@ class _Course:
             total = loss + self.how.cross_entropy * functional.cross_entropy(logits, truth)
         self.optimizer.zero_grad()
         total.backward()
-        norm = nn.utils.clip_grad_norm_(self.student.parameters(), self.how.clip)
+        norm = self._update((1 + math.cos(math.pi * done / planned)) / 2)
         # Rounding turns NaN into numbers, so the loss alone would not show it.
-        self._number(float(total.detach()) + float(norm), f"at step {done + 1}")
-        self.optimizer.step()
+        self._number(float(total.detach()) + norm, f"at step {done + 1}")
         return float(loss.detach())
+
+    @torch.no_grad()
+    def _update(self, share: float) -> float:
+        """AdamW on the parameters in units of their sizes; the norm of the gradient in those units."""
+        parameters = [(p, self.sizes[name]) for name, p in self.student.named_parameters() if p.grad is not None]
+        for p, size in parameters:
+            p.grad.mul_(size)
+        norm = float(nn.utils.clip_grad_norm_([p for p, _ in parameters], self.how.clip))
+        before = [p.clone() for p, _ in parameters]
+        self.optimizer.param_groups[0]["lr"] = share * self.how.learning_rate
+        self.optimizer.step()
+        for (p, size), old in zip(parameters, before, strict=True):
+            p.copy_(old + size * (p - old))
+        return norm
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the student's tensors."""
@@ -244,6 +251,31 @@ class _Course:
             with torch.no_grad():
                 self.answers.update(zip(missing, self.teacher(self._pictures(torch.tensor(missing))), strict=True))
         return torch.stack([self.answers[row] for row in rows.tolist()])
+
+
+def sizes(model: nn.Module) -> dict[str, Tensor]:
+    """How large a step of 1 is for each parameter, by name; each broadcasts to its parameter.
+
+    Channels may be scaled at will where the next layer undoes it, so a weight is measured by the root mean squares of
+    its row and its column (the factors of Adafactor, Shazeer and Stern 2018), a batch norm's scale and shift by that
+    scale, a layer's shift by the norm of its row: training is then the same however channels are scaled.
+    """
+    found: dict[str, Tensor] = {}
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            value, weight = parameter.detach(), getattr(module, "weight", None)
+            if value.ndim > 1:
+                rest = tuple(range(2, value.ndim))
+                square = value.square().mean(rest, keepdim=True) if rest else value.square()
+                size = (square.mean(0, keepdim=True) * square.mean(1, keepdim=True) / square.mean()).sqrt()
+            elif isinstance(weight, Tensor) and weight.ndim == 1:
+                size = weight.detach().abs()
+            elif isinstance(weight, Tensor) and len(weight) == len(value):
+                size = weight.detach().flatten(1).norm(dim=1)
+            else:
+                size = value.square().mean().sqrt()
+            found[f"{prefix}.{name}" if prefix else name] = torch.nan_to_num(size).clamp_min(1e-12)
+    return found
 
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:

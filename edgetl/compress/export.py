@@ -67,12 +67,21 @@ def export_onnx(
         raise CompressionError(f"opset {opset} is not supported", f"use {OPSETS[0]} to {OPSETS[-1]}")
     if batch is not None and batch < 1:
         raise CompressionError(f"a batch of {batch} is impossible", "use 1 or more, or None for any")
-    if model.training:
-        raise CompressionError("the model is in training mode", "call model.eval() before exporting")
+    _refuse_training(model)
     exported = _traced(model, preprocess, batch, opset)
     graph.canonicalise(exported)
     _check_structure(exported, opset)
     return graph.save(exported, out)
+
+
+def _refuse_training(model: nn.Module) -> None:
+    """One module in training mode is enough: a batch norm would take its statistics from whatever batch comes."""
+    training = [name or type(module).__name__ for name, module in model.named_modules() if module.training]
+    if training:
+        more = f" and {len(training) - 1} more" if len(training) > 1 else ""
+        raise CompressionError(
+            f"{training[0]}{more} in the model is in training mode", "call model.eval() before exporting"
+        )
 
 
 def _traced(model: nn.Module, preprocess: Preprocess, batch: int | None, opset: int) -> Any:

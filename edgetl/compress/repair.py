@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from edgetl.compress.recipes import CHOICES, Recipe, with_changes
+from edgetl.compress.recipes import Recipe
 from edgetl.errors import EdgetlError
 from edgetl.progress import Progress, silent
 
@@ -25,8 +25,6 @@ LEAST_GAIN = 0.03
 #: Margins below this cannot be told from 0 on a search split.
 LEAST_MARGIN = 0.0025
 CHANCE = 10
-#: Numbers of groups of layers that mixed precision returns to float, tried in this order.
-REVERTED = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 TRAINED = "trained"
 
 
@@ -144,6 +142,7 @@ class Repair:
         trials: everything that was tried, in order.
         seconds: the whole climb took.
         budget_minutes: it was allowed.
+        margin: greatest tolerable loss.
     """
 
     needed: bool
@@ -153,6 +152,7 @@ class Repair:
     trials: tuple[Trial, ...]
     seconds: float
     budget_minutes: float
+    margin: float
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -161,6 +161,7 @@ class Repair:
             "survived": self.survived,
             "chosen": self.chosen.rung,
             "stopped": self.stopped,
+            "margin": self.margin,
             "budget_minutes": self.budget_minutes,
             "seconds": round(self.seconds, 1),
             "trials": [trial.to_json() for trial in self.trials],
@@ -171,14 +172,6 @@ def without_times(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of :meth:`Repair.to_json` without anything that a clock told, so that equal exports are equal."""
     untimed = {"ms": None, "ms_unit": "", "seconds": None}
     return {**record, "seconds": None, "trials": [{**trial, **untimed} for trial in record["trials"]]}
-
-
-@dataclass(frozen=True)
-class Reverted:
-    """Nodes that go to float together, and in words what that removes and costs."""
-
-    nodes: tuple[str, ...]
-    worth: str
 
 
 Judge = Callable[[Attempt], Judged]
@@ -225,7 +218,7 @@ def climb(
             break
     seconds = time.monotonic() - began
     good = best_judged.good(margin)
-    return Repair(not first.good(margin), best, good, stopped, tuple(done), seconds, minutes)
+    return Repair(not first.good(margin), best, good, stopped, tuple(done), seconds, minutes, margin)
 
 
 def _over(began: float, minutes: float) -> bool:
@@ -257,102 +250,3 @@ def _tries(name: str, propose: Proposal, best: Attempt, judge: Judge, over: Call
             began = time.monotonic()
     except EdgetlError as error:
         yield Trial(name, None, None, time.monotonic() - began, False, str(error))
-
-
-def recipe_rungs(available: int) -> list[Rung]:
-    """The rungs that change nothing but the recipe; ``available`` is the number of calibration images there are."""
-
-    def changed(name: str, best: Attempt, changes: Iterable[tuple[str, dict[str, Any]]]) -> Iterable[Attempt] | str:
-        recipe = best.recipe
-        if recipe is None:
-            return "nothing is quantized"
-        allowed = CHOICES.get(recipe.engine, {})
-        new = [
-            Attempt(name, words, best.precision, with_changes(recipe, **values), best.source)
-            for words, values in changes
-            if all(value in allowed.get(key, (value,)) for key, value in values.items())
-            and any(getattr(recipe, key) != value for key, value in values.items())
-        ]
-        return new or f"{recipe.engine} has nothing else to offer here"
-
-    def samples(best: Attempt) -> Iterable[Attempt] | str:
-        size = min(available, 256)
-        return changed("calibration samples", best, [
-            (f"{size} images, k-centre", {"selection": "k-centre", "size": size}),
-        ])  # fmt: skip
-
-    def estimator(best: Attempt) -> Iterable[Attempt] | str:
-        return changed("range estimator", best, [
-            ("ranges hold 99.99 % of the values", {"estimator": "percentile", "percentile": 99.99}),
-            ("ranges of least squared error", {"estimator": "mse"}),
-            ("ranges of least relative entropy", {"estimator": "entropy"}),
-            ("ranges hold every value", {"estimator": "min-max"}),
-        ])  # fmt: skip
-
-    def asymmetric(best: Attempt) -> Iterable[Attempt] | str:
-        if best.recipe is not None and not best.recipe.activations_symmetric:
-            return "activations are asymmetric already"
-        if best.recipe is not None and best.recipe.backend == "tensorrt":
-            return "TensorRT takes symmetric activations only"
-        return changed("asymmetric activations", best, [("a zero point", {"activations_symmetric": False})])
-
-    def bias(best: Attempt) -> Iterable[Attempt] | str:
-        return changed("bias correction", best, [
-            ("fast bias correction", {"bias_correction": "fast"}),
-            ("full bias correction", {"bias_correction": "full"}),
-        ])  # fmt: skip
-
-    def equalized(best: Attempt) -> Iterable[Attempt] | str:
-        return changed("cross-layer equalization", best, [("channels equalized across layers", {"equalize": True})])
-
-    return [
-        ("calibration samples", samples),
-        ("range estimator", estimator),
-        ("asymmetric activations", asymmetric),
-        ("bias correction", bias),
-        ("cross-layer equalization", equalized),
-    ]
-
-
-def mixed_precision(ranked: Callable[[Attempt], Sequence[Reverted]]) -> Rung:
-    """The rung that returns the fewest layers to float; ``ranked`` lists them, best value first."""
-    name = "mixed precision"
-
-    def propose(best: Attempt) -> Iterable[Attempt] | str:
-        if best.recipe is None:
-            return "nothing is quantized"
-        found = ranked(best)
-        return _reverted(best, best.recipe, found) if found else "no layer in float takes anything off the error"
-
-    def _reverted(best: Attempt, recipe: Recipe, found: Sequence[Reverted]) -> Iterable[Attempt]:
-        for count in (c for c in REVERTED if c <= len(found)):
-            nodes = list(dict.fromkeys(node for part in found[:count] for node in part.nodes))
-            excluded = tuple(sorted({*recipe.exclude_nodes, *nodes}))
-            words = f"{len(nodes)} nodes in float, the last for {found[count - 1].worth}: {', '.join(nodes[:4])}"
-            words += " …" * (len(nodes) > 4)
-            yield Attempt(name, words, best.precision, with_changes(recipe, exclude_nodes=excluded), best.source)
-
-    return name, propose
-
-
-def distillation(train: Callable[[Attempt], tuple[str, str]]) -> Rung:
-    """The rung that trains the weights for the recipe; ``train`` gives what it did and the name of the weights."""
-    name = "distillation"
-
-    def propose(best: Attempt) -> Iterable[Attempt] | str:
-        if best.recipe is None:
-            return "nothing is quantized"
-        words, weights = train(best)
-        return [Attempt(name, words, best.precision, best.recipe, weights)]
-
-    return name, propose
-
-
-def half_precision(refused: str | None) -> Rung:
-    """The last rung before refusal; ``refused`` is why the target does not take fp16, if so."""
-    name = "half precision"
-
-    def propose(best: Attempt) -> Iterable[Attempt] | str:
-        return refused or [Attempt(name, "fp16 instead of int8", "fp16", None, TRAINED)]
-
-    return name, propose

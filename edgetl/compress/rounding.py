@@ -11,6 +11,7 @@ product (attention) stay in float too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from edgetl.compress.recipes import Recipe
+from edgetl.errors import CompressionError
 
 #: torch functions with weights → the ONNX operator that they become.
 WEIGHTED: Mapping[str, str] = {"conv2d": "Conv", "linear": "Gemm"}
@@ -58,7 +60,11 @@ class Rounded:
         self.ranges: list[tuple[float, float]] = []
 
     def observe(self, images: Tensor) -> None:
-        """Take the ranges of the activations from images, uint8 (n, H, W, 3), with the weights in float."""
+        """Take the ranges of the activations from images, uint8 (n, H, W, 3), with the weights in float.
+
+        Raises:
+            CompressionError: an activation is NaN or infinite.
+        """
         seen: list[list[tuple[float, float]]] = []
 
         def note(site: int, x: Tensor) -> Tensor:
@@ -78,6 +84,8 @@ class Rounded:
         for site in zip(*seen, strict=True):
             lows, highs = zip(*site, strict=True)
             both = (sum(lows) / len(lows), sum(highs) / len(highs)) if average else (min(lows), max(highs))
+            if not all(map(math.isfinite, both)):
+                raise CompressionError("an activation of the model is no finite number", "train with a lower rate")
             self.ranges.append(both)
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ from edgetl.compress.layers.points import Point
 from edgetl.progress import Progress, silent, tracked
 
 Images = npt.NDArray[np.uint8]
-#: Least cost of a group, as a share of that of all layers: a division by nothing would put free groups in no order.
-_LEAST = 1e-3
+#: Least cost of a group, as a share of that of all layers: smaller differences of times are noise, and many are
+#: negative.
+_LEAST = 0.01
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,14 @@ NARROW_OTHERWISE, CUT = -0.7, 0.02
 WIDE = 1.5
 #: So many ranges must be off, and this share of all.
 FEWEST, SHARE = 3, 0.05
-#: A halved type: the median of ranges that are never negative, their spread, and the mean share of values cut off.
-HALVED, EVEN, LOST = -0.7, 0.35, 0.01
+#: A halved type: the median of ranges that are never negative, their spread, and the mean share of values cut off,
+#: for estimators that cut nothing and for those that do.
+HALVED, EVEN, LOST, LOST_OTHERWISE = -0.7, 0.35, 0.0005, 0.01
 #: Another origin of the ranges explains them if it leaves at most this share of the deviation.
 EXPLAINS_NOISE, EXPLAINS_CLASS = 0.7, 0.5
+#: Noise also gives ranges that are too wide. Beyond this mean deviation it is asked whether it explains them, and has to
+#: leave no more than this share.
+SUSPECT, EXPLAINS_WIDE = 0.15, 0.4
 #: With more classes than this, none is tried by itself.
 MOST_CLASSES = 20
 
@@ -84,9 +88,11 @@ def _claimed(bundle: Bundle, root: Path) -> list[npt.NDArray[np.uint8]]:
 def _judged(scene: Scene, seen: Extremes) -> Iterator[Finding]:
     room = seen.room(scene.estimator)
     off = _off(room, seen.outside, scene.estimator)
+    deviation = float(np.abs(room).mean())
     if off.sum() < max(FEWEST, SHARE * len(room)):
+        yield from _too_wide(scene, room, deviation)
         return
-    if (kept := _halved(room, seen)) is not None:
+    if (kept := _halved(room, seen, scene.estimator)) is not None:
         lost = float(seen.outside[kept].mean())
         what = (
             f"{len(kept)} activations that are never negative have {2 ** float(np.median(room[kept])):.2f} of the range "
@@ -94,7 +100,6 @@ def _judged(scene: Scene, seen: Extremes) -> Iterator[Finding]:
         )
         yield Finding("saturation", what, *_named(scene, room, kept))
         return
-    deviation = float(np.abs(room).mean())
     shown = f"{int(off.sum())} of {len(room)} activation ranges do not fit the images that calibration.json names"
     worst = [int(i) for i in np.argsort(-np.abs(room)) if off[i]]
     layers, evidence = _named(scene, room, worst)
@@ -107,19 +112,41 @@ def _judged(scene: Scene, seen: Extremes) -> Iterator[Finding]:
     yield Finding("calibration-stale", what, layers, evidence)
 
 
+def _too_wide(scene: Scene, room: Array, deviation: float) -> Iterator[Finding]:
+    if deviation <= SUSPECT:
+        return
+    name, left = _nearest_noise(scene)
+    if left <= EXPLAINS_WIDE * deviation:
+        what = (
+            f"The activation ranges are wider than the images that calibration.json names need, by {deviation:.2f} "
+            f"octaves in the mean; they fit {name} (mean deviation {left:.2f} octaves)."
+        )
+        worst = [int(i) for i in np.argsort(-np.abs(room))[:10]]
+        layers, evidence = _named(scene, room, worst)
+        deviations = {"deviation": round(deviation, 3), "explained": round(left, 3)}
+        yield Finding("calibration-noise", what, layers, evidence | deviations)
+
+
+def _nearest_noise(scene: Scene) -> tuple[str, float]:
+    left = {name: _deviation(scene, images) for name, images in _noises(scene).items()}
+    nearest = min(left, key=lambda name: left[name])
+    return nearest, left[nearest]
+
+
 def _off(room: Array, outside: Array, estimator: str) -> npt.NDArray[np.bool_]:
     limit = NARROW.get(estimator)
     narrow = room < limit if limit is not None else (room < NARROW_OTHERWISE) & (outside > CUT)
     return np.asarray(narrow | (room > WIDE))
 
 
-def _halved(room: Array, seen: Extremes) -> list[int] | None:
+def _halved(room: Array, seen: Extremes, estimator: str) -> list[int] | None:
     """Activations whose ranges were all made too small alike; None if they were not."""
+    lost = LOST if estimator in NARROW else LOST_OTHERWISE
     for chosen in (seen.positive, np.ones(len(room), np.bool_)):
         if chosen.sum() < FEWEST:
             continue
         low, middle, high = np.quantile(room[chosen], [0.25, 0.5, 0.75])
-        if middle <= HALVED and high - low <= EVEN and float(seen.outside[chosen].mean()) >= LOST:
+        if middle <= HALVED and high - low <= EVEN and float(seen.outside[chosen].mean()) >= lost:
             return [int(i) for i in np.flatnonzero(chosen)]
     return None
 
@@ -134,10 +161,9 @@ def _named(scene: Scene, room: Array, chosen: Sequence[int]) -> tuple[tuple[str,
 
 def _origins(scene: Scene, deviation: float) -> Iterator[tuple[str, str, float]]:
     """Kinds of calibration that explain the ranges: kind, words, and the mean deviation that they leave."""
-    noise = {name: _deviation(scene, images) for name, images in _noises(scene).items()}
-    nearest = min(noise, key=lambda name: noise[name])
-    if noise[nearest] <= EXPLAINS_NOISE * deviation:
-        yield "calibration-noise", nearest, noise[nearest]
+    nearest, remains = _nearest_noise(scene)
+    if remains <= EXPLAINS_NOISE * deviation:
+        yield "calibration-noise", nearest, remains
     dataset = scene.bundle.dataset
     if len(dataset.classes) > MOST_CLASSES:
         return

@@ -81,17 +81,17 @@ def evidence(certificate: Record, repair: Record | None, identity: str) -> Evide
 
     Args:
         certificate: the record; an empty one gives empty evidence.
-        repair: what the bundle's manifest says of its repair, for certificates that do not tell.
+        repair: the bundle's own record of its repair, which knows times that certificates leave out.
         identity: prefix that makes ids unique in the page.
     """
-    mended = certificate.get("repair") or repair or {}
+    mended = repair or certificate.get("repair") or {}
     return Evidence(
         findings=tuple(_finding(found) for found in certificate.get("findings") or ()),
         rungs=_rungs(certificate),
         divergence=sentences.divergence_sentence(certificate),
         layers=_layers(certificate.get("layers") or (), f"{identity}-layers"),
         broken_layers=_layers(mended.get("layers") or (), f"{identity}-broken"),
-        repair=_repair(mended, certificate.get("margin"), f"{identity}-repair"),
+        repair=_repair(mended, mended.get("margin"), f"{identity}-repair"),
         robustness=_robustness(certificate.get("robustness") or {}, f"{identity}-corruption"),
         probabilities=_probabilities(certificate),
         gain=_gain(certificate, f"{identity}-gain"),

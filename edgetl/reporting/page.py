@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.bundle import CALIBRATION, CERTIFICATE, Bundle, check_certificate
+from edgetl.bundle import CALIBRATION, CERTIFICATE, REPAIR, Bundle, check_certificate
 from edgetl.errors import BundleError, CertifyError
 from edgetl.reporting import charts, tables
 from edgetl.reporting.evidence import Evidence, evidence
@@ -82,7 +82,7 @@ def section(bundle: Bundle, index: int, *, data_root: Path | None = None) -> Sec
         row=row,
         statement=_statement(bundle, certificate, row, identity) if certificate else None,
         ladder=tables.ladder(certificate or {}),
-        evidence=evidence(certificate or {}, bundle.manifest.get("repair"), identity),
+        evidence=evidence(certificate or {}, bundle.record(REPAIR) or bundle.manifest.get("repair"), identity),
         balanced=balanced_sentence(certificate or {}),
         recall_chart=_recall_chart(classes, identity),
         recall=tables.recall(classes),

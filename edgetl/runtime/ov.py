@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edgetl.bundle import Artifact
@@ -15,9 +16,6 @@ from edgetl.runtime.sessions import Arrays, Executed, the_image
 _TYPES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 #: Left alone, the CPU plugin runs float layers in bfloat16 where it can: say what is meant.
 _HINTS = {"int8": "f32", "fp32": "f32", "fp16": "f16"}
-#: Keeps the CPU plugin from turning FakeQuantize into integer arithmetic: it then rounds in float, as the file says.
-#: No public property does so. With OpenVINO 2026.4, EfficientNet-Lite0's convolutions then run in fp32.
-_UNLOWERED = {"LP_TRANSFORMS_MODE": "NO"}
 
 
 class OpenVinoSession:
@@ -30,14 +28,14 @@ class OpenVinoSession:
             config |= {"INFERENCE_NUM_THREADS": threads}
         if device in ("CPU", "GPU"):
             config |= {"INFERENCE_PRECISION_HINT": _HINTS[artifact.precision]}
-        if simulated and artifact.precision == "int8":
-            config |= _UNLOWERED
         core = openvino.Core()
         if device not in {name.split(".")[0] for name in core.available_devices}:
             found = ", ".join(core.available_devices)
             raise BackendError(f"OpenVINO finds no {device} here (only {found})", "run on the target device")
         try:
             self._model = core.read_model(artifact.path)
+            if simulated:
+                _write_out(self._model)
             self._compiled = core.compile_model(self._model, device, config)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {artifact.path} ({error})", "export the bundle again") from error
@@ -75,6 +73,23 @@ class OpenVinoSession:
     def close(self) -> None:
         """Drop the compiled model."""
         del self._request, self._compiled, self._model
+
+
+def _write_out(model: Any) -> None:
+    """Replace every FakeQuantize by the arithmetic that defines it, in place, so that no plugin makes integers of it.
+
+    The CPU plugin's own switch, LP_TRANSFORMS_MODE, gave wrong answers in OpenVINO 2026.4 for a small MobileNet.
+    """
+    ops = require("openvino.opset13", "simulating this bundle")
+    for node in [node for node in model.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]:
+        x, low, high, first, last = (node.input_value(index) for index in range(5))
+        steps = ops.constant(np.float32(node.get_attributes()["levels"] - 1))
+        # A channel that never varied has a range of width 0.
+        width = ops.maximum(ops.subtract(high, low), ops.constant(np.float32(1e-30)))
+        inside = ops.subtract(ops.minimum(ops.maximum(x, low), high), low)
+        number = ops.round(ops.multiply(ops.divide(inside, width), steps), "half_to_even")
+        value = ops.add(ops.multiply(ops.divide(number, steps), ops.subtract(last, first)), first)
+        node.output(0).replace(value.output(0))
 
 
 def _sizes(port: Any) -> list[int]:

@@ -8,19 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from edgetl.compress.recipes import Recipe, load_recipe, with_changes
-from edgetl.compress.repair import (
-    Attempt,
-    Judged,
-    Repair,
-    Reverted,
-    Rung,
-    climb,
-    distillation,
-    half_precision,
-    mixed_precision,
-    recipe_rungs,
-    without_times,
-)
+from edgetl.compress.repair import Attempt, Judged, Repair, Rung, climb, without_times
+from edgetl.compress.rungs import Reverted, distillation, half_precision, mixed_precision, recipe_rungs
 from edgetl.errors import CompressionError, EdgetlError
 
 

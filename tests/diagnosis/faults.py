@@ -5,6 +5,7 @@ The runners are written with torchvision or Pillow alone, so that they share not
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +23,9 @@ from torchvision import transforms
 from edgetl.backends import BACKENDS
 from edgetl.bundle import CALIBRATION, LABELS, PREPROCESS_FILE, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.compress import graph
+from edgetl.compress.layers.points import read_points
 from edgetl.compress.quantize import quantize
+from edgetl.compress.quiet import quiet
 from edgetl.compress.recipes import Recipe
 from edgetl.preprocess import Preprocess
 from edgetl.splits import Sample
@@ -288,6 +291,14 @@ def dead_channel(layer: str, channel: int) -> Callable[[str, npt.NDArray[Any]], 
     return edit
 
 
+def middle_layer(bundle: Bundle) -> tuple[str, int]:
+    """A layer in the middle of the network, and its channel of median weights."""
+    points = [p for p in read_points(bundle.artifact().path, bundle.source) if p.weight is not None]
+    point = points[len(points) // 2]
+    norms = np.linalg.norm(np.asarray(point.weight).reshape(len(point.weight), -1), axis=1)
+    return point.node, int(np.argsort(norms)[len(norms) // 2])
+
+
 def per_tensor(bundle: Bundle, folder: Path) -> Bundle:
     """One weight scale for each depthwise layer."""
     copied(bundle, folder)
@@ -303,22 +314,47 @@ def per_tensor(bundle: Bundle, folder: Path) -> Bundle:
 
 
 def in_training_mode(bundle: Bundle, folder: Path, model: torch.nn.Module) -> Bundle:
-    """The exported graph of a model whose batch norms were never told that training is over."""
-    copied(bundle, folder)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.training = True
-    size = bundle.preprocess.height, bundle.preprocess.width
-    try:
-        example = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
-        shapes = {"image": {0: torch.export.Dim("batch")}}
-        program = torch.onnx.export(
-            model.to(memory_format=torch.contiguous_format), (example,), dynamo=True, opset_version=18,
-            input_names=["image"], output_names=["logits"], dynamic_shapes=shapes, verbose=False,
-        )  # fmt: skip
-    finally:
-        model.eval()
-    exported = program.model_proto
-    graph.canonicalise(exported)
-    graph.save(exported, folder / bundle.exported.relative_to(bundle.path))
+    """Batch norms that were never told that training is over: ONNX BatchNormalization with ``training_mode``."""
+
+    def spoil(layer: torch.nn.BatchNorm2d) -> None:
+        layer.training, layer.momentum = True, 0.1
+
+    options = {"dynamic_axes": {"image": {0: "batch"}}, "training": torch.onnx.TrainingMode.PRESERVE}
+    # ONNX Runtime cannot run what its quantizer makes of such a graph, so the artifact stays as it was.
+    _spoiled(bundle, folder, model, spoil, dynamo=False, do_constant_folding=False, **options)
     return sealed(bundle, folder)
+
+
+def of_batch_statistics(bundle: Bundle, folder: Path, model: torch.nn.Module) -> Bundle:
+    """Batch norms that lost their running statistics, and take the batch's."""
+
+    def spoil(layer: torch.nn.BatchNorm2d) -> None:
+        layer.track_running_stats = False
+        layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+
+    shapes = {"image": {0: torch.export.Dim("batch")}}
+    exported = _spoiled(bundle, folder, model, spoil, dynamo=True, dynamic_shapes=shapes)
+    quantized_again(bundle, folder, calibration_images(bundle), exported)
+    return sealed(bundle, folder)
+
+
+def _spoiled(
+    bundle: Bundle,
+    folder: Path,
+    model: torch.nn.Module,
+    spoil: Callable[[torch.nn.BatchNorm2d], None],
+    **options: Any,
+) -> Path:
+    copied(bundle, folder)
+    damaged = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
+    for name, layer in damaged.named_modules():
+        if isinstance(layer, torch.nn.BatchNorm2d) and not name.startswith("normalise"):
+            spoil(layer)
+    example = torch.zeros(2, bundle.preprocess.height, bundle.preprocess.width, 3, dtype=torch.uint8)
+    path = folder / bundle.exported.relative_to(bundle.path)
+    names = {"input_names": ["image"], "output_names": ["logits"]}
+    with quiet():
+        torch.onnx.export(damaged, (example,), str(path), opset_version=18, external_data=False, **names, **options)
+    exported = onnx.load(str(path))
+    graph.canonicalise(exported)
+    return graph.save(onnx.shape_inference.infer_shapes(exported), path)

@@ -57,9 +57,10 @@ def test_openvino_simulates_integers_in_float(exported: Path, tmp_path: Path) ->
     assert dict(integers.executed().layers) == {"int8": 11}
     assert dict(floats.executed().layers) == {"fp32": 11}
     exact = open_session(Artifact("onnxruntime", exported, "fp32"))
-    for image in IMAGES:
-        feeds = {"image": image[None]}
-        answer, other, truth = (session.run(feeds)["logits"] for session in (integers, floats, exact))
-        assert np.abs(answer - other).max() < 0.05 * np.ptp(truth)
-        # It is the quantized model that is simulated, not the float one.
-        assert np.abs(other - truth).max() > 0.002 * np.ptp(truth)
+    answer, other, truth = (
+        np.concatenate([session.run({"image": image[None]})["logits"] for image in IMAGES])
+        for session in (integers, floats, exact)
+    )
+    # It is the quantized model that is simulated, not the float one, and the right one: halves are rounded apart.
+    assert np.abs(other - truth).mean() > 0.002 * np.ptp(truth)
+    assert np.abs(answer - other).mean() < 0.5 * np.abs(other - truth).mean()

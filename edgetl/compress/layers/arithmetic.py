@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.compress.layers.points import Grid
+from edgetl.compress.layers.layout import Grid
 from edgetl.extras import require
 
 #: Written before every tensor that is added, so that none collides with the model's own.

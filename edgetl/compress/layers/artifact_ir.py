@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.compress.engine_nncf import WEIGHTED
-from edgetl.compress.layers.points import Floats, Grid, Layout, Pair, Stored, placed
+from edgetl.compress.layers.layout import Floats, Grid, Layout, Pair, Stored, placed
 from edgetl.compress.layers.topology import Topology
 from edgetl.errors import CompressionError
 from edgetl.extras import require
@@ -95,7 +95,7 @@ def _bias(op: Any) -> Floats | None:
 
 def _pairs(operators: list[Any], names: dict[str, str], topology: Topology) -> list[Pair]:
     def name_of(op: Any) -> str:
-        friendly = op.get_friendly_name()
+        friendly = str(op.get_friendly_name())
         return names.get(friendly, friendly.removesuffix(_BARE))
 
     present = {name_of(op) for op in operators}

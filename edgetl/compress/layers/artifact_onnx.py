@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.compress import graph
-from edgetl.compress.layers.points import Floats, Grid, Layout, Pair, Stored, placed
+from edgetl.compress.layers.layout import Floats, Grid, Layout, Pair, Stored, placed
 from edgetl.compress.layers.topology import Topology, constants
 from edgetl.errors import CompressionError
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from edgetl.compress import graph
 from edgetl.compress.engine_ort import QUANTIZABLE
 from edgetl.compress.layers.arithmetic import Builder, session_of
-from edgetl.compress.layers.points import Pair, read_layout
+from edgetl.compress.layers.layout import Pair
+from edgetl.compress.layers.points import read_layout
 from edgetl.compress.layers.topology import SAME_VALUES, Topology, read_topology
 from edgetl.errors import CompressionError
 
@@ -61,7 +62,8 @@ class Emulation:
 
         for number, name in enumerate(self._layers):
             stored, node, on = self.layout.layers[name], nodes[name], switch(number)
-            node.input[1] = build.node("Where", on, node.input[1], build.constant(stored.weight))
+            if stored.weight is not None:
+                node.input[1] = build.node("Where", on, node.input[1], build.constant(stored.weight))
             if stored.bias is not None:
                 own = node.input[2] if len(node.input) > 2 else build.constant(np.zeros_like(stored.bias))
                 del node.input[2:]

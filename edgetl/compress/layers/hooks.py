@@ -35,12 +35,13 @@ class Watched:
     def outputs(self, image: npt.NDArray[np.uint8]) -> dict[str, list[npt.NDArray[np.float64]]]:
         """Layer → its output at each call, float64; behind the batch norm if one reads it."""
         # Kept alive to the end, so that no other tensor takes over an identity.
-        seen: list[tuple[str, torch.Tensor]] = []
+        seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
         behind: dict[int, torch.Tensor] = {}
 
         def layer(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-                seen.append((name, output))
+                # Activations may work in place.
+                seen.append((name, output, output.clone()))
 
             return hook
 
@@ -57,8 +58,8 @@ class Watched:
             for handle in handles:
                 handle.remove()
         found: dict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
-        for name, output in seen:
-            tensor = output if name in self._bare else behind.get(id(output), output)
+        for name, output, copy in seen:
+            tensor = copy if name in self._bare else behind.get(id(output), copy)
             found[name].append(tensor.double().cpu().numpy())
         return found
 

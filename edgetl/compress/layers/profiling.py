@@ -7,48 +7,73 @@ import re
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgetl.backends.openvino import read_network
 from edgetl.compress.layers.arithmetic import REQUANTIZER, fed
-from edgetl.compress.layers.topology import read_topology
+from edgetl.compress.layers.topology import Topology, read_topology
 from edgetl.extras import require
 
 _ROUNDS, _WARMUP = 12, 3
 #: What ONNX Runtime appends to the name of a node that it fused.
 _FUSED = re.compile(r"_token_\d+$")
 _BLOCKED = "_nchwc"
+#: What OpenVINO appends to a layer whose bias it adds in a node of its own.
+_BARE = "/WithoutBiases"
 
 
 def profile_layers(
-    path: Path, image: npt.NDArray[np.uint8], *, engine: str = "onnxruntime", threads: int = 1, rounds: int = _ROUNDS
+    path: Path,
+    exported: Path,
+    image: npt.NDArray[np.uint8],
+    *,
+    engine: str = "onnxruntime",
+    threads: int = 1,
+    rounds: int = _ROUNDS,
 ) -> dict[str, float]:
     """Time every node of an artifact that this machine executes.
 
     Args:
-        path: ``.onnx``, or ``.xml`` with engine ``openvino``.
+        path: ``.onnx``, or with engine ``openvino`` also ``.xml``.
+        exported: the float ONNX file that it was made from, which may be ``path`` itself.
         image: uint8 (1, H, W, 3).
         engine: ``onnxruntime`` or ``openvino``.
         threads: worker threads.
         rounds: inferences, of which the median is taken after a few that do not count.
 
     Returns:
-        node name → milliseconds; what was fused into a layer is part of it.
+        node name, as in ``exported`` → milliseconds; what was fused into a layer is part of it.
     """
+    resolve = _names(read_topology(exported))
     timed = {"onnxruntime": _onnxruntime, "openvino": _openvino}[engine](path, image, threads, rounds + _WARMUP)
     times: dict[str, list[float]] = defaultdict(list)
     for one in list(timed)[_WARMUP:]:
-        for name, milliseconds in one.items():
+        total: dict[str, float] = defaultdict(float)
+        for name, milliseconds in one:
+            total[resolve(name)] += milliseconds
+        for name, milliseconds in total.items():
             times[name].append(milliseconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _onnxruntime(path: Path, image: npt.NDArray[np.uint8], threads: int, rounds: int) -> Iterable[dict[str, float]]:
+def _names(topology: Topology) -> Callable[[str], str]:
+    def resolve(name: str) -> str:
+        plain = _FUSED.sub("", name).removesuffix(_BARE)
+        # A convolution in the blocked layout is called after the tensor that it writes, activation included, and
+        # OpenVINO calls the last layer after the model's output.
+        tensor = plain.removesuffix(_BLOCKED)
+        return plain if plain in topology.nodes or tensor not in topology.makers else topology.producer(tensor) or plain
+
+    return resolve
+
+
+def _onnxruntime(
+    path: Path, image: npt.NDArray[np.uint8], threads: int, rounds: int
+) -> Iterable[list[tuple[str, float]]]:
     runtime = require("onnxruntime", "timing layers")
     with tempfile.TemporaryDirectory() as folder:
         options = runtime.SessionOptions()
@@ -60,34 +85,13 @@ def _onnxruntime(path: Path, image: npt.NDArray[np.uint8], threads: int, rounds:
         for _ in range(rounds):
             session.run(None, fed(image, session))
         events = json.loads(Path(session.end_profiling()).read_text())
-    resolve = _names(path)
-    done: list[dict[str, float]] = []
-    for event in events:
-        if event.get("cat") == "Session" and event["name"] == "model_run":
-            done.append({})
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    per_run = len(kernels) // rounds
-    for number, event in enumerate(kernels[: per_run * rounds]):
-        one = done[number // per_run]
-        name = resolve(event["name"].removesuffix("_kernel_time"))
-        one[name] = one.get(name, 0.0) + event["dur"] / 1e3
-    return done
+    each = len(kernels) // rounds
+    for start in range(0, each * rounds, each):
+        yield [(e["name"].removesuffix("_kernel_time"), e["dur"] / 1e3) for e in kernels[start : start + each]]
 
 
-def _names(path: Path) -> Any:
-    topology = read_topology(path)
-
-    def resolve(name: str) -> str:
-        plain = _FUSED.sub("", name)
-        if plain in topology.nodes or not plain.endswith(_BLOCKED):
-            return plain
-        # A convolution in the blocked layout is called after the tensor that it writes, activation included.
-        return topology.producer(plain.removesuffix(_BLOCKED)) or plain
-
-    return resolve
-
-
-def _openvino(path: Path, image: npt.NDArray[np.uint8], threads: int, rounds: int) -> Iterable[dict[str, float]]:
+def _openvino(path: Path, image: npt.NDArray[np.uint8], threads: int, rounds: int) -> Iterable[list[tuple[str, float]]]:
     openvino = require("openvino", "timing layers")
     config = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     network = read_network(path)
@@ -101,8 +105,9 @@ def _openvino(path: Path, image: npt.NDArray[np.uint8], threads: int, rounds: in
     whole = np.repeat(image, size.get_length(), axis=0) if size.is_static else image
     for _ in range(rounds):
         request.infer({compiled.input(0).get_any_name(): whole})
-        one: dict[str, float] = {}
-        for entry in request.get_profiling_info():
-            for name in origins.get(entry.node_name, entry.node_name).split(","):
-                one[name] = one.get(name, 0.0) + entry.real_time.total_seconds() * 1e3
-        yield one
+        yield [
+            (name, entry.real_time.total_seconds() * 1e3)
+            for entry in request.get_profiling_info()
+            # A primitive that does several layers takes its time for each of them.
+            for name in {n.removesuffix(_BARE) for n in origins.get(entry.node_name, entry.node_name).split(",")}
+        ]

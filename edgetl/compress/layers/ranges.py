@@ -56,8 +56,8 @@ class Observed:
     def magnitudes(self) -> Observed:
         """Of the absolute values; the histogram has to be symmetric about 0, as :func:`observe` makes it."""
         below, above = self.histogram.reshape(2, -1)
-        greatest = max(-self.low, self.high)
-        return Observed(min(abs(self.low), abs(self.high)), greatest, above + below[::-1], 0.0, self.edges_high)
+        least, greatest = max(self.low, -self.high, 0.0), max(-self.low, self.high)
+        return Observed(least, greatest, above + below[::-1], 0.0, self.edges_high)
 
 
 class Counter:

@@ -15,9 +15,11 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -47,9 +49,7 @@ def bundles(runs: Mapping[str, Run], targets: Sequence[str], work: Path) -> dict
             folder = work / f"{name}-{target}"
             there = (folder / "manifest.json").is_file()
             made[name, target] = (
-                load_bundle(folder)
-                if there
-                else healthy_bundle(model, run.dataset, run.preprocess, target, folder)
+                load_bundle(folder) if there else healthy_bundle(model, run.dataset, run.preprocess, target, folder)
             )
     return made
 
@@ -62,6 +62,12 @@ def caught(fault: Fault, healthy: Bundle, work: Path) -> dict[str, Any]:
         started = time.perf_counter()
         findings = diagnose(faulty, seen, root=healthy.dataset.root)
     kinds = [finding.kind for finding in findings]
+    # On grey pictures a runner that swaps red and blue gives the very answers of one that does not.
+    harmless = (
+        deployed is not None
+        and not kinds
+        and np.array_equal(deployed, observed(healthy, healthy, most=CERTIFIED).logits["deployed"])
+    )
     return {
         "number": fault.number,
         "fault": fault.name,
@@ -69,9 +75,20 @@ def caught(fault: Fault, healthy: Bundle, work: Path) -> dict[str, Any]:
         "found": kinds,
         "right": kinds == [fault.kind],
         "caught": fault.kind in kinds,
+        "harmless": harmless,
         "seconds": round(time.perf_counter() - started, 1),
         "what": [finding.what for finding in findings],
     }
+
+
+def unharmed(healthy: Bundle) -> dict[str, Any]:
+    """Diagnose the bundle as it is."""
+    seen = observed(healthy, healthy, most=CERTIFIED)
+    started = time.perf_counter()
+    kinds = [finding.kind for finding in diagnose(healthy, seen, root=healthy.dataset.root)]
+    told = {"number": 0, "fault": "none", "expected": "", "harmless": False, "what": []}
+    seconds = round(time.perf_counter() - started, 1)
+    return {**told, "found": kinds, "right": not kinds, "caught": not kinds, "seconds": seconds}
 
 
 def plant_all(runs: Mapping[str, Run], targets: Sequence[str], work: Path) -> list[dict[str, Any]]:
@@ -80,11 +97,7 @@ def plant_all(runs: Mapping[str, Run], targets: Sequence[str], work: Path) -> li
     rows = []
     for (name, target), healthy in made.items():
         other = next(bundle for key, bundle in made.items() if key[1] == target and key[0] != name)
-        started = time.perf_counter()
-        honest = [f.kind for f in diagnose(healthy, observed(healthy, healthy, most=CERTIFIED), root=healthy.dataset.root)]
-        seconds = round(time.perf_counter() - started, 1)
-        rows.append({"data": name, "target": target, "number": 0, "fault": "none", "expected": "", "found": honest,
-                     "right": not honest, "caught": not honest, "seconds": seconds, "what": []})  # fmt: skip
+        rows.append({"data": name, "target": target, **unharmed(healthy)})
         shown(rows[-1])
         for fault in planted(healthy, other, load_model(runs[name]), CERTIFIED):
             rows.append({"data": name, "target": target, **caught(fault, healthy, work)})
@@ -94,14 +107,14 @@ def plant_all(runs: Mapping[str, Run], targets: Sequence[str], work: Path) -> li
 
 def shown(row: Mapping[str, Any]) -> None:
     """One line of the table."""
-    mark = "ok   " if row["right"] else "named" if row["caught"] else "MISS "
-    print(f"{mark} {row['data']:<14}{row['target']:<18}{row['number']:>3} {row['fault']:<36}{', '.join(row['found']):<40}"
-          f"{row['seconds']:>6.1f} s", flush=True)  # fmt: skip
+    mark = "ok   " if row["right"] else "named" if row["caught"] else "equal" if row["harmless"] else "MISS "
+    fault = f"{row['number']:>3} {row['fault']:<36}"
+    kinds = f"{', '.join(row['found']):<40}{row['seconds']:>6.1f} s"
+    print(f"{mark} {row['data']:<14}{row['target']:<18}{fault}{kinds}", flush=True)
 
 
-def honest(data: Mapping[str, str], targets: Sequence[str], count: int, work: Path) -> list[dict[str, Any]]:
+def honest(data: Mapping[str, str], targets: Sequence[str], count: int, work: Path) -> Iterator[dict[str, Any]]:
     """Linear probes, each with a seed of its own, exported and verified by the pipeline."""
-    rows = []
     for number in range(count):
         name = list(data)[number % len(data)]
         target = targets[number // len(data) % len(targets)]
@@ -109,9 +122,8 @@ def honest(data: Mapping[str, str], targets: Sequence[str], count: int, work: Pa
         run = pipeline.finetune(data[name], work / f"probe-{name}-{number}", **options)
         (done,) = pipeline.export(run, targets=[target], out=work / f"honest-{number}", bench=False, repair=False)
         kinds = [f["kind"] for f in done.certificate.to_json()["findings"] if f["kind"] not in NOT_DIAGNOSED]
-        rows.append({"data": name, "target": target, "seed": number, "found": kinds})
         print(f"{name:<14}{target:<18} seed {number:>2}: {', '.join(kinds) or 'no alarm'}", flush=True)
-    return rows
+        yield {"data": name, "target": target, "seed": number, "found": kinds}
 
 
 def pairs(values: Sequence[str]) -> dict[str, str]:
@@ -121,7 +133,9 @@ def pairs(values: Sequence[str]) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", action="append", default=[], help="NAME=RUN: finished runs to plant faults in, two at least")
+    parser.add_argument(
+        "--run", action="append", default=[], help="NAME=RUN: finished runs to plant faults in, two at least"
+    )
     parser.add_argument("--data", action="append", default=[], help="NAME=DATA: for the honest exports")
     parser.add_argument("--target", action="append", default=[])
     parser.add_argument("--honest", type=int, default=0, help="how many honest exports")
@@ -136,15 +150,27 @@ def main() -> None:
         fresh = plant_all(runs, targets, chosen.work)
         kept = [row for row in done["planted"] if row["target"] not in targets or row["data"] not in runs]
         done["planted"] = kept + fresh
+        write(chosen.out, done)
     if chosen.honest:
-        done["honest"] = honest(pairs(chosen.data) or {"digits": "digits"}, targets, chosen.honest, chosen.work)
-    faulty = [row for row in done["planted"] if row["number"]]
+        done["honest"] = []
+        for row in honest(pairs(chosen.data) or {"digits": "digits"}, targets, chosen.honest, chosen.work):
+            done["honest"].append(row)
+            write(chosen.out, done)
+
+
+def write(out: Path, done: dict[str, Any]) -> None:
+    """Write all rows and what they come to."""
+    faulty = [row for row in done["planted"] if row["number"] and not row["harmless"]]
     alarms = [row for row in (*done["honest"], *(r for r in done["planted"] if not r["number"])) if row["found"]]
     done["summary"] = {
-        "planted": len(faulty), "right": sum(row["right"] for row in faulty), "caught": sum(row["caught"] for row in faulty),
-        "honest_exports": len(done["honest"]), "false_alarms": len(alarms),
-    }  # fmt: skip
-    write_json(chosen.out, {**done, "machine": {**machine(), "cores_used": os.cpu_count()}})
+        "planted": len(faulty),
+        "right": sum(row["right"] for row in faulty),
+        "caught": sum(row["caught"] for row in faulty),
+        "without_effect": sum(row["harmless"] for row in done["planted"]),
+        "honest_exports": len(done["honest"]),
+        "false_alarms": len(alarms),
+    }
+    write_json(out, {**done, "machine": {**machine(), "cores_used": os.cpu_count()}})
     print(done["summary"])
 
 

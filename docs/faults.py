@@ -10,26 +10,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from edgetl.findings import KINDS
 
 PAGE = Path(__file__).with_suffix(".md")
+REPRODUCED = "the runner's answers reproduced"
+FILE = "`preprocess.json` against the run"
 #: Fault, kind that the certificate names, and the evidence for it.
 FAULTS = (
-    (1, "BGR for RGB", "channel-order", "a probe image through the graph's own preprocessing; the runner's answers reproduced; the first layer's weights"),
-    (2, "wrong mean or standard deviation", "normalisation", "the same probe, with both values read back; the runner's answers reproduced; `preprocess.json` against the run"),
-    (3, "crop before resize", "crop-before-resize", "the runner's answers reproduced"),
-    (4, "bilinear for bicubic", "interpolation", "the runner's answers reproduced; `preprocess.json` against the run"),
-    (5, "wrong crop ratio", "crop-ratio", "the runner's answers reproduced; `preprocess.json` against the run"),
-    (6, "NHWC for NCHW", "layout", "the probe image; the runner's answers reproduced"),
-    (7, "labels in another order", "label-order", "`labels.json` against the run; the last layer's rows; columns of logits that behave like others"),
-    (8, "calibration with random noise", "calibration-noise", "activation ranges that noise explains and images do not"),
-    (9, "calibration with one class", "calibration-one-class", "`calibration.json`; activation ranges that one class explains"),
+    (1, "BGR for RGB", "channel-order", f"a probe image through the graph's own preprocessing; {REPRODUCED}"),
+    (2, "wrong mean or standard deviation", "normalisation", f"the probe image; {REPRODUCED}; {FILE}"),
+    (3, "crop before resize", "crop-before-resize", REPRODUCED),
+    (4, "bilinear for bicubic", "interpolation", f"{REPRODUCED}; {FILE}"),
+    (5, "wrong crop ratio", "crop-ratio", f"{REPRODUCED}; {FILE}"),
+    (6, "NHWC for NCHW", "layout", f"the probe image; {REPRODUCED}"),
+    (7, "labels in another order", "label-order", "`labels.json` against the run; the last layer's rows; the logits"),
+    (8, "calibration with random noise", "calibration-noise", "ranges that noise explains and images do not"),
+    (9, "calibration with one class", "calibration-one-class", "`calibration.json`; ranges that one class explains"),
     (10, "calibration with 4 images", "calibration-too-few", "`calibration.json`: fewer than 16"),
-    (11, "stale calibration of another model", "calibration-stale", "activation ranges that neither the images nor noise explain; images of no split of the run"),
-    (12, "per-tensor weights on depthwise layers", "per-tensor-depthwise", "one step divides all weights of a depthwise layer"),
-    (13, "calibration on certify images", "calibration-overlap", "file hashes, and hashes of the decoded pictures"),
-    (14, "batch norm in training mode", "batch-norm-training", "`training_mode` or statistics over the batch in the graph; an image's answer depends on its neighbours"),
+    (11, "stale calibration of another model", "calibration-stale", "ranges that nothing explains; images of no split"),
+    (12, "per-tensor weights on depthwise layers", "per-tensor-depthwise", "one step divides all of a layer's weights"),
+    (13, "calibration on certify images", "calibration-overlap", "hashes of files and of decoded pictures"),
+    (14, "batch norm in training mode", "batch-norm-training", "the graph; answers that depend on the batch"),
     (15, "saturating signed activations", "saturation", "ranges that are never negative, all cut alike"),
-    (16, "a channel zeroed", "dead-channel", "weights against the float graph, farther off than rounding explains"),
-    (17, "a class's row of the head damaged", "damaged-class", "the same in the last layer; one column of logits that departs alone"),
-)  # fmt: skip
+    (16, "a channel zeroed", "dead-channel", "weights farther from the float graph's than rounding explains"),
+    (17, "a class's row of the head damaged", "damaged-class", "the same in the last layer; one logit off by itself"),
+)
 
 INTRODUCTION = """\
 # Faults that a certificate names
@@ -57,10 +59,15 @@ LIMITS = """\
 
 def page() -> str:
     """The whole page."""
-    rows = ["| | fault | the certificate says | severity | remedy | evidence |", "| --- | --- | --- | --- | --- | --- |"]
+    rows = [
+        "| | fault | the certificate says | severity | remedy | evidence |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for number, fault, kind, evidence in FAULTS:
         known = KINDS[kind]
-        rows.append(f"| {number} | {fault} | `{kind}`: {known.title} | {known.severity} | {known.remedy} | {evidence} |")
+        rows.append(
+            f"| {number} | {fault} | `{kind}`: {known.title} | {known.severity} | {known.remedy} | {evidence} |"
+        )
     named = {kind for _, _, kind, _ in FAULTS}
     others = ["| the certificate says | severity | remedy |", "| --- | --- | --- |"]
     others += [f"| `{k}`: {v.title} | {v.severity} | {v.remedy} |" for k, v in KINDS.items() if k not in named]

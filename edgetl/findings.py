@@ -35,7 +35,9 @@ KINDS: Mapping[str, Kind] = {
     "crop-ratio": Kind(
         "fatal", "another part of the image is cropped than in training", "use the resize length of preprocess.json"
     ),
-    "layout": Kind("fatal", "pixels are read in another layout (NHWC against NCHW)", "feed NHWC, as the graph declares"),
+    "layout": Kind(
+        "fatal", "pixels are read in another layout (NHWC against NCHW)", "feed NHWC, as the graph declares"
+    ),
     "preprocessing": Kind(
         "fatal", "the image is prepared in another way than in training", "use preprocess.json as it is"
     ),

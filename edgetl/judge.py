@@ -188,14 +188,15 @@ def hashes(bundle: Bundle) -> dict[str, str]:
 
 
 def _culprits(bundle: Bundle, certificate: Certificate, root: Path | None) -> list[Finding]:
-    """The layers behind the first rung that diverges, where that rung is quantization or the runtime."""
+    """The layers behind the first rung that diverges, if quantization or the runtime explains it."""
     rungs = [rung["name"] for rung in certificate.ladder]
     first = certificate.first_divergence
-    if bundle.precision != "int8" or first in (None, "reference", FLOAT_RUNG):
+    fatal = any(finding["severity"] == "fatal" for finding in certificate.findings)
+    if bundle.precision != "int8" or fatal or first in (None, "reference", FLOAT_RUNG):
         return []
-    if first == QDQ_RUNG or QDQ_RUNG not in rungs:
+    if first == QDQ_RUNG or (certificate.executed == "simulated" and QDQ_RUNG not in rungs):
         return _quantized(bundle, first or "")
-    if first in (HOST_RUNG, "deployed") and root is not None and bundle.artifact().path.suffix == ".onnx":
+    if QDQ_RUNG in rungs and first in (HOST_RUNG, "deployed") and root is not None and bundle.artifact().path.suffix == ".onnx":
         return _executed(bundle, first or "", root)
     return []
 

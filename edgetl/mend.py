@@ -128,8 +128,8 @@ def _times(
         return {}, {}
     engine = shop.target.backend
     return (
-        profile_layers(compressed.model, image, engine=engine),
-        profile_layers(compressed.source, image, engine=engine),
+        profile_layers(compressed.model, compressed.source, image, engine=engine),
+        profile_layers(compressed.source, compressed.source, image, engine=engine),
     )
 
 

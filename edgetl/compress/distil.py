@@ -56,7 +56,7 @@ class Training:
     steps: int = 300
     seconds: float = 600.0
     batch: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     temperature: float = 1.0
     cross_entropy: float = 0.0
     clip: float = 1.0

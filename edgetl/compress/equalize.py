@@ -7,6 +7,7 @@ residual stream are divided by one vector of factors, and all its readers multip
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,16 +18,17 @@ import numpy.typing as npt
 
 from edgetl.compress import graph
 from edgetl.compress.equalize_groups import Group, find_groups
-from edgetl.compress.layers.arithmetic import Builder, fed, session_of
+from edgetl.compress.layers.arithmetic import fed, session_of
 from edgetl.compress.layers.topology import Topology, read_topology
 from edgetl.errors import CompressionError
 from edgetl.extras import require
 
 Floats = npt.NDArray[np.float64]
+Images = Iterable[npt.NDArray[np.uint8]]
 #: Largest difference that rescaling may make, as a share of the logits' range.
 PARITY = 1e-3
-#: Images that the ranges of channels are taken from and that the outcome is compared on.
-MOST_IMAGES = 16
+#: Batches that the outcome is compared on.
+COMPARED = 8
 #: Sweeps over all groups, and the logarithm of a factor at which they have settled.
 _SWEEPS, _SETTLED = 30, 1e-3
 
@@ -71,32 +73,30 @@ def _lists(group: dict[str, Any], *names: str) -> dict[str, list[str]]:
     return {name: list(group[name]) for name in names}
 
 
-def equalize(model: Path, out: Path, images: Iterable[npt.NDArray[np.uint8]]) -> Equalized:
+def equalize(model: Path, out: Path, images: Images | None = None) -> Equalized:
     """Write an equalized copy of a float ONNX model; nodes and tensors keep their names.
 
-    The factor of a channel is √(r₁/r₂). r₂ is the largest weight of any reader for that channel, as in the paper;
-    r₁ is the largest magnitude of the activation itself on the images rather than of the producers' weights: with
-    a scale for each output channel, producers do not mind theirs, but the activation has a single scale. Channels
-    that are always 0, or that nothing reads, keep the factor 1. Groups of which a factor would not come out again
-    unchanged (Clip, HardSwish, Sigmoid, the graph's output, …) are left alone.
+    The factor of a channel is √(r₁/r₂), with r₁ the largest weight of any producer for that channel and r₂ that of
+    any reader. Biases do not count: with them, the logits of a rescaled EfficientNet-Lite0 were off by 0.164 (root
+    of the mean square) instead of 0.139. Nor did it help to take r₁ from the activations: 0.140. Channels without
+    weights on one side keep the factor 1. Groups of which a factor would not come out again unchanged (Clip,
+    HardSwish, Sigmoid, the graph's output, …) are left alone.
 
     Args:
         model: float ONNX file.
         out: file to write.
-        images: uint8 (n, H, W, 3) each; the first :data:`MOST_IMAGES` are used.
+        images: uint8 (n, H, W, 3) each; the outcome is compared on the first :data:`COMPARED`, or on noise.
 
     Raises:
         CompressionError: the outcome differs from the original by more than :data:`PARITY` of the logits' range.
     """
     topology = read_topology(model)
-    batches = _first(images)
     groups = find_groups(topology)
-    peaks = _peaks(topology, groups, batches)
     weights = {name: array.astype(np.float64) for name, array in topology.constants.items() if array.dtype.kind == "f"}
-    factors = _settle(groups, peaks, weights)
+    factors = _settle(groups, weights)
     changed = {name for group in groups for name in group.constants()}
     graph.save(_with(topology, {name: weights[name] for name in changed}), out)
-    difference, spread = _compare(model, out, batches)
+    difference, spread = _compare(model, out, images)
     rescaled = (
         Rescaled(group.producer_names, group.reader_names, len(scale), float(scale.max() / scale.min()))
         for group, scale in zip(groups, factors, strict=True)
@@ -104,44 +104,15 @@ def equalize(model: Path, out: Path, images: Iterable[npt.NDArray[np.uint8]]) ->
     return Equalized(tuple(rescaled), difference, spread)
 
 
-def _first(images: Iterable[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
-    batches: list[npt.NDArray[np.uint8]] = []
-    for batch in images:
-        if sum(map(len, batches)) >= MOST_IMAGES:
-            break
-        batches.append(batch)
-    if not batches:
-        raise CompressionError("there is no image to equalize on", "give the calibration split images")
-    return batches
-
-
-def _peaks(topology: Topology, groups: Sequence[Group], batches: list[npt.NDArray[np.uint8]]) -> list[Floats]:
-    """Largest magnitude of each channel over the tensors of each group."""
-    build = Builder(topology.model)
-    tensors = [name for group in groups for name in group.tensors]
-    if not tensors:
-        return []
-    tops = []
-    for name in tensors:
-        axes = [0, *range(2, len(topology.shapes[name]))]
-        size = build.node("Abs", name)
-        tops.append(build.node("ReduceMax", size, build.constant(axes, np.int64), keepdims=0))
-    build.expose(tops)
-    session = session_of(build.model, plain=True)
-    rows = [session.run(tops, fed(batch, session)) for batch in batches]
-    found = dict(zip(tensors, (np.max(column, axis=0) for column in zip(*rows, strict=True)), strict=True))
-    return [np.max([found[name] for name in group.tensors], axis=0).astype(np.float64) for group in groups]
-
-
-def _settle(groups: Sequence[Group], peaks: list[Floats], weights: dict[str, npt.NDArray[Any]]) -> list[Floats]:
+def _settle(groups: Sequence[Group], weights: dict[str, npt.NDArray[Any]]) -> list[Floats]:
     """Rescale the weights until nothing moves: a depthwise layer ends one group and begins the next."""
-    factors = [np.ones_like(peak) for peak in peaks]
+    factors = [np.ones_like(group.read(weights)) for group in groups]
     for _ in range(_SWEEPS):
         moved = 0.0
         for index, group in enumerate(groups):
-            peak, wanted = peaks[index] / factors[index], group.read(weights)
-            usable = (peak > 0) & (wanted > 0)
-            scale = np.sqrt(np.where(usable, peak, 1.0) / np.where(usable, wanted, 1.0))
+            above, below = group.written(weights), group.read(weights)
+            usable = (above > 0) & (below > 0)
+            scale = np.sqrt(np.where(usable, above, 1.0) / np.where(usable, below, 1.0))
             group.rescale(weights, scale)
             factors[index] = factors[index] * scale
             moved = max(moved, float(np.abs(np.log(scale)).max()))
@@ -160,8 +131,9 @@ def _with(topology: Topology, weights: dict[str, npt.NDArray[Any]]) -> Any:
     return model
 
 
-def _compare(model: Path, out: Path, batches: list[npt.NDArray[np.uint8]]) -> tuple[float, float]:
+def _compare(model: Path, out: Path, images: Images | None) -> tuple[float, float]:
     sessions = [session_of(graph.load(path)) for path in (model, out)]
+    batches = list(itertools.islice(images, COMPARED)) if images is not None else [_noise(sessions[0])]
     before, after = (np.concatenate([s.run(None, fed(b, s))[0] for b in batches]) for s in sessions)
     spread, difference = float(np.ptp(before)), float(np.abs(after - before).max())
     # Written so that a NaN fails too.
@@ -171,3 +143,9 @@ def _compare(model: Path, out: Path, batches: list[npt.NDArray[np.uint8]]) -> tu
             "quantize it without equalization",
         )
     return difference, spread
+
+
+def _noise(session: Any) -> npt.NDArray[np.uint8]:
+    batch, *shape = session.get_inputs()[0].shape
+    size = (batch if isinstance(batch, int) else COMPARED, *shape)
+    return np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)

@@ -52,10 +52,13 @@ class Group:
             yield from (name for name in node.input[1:3] if name)
         yield from (node.input[1] for node in self.readers)
 
+    def written(self, weights: Weights) -> npt.NDArray[np.float64]:
+        """Largest weight magnitude of the producers for each channel."""
+        return np.asarray(np.max([_largest(_by_output(n, weights[n.input[1]])) for n in self.producers], axis=0))
+
     def read(self, weights: Weights) -> npt.NDArray[np.float64]:
         """Largest weight magnitude of the readers for each channel."""
-        largest = [_largest(_by_input(node, weights[node.input[1]])) for node in self.readers]
-        return np.asarray(np.max(largest, axis=0), np.float64)
+        return np.asarray(np.max([_largest(_by_input(n, weights[n.input[1]])) for n in self.readers], axis=0))
 
     def rescale(self, weights: Weights, factors: npt.NDArray[np.float64]) -> None:
         """Divide the producers and multiply the readers, in place."""

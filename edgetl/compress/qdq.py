@@ -33,39 +33,32 @@ def free_outputs(model: Any) -> int:
 
 
 def free_floats(model: Any) -> int:
-    """Take away the pairs on tensors that only float operators read and no operator with weights writes, in place.
+    """Take away the pairs on tensors that only float operators read and no layer in integers writes, in place.
 
     Where layers are left in float, the quantizer still rounds what pooling, additions and reshaping before them
     write. Returns how many pairs went.
     """
     gone = 0
-    while found := _drop_before_floats(model):
+    while found := _free_once(model):
         gone += found
     return gone
 
 
-def _drop_before_floats(model: Any) -> int:
-    graph = model.graph
-    quantized = {name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.output}
-    rounded = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    pairs = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in quantized}
-    rewritten = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
-    # An operator works in integers if it reads rounded values and writes such, or has integer weights.
-    integer = {
-        node.output[0]
-        for node in graph.node
-        if (node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in rounded)
-        or (node.op_type not in WEIGHTED and pairs & set(node.input) and rewritten & set(node.output))
-    }
-    return _drop(
-        model,
-        lambda producer, readers, is_output: (
-            not is_output
-            and bool(readers)
-            and producer.op_type not in WEIGHTED
-            and not any(reader.output[0] in integer for reader in readers)
-        ),
-    )
+def _free_once(model: Any) -> int:
+    nodes = model.graph.node
+    rounded = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    rewritten = {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    weighted = [node for node in nodes if node.op_type in WEIGHTED]
+    layers = {node.output[0] for node in weighted if node.input[1] in rounded}
+    # Anything else works in integers where it reads rounded values and what it writes is rounded again.
+    others = (node for node in nodes if node.op_type not in WEIGHTED and rounded & set(node.input))
+    integer = {name for node in others for name in node.output if name in rewritten} | layers
+
+    def judge(producer: Any, readers: list[Any], is_output: bool) -> bool:
+        needed = is_output or producer.output[0] in layers or any(set(node.output) & integer for node in readers)
+        return bool(readers) and not needed
+
+    return _drop(model, judge)
 
 
 def _folds(producer: Any, readers: list[Any]) -> bool:

@@ -19,12 +19,12 @@ from edgetl.compress.layers.topology import Topology
 from edgetl.diagnosis.extremes import Extremes, extremes
 from edgetl.errors import BundleError
 from edgetl.findings import Finding
-from edgetl.storage import read_json
+from edgetl.storage import read_json, sha256_file
 
 Images = Sequence[npt.NDArray[np.uint8]]
 Array = npt.NDArray[np.float64]
 #: Images, of those that the record names, on which ranges are looked at; and of noise, and of each class.
-LOOKED_AT, NOISE, OF_A_CLASS = 32, 16, 8
+LOOKED_AT, NOISE, OF_A_CLASS = 24, 16, 8
 #: A range is too narrow below this logarithm, by estimator. Honest exports of Lite0 came down to -0.01 and -0.10.
 NARROW: Mapping[str, float] = {"min-max": -0.1, "mean-min-max": -0.25}
 #: Other estimators cut on purpose: there a range is too narrow if it also cuts off this share of the values.
@@ -38,8 +38,8 @@ FEWEST, SHARE = 3, 0.05
 HALVED, EVEN, LOST, LOST_OTHERWISE = -0.7, 0.35, 0.0005, 0.01
 #: Another origin of the ranges explains them if it leaves at most this share of the deviation.
 EXPLAINS_NOISE, EXPLAINS_CLASS = 0.7, 0.5
-#: Noise also gives ranges that are too wide. Beyond this mean deviation it is asked whether it explains them, and has to
-#: leave no more than this share.
+#: Noise also gives ranges that are too wide. Beyond this mean deviation it is asked whether it explains them, and it
+#: has to leave no more than this share.
 SUSPECT, EXPLAINS_WIDE = 0.15, 0.4
 #: With more classes than this, none is tried by itself.
 MOST_CLASSES = 20
@@ -60,9 +60,7 @@ class Scene:
         return extremes(self.topology, self.points, images)
 
 
-def audit_activations(
-    bundle: Bundle, points: Sequence[Point], topology: Topology, root: Path
-) -> tuple[Finding, ...]:
+def audit_activations(bundle: Bundle, points: Sequence[Point], topology: Topology, root: Path) -> tuple[Finding, ...]:
     """Compare the grids of ``points`` with what the calibration images under ``root`` give in the float graph."""
     quantized = tuple(point for point in points if point.grid is not None)
     recipe = (bundle.manifest.get("quantization") or {}).get("recipe") or {}
@@ -75,14 +73,20 @@ def audit_activations(
 
 def _claimed(bundle: Bundle, root: Path) -> list[npt.NDArray[np.uint8]]:
     """Images that the ranges are said to come from; others of the run's where those are not to be had."""
-    listed = [str(image["path"]) for image in read_json(bundle.path / CALIBRATION, BundleError).get("images") or ()]
-    held = [sample.path for split in ("calibration", "search") for sample in bundle.dataset.split(split)]
-    for names in (listed, held):
-        files = [root / name for name in names if (root / name).is_file()]
+    record = read_json(bundle.path / CALIBRATION, BundleError).get("images") or ()
+    listed = [(str(image["path"]), str(image["sha256"])) for image in record]
+    held = [(s.path, s.sha256) for split in ("calibration", "search") for s in bundle.dataset.split(split)]
+    for entries in (listed, held):
+        count = min(LOOKED_AT, len(entries))
+        chosen = [entries[i] for i in np.unique(np.linspace(0, len(entries) - 1, count).round().astype(int))]
+        files = [root / path for path, digest in chosen if _is(root / path, digest)]
         if files:
-            chosen = np.unique(np.linspace(0, len(files) - 1, min(LOOKED_AT, len(files))).round().astype(int))
-            return [bundle.preprocess.apply(files[i])[None] for i in chosen]
+            return [bundle.preprocess.apply(file)[None] for file in files]
     return []
+
+
+def _is(file: Path, digest: str) -> bool:
+    return file.is_file() and sha256_file(file) == digest
 
 
 def _judged(scene: Scene, seen: Extremes) -> Iterator[Finding]:
@@ -95,8 +99,8 @@ def _judged(scene: Scene, seen: Extremes) -> Iterator[Finding]:
     if (kept := _halved(room, seen, scene.estimator)) is not None:
         lost = float(seen.outside[kept].mean())
         what = (
-            f"{len(kept)} activations that are never negative have {2 ** float(np.median(room[kept])):.2f} of the range "
-            f"that they need, and {lost:.1%} of their values are cut off: a scale for unsigned numbers in a signed type."
+            f"{len(kept)} activations have {2 ** float(np.median(room[kept])):.2f} of the range that they need, and "
+            f"{lost:.1%} of their values are cut off, as by a scale for unsigned numbers in a signed type."
         )
         yield Finding("saturation", what, *_named(scene, room, kept))
         return
@@ -108,7 +112,10 @@ def _judged(scene: Scene, seen: Extremes) -> Iterator[Finding]:
         what = f"{shown}; they fit {origin} (mean deviation {left:.2f} octaves instead of {deviation:.2f})."
         yield Finding(kind, what, layers, {**evidence, "explained": round(left, 3)})
         return
-    what = f"{shown}, nor noise, nor any one class: by {deviation:.2f} octaves in the mean, {room[worst[0]]:+.2f} at most."
+    what = (
+        f"{shown}, nor noise, nor any one class: by {deviation:.2f} octaves in the mean, "
+        f"{room[worst[0]]:+.2f} at worst."
+    )
     yield Finding("calibration-stale", what, layers, evidence)
 
 

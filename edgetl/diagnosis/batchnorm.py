@@ -22,9 +22,7 @@ from edgetl.runtime.sessions import open_session
 NEIGHBOURS = 1e-3
 
 
-def audit_batchnorm(
-    bundle: Bundle, topology: Topology, images: npt.NDArray[np.uint8]
-) -> tuple[Finding, ...]:
+def audit_batchnorm(bundle: Bundle, topology: Topology, images: npt.NDArray[np.uint8]) -> tuple[Finding, ...]:
     """Look for batch statistics in the exported graph, and for their effect on ``images``, uint8 (n, H, W, 3)."""
     nodes = [node for node in topology.nodes.values() if _is_training(node, topology)]
     names = tuple(dict.fromkeys(module_of(node) or node.name for node in nodes))

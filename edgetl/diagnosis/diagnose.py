@@ -1,4 +1,4 @@
-"""All evidence in order: what files say, what graphs compute, what answers show; the costly last, and only if needed."""
+"""All evidence in order: what files say, what graphs compute, what answers show; the costly last, and if needed."""
 
 from __future__ import annotations
 
@@ -101,6 +101,3 @@ def _one_of_each(found: Iterable[Finding]) -> tuple[Finding, ...]:
     for finding in found:
         first.setdefault(finding.kind, finding)
     return tuple(first.values())
-
-
-

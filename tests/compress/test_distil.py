@@ -24,7 +24,7 @@ from tests.compress.images import SIZE, pictures
 PREPROCESS = Preprocess(SIZE, SIZE, SIZE, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 IMAGES, OTHERS = pictures(768, seed=5), torch.from_numpy(pictures(64, seed=77))
 PER_TENSOR = with_changes(load_recipe("ort-x86-int8"), per_channel=False)
-SHORT = Training(steps=60, seed=3)
+SHORT = Training(steps=60, learning_rate=1e-3, seed=3)
 
 
 def tiny(spread: float = 1.0) -> Deployable:

@@ -12,7 +12,9 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
+from onnxruntime import quantization
 
+from edgetl.compress import engine_nncf
 from edgetl.compress.export import export_onnx, run_onnx
 from edgetl.compress.graph import before_weights, load
 from edgetl.compress.quantize import QuantizedModel, quantize, to_float
@@ -154,6 +156,192 @@ def test_excluded_nodes_and_operators_stay_in_float(small_onnx: Path, tmp_path: 
     model = load(quantize(small_onnx, by_kind, samples(), tmp_path / "kind").path)
     head = next(node for node in model.graph.node if node.op_type == "Gemm")
     assert head.input[1] in {tensor.name for tensor in model.graph.initializer}
+
+
+def pairs(model: Any) -> int:
+    return sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
+@pytest.mark.parametrize("name", ONNX_RECIPES)
+def test_without_layers_in_integers_nothing_is_rounded(name: str, small_onnx: Path, tmp_path: Path) -> None:
+    layers = [node.name for node in load(small_onnx).graph.node if node.op_type in ("Conv", "Gemm")]
+    recipe = with_changes(load_recipe(name), exclude_nodes=tuple(layers))
+    made = quantize(small_onnx, recipe, samples(), tmp_path)
+    assert pairs(load(made.path)) == 0
+    images = pictures(10, seed=2)
+    assert np.abs(run_onnx(made.path, images) - run_onnx(small_onnx, images)).max() < 1e-4
+
+
+def test_what_only_layers_in_float_read_is_not_rounded(small_onnx: Path, tmp_path: Path) -> None:
+    recipe = with_changes(load_recipe("ort-x86-int8"), exclude_nodes=("body.4.layers.0/Conv", "head/Gemm"))
+    made = quantize(small_onnx, recipe, samples(), tmp_path)
+    model = load(made.path)
+    made_by = producers(model)
+    nodes = {node.name: node for node in model.graph.node}
+    # The sum of the first residual feeds that convolution alone, and the head reads means of the last one.
+    assert made_by[nodes["body.4.layers.0/Conv"].input[0]].op_type == "Add"
+    assert made_by[nodes["head/Gemm"].input[0]].op_type in ("Reshape", "ReduceMean")
+    assert made_by[nodes["pool/ReduceMean"].input[0]].op_type == "Add"
+    # Its neighbours stay in integers.
+    assert made_by[nodes["body.4.layers.3/Conv"].input[0]].op_type == "DequantizeLinear"
+    assert made_by[nodes["body.3/Add"].input[1]].op_type == "DequantizeLinear"
+    assert made.record["pairs_removed"]["beside_float"] >= 2
+
+
+FORMATS = [("uint8", False), ("int8", True), ("int8", False)]
+
+
+@pytest.mark.parametrize("estimator", ["min-max", "percentile", "mse", "entropy"])
+@pytest.mark.parametrize(("activations", "symmetric"), FORMATS)
+def test_every_estimator_in_every_format(
+    estimator: str, activations: str, symmetric: bool, small_onnx: Path, tmp_path: Path
+) -> None:
+    changes = {"estimator": estimator, "activations": activations, "activations_symmetric": symmetric}
+    recipe = with_changes(load_recipe("ort-x86-int8"), percentile=99.9, **changes)
+    made = quantize(small_onnx, recipe, samples(), tmp_path)
+    images = pictures(40, seed=2)
+    expected, found = run_onnx(small_onnx, images), run_onnx(made.path, images)
+    assert np.sqrt(((found - expected) ** 2).mean()) < 0.08 * np.ptp(expected)
+    assert made.record["estimator"]["name"] == estimator
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in load(made.path).graph.initializer}
+    zeros = {int(array) for name, array in tensors.items() if name.endswith("_zero_point") and array.ndim == 0}
+    assert (zeros == {0}) == symmetric
+
+
+def test_estimators_differ(small_onnx: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("ort-x86-int8")
+    digests = {
+        sha256_file(quantize(small_onnx, with_changes(recipe, **changes), samples(), tmp_path).path)
+        for changes in (
+            {},
+            {"estimator": "mse"},
+            {"estimator": "entropy"},
+            {"estimator": "percentile"},
+            {"estimator": "percentile", "percentile": 99.0},
+            {"bias_correction": "fast"},
+            {"bias_correction": "full"},
+            {"equalize": True},
+        )
+    }
+    assert len(digests) == 8
+
+
+def test_ranges_are_those_of_onnxruntimes_own_calibration(small_onnx: Path, tmp_path: Path) -> None:
+    own = load(quantize(small_onnx, load_recipe("ort-x86-int8"), samples(8), tmp_path).path)
+    batches = ({"image": image} for image in samples(8))
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+            return next(batches, None)
+
+    quantization.quantize_static(
+        str(small_onnx),
+        str(tmp_path / "theirs.onnx"),
+        Reader(),
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        nodes_to_exclude=before_weights(load(small_onnx)),
+        extra_options={"WeightSymmetric": True},
+    )
+    theirs = {t.name: numpy_helper.to_array(t) for t in load(tmp_path / "theirs.onnx").graph.initializer}
+    scales = [t for t in own.graph.initializer if t.name.endswith(("_scale", "_zero_point"))]
+    assert len(scales) > 40
+    for tensor in scales:
+        assert np.array_equal(numpy_helper.to_array(tensor), theirs[tensor.name]), tensor.name
+
+
+def test_observations_are_kept_for_other_recipes(small_onnx: Path, tmp_path: Path) -> None:
+    cache, passes = tmp_path / "cache", []
+
+    def told(task: str, done: int, total: int, detail: str = "") -> None:
+        if task == "ranges of activations" and done == total:
+            passes.append(total)
+
+    def digest(folder: str, cache: Path | None, count: int = 12, **changes: Any) -> str:
+        recipe = with_changes(load_recipe("ort-x86-int8"), **changes)
+        made = quantize(small_onnx, recipe, samples(count), tmp_path / folder, told, cache=cache)
+        return sha256_file(made.path)
+
+    fresh = {name: digest("fresh", None, estimator=name) for name in ("min-max", "mse", "entropy")}
+    assert passes == [12] * 3
+    # The extremes alone need no histograms; once there are some, they serve every estimator.
+    assert digest("kept", cache) == fresh["min-max"]
+    assert digest("kept", cache) == fresh["min-max"]
+    assert passes == [12] * 4
+    assert digest("kept", cache, estimator="mse") == fresh["mse"]
+    assert digest("kept", cache, estimator="entropy") == fresh["entropy"]
+    assert digest("kept", cache) == fresh["min-max"]
+    assert passes == [12] * 5
+    assert digest("kept", cache, count=11, estimator="mse") != fresh["mse"]
+    assert passes == [12] * 5 + [11]
+
+
+def read_ir(path: Path) -> dict[str, Any]:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed: its models cannot be read")
+    return {op.get_friendly_name(): op for op in openvino.Core().read_model(path).get_ordered_ops()}
+
+
+def source(op: Any, index: int) -> Any:
+    return op.input(index).get_source_output().get_node()
+
+
+def in_integers(op: Any) -> bool:
+    weight, read = source(op, 1), source(op, 0)
+    while weight.get_type_name() in ("Multiply", "Subtract", "Convert", "Reshape"):
+        weight = source(weight, 0)
+    while read.get_type_name() in ("Reshape", "ReduceMean"):
+        read = source(read, 0)
+    return bool(read.get_type_name() == "FakeQuantize" and weight.get_element_type().get_type_name() == "i8")
+
+
+@pytest.fixture(scope="module")
+def nncf_made(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    pytest.importorskip("nncf", reason="nncf is not installed: OpenVINO models cannot be quantized")
+
+    def make(**changes: Any) -> QuantizedModel:
+        recipe = with_changes(load_recipe("openvino-int8"), **changes)
+        return quantize(small_onnx, recipe, samples(10), tmp_path_factory.mktemp("nncf"))
+
+    return make
+
+
+def test_excluded_nodes_stay_in_float_in_openvino(nncf_made: Any) -> None:
+    left = ("body.4.layers.0/Conv", "body.5.layers.3/Conv", "head/Gemm")
+    plain, mixed = read_ir(nncf_made().path), nncf_made(exclude_nodes=left)
+    network = read_ir(mixed.path)
+    layers = {name: op for name, op in network.items() if op.get_type_name() in engine_nncf.WEIGHTED}
+    assert len(layers) == 11
+    assert all(in_integers(op) for op in plain.values() if op.get_type_name() in engine_nncf.WEIGHTED)
+    bare = {f"{name}/WithoutBiases" for name in left}
+    assert {name for name, op in layers.items() if not in_integers(op)} == bare
+    assert bare <= set(mixed.record["left_in_float"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"estimator": "min-max"},
+        {"estimator": "percentile", "percentile": 99.9},
+        {"estimator": "mse"},
+        {"bias_correction": "none"},
+        {"bias_correction": "full"},
+        {"activations_symmetric": False},
+        {"equalize": True},
+    ],
+)
+def test_what_nncf_is_told_matters(changes: dict[str, Any], nncf_made: Any, small_onnx: Path) -> None:
+    plain, changed = nncf_made(), nncf_made(**changes)
+    assert any(
+        plain.path.with_suffix(kind).read_bytes() != changed.path.with_suffix(kind).read_bytes()
+        for kind in (".xml", ".bin")
+    )
+    assert changed.record["estimator"]["name"] == changes.get("estimator", "mean-min-max")
+    assert changed.record["bias_correction"]["method"] == changes.get("bias_correction", "fast")
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed: its models cannot be run")
+    compiled = openvino.Core().compile_model(changed.path, "CPU")
+    images = pictures(20, seed=2)
+    expected, found = run_onnx(small_onnx, images), compiled(images)[0]
+    assert np.sqrt(((found - expected) ** 2).mean()) < 0.08 * np.ptp(expected)
 
 
 def test_fixed_batch_models_are_calibrated_too(tmp_path: Path) -> None:

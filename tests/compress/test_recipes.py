@@ -35,6 +35,8 @@ def test_what_each_runtime_needs() -> None:
     assert ort.activations == arm.activations == "uint8"
     assert ort.per_channel
     assert arm.per_channel
+    assert [recipe.bias_correction for recipe in (ort, arm, trt)] == ["none"] * 3
+    assert load_recipe("openvino-int8").bias_correction == "fast"
     assert (trt.activations, trt.activations_symmetric, trt.bias) == ("int8", True, "float32")
 
 
@@ -65,6 +67,9 @@ def test_a_recipe_of_ones_own_by_its_path(tmp_path: Path) -> None:
         ("size = 128", 'size = "many"', r"mine\.toml: key 'size' is 'many'"),
         ("size = 128", "size = true", r"mine\.toml: key 'size' is True"),
         ("size = 128", "size = 0", r"mine\.toml: key 'size' cannot be 0"),
+        ("size = 128", 'size = 128\nbias_correction = "slow"', r"mine\.toml: key 'bias_correction' is 'slow'"),
+        ("size = 128", "size = 128\nequalize = 1", r"mine\.toml: key 'equalize' is 1: give bool"),
+        ('estimator = "min-max"', 'estimator = "mean-min-max"', r"use one of min-max, percentile, mse, entropy"),
         ('estimator = "min-max"', 'estimator = "guess"', r"mine\.toml: key 'estimator' is 'guess'"),
         ('engine = "onnxruntime"', 'engine = "olive"', r"mine\.toml: key 'engine' is 'olive'"),
         ('isa = ["x86-64"]', 'isa = "x86-64"', r"mine\.toml: key 'isa'"),
@@ -84,3 +89,8 @@ def test_changes_are_checked_like_files() -> None:
         with_changes(recipe, selection="best")
     with pytest.raises(CompressionError, match="bias"):
         with_changes(load_recipe("openvino-int8"), bias="int32")
+    for changes in ({"estimator": "mse"}, {"bias_correction": "full"}, {"equalize": True}):
+        for name in NAMES:
+            assert with_changes(load_recipe(name), **changes).digest != load_recipe(name).digest
+    with pytest.raises(CompressionError, match="'entropy': use one of mean-min-max, min-max, percentile, mse"):
+        with_changes(load_recipe("openvino-int8"), estimator="entropy")

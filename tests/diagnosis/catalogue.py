@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from edgetl.bundle import Bundle
-from tests.diagnosis import faults
+from tests.diagnosis import faults, training_mode
 from tests.diagnosis.healthy import Logits, deployed_logits
 
 #: A faulty bundle; and, where a runner is at fault, its answers.
@@ -42,22 +43,39 @@ def planted(healthy: Bundle, other: Bundle, model: torch.nn.Module, certified: i
         model: the torch model behind ``healthy``.
         certified: certify images that broken runners answer.
     """
-    return [*_graphs(healthy, model), *_runners(healthy, certified), *_files(healthy), *_ranges(healthy, other), *_weights(healthy)]
+    return [
+        *_graphs(healthy, model),
+        *_runners(healthy, certified),
+        *_files(healthy),
+        *_ranges(healthy, other),
+        *_weights(healthy),
+    ]
+
+
+def _by(plant: Callable[..., Bundle], healthy: Bundle, *what: Any, **how: Any) -> Callable[[Path], Faulty]:
+    return lambda folder: (plant(healthy, folder, *what, **how), None)
 
 
 def _graphs(b: Bundle, model: torch.nn.Module) -> list[Fault]:
     other = faults.normalised_by((0.3, 0.35, 0.4), (0.2, 0.22, 0.24), b.preprocess)
     return [
-        Fault(1, "BGR in the graph", "channel-order", lambda f: (faults.faulty_graph(b, f, faults.bgr), None)),
-        Fault(2, "wrong mean and std in the graph", "normalisation", lambda f: (faults.faulty_graph(b, f, other), None)),
-        Fault(6, "NHWC/NCHW mix-up in the graph", "layout", lambda f: (faults.faulty_graph(b, f, faults.mixed_up), None)),
-        Fault(14, "batch statistics", "batch-norm-training", lambda f: (faults.of_batch_statistics(b, f, model), None)),
-        Fault(14, "batch norm in training mode", "batch-norm-training", lambda f: (faults.in_training_mode(b, f, model), None)),
-    ]  # fmt: skip
+        Fault(1, "BGR in the graph", "channel-order", _by(faults.faulty_graph, b, faults.bgr)),
+        Fault(2, "wrong mean and std in the graph", "normalisation", _by(faults.faulty_graph, b, other)),
+        Fault(6, "NHWC/NCHW mix-up in the graph", "layout", _by(faults.faulty_graph, b, faults.mixed_up)),
+        Fault(14, "batch statistics", "batch-norm-training", _by(training_mode.of_batch_statistics, b, model)),
+        Fault(14, "batch norm in training mode", "batch-norm-training", _by(training_mode.in_training_mode, b, model)),
+    ]
 
 
 def _runners(b: Bundle, certified: int) -> list[Fault]:
-    numbers = {"channel-order": 1, "normalisation": 2, "crop-before-resize": 3, "interpolation": 4, "crop-ratio": 5, "layout": 6}
+    numbers = {
+        "channel-order": 1,
+        "normalisation": 2,
+        "crop-before-resize": 3,
+        "interpolation": 4,
+        "crop-ratio": 5,
+        "layout": 6,
+    }
     paths = b.dataset.paths("certify")[:certified]
     found = []
     for kind, prepare in faults.runners(b.preprocess).items():
@@ -73,29 +91,31 @@ def _files(b: Bundle) -> list[Fault]:
     filter_ = "bilinear" if b.preprocess.interpolation != "bilinear" else "nearest"
     side = max(b.preprocess.height, b.preprocess.width)
     return [
-        Fault(4, f"{filter_} in preprocess.json", "interpolation", lambda f: (faults.other_preprocess(b, f, interpolation=filter_), None)),
-        Fault(5, "crop ratio 1 in preprocess.json", "crop-ratio", lambda f: (faults.other_preprocess(b, f, resize=side), None)),
-        Fault(7, "labels.json permuted", "label-order", lambda f: (faults.permuted_labels(b, f), None)),
-        Fault(9, "calibration with one class", "calibration-one-class", lambda f: (faults.of_one_class(b, f), None)),
-        Fault(10, "calibration with 4 images", "calibration-too-few", lambda f: (faults.of_four(b, f), None)),
-        Fault(13, "calibration overlaps certify", "calibration-overlap", lambda f: (faults.overlapping(b, f), None)),
-    ]  # fmt: skip
+        Fault(
+            4, f"{filter_} in preprocess.json", "interpolation", _by(faults.other_preprocess, b, interpolation=filter_)
+        ),
+        Fault(5, "crop ratio 1 in preprocess.json", "crop-ratio", _by(faults.other_preprocess, b, resize=side)),
+        Fault(7, "labels.json permuted", "label-order", _by(faults.permuted_labels, b)),
+        Fault(9, "calibration with one class", "calibration-one-class", _by(faults.of_one_class, b)),
+        Fault(10, "calibration with 4 images", "calibration-too-few", _by(faults.of_four, b)),
+        Fault(13, "calibration overlaps certify", "calibration-overlap", _by(faults.overlapping, b)),
+    ]
 
 
 def _ranges(b: Bundle, other: Bundle) -> list[Fault]:
     return [
-        Fault(8, "calibration with uniform noise", "calibration-noise", lambda f: (faults.of_noise(b, f), None)),
-        Fault(8, "calibration with normal noise", "calibration-noise", lambda f: (faults.of_noise(b, f, normal=True), None)),
-        Fault(11, "ranges of another model", "calibration-stale", lambda f: (faults.stale(b, f, other), None)),
-        Fault(15, "saturating s8 activations", "saturation", lambda f: (faults.saturating(b, f), None)),
-    ]  # fmt: skip
+        Fault(8, "calibration with uniform noise", "calibration-noise", _by(faults.of_noise, b)),
+        Fault(8, "calibration with normal noise", "calibration-noise", _by(faults.of_noise, b, normal=True)),
+        Fault(11, "ranges of another model", "calibration-stale", _by(faults.stale, b, other)),
+        Fault(15, "saturating s8 activations", "saturation", _by(faults.saturating, b)),
+    ]
 
 
 def _weights(b: Bundle) -> list[Fault]:
     classes, layer = len(b.labels), faults.middle_layer(b)
     return [
-        Fault(7, "head's rows permuted", "label-order", lambda f: (faults.rewritten(b, f, faults.permuted_rows(classes)), None)),
-        Fault(12, "one scale for depthwise weights", "per-tensor-depthwise", lambda f: (faults.per_tensor(b, f), None)),
-        Fault(16, "one channel zeroed", "dead-channel", lambda f: (faults.rewritten(b, f, faults.dead_channel(*layer)), None)),
-        Fault(17, "head row damaged", "damaged-class", lambda f: (faults.rewritten(b, f, faults.damaged_row(classes)), None)),
-    ]  # fmt: skip
+        Fault(7, "head's rows permuted", "label-order", _by(faults.rewritten, b, faults.permuted_rows(classes))),
+        Fault(12, "one scale for depthwise weights", "per-tensor-depthwise", _by(faults.per_tensor, b)),
+        Fault(16, "one channel zeroed", "dead-channel", _by(faults.rewritten, b, faults.dead_channel(*layer))),
+        Fault(17, "head row damaged", "damaged-class", _by(faults.rewritten, b, faults.damaged_row(classes))),
+    ]

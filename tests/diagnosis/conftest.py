@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,7 +50,9 @@ def livelier(network: torch.nn.Module) -> torch.nn.Module:
 
 
 @pytest.fixture(scope="session")
-def bundles(pictures: Dataset, model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+def bundles(
+    pictures: Dataset, model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Bundle]:
     """The healthy bundle for a target, and that of another model of the same architecture."""
     made: dict[tuple[str, int], Bundle] = {}
 

@@ -5,7 +5,6 @@ The runners are written with torchvision or Pillow alone, so that they share not
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
 from onnx import helper, numpy_helper
 from PIL import Image
 from torchvision import transforms
@@ -25,7 +23,6 @@ from edgetl.bundle import CALIBRATION, LABELS, PREPROCESS_FILE, Artifact, Bundle
 from edgetl.compress import graph
 from edgetl.compress.layers.points import read_points
 from edgetl.compress.quantize import quantize
-from edgetl.compress.quiet import quiet
 from edgetl.compress.recipes import Recipe
 from edgetl.preprocess import Preprocess
 from edgetl.splits import Sample
@@ -79,7 +76,12 @@ def quantized_again(bundle: Bundle, folder: Path, images: Images, exported: Path
 
 def bgr(model: Any) -> None:
     """Reverse the channels of the image before they are made planes."""
-    _between(model, "Transpose", lambda x: [helper.make_node("Gather", [x, "bgr"], ["flipped"], "flip", axis=3)], {"bgr": np.array([2, 1, 0])})
+    _between(
+        model,
+        "Transpose",
+        lambda x: [helper.make_node("Gather", [x, "bgr"], ["flipped"], "flip", axis=3)],
+        {"bgr": np.array([2, 1, 0])},
+    )
 
 
 def normalised_by(mean: Sequence[float], std: Sequence[float], right: Preprocess) -> Callable[[Any], None]:
@@ -308,53 +310,3 @@ def per_tensor(bundle: Bundle, folder: Path) -> Bundle:
     else:
         quantized_again(bundle, folder, calibration_images(bundle), per_channel=False)
     return sealed(bundle, folder)
-
-
-# --- training mode: fault 14
-
-
-def in_training_mode(bundle: Bundle, folder: Path, model: torch.nn.Module) -> Bundle:
-    """Batch norms that were never told that training is over: ONNX BatchNormalization with ``training_mode``."""
-
-    def spoil(layer: torch.nn.BatchNorm2d) -> None:
-        layer.training, layer.momentum = True, 0.1
-
-    options = {"dynamic_axes": {"image": {0: "batch"}}, "training": torch.onnx.TrainingMode.PRESERVE}
-    # ONNX Runtime cannot run what its quantizer makes of such a graph, so the artifact stays as it was.
-    _spoiled(bundle, folder, model, spoil, dynamo=False, do_constant_folding=False, **options)
-    return sealed(bundle, folder)
-
-
-def of_batch_statistics(bundle: Bundle, folder: Path, model: torch.nn.Module) -> Bundle:
-    """Batch norms that lost their running statistics, and take the batch's."""
-
-    def spoil(layer: torch.nn.BatchNorm2d) -> None:
-        layer.track_running_stats = False
-        layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-
-    shapes = {"image": {0: torch.export.Dim("batch")}}
-    exported = _spoiled(bundle, folder, model, spoil, dynamo=True, dynamic_shapes=shapes)
-    quantized_again(bundle, folder, calibration_images(bundle), exported)
-    return sealed(bundle, folder)
-
-
-def _spoiled(
-    bundle: Bundle,
-    folder: Path,
-    model: torch.nn.Module,
-    spoil: Callable[[torch.nn.BatchNorm2d], None],
-    **options: Any,
-) -> Path:
-    copied(bundle, folder)
-    damaged = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
-    for name, layer in damaged.named_modules():
-        if isinstance(layer, torch.nn.BatchNorm2d) and not name.startswith("normalise"):
-            spoil(layer)
-    example = torch.zeros(2, bundle.preprocess.height, bundle.preprocess.width, 3, dtype=torch.uint8)
-    path = folder / bundle.exported.relative_to(bundle.path)
-    names = {"input_names": ["image"], "output_names": ["logits"]}
-    with quiet():
-        torch.onnx.export(damaged, (example,), str(path), opset_version=18, external_data=False, **names, **options)
-    exported = onnx.load(str(path))
-    graph.canonicalise(exported)
-    return graph.save(onnx.shape_inference.infer_shapes(exported), path)

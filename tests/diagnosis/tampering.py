@@ -19,7 +19,9 @@ Array = npt.NDArray[Any]
 Weights = Callable[[str, Array], Array]
 
 
-def edit_onnx(path: Path, *, weights: Weights | None = None, ranges_of: Path | None = None, halve: bool = False) -> None:
+def edit_onnx(
+    path: Path, *, weights: Weights | None = None, ranges_of: Path | None = None, halve: bool = False
+) -> None:
     """Change a Q/DQ file in place: weights through a function, ranges from another file, or unsigned ones halved."""
     model = onnx.load(str(path))
     if weights is not None:

@@ -1,4 +1,4 @@
-"""The single pieces of evidence: any change of the prefix, any permutation of columns, records, and what is no fault."""
+"""The single pieces of evidence: any change of the prefix, any order of columns, records, and what is no fault."""
 
 from __future__ import annotations
 

@@ -44,9 +44,7 @@ ANEW = ("calibration with uniform noise", "ranges of another model", "saturating
 
 
 @pytest.mark.parametrize("name", EVERYWHERE)
-def test_a_fault_is_named(
-    bundles: Callable[..., Bundle], model: torch.nn.Module, name: str, tmp_path: Path
-) -> None:
+def test_a_fault_is_named(bundles: Callable[..., Bundle], model: torch.nn.Module, name: str, tmp_path: Path) -> None:
     kind, findings = found(bundles, model, "x86-generic", name, tmp_path)
     assert [finding.kind for finding in findings] == [kind]
 

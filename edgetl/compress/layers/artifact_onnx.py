@@ -28,7 +28,8 @@ def read(model: Path, topology: Topology) -> Layout:
         found = _counterpart(loaded, node)
         if found is not None:
             layers[node.name] = _stored(found, node, topology, values, makers)
-    return Layout(layers, tuple(_pairs(loaded, topology, values)))
+    present = frozenset(node.name for node in loaded.graph.node)
+    return Layout(layers, tuple(_pairs(loaded, topology, values)), present)
 
 
 def _counterpart(loaded: Any, node: Any) -> Any | None:

@@ -46,8 +46,8 @@ class Emulation:
         self.layout = read_layout(model, self.topology)
         self._layers = [name for name, stored in self.layout.layers.items() if stored.weight is not None]
         # ONNX Runtime's quantizer rounds what its operators write as well as what they read; NNCF only the latter.
-        writes = model.suffix == ".onnx"
-        self._holders = [_holders(pair, self.topology, set(self._layers), writes) for pair in self.layout.pairs]
+        self._writes = model.suffix == ".onnx"
+        self._holders = [_holders(pair, self.topology, set(self._layers), self._writes) for pair in self.layout.pairs]
         acting = {*self._layers, *(name for holders in self._holders for name in holders)}
         self.names = tuple(name for name in self.topology.nodes if name in acting)
         self._session = session_of(self._build())
@@ -121,7 +121,35 @@ class Emulation:
 
     def _floating_pairs(self, floating: Set[str]) -> Iterator[bool]:
         everything = set(self.names) <= floating
-        return (everything or (bool(holders) and holders <= floating) for holders in self._holders)
+        asked = [
+            pair
+            for pair, holders in zip(self.layout.pairs, self._holders, strict=True)
+            if not everything and not (holders and holders <= floating)
+        ]
+        kept = self._without_floats(asked, floating) if self._writes and floating else asked
+        return (pair not in kept for pair in self.layout.pairs)
+
+    def _without_floats(self, kept: list[Pair], floating: Set[str]) -> list[Pair]:
+        """Without what :func:`edgetl.compress.qdq.free_floats` takes away where a recipe leaves layers in float."""
+
+        def integer(name: str) -> bool:
+            node = self.topology.nodes[name]
+            if node.op_type in graph.WEIGHTED:
+                return name in self._layers and name not in floating
+            writes = any(pair.tensor == node.output[0] for pair in kept)
+            return writes and any(name in pair.readers for pair in kept)
+
+        def stays(pair: Pair) -> bool:
+            maker = self.topology.makers[pair.tensor]
+            if maker.name not in self.layout.present:
+                maker = self.topology.makers[maker.input[0]]
+            return maker.op_type in graph.WEIGHTED or any(integer(name) for name in pair.readers)
+
+        while True:
+            left = [pair for pair in kept if stays(pair)]
+            if len(left) == len(kept):
+                return kept
+            kept = left
 
 
 def _holders(pair: Pair, topology: Topology, quantized: set[str], writes: bool) -> frozenset[str]:

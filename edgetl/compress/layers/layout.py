@@ -75,10 +75,17 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """An artifact in the names of the exported graph: weights by node, and every quantized activation."""
+    """An artifact in the names of the exported graph.
+
+    Attributes:
+        layers: weights by node.
+        pairs: every quantized activation.
+        present: the nodes that the artifact still has; activations may have been folded away.
+    """
 
     layers: Mapping[str, Stored]
     pairs: tuple[Pair, ...]
+    present: frozenset[str] = frozenset()
 
     @cached_property
     def grids(self) -> Mapping[tuple[str, str], Grid]:

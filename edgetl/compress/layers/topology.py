@@ -92,7 +92,8 @@ def read_topology(exported: Path) -> Topology:
     inferred = onnx.shape_inference.infer_shapes(model)
     readers: dict[str, list[Any]] = {}
     for node in model.graph.node:
-        for name in dict.fromkeys(node.input):
+        # An optional input that is left out is called "".
+        for name in filter(None, dict.fromkeys(node.input)):
             readers.setdefault(name, []).append(node)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     return Topology(

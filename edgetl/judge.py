@@ -196,7 +196,8 @@ def _culprits(bundle: Bundle, certificate: Certificate, root: Path | None) -> li
         return []
     if first == QDQ_RUNG or (certificate.executed == "simulated" and QDQ_RUNG not in rungs):
         return _quantized(bundle, first or "")
-    if QDQ_RUNG in rungs and first in (HOST_RUNG, "deployed") and root is not None and bundle.artifact().path.suffix == ".onnx":
+    comparable = QDQ_RUNG in rungs and bundle.artifact().path.suffix == ".onnx"
+    if comparable and first in (HOST_RUNG, "deployed") and root is not None:
         return _executed(bundle, first or "", root)
     return []
 

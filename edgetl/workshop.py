@@ -1,4 +1,4 @@
-"""Where a run is compressed for a target: attempts are made, run on search images, and compared with the trained one."""
+"""Where a run is compressed for a target: attempts are made, run on search images, compared with the trained model."""
 
 from __future__ import annotations
 

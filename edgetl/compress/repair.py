@@ -20,8 +20,9 @@ from edgetl.compress.recipes import Recipe
 from edgetl.errors import EdgetlError
 from edgetl.progress import Progress, silent
 
-#: An attempt has to lower the divergence from the trained model by this share to replace the one before.
-LEAST_GAIN = 0.03
+#: An attempt has to lower the divergence from the trained model by this share to be built upon: on a model that has
+#: collapsed, settings that hardly matter help a little by chance, and then stand in the way of the cure.
+LEAST_GAIN = 0.2
 #: Margins below this cannot be told from 0 on a search split.
 LEAST_MARGIN = 0.0025
 CHANCE = 10
@@ -90,7 +91,7 @@ class Judged:
     def p_value(self) -> float:
         """Of no more images lost than gained: P(X >= lost) for X ~ Binomial(lost + gained, 1/2)."""
         flips = self.lost + self.gained
-        return sum(math.comb(flips, k) for k in range(self.lost, flips + 1)) / 2**flips
+        return float(sum(math.comb(flips, k) for k in range(self.lost, flips + 1)) / 2**flips)
 
 
 @dataclass(frozen=True)

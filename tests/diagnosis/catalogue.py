@@ -12,6 +12,7 @@ import torch
 from edgetl.bundle import Bundle
 from tests.diagnosis import faults, training_mode
 from tests.diagnosis.healthy import Logits, deployed_logits
+from tests.diagnosis.runners import Pixels, runners
 
 #: A faulty bundle; and, where a runner is at fault, its answers.
 Faulty = tuple[Bundle, Logits | None]
@@ -78,9 +79,9 @@ def _runners(b: Bundle, certified: int) -> list[Fault]:
     }
     paths = b.dataset.paths("certify")[:certified]
     found = []
-    for kind, prepare in faults.runners(b.preprocess).items():
+    for kind, prepare in runners(b.preprocess).items():
 
-        def plant(folder: Path, prepare: Callable[[Path], faults.Pixels] = prepare) -> Faulty:
+        def plant(folder: Path, prepare: Callable[[Path], Pixels] = prepare) -> Faulty:
             return b, deployed_logits(b, [prepare(path) for path in paths])
 
         found.append(Fault(numbers[kind], f"runner: {kind}", kind, plant))

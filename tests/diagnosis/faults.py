@@ -1,12 +1,10 @@
-"""Seventeen faults, planted in copies of a healthy bundle as a broken exporter would, or in a runner's answers.
-
-The runners are written with torchvision or Pillow alone, so that they share nothing with the code that recognises them.
-"""
+"""Faults planted in copies of a healthy bundle, as a broken exporter would; broken runners are in ``runners.py``."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
-from PIL import Image
-from torchvision import transforms
 
 from edgetl.backends import BACKENDS
 from edgetl.bundle import CALIBRATION, LABELS, PREPROCESS_FILE, Artifact, Bundle, load_bundle, write_manifest
@@ -138,44 +134,6 @@ def faulty_graph(bundle: Bundle, folder: Path, edit: Callable[[Any], None]) -> B
     return sealed(bundle, folder)
 
 
-# --- runners: faults 1 to 6
-
-
-def runners(right: Preprocess) -> dict[str, Callable[[Path], Pixels]]:
-    """Broken runners by the kind of fault that each has."""
-    size, long = (right.height, right.width), right.resize
-    filter_ = transforms.InterpolationMode(right.interpolation)
-
-    def opened(path: Path) -> Image.Image:
-        return Image.open(path).convert("RGB")
-
-    def through(*steps: Any) -> Callable[[Path], Pixels]:
-        chain = transforms.Compose(steps)
-        return lambda path: np.asarray(chain(opened(path)), np.uint8)
-
-    def washed(path: Path) -> Pixels:
-        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-        float_ = (right.apply(path) / 255 - mean) / std * np.array(right.std) + np.array(right.mean)
-        return np.clip(np.rint(float_ * 255), 0, 255).astype(np.uint8)
-
-    def planes(path: Path) -> Pixels:
-        return np.stack([np.asarray(p) for p in Image.fromarray(right.apply(path)).split()]).reshape(*size, 3)
-
-    def swapped(path: Path) -> Pixels:
-        red, green, blue = Image.fromarray(right.apply(path)).split()
-        return np.asarray(Image.merge("RGB", (blue, green, red)), np.uint8)
-
-    crop = transforms.CenterCrop(size)
-    return {
-        "channel-order": swapped,
-        "normalisation": washed,
-        "crop-before-resize": through(crop, transforms.Resize(long, filter_), crop),
-        "interpolation": through(transforms.Resize(long, transforms.InterpolationMode.BILINEAR), crop),
-        "crop-ratio": through(transforms.Resize(min(size), filter_), crop),
-        "layout": planes,
-    }
-
-
 # --- files that contradict the run: faults 4, 5, 7, 10 and 13
 
 
@@ -208,7 +166,8 @@ def calibrated_on(bundle: Bundle, folder: Path, samples: Sequence[Sample]) -> Bu
 def of_one_class(bundle: Bundle, folder: Path) -> Bundle:
     """Ranges of one class."""
     samples = bundle.dataset.split("calibration")
-    return calibrated_on(bundle, folder, [s for s in samples if s.label == samples[0].label])
+    (label, _), *_ = Counter(s.label for s in samples).most_common()
+    return calibrated_on(bundle, folder, [s for s in samples if s.label == label])
 
 
 def of_four(bundle: Bundle, folder: Path) -> Bundle:

@@ -69,7 +69,7 @@ KINDS: Mapping[str, Kind] = {
         "fatal", "the weights of one class in the last layer were damaged", "export again from the run's weights"
     ),
     "quantization-noise": Kind(
-        "warning", "quantization destroys the output of some layers", "export with --repair, or leave them in float"
+        "warning", "quantization destroys the output of some layers", "let export repair it, or leave them in float"
     ),
     "runtime": Kind(
         "warning", "the runtime computes something else than the graph says", "update it, or verify with another one"

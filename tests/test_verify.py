@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import edgetl
 from edgetl.bundle import CERTIFICATE, PREDICTIONS, load_bundle
 from edgetl.errors import BundleError, CertifyError, EdgetlError
+from edgetl.run import WEIGHTS, load_run, write_run
 from edgetl.storage import sealed, write_json
 
 Edgetl = Callable[..., object]
@@ -176,3 +178,55 @@ def test_corruptions_are_tested_in_pairs(bundle: Path) -> None:
     assert {row["severity"] for row in rows} == {1, 2, 3, 4, 5}
     assert all(row["n"] == found.n for row in rows)
     assert edgetl.verify(bundle, margin=0.2).robustness == found.robustness
+
+
+def test_a_reference_that_is_not_what_was_trained_fails_whatever_the_accuracies(tiny_run: Path, tmp_path: Path) -> None:
+    """Weights replaced under a new seal: reference and deployed model agree, and both are wrong."""
+    trained = load_run(tiny_run)
+    tensors = safetensors.numpy.load_file(trained.weights)
+    (tmp_path / "run").mkdir()
+    for name in ("classifier.weight", "classifier.bias"):
+        tensors[name] = np.ascontiguousarray(np.roll(tensors[name], 1, axis=0))
+    safetensors.numpy.save_file(tensors, tmp_path / "run" / WEIGHTS)
+    write_run(
+        tmp_path / "run",
+        backbone=trained.backbone,
+        strategy=trained.strategy,
+        dataset=trained.dataset,
+        preprocess=trained.preprocess,
+        settings=trained.settings,
+        metrics=trained.metrics,
+        lineage=trained.lineage,
+    )
+    (done,) = edgetl.export(
+        tmp_path / "run", targets=["x86-generic"], precision="fp32", out=tmp_path / "out", margin=0.5, bench=False
+    )
+    assert done.certificate.flips == {"lost": 0, "gained": 0}
+    assert done.certificate.verdict == "fail"
+    assert [finding["kind"] for finding in done.certificate.findings] == ["reference-not-reproduced"]
+
+
+def test_the_baseline_reaches_the_certificate(edgetl: Edgetl, tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    settings = load_run(tiny_run).settings
+    options = ("--backbone", "timm/test_efficientnet", "--weights", "none", "--image-size", 32, "--epochs", 3)
+    again = edgetl("finetune", settings["data"], "--out", tmp_path / "run", *options, "--baseline", "probe", "--quiet")
+    assert again.returncode == 0, again.stderr  # type: ignore[attr-defined]
+    out = tmp_path / "out"
+    done = edgetl("export", tmp_path / "run", "--target", "x86-generic", "--precision", "fp32", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr  # type: ignore[attr-defined]
+    record = certificate(out / "x86-generic")
+    gain = record["transfer_gain"]
+    assert isinstance(gain, dict)
+    assert gain["kind"] == "probe"
+    assert record["transfer_gain_retained"] == gain["retained"]
+    assert gain["gap_ci_low"] <= gain["gap"] <= gain["gap_ci_high"]
+
+
+def test_the_command_prints_the_ladder_and_the_findings(edgetl: Edgetl, bundle: Path, tmp_path: Path) -> None:
+    logits, hashes, _ = answers(bundle)
+    np.savez(tmp_path / "mine.npz", logits=logits[:, [1, 2, 0]], sha256=np.array(hashes))
+    done = edgetl("verify", bundle, "--predictions", tmp_path / "mine.npz", "--quiet")
+    assert done.returncode == 3  # type: ignore[attr-defined]
+    assert "order" in done.stdout  # type: ignore[attr-defined]
+    assert "float ONNX" in done.stdout  # type: ignore[attr-defined]

@@ -71,6 +71,11 @@ KINDS: Mapping[str, Kind] = {
     "quantization-noise": Kind(
         "warning", "quantization destroys the output of some layers", "let export repair it, or leave them in float"
     ),
+    "not-repaired": Kind(
+        "fatal",
+        "no remedy brought the loss on the search split below the margin",
+        "deploy a float precision, give repair more minutes, or accept a wider --margin",
+    ),
     "runtime": Kind(
         "warning", "the runtime computes something else than the graph says", "update it, or verify with another one"
     ),

@@ -13,7 +13,18 @@ import numpy.typing as npt
 
 from edgetl.bundle import CERTIFICATE, PREDICTIONS, Bundle, check_certificate
 from edgetl.findings import Finding
-from edgetl.observe import FLOAT_RUNG, HOST_RUNG, QDQ_RUNG, Logits, Place, Seen, answered, observe, reference
+from edgetl.observe import (
+    FLOAT_RUNG,
+    HOST_RUNG,
+    QDQ_RUNG,
+    Logits,
+    Place,
+    Seen,
+    answered,
+    observe,
+    reference,
+    reproduced,
+)
 from edgetl.progress import Progress
 from edgetl.storage import sha256_file, sha256_json
 from edgetl.targets import find_target
@@ -147,8 +158,6 @@ def _certificate(
 ) -> Certificate:
     from edgetl.certify import certify
 
-    told = reference(bundle)
-    recorded, measured, n = told["reproduced"].tolist()
     return certify(
         **saved.arguments(),
         margin=terms.margin,
@@ -160,12 +169,26 @@ def _certificate(
         precision=bundle.precision,
         hashes=hashes(bundle),
         executed_on=facts["executed_on"],
-        reproduced=(recorded, measured, int(n)),
-        findings=findings,
+        reproduced=reproduced(bundle),
+        findings=(*findings, *_refusal(bundle, terms)),
         layers=bundle.layers,
         robustness=facts.get("robustness"),
         repair=bundle.manifest.get("repair"),
     )
+
+
+def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
+    """Export refuses what it could not mend, unless its owner now tolerates more."""
+    repair = bundle.manifest["repair"]
+    if not repair or repair["survived"] or terms.margin > repair["margin"]:
+        return []
+    tried = [trial for trial in repair["trials"] if trial["accuracy"] is not None]
+    chosen = [trial for trial in tried if trial["kept"]][-1]
+    what = (
+        f"{len(tried)} attempts were made, and the best still lost {-100 * chosen['difference']:.2f} points of accuracy "
+        f"({-100 * chosen['soft_difference']:.2f} of the true class's probability) on {chosen['n']} search images."
+    )
+    return [Finding("not-repaired", what, (), {"statistical": True})]
 
 
 def _written(bundle: Bundle, certificate: Certificate) -> Certificate:

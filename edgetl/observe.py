@@ -159,6 +159,13 @@ def reference(bundle: Bundle) -> Mapping[str, Any]:
     return stored
 
 
+def reproduced(bundle: Bundle) -> tuple[float, float, int]:
+    """Validation accuracy as training recorded it, as the weights gave it at export, and the number of images."""
+    with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
+        recorded, measured, n = stored["reproduced"].tolist()
+    return recorded, measured, int(n)
+
+
 def _stored(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
     with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}

@@ -1,0 +1,66 @@
+"""Writes ``certificate.md`` from the text here and the results of ``benchmarks/size_simulation.py``.
+
+python docs/certificate.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = Path(__file__).with_name("certificate.md")
+RESULTS = ROOT / "benchmarks" / "results" / "size_simulation.json"
+
+sys.path.insert(0, str(ROOT))
+
+TEXT = """\
+# What a certificate claims, and how often it would be wrong
+
+Written by `python docs/certificate.py`; do not edit.
+
+## The claim
+
+On the certify split every image goes, from its file, through the trained torch model and through the deployed artifact.
+What counts is which images only one of the two gets right. *pass*: with 95 % confidence (`--alpha`) the loss of
+accuracy is smaller than the margin (`--margin`, 1 point by default), no class has collapsed, and nothing is wrong by
+definition. *fail*: a loss of the margin or more was observed or proven, or a class collapsed, or a fault makes the
+comparison void. *underpowered*: too few images to tell; `n_needed` would give a pass of equal models with probability
+80 % at the discordance observed.
+
+The interval is Tango's (1998) score interval of the difference of two paired proportions. With at most 200 discordant
+images it gives way to the exact unconditional bound wherever that is more cautious. Classes are tested by exact
+one-sided McNemar tests, adjusted by Holm (1979). Balanced accuracy and regression metrics go through a paired
+percentile bootstrap to which one unseen image is added, because the plain one has no width where nothing flipped.
+
+| field | what |
+| --- | --- |
+| `ladder` | trained torch model, float ONNX, Q/DQ graph in float, runtime on the host, runtime on the device: accuracy, agreement, logit distance and divergence of each from the one above; `first_divergence` names the first that loses the margin or a class |
+| `layers` | each layer quantized by itself, noise measured at the layer that reads it; worst first, in torch's names |
+| `findings` | what is known to be wrong, see [faults.md](faults.md) |
+| `probabilities` | divergence, top-1 agreement, expected calibration error, Brier score, log loss, and where the confidence threshold that keeps 90 % of the images went |
+| `transfer_gain` | (deployed - baseline) / (reference - baseline) with an interval, and whether the transfer helped at all |
+| `robustness` | the same paired test under blur, noise, JPEG, brightness and contrast at five severities (`--corruptions`), and whether compression hurts more there than on clean images |
+| `repair` | what was tried on the search split before this model was chosen |
+| `hashes` | of model, weights, splits, preprocessing, manifest and predictions |
+
+The predictions stay in the bundle, so other margins, levels and metrics need no inference. `edgetl verify --check`
+refuses a certificate of another bundle, one with an edited number, one that does not follow from the predictions even
+if it was sealed again, and predictions that were edited. It is no signature: whoever can replace predictions,
+manifest and certificate together can make up a bundle.
+
+## How often it would be wrong
+
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    from benchmarks.size_simulation import report
+
+    return TEXT + report(json.loads(RESULTS.read_text(encoding="utf-8"))) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -185,7 +185,7 @@ def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
     tried = [trial for trial in repair["trials"] if trial["accuracy"] is not None]
     chosen = [trial for trial in tried if trial["kept"]][-1]
     what = (
-        f"{len(tried)} attempts were made, and the best still lost {-100 * chosen['difference']:.2f} points of accuracy "
+        f"{len(tried)} attempts, and the best still lost {-100 * chosen['difference']:.2f} points of accuracy "
         f"({-100 * chosen['soft_difference']:.2f} of the true class's probability) on {chosen['n']} search images."
     )
     return [Finding("not-repaired", what, (), {"statistical": True})]

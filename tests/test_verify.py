@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 import edgetl
-from edgetl.bundle import CERTIFICATE, PREDICTIONS, load_bundle
+from edgetl.bundle import CERTIFICATE, PREDICTIONS, load_bundle, write_manifest
 from edgetl.errors import BundleError, CertifyError, EdgetlError
 from edgetl.run import WEIGHTS, load_run, write_run
 from edgetl.storage import sealed, write_json
@@ -230,3 +230,20 @@ def test_the_command_prints_the_ladder_and_the_findings(edgetl: Edgetl, bundle: 
     assert done.returncode == 3  # type: ignore[attr-defined]
     assert "order" in done.stdout  # type: ignore[attr-defined]
     assert "float ONNX" in done.stdout  # type: ignore[attr-defined]
+
+
+def test_what_could_not_be_mended_is_refused_until_more_is_tolerated(bundle: Path) -> None:
+    """A bundle whose climb ended without success, sealed as an export seals it."""
+    opened = load_bundle(bundle)
+    trial = {"rung": "default", "accuracy": 0.5, "difference": -0.2, "soft_difference": -0.1, "n": 12, "kept": True}
+    repair = {"needed": True, "survived": False, "margin": 0.3, "chosen": "default", "trials": [trial]}
+    body = {k: v for k, v in opened.manifest.items() if k not in ("schema", "files", "artifacts", "digest")}
+    (bundle / CERTIFICATE).unlink()
+    write_manifest(bundle, {**body, "repair": repair}, {role: opened.artifact(role) for role in ("deployed", "float")})
+    refused = edgetl.verify(bundle, margin=0.3)
+    assert refused.verdict == "fail"
+    assert "not-repaired" in {finding["kind"] for finding in refused.findings}
+    assert any("20.00 points" in finding["what"] for finding in refused.findings)
+    tolerated = edgetl.verify(bundle, margin=0.5)
+    assert "not-repaired" not in {finding["kind"] for finding in tolerated.findings}
+    assert "not-repaired" in {finding["kind"] for finding in edgetl.verify(bundle, margin=0.2).findings}

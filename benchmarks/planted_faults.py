@@ -35,8 +35,6 @@ from tests.diagnosis.healthy import healthy_bundle, observed
 
 TARGETS = ("x86-generic", "intel-cpu", "jetson-orin-nano")
 CERTIFIED = 40
-#: Findings of the statistics and of the attribution, which are not diagnosis.
-NOT_DIAGNOSED = {"quantization-noise", "runtime", "reference-not-reproduced", "suspicious-gain", "negative-transfer"}
 SIZES = {"digits": 64, "magnetic-tile": 96}
 
 
@@ -121,7 +119,7 @@ def honest(data: Mapping[str, str], targets: Sequence[str], count: int, work: Pa
         options = {"strategy": "linear-probe", "image_size": SIZES.get(name, 96), "seed": number}
         run = pipeline.finetune(data[name], work / f"probe-{name}-{number}", **options)
         (done,) = pipeline.export(run, targets=[target], out=work / f"honest-{number}", bench=False, repair=False)
-        kinds = [f["kind"] for f in done.certificate.to_json()["findings"] if f["kind"] not in NOT_DIAGNOSED]
+        kinds = [f["kind"] for f in done.certificate.findings]
         print(f"{name:<14}{target:<18} seed {number:>2}: {', '.join(kinds) or 'no alarm'}", flush=True)
         yield {"data": name, "target": target, "seed": number, "found": kinds}
 

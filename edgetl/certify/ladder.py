@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgetl.certify.classes import mcnemar_loss
 from edgetl.certify.comparison import Comparison, Models
 from edgetl.certify.paired import Indexes, PairedCounts
 from edgetl.certify.probabilities import LogitEvidence
@@ -36,7 +37,9 @@ def ladder(models: Models, comparison: Comparison, evidence: LogitEvidence) -> t
 def _against(above: Indexes, below: Indexes, comparison: Comparison) -> dict[str, Any]:
     counts = PairedCounts.from_predictions(above, below, comparison.labels)
     low, high = score_interval(counts.lost, counts.gained, counts.n, comparison.alpha)
-    too_much = counts.lost > counts.gained and counts.difference <= -comparison.margin
+    # Chance alone loses a point on a few hundred images, and would accuse a healthy rung.
+    proven = float(mcnemar_loss(counts.lost, counts.gained)) < comparison.alpha
+    too_much = proven and counts.difference <= -comparison.margin
     return {
         "accuracy": counts.deployed_accuracy,
         "agreement": float(np.mean(above == below)),
@@ -54,9 +57,19 @@ def _distances(evidence: LogitEvidence, name: str) -> dict[str, float | None]:
     return {"logit_distance": step.logit_distance if step else None, "kl": step.kl if step else None}
 
 
-def first_divergence(rungs: Sequence[Mapping[str, Any]]) -> str | None:
-    """Name of the first rung that diverges."""
-    return next((str(rung["name"]) for rung in rungs if rung["diverges"]), None)
+def first_divergence(rungs: Sequence[Mapping[str, Any]], lost: bool, margin: float) -> str | None:
+    """Name of the first rung that diverges.
+
+    Args:
+        rungs: of the ladder.
+        lost: whether the deployed model as a whole loses too much. Then, if no rung is proven to, the first that was
+            seen to lose the margin is named: there is a loss to explain.
+        margin: greatest tolerable loss.
+    """
+    diverging = [rung for rung in rungs if rung["diverges"]]
+    if lost and not diverging:
+        diverging = [rung for rung in rungs[1:] if rung["lost"] > rung["gained"] and rung["difference"] <= -margin]
+    return str(diverging[0]["name"]) if diverging else None
 
 
 def responsible(first: str | None, layers: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -95,7 +95,7 @@ def certify(
     The verdict is that of :func:`edgetl.certify.noninferiority` (or of the bootstrap, for balanced accuracy), and fail
     whenever a finding is fatal or a class collapsed: its loss is more than chance (Holm-adjusted exact McNemar
     p < ``alpha``) and at least ``margin``. ``first_divergence`` is the first rung that, against the rung above it,
-    loses at least ``margin`` in accuracy or has a class that collapsed.
+    loses at least ``margin`` in accuracy, and more than chance, or has a class that collapsed.
 
     Args:
         reference: class index predicted by the trained model, integers [n].
@@ -134,14 +134,15 @@ def certify(
     judged = _judged(models, comparison, metric, baseline, reproduced, findings)
     evidence = _evidence(logits, models, comparison.labels)
     steps = ladder(models, comparison, evidence)
-    verdict, why, notes = _said(judged, first_divergence(steps), len(models) > 2, layers)
+    first = first_divergence(steps, judged.test.verdict == "fail", comparison.margin)
+    verdict, why, notes = _said(judged, first, len(models) > 2, layers)
     outcomes = tuple(c for c in judged.outcomes if c.n or class_names is not None)
     return Certificate(
         verdict=verdict,
         **_measured(judged, outcomes),
         **_beyond(judged, evidence, models, comparison),
         ladder=steps,
-        first_divergence=first_divergence(steps),
+        first_divergence=first,
         executed=executed,
         runtime=runtime,
         isa=isa,

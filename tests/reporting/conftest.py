@@ -218,7 +218,7 @@ def _repair() -> dict[str, Any]:
     chosen = trials[-1].attempt
     assert chosen is not None
     stopped = "mixed precision: 2 layers in float: node_conv2d_3, node_conv2d_7 is good enough on the search split."
-    record = Repair(True, chosen, True, stopped, trials, 412.7, 20.0).to_json()
+    record = Repair(True, chosen, True, stopped, trials, 412.7, 20.0, 0.01).to_json()
     return {**record, "layers": _layers(-6.0)}
 
 

@@ -29,7 +29,7 @@ def test_everything_that_matters_fits_80_columns(full: dict[str, Any]) -> None:
     assert "Executed: on the host (onnxruntime 1.32.0 int8 x86-64)." in words
     assert f"fatal {KINDS['calibration-overlap'].title}: 3 of 64 calibration images" in words
     assert f"remedy: {KINDS['calibration-overlap'].remedy}" in words
-    assert "remedy: export with --repair, or leave them in float" in words
+    assert "remedy: let export repair it, or leave them in float" in words
     assert "8 trials were made in 6.88 of 20.0 minutes" in words
     assert "The deployed model keeps" in words
     assert "calibration error" in words

@@ -214,9 +214,9 @@ def hashes(bundle: Bundle) -> dict[str, str]:
 
 
 def _culprits(bundle: Bundle, certificate: Certificate, root: Path | None) -> list[Finding]:
-    """The layers behind the first rung that diverges, if quantization or the runtime explains it."""
+    """The layers behind the first rung that is proven to diverge, if quantization or the runtime explains it."""
     rungs = [rung["name"] for rung in certificate.ladder]
-    first = certificate.first_divergence
+    first = next((rung["name"] for rung in certificate.ladder if rung["diverges"]), None)
     fatal = any(finding["severity"] == "fatal" for finding in certificate.findings)
     if bundle.precision != "int8" or fatal or first in (None, "reference", FLOAT_RUNG):
         return []

@@ -118,10 +118,16 @@ def honest(data: Mapping[str, str], targets: Sequence[str], count: int, work: Pa
         target = targets[number // len(data) % len(targets)]
         options = {"strategy": "linear-probe", "image_size": SIZES.get(name, 96), "seed": number}
         run = pipeline.finetune(data[name], work / f"probe-{name}-{number}", **options)
-        (done,) = pipeline.export(run, targets=[target], out=work / f"honest-{number}", bench=False, repair=False)
+        (done,) = pipeline.export(run, targets=[target], out=work / f"honest-{number}", bench=False)
         kinds = [f["kind"] for f in done.certificate.findings]
-        print(f"{name:<14}{target:<18} seed {number:>2}: {', '.join(kinds) or 'no alarm'}", flush=True)
-        yield {"data": name, "target": target, "seed": number, "found": kinds}
+        repair, certificate = done.bundle.manifest["repair"], done.certificate
+        mended = repair["chosen"] if repair["needed"] else "not needed"
+        told = f"{', '.join(kinds) or 'no alarm'}; {certificate.verdict}; repair: {mended}"
+        print(f"{name:<14}{target:<18} seed {number:>2}: {told}", flush=True)
+        yield {
+            "data": name, "target": target, "seed": number, "found": kinds, "verdict": certificate.verdict,
+            "difference": certificate.difference, "n": certificate.n, "repair": mended,
+        }  # fmt: skip
 
 
 def pairs(values: Sequence[str]) -> dict[str, str]:

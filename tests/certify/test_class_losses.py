@@ -14,7 +14,7 @@ from edgetl.certify import ClassOutcome, class_outcomes, holm, mcnemar_loss
 
 
 @given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=40))
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, derandomize=True, max_examples=20)
 def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
     expected = multipletests(p_values, method="holm")[1]
     np.testing.assert_allclose(holm(p_values), expected, rtol=1e-12)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -61,6 +64,17 @@ class Small(nn.Module):
         return self.head(torch.flatten(self.pool(self.body((x - self.mean) / self.std)), 1))
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Convolutions round otherwise with another number of threads; the statistics taken here shall not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def small_model(seed: int = 0) -> Small:
     """The network with seeded weights, and batch norms that have seen images, so that activations are of size one."""
     torch.manual_seed(seed)
@@ -68,7 +82,7 @@ def small_model(seed: int = 0) -> Small:
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         model.head.weight.mul_(8)
         model.train()(torch.from_numpy(pictures(64, seed=99)))
     return model.eval()

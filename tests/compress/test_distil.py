@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgetl.errors import CompressionError
 from edgetl.preprocess import Preprocess
 from edgetl.transfer.model import Deployable
 from tests.compress.images import SIZE, pictures
+from tests.compress.models import one_thread
 
 PREPROCESS = Preprocess(SIZE, SIZE, SIZE, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 IMAGES, OTHERS = pictures(768, seed=5), torch.from_numpy(pictures(64, seed=77))
@@ -40,7 +42,7 @@ def tiny(spread: float = 1.0) -> Deployable:
             module.momentum = None
     model, seen = Deployable(body, PREPROCESS), torch.from_numpy(pictures(128, seed=99))
     draw, blocks = torch.Generator().manual_seed(1), body.blocks
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         model.train()(seen)
         logits = model.eval()(seen)
         body.classifier.weight.mul_(2 / (logits - logits.mean(0)).std())
@@ -56,11 +58,9 @@ def tiny(spread: float = 1.0) -> Deployable:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def throughout() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 def distance(teacher: nn.Module, student: nn.Module, recipe: Recipe) -> float:
@@ -78,8 +78,8 @@ def hostile() -> Deployable:
 
 @pytest.fixture(scope="module")
 def mended(hostile: Deployable) -> Any:
-    torch.set_num_threads(1)
-    return distil(hostile, PER_TENSOR, IMAGES, training=SHORT)
+    with one_thread():
+        return distil(hostile, PER_TENSOR, IMAGES, training=SHORT)
 
 
 def test_the_rounded_model_comes_closer_to_its_teacher(hostile: Deployable, mended: Any) -> None:

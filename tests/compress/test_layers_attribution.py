@@ -159,7 +159,7 @@ def test_fixed_batches_are_measured_too(tmp_path: Path, small_onnx: Path, points
     images = [image[None] for image in IMAGES[:2]]
     one, other = attribute(small_onnx, points, images), attribute(four, points, images)
     assert [n.node for n in one] == [n.node for n in other]
-    assert [n.sqnr_db for n in one] == pytest.approx([n.sqnr_db for n in other], abs=0.01)
+    assert [n.sqnr_db for n in one] == pytest.approx([n.sqnr_db for n in other], abs=0.1)
 
 
 def test_the_fewest_layers_are_responsible() -> None:

@@ -99,7 +99,7 @@ def test_integer_kernels_follow_the_simulation(quantized: Path) -> None:
 def test_torch_and_export_agree(small_onnx: Path) -> None:
     found = torch_taps(small_model(), small_onnx, IMAGES)
     assert [t.order for t in found] == list(range(11))
-    assert min(t.sqnr_db for t in found) > 100
+    assert min(t.sqnr_db for t in found) > 80
     assert first(found) is None
 
 

@@ -56,7 +56,7 @@ class Judged:
         n: images.
         accuracy: share that the attempt gets right.
         difference: of the accuracies.
-        soft_difference: of the mean probability of the true class: less noisy on few images.
+        soft_difference: of the accuracies with images near the border counted in part: less noisy on few images.
         lost, gained: images that only the trained model, or only the attempt, gets right.
         kl: mean Kullback-Leibler divergence of the attempt from the trained model, nats.
         collapsed: classes whose recall fell by more than chance.
@@ -78,9 +78,9 @@ class Judged:
     def good(self, margin: float) -> bool:
         """No class collapsed, and no loss as large as the margin that is more than the search split's chance.
 
-        On few images a handful of flips makes a point of accuracy by chance; the mean probability of the true class
-        hardly does. So its loss counts as it is, and that of accuracy if so many more were lost than gained would
-        happen by chance (exact McNemar test) less than once in :data:`CHANCE`.
+        On few images a handful of flips makes a point of accuracy by chance; the accuracy with soft borders is less
+        noisy. So its loss counts as it is, and that of accuracy if so many more were lost than gained would happen by
+        chance (exact McNemar test) less than once in :data:`CHANCE`.
         """
         tolerable = max(margin, LEAST_MARGIN)
         lost = self.difference <= -tolerable and self.p_value < 1 / CHANCE

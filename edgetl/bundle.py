@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +112,7 @@ class Bundle:
         """Class names in the order of the logits."""
         return tuple(read_json(self.path / LABELS, BundleError))
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset:
         """The images behind the bundle, with their splits."""
         return Dataset.from_json(read_json(self.path / SPLITS_FILE, BundleError))

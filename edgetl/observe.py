@@ -118,7 +118,8 @@ def answered(bundle: Bundle, predictions: Path) -> Seen:
     Raises:
         CertifyError: the file is none, or certify images are missing from it.
     """
-    samples = bundle.dataset.split("certify")
+    dataset = bundle.dataset
+    samples = dataset.split("certify")
     try:
         with np.load(predictions, allow_pickle=False) as stored:
             logits = np.asarray(stored["logits"], np.float32)
@@ -143,7 +144,7 @@ def answered(bundle: Bundle, predictions: Path) -> Seen:
         "executed_on": {"device": ELSEWHERE},
     }
     rungs = {FLOAT_RUNG: _stored(bundle)["exported"]}
-    paths = tuple(bundle.dataset.root / sample.path for sample in samples)
+    paths = tuple(dataset.root / sample.path for sample in samples)
     return Seen(paths, logits[[rows[name] for name in wanted]], rungs, facts, None)
 
 

@@ -26,6 +26,8 @@ LEAST_GAIN = 0.2
 #: Margins below this cannot be told from 0 on a search split.
 LEAST_MARGIN = 0.0025
 CHANCE = 10
+#: Search images below which only flips beyond chance call for repair.
+LEAST_IMAGES = 100
 TRAINED = "trained"
 
 
@@ -84,8 +86,8 @@ class Judged:
         """
         tolerable = max(margin, LEAST_MARGIN)
         lost = self.difference <= -tolerable and self.p_value < 1 / CHANCE
-        # Asked so that NaN is never good.
-        return self.soft_difference > -tolerable and not lost and not self.collapsed
+        kept = self.soft_difference > -tolerable or self.n < LEAST_IMAGES
+        return kept and math.isfinite(self.soft_difference) and not lost and not self.collapsed
 
     @property
     def p_value(self) -> float:

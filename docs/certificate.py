@@ -25,9 +25,11 @@ Written by `python docs/certificate.py`; do not edit.
 On the certify split every image goes, from its file, through the trained torch model and through the deployed artifact.
 What counts is which images only one of the two gets right. *pass*: with 95 % confidence (`--alpha`) the loss of
 accuracy is smaller than the margin (`--margin`, 1 point by default), no class has collapsed, and nothing is wrong by
-definition. *fail*: a loss of the margin or more was observed or proven, or a class collapsed, or a fault makes the
-comparison void. *underpowered*: too few images to tell; `n_needed` would give a pass of equal models with probability
-80 % at the discordance observed.
+definition. *fail*: a loss of the margin or more is proven, or was observed and is more than chance (exact one-sided
+McNemar test), or a class collapsed, or a fault makes the comparison void. *underpowered*: too few images to rule out a
+loss of the margin, or to tell the one observed from chance; `n_needed` would give a pass of equal models with
+probability 80 % at the discordance observed. A model without a loss fails in at most 5 % of the cases, however few
+its images are.
 
 The interval is Tango's (1998) score interval of the difference of two paired proportions. With at most 200 discordant
 images it gives way to the exact unconditional bound wherever that is more cautious. Classes are tested by exact

@@ -189,7 +189,7 @@ def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
     chosen = [trial for trial in tried if trial["kept"]][-1]
     what = (
         f"{len(tried)} attempts, and the best still lost {-100 * chosen['difference']:.2f} points of accuracy "
-        f"({-100 * chosen['soft_difference']:.2f} with soft borders) on {chosen['n']} search images."
+        f"({-100 * chosen['expected_difference']:.2f} expected of its noise) on {chosen['n']} search images."
     )
     return [Finding("not-repaired", what, (), {"statistical": True})]
 

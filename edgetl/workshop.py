@@ -29,8 +29,6 @@ SOURCE = "source.onnx"
 #: Images that layers are attributed on.
 ATTRIBUTED = 16
 TIMED = 20
-#: Width of the border between right and wrong, as a share of the reference's typical margin.
-SOFTNESS = 0.1
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,7 @@ def compare(reference: Logits, found: Logits, run: Run, integer_macs: float | No
         n=counts.n,
         accuracy=counts.deployed_accuracy,
         difference=counts.difference,
-        soft_difference=soft_difference(reference, found, labels),
+        expected_difference=expected_difference(reference, found, labels),
         lost=counts.lost,
         gained=counts.gained,
         kl=float((np.exp(p) * (p - q)).sum(axis=1).mean()),
@@ -199,24 +197,29 @@ def compare(reference: Logits, found: Logits, run: Run, integer_macs: float | No
     )
 
 
-def soft_difference(reference: Logits, found: Logits, labels: npt.NDArray[np.int64]) -> float:
-    """Difference of two accuracies in which an image counts by its margin, not by right or wrong alone; -1 to 1.
+def expected_difference(reference: Logits, found: Logits, labels: npt.NDArray[np.int64]) -> float:
+    """Difference of two accuracies to be expected if the noise of each image had fallen on any other alike; -1 to 1.
 
-    The margin, the true logit minus the greatest other one, goes through a sigmoid a tenth as wide as the reference's
-    typical margin: images near the border count in part, which is less noisy on few images than counting flips, and
-    all margins shrinking together, a loss of confidence alone, hardly counts.
+    On few images the flips that happen to occur say little: one image more or less is a point of accuracy. An image's
+    margin is its true logit minus the greatest other one. What compression does to margins is a common factor, which
+    flips nothing, and a rest; every image's margin is paired with every image's rest, and the sign counted (a
+    two-sample U statistic, Hoeffding 1948). ``benchmarks/search_estimators.py``: on 55 attempts with 133 to 179
+    search images it foretells the loss on certify images with a correlation of 0.8, counting flips with 0.3.
 
     Args:
         reference, found: logits, float32 (n, classes).
         labels: true class indexes, int64 (n,).
+
+    Returns:
+        NaN where an answer is no number.
     """
     before, after = _margins(reference, labels), _margins(found, labels)
-    width = max(SOFTNESS * float(np.median(np.abs(before))), 1e-12)
-
-    def soft(margins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.asarray((1 + np.tanh(margins / (2 * width))) / 2)
-
-    return float((soft(after) - soft(before)).mean())
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return float("nan")
+    factor = float(before @ after) / max(float(before @ before), 1e-12)
+    rest = np.sort(after - factor * before)
+    right = 1 - np.searchsorted(rest, -factor * before, side="right") / len(rest)
+    return float(right.mean() - (before > 0).mean())
 
 
 def _margins(logits: Logits, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -235,7 +235,7 @@ def test_the_command_prints_the_ladder_and_the_findings(edgetl: Edgetl, bundle: 
 def test_what_could_not_be_mended_is_refused_until_more_is_tolerated(bundle: Path) -> None:
     """A bundle whose climb ended without success, sealed as an export seals it."""
     opened = load_bundle(bundle)
-    trial = {"rung": "default", "accuracy": 0.5, "difference": -0.2, "soft_difference": -0.1, "n": 12, "kept": True}
+    trial = {"rung": "default", "accuracy": 0.5, "difference": -0.2, "expected_difference": -0.1, "n": 12, "kept": True}
     repair = {"needed": True, "survived": False, "margin": 0.3, "chosen": "default", "trials": [trial]}
     body = {k: v for k, v in opened.manifest.items() if k not in ("schema", "files", "artifacts", "digest")}
     (bundle / CERTIFICATE).unlink()

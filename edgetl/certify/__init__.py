@@ -3,9 +3,10 @@
 Needs numpy alone and reads no clock, so it also runs on a device.
 """
 
+from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.bootstrap import REGRESSION, BootstrapTest, balanced_accuracy_test, score_test
 from edgetl.certify.certificate import EXECUTED, METHOD, Certificate
-from edgetl.certify.classes import ClassOutcome, class_outcomes, holm, mcnemar_loss
+from edgetl.certify.classes import ClassOutcome, class_outcomes, holm
 from edgetl.certify.gain import Baseline, TransferGain, transfer_gain
 from edgetl.certify.paired import (
     NonInferiority,

@@ -84,3 +84,10 @@ def _continued_fraction(a: Floats, b: Floats, x: Floats) -> Floats:
 
 def _away_from_zero(value: Floats) -> Floats:
     return np.asarray(np.where(np.abs(value) < _TINY, _TINY, value))
+
+
+def mcnemar_loss(lost: npt.ArrayLike, gained: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Exact one-sided McNemar p of more losses than gains: P(X >= lost) for X ~ Binomial(lost + gained, 1/2)."""
+    lost, gained = np.asarray(lost), np.asarray(gained)
+    # The same by symmetry of the binomial at 1/2, and accurate for the smallest p.
+    return binomial_cdf(gained, lost + gained, 0.5)

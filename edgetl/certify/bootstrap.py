@@ -25,7 +25,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.certify.paired import MOST_IMAGES, POWER, Indexes, Verdict, check_margin
+from edgetl.certify.paired import MOST_IMAGES, POWER, Indexes, Verdict, check_margin, verdict_of
 from edgetl.certify.score import critical_value
 from edgetl.errors import CertifyError, UnknownNameError
 
@@ -260,11 +260,7 @@ def _test(
 ) -> BootstrapTest:
     ci_low, ci_high = bounds(*draws, alpha)
     ci_low, ci_high = min(ci_low, difference), max(ci_high, difference)
-    verdict: Verdict = "underpowered"
-    if ci_low > -margin:
-        verdict = "pass"
-    elif ci_high < -margin or (difference < 0 and difference <= -margin):
-        verdict = "fail"
+    verdict = verdict_of(difference, (ci_low, ci_high), margin, ci_high < 0)
     n_needed, assumed = _n_needed(difference, ci_low, n, margin, alpha, verdict)
     return BootstrapTest(
         verdict=verdict,
@@ -291,7 +287,7 @@ def _n_needed(
     reach = (critical_value(alpha) + NormalDist().inv_cdf(POWER)) * error
 
     def needed(assumed: float) -> int:
-        return math.ceil(max(min(n * min(reach / (margin + assumed), 1e9) ** 2, MOST_IMAGES), 1))
+        return math.ceil(max(min(n * min(reach / max(margin + assumed, 1e-300), 1e9) ** 2, MOST_IMAGES), 1))
 
     if verdict != "underpowered" or needed(0.0) > n:
         return needed(0.0), 0.0

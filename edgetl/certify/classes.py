@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.certify.binomial import binomial_cdf
+from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.paired import Indexes
 
 
@@ -84,13 +84,6 @@ def class_outcomes(
             )
         )
     return tuple(outcomes)
-
-
-def mcnemar_loss(lost: npt.ArrayLike, gained: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Exact one-sided McNemar p of more losses than gains: P(X >= lost) for X ~ Binomial(lost + gained, 1/2)."""
-    lost, gained = np.asarray(lost), np.asarray(gained)
-    # The same by symmetry of the binomial at 1/2, and accurate for the smallest p.
-    return binomial_cdf(gained, lost + gained, 0.5)
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:

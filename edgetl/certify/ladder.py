@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetl.certify.classes import mcnemar_loss
+from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.comparison import Comparison, Models
 from edgetl.certify.paired import Indexes, PairedCounts
 from edgetl.certify.probabilities import LogitEvidence

@@ -3,11 +3,13 @@
 Verdicts, for a margin m (the greatest acceptable loss) and a one-sided level alpha:
 
     pass          the lower bound of the difference is above -m: a loss of m or more is ruled out
-    fail          a loss of at least m was observed, or the upper bound is below -m
-    underpowered  the loss observed is smaller than m, but there are too few images to rule out a loss of m
+    fail          a loss of m or more is proven (the upper bound is below -m), or was observed and is more than chance
+    underpowered  neither: too few images to rule out a loss of m, or to tell the one observed from chance
 
-"Not significantly different" is never a pass. With margin 0 a pass means that the deployed model is proven better; no
-number of images can be expected to show that of an equal one, so ``n_needed`` is None there.
+More than chance means an exact McNemar p below alpha, as for classes and for the rungs of the ladder: a model without
+a loss fails with probability alpha at most, however few the images are. "Not significantly different" is never a pass.
+With margin 0 a pass means that the deployed model is proven better; no number of images can be expected to show that
+of an equal one, so ``n_needed`` is None there.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.score import critical_value, restricted_gained, score_interval, score_statistic
 from edgetl.certify.unconditional import MOST_DISCORDANT, cautious_lower_bound, tail
 from edgetl.errors import CertifyError
@@ -148,11 +151,7 @@ def noninferiority(counts: PairedCounts, margin: float = 0.01, alpha: float = 0.
     ci_low = cautious_lower_bound(lost, gained, n, alpha)
     ci_high = -cautious_lower_bound(gained, lost, n, alpha)
     difference = counts.difference
-    verdict: Verdict = "underpowered"
-    if ci_low > -margin:
-        verdict = "pass"
-    elif ci_high < -margin or (lost > gained and difference <= -margin):
-        verdict = "fail"
+    verdict = verdict_of(difference, (ci_low, ci_high), margin, float(mcnemar_loss(lost, gained)) < alpha)
     n_needed, assumed = _n_needed(counts, margin, alpha, verdict)
     return NonInferiority(
         verdict=verdict,
@@ -167,6 +166,21 @@ def noninferiority(counts: PairedCounts, margin: float = 0.01, alpha: float = 0.
         margin=float(margin),
         alpha=float(alpha),
     )
+
+
+def verdict_of(difference: float, bounds: tuple[float, float], margin: float, beyond_chance: bool) -> Verdict:
+    """The verdict by the rule at the module's head.
+
+    Args:
+        difference: the difference observed.
+        bounds: one-sided lower and upper bound of the true one.
+        margin: greatest acceptable loss.
+        beyond_chance: whether a model without a loss would hardly have lost so much.
+    """
+    low, high = bounds
+    if low > -margin:
+        return "pass"
+    return "fail" if high < -margin or (beyond_chance and difference <= -margin) else "underpowered"
 
 
 def images_needed(
@@ -185,7 +199,7 @@ def images_needed(
         margin: greatest acceptable loss, 0 < margin < 1.
         alpha: one-sided level.
         power: chance of a pass.
-        difference: true difference, above -margin.
+        difference: true difference; at -margin or below no number of images is enough.
     """
     lost, gained = np.asarray((discordance - difference) / 2), np.asarray((discordance + difference) / 2)
     expected = restricted_gained(lost, gained, 1.0, np.asarray(margin))
@@ -194,7 +208,8 @@ def images_needed(
     alternative = math.sqrt(max(discordance - difference**2, 0.0))
     z = critical_value(alpha) * null + NormalDist().inv_cdf(power) * alternative
     least = math.log(alpha) / math.log1p(-margin)
-    enough = min(z / (margin + difference), math.sqrt(MOST_IMAGES))
+    room = margin + difference
+    enough = min(z / room, math.sqrt(MOST_IMAGES)) if room > 0 else math.sqrt(MOST_IMAGES)
     return math.ceil(min(max(enough**2, least), MOST_IMAGES))
 
 

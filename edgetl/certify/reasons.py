@@ -33,15 +33,18 @@ def verdict_reasons(test: Test, n: int, metric: str = "accuracy") -> list[str]:
     if test.verdict == "pass":
         return [f"With {sure} confidence the loss{of} is smaller than the margin of {margin}."]
     if test.verdict == "fail":
-        return [f"The loss{of} observed, {amount(-test.difference, metric)}, is not smaller than the margin."]
+        seen = amount(-test.difference, metric)
+        return [f"The loss{of} observed, {seen}, is more than chance and not smaller than the margin."]
     if test.n_needed is None:
         return [f"With a margin of 0 the deployed model must be proven better, and {images(n)} do not."]
     if test.assumed_difference == 0:
         assumed = "if nothing is truly lost"
     else:
         assumed = f"if the true loss is the {amount(-test.assumed_difference, metric)} observed"
+    seen = amount(-test.difference, metric)
+    chance = f"; the {seen} observed may be chance" if test.difference <= -test.margin else ""
     return [
-        f"{images(n)} are too few to rule out a loss{of} of {margin}; about {test.n_needed:,} would give "
+        f"{images(n)} are too few to rule out a loss{of} of {margin}{chance}; about {test.n_needed:,} would give "
         f"an 80 % chance to, {assumed}."
     ]
 

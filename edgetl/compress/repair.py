@@ -58,7 +58,7 @@ class Judged:
         n: images.
         accuracy: share that the attempt gets right.
         difference: of the accuracies.
-        soft_difference: of the accuracies with images near the border counted in part: less noisy on few images.
+        expected_difference: of the accuracies, if each image's noise had fallen on any other alike: less noisy.
         lost, gained: images that only the trained model, or only the attempt, gets right.
         kl: mean Kullback-Leibler divergence of the attempt from the trained model, nats.
         collapsed: classes whose recall fell by more than chance.
@@ -69,7 +69,7 @@ class Judged:
     n: int
     accuracy: float
     difference: float
-    soft_difference: float
+    expected_difference: float
     lost: int
     gained: int
     kl: float
@@ -77,17 +77,22 @@ class Judged:
     integer_macs: float | None
     ms: float | None
 
-    def good(self, margin: float) -> bool:
-        """No class collapsed, and no loss as large as the margin that is more than the search split's chance.
+    def broken(self, margin: float) -> bool:
+        """A class collapsed, answers that are no numbers, or a loss of the margin that is more than chance.
 
-        On few images a handful of flips makes a point of accuracy by chance; the accuracy with soft borders is less
-        noisy. So its loss counts as it is, and that of accuracy if so many more were lost than gained would happen by
-        chance (exact McNemar test) less than once in :data:`CHANCE`.
+        On few images a handful of flips makes a point of accuracy: a loss of accuracy counts if so many more lost than
+        gained would happen by chance (exact McNemar test) less than once in :data:`CHANCE`.
         """
-        tolerable = max(margin, LEAST_MARGIN)
-        lost = self.difference <= -tolerable and self.p_value < 1 / CHANCE
-        kept = self.soft_difference > -tolerable or self.n < LEAST_IMAGES
-        return kept and math.isfinite(self.soft_difference) and not lost and not self.collapsed
+        lost = self.difference <= -max(margin, LEAST_MARGIN) and self.p_value < 1 / CHANCE
+        return lost or bool(self.collapsed) or not math.isfinite(self.expected_difference)
+
+    def good(self, margin: float) -> bool:
+        """Not broken and, from :data:`LEAST_IMAGES` on, an expected loss of less than half the margin.
+
+        Half, because a certificate cannot pass a model that loses the margin, and seldom one that loses nearly so much.
+        """
+        kept = self.expected_difference > -max(margin / 2, LEAST_MARGIN) or self.n < LEAST_IMAGES
+        return kept and not self.broken(margin)
 
     @property
     def p_value(self) -> float:
@@ -118,7 +123,7 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        names = ("n", "accuracy", "difference", "soft_difference", "lost", "gained", "kl", "integer_macs", "ms")
+        names = ("n", "accuracy", "difference", "expected_difference", "lost", "gained", "kl", "integer_macs", "ms")
         measured = asdict(self.judged) if self.judged else dict.fromkeys((*names, "collapsed"))
         return {
             "rung": self.rung,
@@ -140,7 +145,7 @@ class Repair:
     Attributes:
         needed: whether the default attempt was not good enough.
         chosen: the attempt to deploy.
-        survived: whether it is good on the search split; if not, the export is refused.
+        survived: whether it is not broken on the search split; if it is, the export is refused.
         stopped: why the climb ended, in a sentence.
         trials: everything that was tried, in order.
         seconds: the whole climb took.
@@ -220,8 +225,10 @@ def climb(
             stopped = f"The budget of {minutes:g} minutes was spent at the rung '{name}'."
             break
     seconds = time.monotonic() - began
-    good = best_judged.good(margin)
-    return Repair(not first.good(margin), best, good, stopped, tuple(done), seconds, minutes, margin)
+    survived = not best_judged.broken(margin)
+    if survived and not best_judged.good(margin):
+        stopped += f" What is left of the loss may be chance ({best_judged.lost} lost, {best_judged.gained} gained)."
+    return Repair(not first.good(margin), best, survived, stopped, tuple(done), seconds, minutes, margin)
 
 
 def _over(began: float, minutes: float) -> bool:
@@ -229,9 +236,8 @@ def _over(began: float, minutes: float) -> bool:
 
 
 def _better(judged: Judged, best: Judged, margin: float) -> bool:
-    if judged.good(margin) != best.good(margin):
-        return judged.good(margin)
-    return judged.kl < (1 - LEAST_GAIN) * best.kl
+    new, old = ((not one.broken(margin), one.good(margin)) for one in (judged, best))
+    return new > old if new != old else judged.kl < (1 - LEAST_GAIN) * best.kl
 
 
 def _tries(name: str, propose: Proposal, best: Attempt, judge: Judge, over: Callable[[], bool]) -> Iterable[Trial]:

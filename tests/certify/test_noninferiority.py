@@ -51,11 +51,16 @@ def tables(draw: st.DrawFn) -> tuple[int, int, int]:
         (0, 0, 50, "underpowered"),
         (10, 10, 5000, "pass"),
         (10, 10, 400, "underpowered"),
-        (4, 0, 400, "fail"),
+        (4, 0, 400, "underpowered"),
+        (5, 0, 400, "fail"),
+        (3, 0, 270, "underpowered"),
         (3, 0, 400, "underpowered"),
         (200, 20, 1000, "fail"),
         (20, 200, 1000, "pass"),
-        (1, 0, 1, "fail"),
+        (1, 0, 1, "underpowered"),
+        (2, 0, 50, "underpowered"),
+        (7, 2, 270, "underpowered"),
+        (20, 7, 270, "fail"),
         (0, 1, 1, "underpowered"),
     ],
 )
@@ -80,11 +85,14 @@ def test_every_field_tells_the_same_story(table: tuple[int, int, int], margin: f
     assert (result.verdict == "pass") == (result.ci_low > -margin)
     if abs(result.p_value - ALPHA) > 1e-6:
         assert (result.verdict == "pass") == (result.p_value < ALPHA)
+    beyond_chance = stats.binom.cdf(gained, lost + gained, 0.5) < ALPHA
     if result.verdict == "fail":
-        assert result.difference < 0
+        assert beyond_chance or result.ci_high < -margin
         assert result.difference <= -margin
+    if result.ci_high < -margin:
+        assert result.verdict == "fail"
     if result.verdict == "underpowered":
-        assert -margin < result.difference or margin == 0
+        assert -margin < result.difference or not beyond_chance
         assert result.n_needed is None or result.n_needed > n
     assert (result.n_needed is None) == (margin == 0)
 
@@ -133,7 +141,8 @@ def test_margin_zero_asks_for_proof_of_being_better() -> None:
     assert judged(0, 0, 10_000, margin=0).verdict == "underpowered"
     assert judged(0, 0, 10_000, margin=0).n_needed is None
     assert judged(5, 60, 10_000, margin=0).verdict == "pass"
-    assert judged(6, 5, 10_000, margin=0).verdict == "fail"
+    assert judged(6, 5, 10_000, margin=0).verdict == "underpowered"
+    assert judged(16, 5, 10_000, margin=0).verdict == "fail"
 
 
 def test_a_million_images() -> None:
@@ -142,6 +151,20 @@ def test_a_million_images() -> None:
 
 
 # --- size and power
+
+
+@pytest.mark.parametrize("n", [20, 50, 270, 1000])
+@pytest.mark.parametrize("discordance", [0.005, 0.02, 0.1, 0.3])
+def test_an_equal_model_fails_with_probability_alpha_at_most(n: int, discordance: float) -> None:
+    """Exact: the chance that so few images of a model without any loss make it fail."""
+    half, chance = discordance / 2, 0.0
+    most = int(stats.binom.isf(1e-9, n, discordance))
+    for flips in range(1, most + 1):
+        of_so_many = float(stats.binom.pmf(flips, n, discordance))
+        failing = (k for k in range(flips // 2, flips + 1) if judged(k, flips - k, n).verdict == "fail")
+        least = next(failing, None)
+        chance += of_so_many * (float(stats.binom.sf(least - 1, flips, half / discordance)) if least is not None else 0)
+    assert chance <= ALPHA + 1e-6
 
 
 @functools.cache

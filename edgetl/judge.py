@@ -223,8 +223,7 @@ def _culprits(bundle: Bundle, certificate: Certificate, root: Path | None) -> li
         return []
     if first == QDQ_RUNG or (certificate.executed == "simulated" and QDQ_RUNG not in rungs):
         return _quantized(bundle, first or "")
-    comparable = QDQ_RUNG in rungs and bundle.artifact().path.suffix == ".onnx"
-    if comparable and first in (HOST_RUNG, "deployed") and root is not None:
+    if QDQ_RUNG in rungs and first in (HOST_RUNG, "deployed") and root is not None:
         return _executed(bundle, first or "", root)
     return []
 
@@ -246,15 +245,16 @@ def _quantized(bundle: Bundle, rung: str) -> list[Finding]:
 
 def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
     from edgetl.compress.layers.taps import compare
+    from edgetl.compress.layers.taps_ir import compare_ir
 
     held = [root / s.path for s in bundle.dataset.split("search")][:COMPARED]
     images = [bundle.preprocess.apply(path)[None] for path in held if path.is_file()]
     if not images:
         return []
     model = bundle.artifact().path
-    tensors = compare((model, True), (model, False), images)[:5]
-    if not tensors:
-        return []
+    ir = model.suffix == ".xml"
+    tensors = compare_ir(model, bundle.source, images) if ir else compare((model, True), (model, False), images)
+    tensors = tensors[:5]
     named = "; ".join(f"{x.module or x.tensor} ({x.sqnr_db:.1f} dB)" for x in tensors[:3])
     what = f"The rung '{rung}' departs from its own Q/DQ graph computed in float, most at {named}."
     return [Finding("runtime", what, tuple(x.module or x.tensor for x in tensors), {"rung": rung})]

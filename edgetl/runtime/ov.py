@@ -35,7 +35,7 @@ class OpenVinoSession:
         try:
             self._model = core.read_model(artifact.path)
             if simulated:
-                _write_out(self._model)
+                write_out(self._model)
             self._compiled = core.compile_model(self._model, device, config)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {artifact.path} ({error})", "export the bundle again") from error
@@ -75,7 +75,7 @@ class OpenVinoSession:
         del self._request, self._compiled, self._model
 
 
-def _write_out(model: Any) -> None:
+def write_out(model: Any) -> None:
     """Replace every FakeQuantize by the arithmetic that defines it, in place, so that no plugin makes integers of it.
 
     The CPU plugin's own switch, LP_TRANSFORMS_MODE, gave wrong answers in OpenVINO 2026.4 for a small MobileNet.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,30 @@ _DECODING = ("Convert", "Multiply", "Subtract", "Reshape")
 
 def read(model: Path, topology: Topology) -> Layout:
     """See :func:`edgetl.compress.layers.points.read_layout`; friendly names are those of the ONNX nodes."""
-    openvino = require("openvino", "reading OpenVINO models")
-    try:
-        network = openvino.Core().read_model(model)
-    except RuntimeError as error:
-        raise CompressionError(f"OpenVINO cannot read {model}", "export the bundle again") from error
+    network = load(model)
     operators = network.get_ordered_ops()
     layers = _matched([op for op in operators if _is_layer(op)], topology)
     stored = {name: _stored(op, topology.constants[topology.nodes[name].input[1]]) for name, op in layers.items()}
-    names = {op.get_friendly_name(): name for name, op in layers.items()}
-    return Layout(stored, tuple(_pairs(operators, names, topology)))
+    return Layout(stored, tuple(_pairs(operators, _names(layers), topology)))
+
+
+def load(model: Path) -> Any:
+    """Read an IR.
+
+    Raises:
+        CompressionError: missing or damaged.
+    """
+    openvino = require("openvino", "reading OpenVINO models")
+    try:
+        return openvino.Core().read_model(model)
+    except RuntimeError as error:
+        raise CompressionError(f"OpenVINO cannot read {model}", "export the bundle again") from error
+
+
+def quantizers(network: Any, topology: Topology) -> list[tuple[Any, str]]:
+    """Every FakeQuantize of activations, in order, with the tensor of the exported graph that it quantizes."""
+    operators = network.get_ordered_ops()
+    return _quantizers(operators, _names(_matched([op for op in operators if _is_layer(op)], topology)), topology)
 
 
 def _is_layer(op: Any) -> bool:
@@ -93,18 +108,30 @@ def _bias(op: Any) -> Floats | None:
     return np.asarray(_source(readers[0], 1).data, np.float32).reshape(-1)
 
 
-def _pairs(operators: list[Any], names: dict[str, str], topology: Topology) -> list[Pair]:
+def _names(layers: Mapping[str, Any]) -> Callable[[Any], str]:
+    """From an operator to the name of its ONNX node."""
+    renamed = {op.get_friendly_name(): name for name, op in layers.items()}
+
     def name_of(op: Any) -> str:
         friendly = str(op.get_friendly_name())
-        return names.get(friendly, friendly.removesuffix(_BARE))
+        return renamed.get(friendly, friendly.removesuffix(_BARE))
 
-    present = {name_of(op) for op in operators}
-    pairs = []
+    return name_of
+
+
+def _quantizers(operators: Sequence[Any], name_of: Callable[[Any], str], topology: Topology) -> list[tuple[Any, str]]:
+    found = []
     for op in operators:
         maker = topology.nodes.get(name_of(_source(op, 0))) if op.get_type_name() == "FakeQuantize" else None
-        if maker is None or maker.output[0] not in topology.readers:
-            continue
-        tensor = maker.output[0]
+        if maker is not None and maker.output[0] in topology.readers:
+            found.append((op, maker.output[0]))
+    return found
+
+
+def _pairs(operators: Sequence[Any], name_of: Callable[[Any], str], topology: Topology) -> list[Pair]:
+    present = {name_of(op) for op in operators}
+    pairs = []
+    for op, tensor in _quantizers(operators, name_of, topology):
         siblings = [port.get_node() for port in op.input(0).get_source_output().get_target_inputs()]
         plain = [other for other in siblings if other.get_type_name() != "FakeQuantize"]
         through = {name_of(port.get_node()) for port in op.output(0).get_target_inputs()}

@@ -72,7 +72,7 @@ def compare(
         raise CompressionError(f"{above[0]} and {below[0]} share no layer", "compare two stages of one export")
     upper.open(shared)
     lower.open(shared)
-    ratios = _Ratios(len(shared))
+    ratios = Ratios(len(shared))
     for image in images:
         ratios.add(upper.run(image), lower.run(image))
     decibels = ratios.decibels()
@@ -164,7 +164,7 @@ class Tapped:
         return np.asarray((value.astype(np.float64) - zero) * scale)
 
 
-class _Ratios:
+class Ratios:
     """Energies of signals and differences, summed over images."""
 
     def __init__(self, count: int) -> None:
@@ -215,7 +215,7 @@ def torch_taps(model: Any, exported: Path, images: Iterable[npt.NDArray[np.uint8
     names = [node.output[0] for node in nodes]
     builder.expose(names)
     session = session_of(builder.model)
-    ratios = _Ratios(len(nodes))
+    ratios = Ratios(len(nodes))
     for image in images:
         outputs = watched.outputs(image)
         expected = []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Seconds of timing that ``export`` spends on each bundle; ``bench`` takes longer.
 EXPORT_BENCH_SECONDS = 4.0
 #: Minutes that ``export`` may spend on repairing one bundle.
-REPAIR_MINUTES = 20.0
+REPAIR_MINUTES = 10.0
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def command(
     threads: Annotated[int, typer.Option(help="Threads for timing.")] = 1,
     metric: Annotated[str, typer.Option(help="accuracy or balanced-accuracy.")] = "accuracy",
     repair: Annotated[bool, typer.Option(help="Mend int8 where it loses too much on the search split.")] = True,
-    budget_minutes: Annotated[float, typer.Option(help="Longest time that mending one bundle may take.")] = 20.0,
+    budget_minutes: Annotated[float, typer.Option(help="Longest time that mending one bundle may take.")] = 10.0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:

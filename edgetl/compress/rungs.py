@@ -10,7 +10,7 @@ from edgetl.compress.recipes import CHOICES, Recipe, with_changes
 from edgetl.compress.repair import TRAINED, Attempt, Rung
 
 #: Numbers of groups of layers that mixed precision returns to float, tried in this order.
-REVERTED = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+REVERTED = (1, 2, 4, 8, 16, 24)
 #: Recipe changes of each rung: in words, and as settings.
 Changes = Sequence[tuple[str, dict[str, Any]]]
 _ESTIMATORS: Changes = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.errors import BackendError, EdgetlError
+from edgetl.errors import BackendError, EdgetlError, UnknownNameError
 from edgetl.resources import resource
 
 Version = tuple[int, int]
@@ -133,6 +133,18 @@ def jetpacks() -> tuple[Release, ...]:
     """Which TensorRT each JetPack brings, oldest first."""
     file = resource("targets") / "tensorrt" / _JETPACK
     return tuple(Release(**entry) for entry in _toml(file)["releases"])
+
+
+def of_jetpack(name: str) -> str:
+    """TensorRT's version in JetPack ``name``, such as '6.2'.
+
+    Raises:
+        UnknownNameError: that release is not in the table.
+    """
+    known = {release.system.removeprefix("JetPack "): release.tensorrt for release in jetpacks()}
+    if name not in known:
+        raise UnknownNameError("JetPack", name, known)
+    return known[name]
 
 
 def _names() -> list[str]:

@@ -9,9 +9,11 @@ from typing import Any
 
 from edgetl.backends.base import load_onnx
 from edgetl.backends.tensorrt_rules import CHECKS, Facts, Seen, facts, nodes
-from edgetl.backends.tensorrt_tables import Rule, Table, parse_version, tables, tables_around
+from edgetl.backends.tensorrt_tables import Rule, Table, jetpacks, parse_version, tables, tables_around
+from edgetl.bundle import load_bundle
+from edgetl.errors import BackendError
 from edgetl.extras import require
-from edgetl.targets import Target
+from edgetl.targets import Target, find_target
 
 #: Operators whose own type is not that of their first input; 'out': the type of what they make.
 _TYPED_BY: dict[str, tuple[int | str, ...]] = {
@@ -24,6 +26,9 @@ _TYPED_BY: dict[str, tuple[int | str, ...]] = {
     "RandomNormal": ("out",),
     "RandomUniform": ("out",),
     "EyeLike": ("out",),
+    "BlackmanWindow": ("out",),
+    "HammingWindow": ("out",),
+    "HannWindow": ("out",),
     "If": (),
     "Loop": (),
     "Scan": (),
@@ -86,7 +91,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        shown = [asdict(objection) for objection in self.objections]
+        shown = [{**asdict(objection), "text": str(objection)} for objection in self.objections]
         return {
             "tensorrt": self.tensorrt,
             "system": self.system,
@@ -108,7 +113,7 @@ def compatibility(model: Path, version: str) -> tuple[Objection, ...]:
     Raises:
         BackendError: the file is no valid ONNX model, or ``version`` is none.
     """
-    return _judged(load_onnx(model), version)
+    return objections_to(load_onnx(model), version)
 
 
 def verdicts(model: Path, target: Target, version: str = "") -> tuple[Verdict, ...]:
@@ -117,9 +122,43 @@ def verdicts(model: Path, target: Target, version: str = "") -> tuple[Verdict, .
     Raises:
         BackendError: see :func:`compatibility`.
     """
-    asked = [(version, "")] if version else [(runtime.version, runtime.system) for runtime in target.runtimes]
+    asked = (
+        [(version, _systems(version))]
+        if version
+        else [(runtime.version, runtime.system) for runtime in target.runtimes]
+    )
     loaded = load_onnx(model)
-    return tuple(Verdict(at, system, _table_name(at), _judged(loaded, at)) for at, system in asked)
+    return tuple(Verdict(at, system, _table_name(at), objections_to(loaded, at)) for at, system in asked)
+
+
+def judge(path: Path, target_name: str, version: str = "") -> dict[str, Any]:
+    """The verdicts on an ONNX file or a bundle as plain JSON values, and the whole one: refused only by all of them.
+
+    Raises:
+        EdgetlError: no such file, target or version, or a target that runs no TensorRT.
+    """
+    target = find_target(target_name)
+    if target.backend != "tensorrt":
+        raise BackendError(f"target {target.name} runs {target.backend}, not TensorRT", "name a Jetson or rtx")
+    if not path.exists():
+        raise BackendError(f"there is no {path}", "name an ONNX file or a bundle")
+    model = load_bundle(path).artifact().path if path.is_dir() else path
+    found = verdicts(model, target, version)
+    if not found:
+        raise BackendError(f"no TensorRT version is known for target {target.name}", "give one with --tensorrt")
+    each = {verdict.verdict for verdict in found}
+    whole = next(word for word in ("accepted", "unknown", "refused") if word in each)
+    return {
+        "model": str(model),
+        "target": target.name,
+        "verdict": whole,
+        "versions": [verdict.to_json() for verdict in found],
+    }
+
+
+def _systems(version: str) -> str:
+    same = [release.system for release in jetpacks() if parse_version(release.tensorrt) == parse_version(version)]
+    return ", ".join(same)
 
 
 def _table_name(version: str) -> str:
@@ -127,7 +166,8 @@ def _table_name(version: str) -> str:
     return older.name if older else ""
 
 
-def _judged(model: Any, version: str) -> tuple[Objection, ...]:
+def objections_to(model: Any, version: str) -> tuple[Objection, ...]:
+    """See :func:`compatibility`, for a model that is loaded."""
     older, newer = tables_around(parse_version(version))
     if older is None:
         known = ", ".join(table.name for table in tables().values())
@@ -158,7 +198,8 @@ def _objections(model: Any, table: Table) -> Iterator[Objection]:
     if opset < table.opset_min:
         seen = Seen(f"opset {opset}", certain=False)
         yield _objection(table, None, seen, f"documented from opset {table.opset_min} on", "convert the model's opset")
-    inlined = onnx.inliner.inline_local_functions(model) if model.functions else model
+    inliner = require("onnx.inliner", "judging a model for TensorRT")
+    inlined = inliner.inline_local_functions(model) if model.functions else model
     known = facts(onnx.shape_inference.infer_shapes(inlined))
     yield from _network_types(inlined, table, known)
     if model.functions:

@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgetl.backends import BACKENDS, build_engine
+from edgetl.backends.tensorrt_check import build_for, offered
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
 from edgetl.errors import BackendError
@@ -180,3 +181,24 @@ def test_an_engine_without_its_own_checksum_is_not_whole(tmp_path: Path) -> None
     build_engine.checksum_file(engine).unlink()
     assert not build_engine.is_whole(engine)
     assert [file.name for file in tmp_path.iterdir()] == ["model.engine"]
+
+
+@needs_builder
+def test_three_precisions_are_built_for_two_gpus(
+    small_onnx: Path, small_int8: Callable[[str], Path], tmp_path: Path
+) -> None:
+    models = {
+        "fp32": small_onnx,
+        "fp16": to_float(small_onnx, "tensorrt", "fp16", tmp_path).path,
+        "int8": small_int8("tensorrt-int8"),
+    }
+    # TensorRT-RTX has no float32 GEMM for Turing.
+    capabilities = [capability for capability in offered() if float(capability) >= 8]
+    assert len(capabilities) >= 2
+    for precision, model in models.items():
+        for capability in (capabilities[0], capabilities[-1]):
+            check = build_for(model, capability, "")
+            assert check.checked, precision
+            assert (check.compute_capability, check.stand_in) == (capability, False)
+            assert check.engine_bytes > 1000
+            assert check.warnings == ()

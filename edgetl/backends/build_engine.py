@@ -4,8 +4,9 @@ Stands alone: copy it with model.onnx to the device and run ``python3 build_engi
 and the device's own TensorRT, 10 or 11 (JetPack 6 brings 10), or TensorRT-RTX on a PC. Prints one JSON object.
 
 The engine's name holds everything that it depends on: TensorRT's version, the GPU's compute capability, the system
-release (L4T, from which JetPack's version follows), the batch and the model's SHA-256. An engine of that name is
-whole and is used again; any other is left alone.
+release (L4T, from which JetPack's version follows), the batch and the model's SHA-256. An engine of that name whose
+checksum lies beside it is used again; a damaged one is built anew, and any other is left alone. TensorRT 8 is refused:
+it has no strongly typed networks, and it reads models of opset 18 wrongly without a word.
 """
 
 from __future__ import annotations
@@ -62,6 +63,18 @@ def system_release(file: str = "/etc/nv_tegra_release") -> str:
     return f"l4t{found.group(1)}.{found.group(2)}" if found else "l4t-unknown"
 
 
+def checked_version(module: str, version: str) -> str:
+    """Version as '10.3.0': packages that differ in the build number alone share engines' names.
+
+    Raises:
+        SystemExit: it is too old for the models that edgetl makes.
+    """
+    numbers = version.split(".")
+    if module == "tensorrt" and int(numbers[0]) < 10:
+        raise SystemExit(f"TensorRT 10 or newer is needed, this is {version}: install JetPack 6.1 or newer")
+    return ".".join(numbers[:3])
+
+
 def engine_key(version: str, capability: tuple[int, int], release: str, batch: int, model_sha256: str) -> str:
     """Everything that an engine depends on, as part of a file name."""
     parts = (f"trt{version}", "sm{}{}".format(*capability), release, f"b{batch}", model_sha256[:16])
@@ -80,6 +93,29 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def checksum_file(engine: Path) -> Path:
+    """Where the SHA-256 of a finished engine lies."""
+    return engine.with_name(engine.name + ".sha256")
+
+
+def is_whole(engine: Path) -> bool:
+    """Whether the engine is there and is what was written."""
+    try:
+        told = checksum_file(engine).read_text(encoding="ascii").strip()
+        return hashlib.sha256(engine.read_bytes()).hexdigest() == told
+    except (OSError, ValueError):
+        return False
+
+
+def keep(engine: Path, data: bytes) -> None:
+    """Write an engine, then its checksum: killed between the two, it counts as not built."""
+    checksum = checksum_file(engine)
+    if checksum.exists():
+        checksum.unlink()
+    write_whole(engine, data)
+    write_whole(checksum, (hashlib.sha256(data).hexdigest() + "\n").encode("ascii"))
 
 
 def network_flags(trt: Any) -> int:
@@ -122,20 +158,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=here, help="folder for the engine")
     parser.add_argument("--batch", type=int, default=1, help="largest batch, and the one to optimise for")
     parser.add_argument("--workspace-mb", type=int, default=0, help="most scratch memory, MiB; 0: TensorRT's default")
+    parser.add_argument("--rebuild", action="store_true", help="build even if an engine is there")
     options = parser.parse_args(arguments)
     if not options.model.is_file():
         raise SystemExit(f"there is no {options.model}: copy the whole folder of the bundle")
     trt = load_tensorrt()
+    version = checked_version(trt.__name__, trt.__version__)
     capability, release, data = compute_capability(), system_release(), options.model.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    key = engine_key(trt.__version__, capability, release, options.batch, digest)
+    key = engine_key(version, capability, release, options.batch, digest)
     engine = options.out / f"model-{key}.engine"
-    started, reused = time.perf_counter(), engine.is_file()
+    started, reused = time.perf_counter(), is_whole(engine) and not options.rebuild
     if not reused:
         options.out.mkdir(parents=True, exist_ok=True)
         # Kernel timings hold for every model on this GPU and version.
         timing_cache = options.out / f"timing-{key.rsplit('-', 2)[0]}.cache"
-        write_whole(engine, build(trt, data, options.batch, options.workspace_mb, timing_cache))
+        keep(engine, build(trt, data, options.batch, options.workspace_mb, timing_cache))
     print(
         json.dumps(
             {

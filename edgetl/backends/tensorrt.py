@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 from edgetl.backends import build_engine
 from edgetl.backends.base import STEM, Probe, accept, load_onnx, onnx_precision, why_refused
 from edgetl.backends.tensorrt_check import build_for, builder_module
+from edgetl.backends.tensorrt_verdict import Verdict, verdicts
 from edgetl.bundle import Artifact
 from edgetl.errors import BackendError
 from edgetl.extras import version
@@ -16,6 +18,7 @@ from edgetl.storage import write_bytes, write_json
 from edgetl.targets import Target
 
 SCRIPT = "build_engine.py"
+SHELL_SCRIPT = "build_engine.sh"
 PARSE = "parse.json"
 
 
@@ -56,15 +59,20 @@ class TensorRt:
     def compile(self, model: Path, target: Target, out: Path) -> Artifact:
         """See :class:`edgetl.backends.base.Backend`.
 
-        Writes ``model.onnx``, ``build_engine.py`` for the device, and ``parse.json``: what was parsed and built here.
+        Writes ``model.onnx``, ``build_engine.py`` and ``build_engine.sh`` for the device, and ``parse.json``: what the
+        tables say of the target's TensorRT versions, and what was parsed and built here.
         """
-        precision = onnx_precision(load_onnx(model))
+        loaded = load_onnx(model)
+        precision = onnx_precision(loaded)
         accept(self, target, precision)
+        devices = verdicts(model, target)
+        refuse_what_no_device_takes(model, devices)
         check = build_for(model, target.compute_capability, target.stand_in_compute_capability)
         path = out / f"{STEM}.onnx"
         write_bytes(path, model.read_bytes())
         write_bytes(out / SCRIPT, Path(build_engine.__file__).read_bytes())
-        write_json(out / PARSE, check.to_json())
+        write_bytes(out / SHELL_SCRIPT, shell_script(loaded))
+        write_json(out / PARSE, {**check.to_json(), "devices": [verdict.to_json() for verdict in devices]})
         return Artifact(self.name, path, precision)
 
     def open(self, artifact: Artifact, *, threads: int = 1, simulated: bool = False) -> Session:
@@ -74,6 +82,35 @@ class TensorRt:
                 "this machine has no NVIDIA GPU to run a TensorRT engine", "run on the device, or simulate"
             )
         return open_session(artifact, threads=threads, simulated=simulated)
+
+
+def refuse_what_no_device_takes(model: Path, devices: tuple[Verdict, ...]) -> None:
+    """Go on if the tables leave one of the versions that the target may have.
+
+    Raises:
+        BackendError: each of them refuses the model; the message names the first node and what to do.
+    """
+    if not devices or any(verdict.verdict != "refused" for verdict in devices):
+        return
+    first = devices[0]
+    objection = first.objections[0]
+    remedy = objection.remedy or "see edgetl targets check"
+    raise BackendError(f"TensorRT {first.tensorrt} ({first.system}) refuses {model} at {objection}", remedy)
+
+
+def shell_script(model: Any) -> bytes:
+    """``build_engine.sh`` for an ONNX model: with its input's name and sizes filled in."""
+    text = (Path(build_engine.__file__).with_name(SHELL_SCRIPT)).read_text(encoding="utf-8")
+    image = model.graph.input[0]
+    batch, *sizes = image.type.tensor_type.shape.dim
+    found = {
+        "input='image'": f"input='{image.name}'",
+        "sizes='224x224x3'": f"sizes='{'x'.join(str(size.dim_value) for size in sizes)}'",
+        "open_batch=1": f"open_batch={0 if batch.HasField('dim_value') else 1}",
+    }
+    for default, own in found.items():
+        text = text.replace(default, own)
+    return text.encode("utf-8")
 
 
 def _gpus() -> tuple[str, ...]:

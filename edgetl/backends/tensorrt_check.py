@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,17 @@ def builder_module() -> Any | None:
     """
     name = next((name for name in _MODULES if available(name)), None)
     return None if name is None else importlib.import_module(name)
+
+
+def offered() -> tuple[str, ...]:
+    """Compute capabilities, such as '8.6', that the installed builder builds engines for without such a GPU."""
+    try:
+        trt = builder_module()
+    except (ImportError, OSError):
+        return ()
+    members = dir(getattr(trt, "ComputeCapability", object))
+    found = [name.removeprefix("SM") for name in members if re.fullmatch(r"SM\d{2,3}", name)]
+    return tuple(f"{digits[:-1]}.{digits[-1]}" for digits in sorted(found, key=int))
 
 
 def build_for(model: Path, compute_capability: str, stand_in: str) -> Check:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgetl.cli import bench, demo, devices, doctor, export, finetune, lists, report, verify
+from edgetl.cli import bench, demo, devices, doctor, export, finetune, lists, report, targets, verify
 
 _ABOUT = """Take a fine-tuned model to a device and prove that the transfer survived.
 
@@ -48,7 +48,7 @@ def build() -> typer.Typer:
     app.callback()(_root)
     for module in (demo, finetune, export, verify, bench, report):
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
-    app.command("targets")(lists.targets)
+    app.add_typer(targets.app, name="targets")
     app.command("backbones")(lists.backbones)
     app.command("strategies")(lists.strategies)
     app.add_typer(devices.app, name="devices")

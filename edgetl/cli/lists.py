@@ -1,37 +1,12 @@
-"""``edgetl targets``, ``edgetl backbones`` and ``edgetl strategies``"""
+"""``edgetl backbones`` and ``edgetl strategies``"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from edgetl.cli.output import Json, output
-
-if TYPE_CHECKING:
-    from edgetl.targets import Target
-
-
-def _names(target: Target) -> str:
-    return f"{target.name} ({', '.join(target.aliases)})" if target.aliases else target.name
-
-
-def targets(json: Json = False) -> None:
-    """What a model can be exported to.
-
-    \b
-    edgetl targets
-    edgetl targets --json
-    """
-    from edgetl.reporting.console import print_table
-    from edgetl.targets import load_targets
-
-    found = load_targets().values()
-    columns = ["target", "runtime", "ISA", "precisions", "what it is"]
-    rows = [[_names(t), t.backend, t.isa, " ".join(t.precisions), t.title] for t in found]
-    with output(json=json, bars=False) as shown:
-        answer = {"targets": [t.to_json() for t in found]}
-        shown.show(answer, lambda console: print_table(console, columns, rows))
 
 
 def backbones(

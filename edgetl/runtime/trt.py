@@ -128,11 +128,23 @@ def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> Tensor
         BackendError: no GPU, no TensorRT, or the engine cannot be built; ``simulated`` is another module's work.
     """
     Cuda()
-    script = artifact.path.with_name(BUILD_SCRIPT)
-    command = [sys.executable, str(script), "--model", str(artifact.path)]
+    built = _built(artifact.path)
+    try:
+        return TensorRtSession(Path(built["engine"]), built["module"])
+    except BackendError:
+        # Of another build of the same version, perhaps: TensorRT loads none but its own.
+        if not built["reused"]:
+            raise
+        built = _built(artifact.path, "--rebuild")
+        return TensorRtSession(Path(built["engine"]), built["module"])
+
+
+def _built(model: Path, *options: str) -> dict[str, Any]:
+    script = model.with_name(BUILD_SCRIPT)
+    command = [sys.executable, str(script), "--model", str(model), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise BackendError(f"the engine of {artifact.path} cannot be built ({last})", f"run it by hand: {script}")
-    built = json.loads(done.stdout.strip().splitlines()[-1])
-    return TensorRtSession(Path(built["engine"]), built["module"])
+        raise BackendError(f"the engine of {model} cannot be built ({last})", f"run it by hand: {script}")
+    built: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return built

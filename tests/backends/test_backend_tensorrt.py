@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgetl.backends import BACKENDS, build_engine
+from edgetl.backends.tensorrt_check import build_for, offered
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
 from edgetl.errors import BackendError
@@ -32,7 +33,7 @@ class TestTensorRtForTheJetson(BackendContract):
     target_name = "jetson-orin-nano"
     recipe = "tensorrt-int8"
     simulated = True
-    files = frozenset({"model.onnx", "build_engine.py", "parse.json"})
+    files = frozenset({"model.onnx", "build_engine.py", "build_engine.sh", "parse.json"})
 
 
 @needs_builder
@@ -51,8 +52,9 @@ def test_the_jetson_recipe_is_parsed_and_built_for_a_stand_in(lite0_onnx: Path, 
 
     biased = with_changes(recipe, bias="int32")
     refused = quantize(lite0_onnx, biased, images, tmp_path / "bad").path
+    # No table is asked about TensorRT-RTX: its parser refuses the model itself.
     with pytest.raises(BackendError, match=r"parser refuses .*input has type Int32"):
-        BACKENDS["tensorrt"].compile(refused, target, tmp_path / "out")
+        BACKENDS["tensorrt"].compile(refused, find_target("rtx"), tmp_path / "out")
     # The earlier, good outcome is untouched.
     assert sha256_file(artifact.path) == parse["model_sha256"]
 
@@ -67,7 +69,7 @@ def test_unsigned_zero_points_are_refused_though_the_parser_only_warns(
             tensor.CopyFrom(numpy_helper.from_array(np.zeros((), np.uint8), tensor.name))
     onnx.save(model, tmp_path / "unsigned.onnx")
     with pytest.raises(BackendError, match="UINT8 zero_point"):
-        BACKENDS["tensorrt"].compile(tmp_path / "unsigned.onnx", find_target("jetson"), tmp_path / "out")
+        BACKENDS["tensorrt"].compile(tmp_path / "unsigned.onnx", find_target("rtx"), tmp_path / "out")
 
 
 @needs_builder
@@ -154,7 +156,49 @@ def test_system_release_of_a_jetson(text: str, release: str, tmp_path: Path) -> 
     assert build_engine.system_release(str(tmp_path / "nv_tegra_release")) == release
 
 
+def test_packages_that_differ_in_the_build_number_share_names() -> None:
+    assert build_engine.checked_version("tensorrt", "10.3.0.26") == "10.3.0"
+    assert build_engine.checked_version("tensorrt_rtx", "1.7.1.116") == "1.7.1"
+    with pytest.raises(SystemExit, match=r"10 or newer is needed, this is 8\.6\.2: install JetPack 6\.1"):
+        build_engine.checked_version("tensorrt", "8.6.2")
+
+
 def test_half_an_engine_is_never_left(tmp_path: Path) -> None:
     build_engine.write_whole(tmp_path / "model.engine", b"whole")
     assert [file.name for file in tmp_path.iterdir()] == ["model.engine"]
     assert (tmp_path / "model.engine").read_bytes() == b"whole"
+
+
+def test_an_engine_without_its_own_checksum_is_not_whole(tmp_path: Path) -> None:
+    engine = tmp_path / "model.engine"
+    assert not build_engine.is_whole(engine)
+    build_engine.keep(engine, b"an engine")
+    assert build_engine.is_whole(engine)
+    engine.write_bytes(b"an engin")
+    assert not build_engine.is_whole(engine)
+    build_engine.keep(engine, b"another")
+    assert build_engine.is_whole(engine)
+    build_engine.checksum_file(engine).unlink()
+    assert not build_engine.is_whole(engine)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.engine"]
+
+
+@needs_builder
+def test_three_precisions_are_built_for_two_gpus(
+    small_onnx: Path, small_int8: Callable[[str], Path], tmp_path: Path
+) -> None:
+    models = {
+        "fp32": small_onnx,
+        "fp16": to_float(small_onnx, "tensorrt", "fp16", tmp_path).path,
+        "int8": small_int8("tensorrt-int8"),
+    }
+    # TensorRT-RTX has no float32 GEMM for Turing.
+    capabilities = [capability for capability in offered() if float(capability) >= 8]
+    assert len(capabilities) >= 2
+    for precision, model in models.items():
+        for capability in (capabilities[0], capabilities[-1]):
+            check = build_for(model, capability, "")
+            assert check.checked, precision
+            assert (check.compute_capability, check.stand_in) == (capability, False)
+            assert check.engine_bytes > 1000
+            assert check.warnings == ()

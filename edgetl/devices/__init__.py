@@ -4,7 +4,7 @@ Read ``base.py`` first. ``local.py``, ``emulated.py`` and ``ssh.py`` are the thr
 user's own; ``payload.py`` says what of edgetl goes there.
 """
 
-from edgetl.devices.base import EXECUTED, Device, DeviceProbe, bench, predict, selftest
+from edgetl.devices.base import EXECUTED, Device, DeviceProbe, bench, install, predict, rollback, selftest
 from edgetl.devices.registry import add_device, create_device, find_device, home, list_devices, remove_device
 
 __all__ = [
@@ -16,8 +16,10 @@ __all__ = [
     "create_device",
     "find_device",
     "home",
+    "install",
     "list_devices",
     "predict",
     "remove_device",
+    "rollback",
     "selftest",
 ]

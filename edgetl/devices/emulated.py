@@ -5,7 +5,7 @@ are an emulator's: results say ``simulated``, and its times say nothing. Float l
 x86-64 to rounding; int8 logits are equal or differ by up to 2 % of their range, depending on the quantization.
 
 Its files are this machine's: what does not exist in the root folder (see ``rootfs.py``) is looked up here, so
-bundles and images need no copying.
+bundles and images need no copying. What is deployed on it lies in ``data/edgetl`` beside its root folder.
 """
 
 from __future__ import annotations
@@ -79,5 +79,9 @@ class EmulatedDevice:
         marker = read_marker(self.root)
         python = emulated_python(self.root, marker["cpu"], marker["python"])
         with tempfile.TemporaryDirectory(prefix="edgetl-code-") as code:
-            environment = emulated_environment(write_payload(Path(code)))
+            data = {"XDG_DATA_HOME": str(self.root.parent / "data")}
+            environment = {**emulated_environment(write_payload(Path(code))), **data}
             return call_here(self.name, python, environment, arguments, bundle, files, progress)
+
+    def close(self) -> None:
+        """Nothing to let go of."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgetl.cli.output import note
+from edgetl.errors import EdgetlError
 from edgetl.reporting.console import print_results, print_table
 from edgetl.reporting.outcome import print_certificate
 from edgetl.reporting.summary import rows
@@ -12,6 +14,8 @@ from edgetl.reporting.summary import rows
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgetl.cli.output import Output
+    from edgetl.fleet import Outcome
     from edgetl.pipeline import Exported
 
 
@@ -53,6 +57,25 @@ def latency(console: Console, record: Mapping[str, Any]) -> None:
         console.print(f"{gain['value']:.2f}x its float twin (95 % interval {interval}), {record['threads']} thread(s)")
     for failure in record["failures"]:
         console.print(f"failure: {failure}", markup=False)
+
+
+def outcomes(shown: Output, done: Sequence[Outcome]) -> int:
+    """What came of each device: a table, one line of error for each that failed, and the exit status."""
+    failed = [item for item in done if item.failed]
+    rows = [[item.device, item.state, item.reason or _found(item), f"{item.seconds:.1f}"] for item in done]
+    columns = ["device", "state", "reason or result", "seconds"]
+    value = {"devices": [item.to_json() for item in done], "failed": len(failed)}
+    shown.show(value, lambda console: print_table(console, columns, rows))
+    for item in failed:
+        said = item.reason if item.reason.startswith(item.device) else f"{item.device}: {item.reason}"
+        note(f"error: {said}")
+    return EdgetlError.exit_status if failed else 0
+
+
+def _found(item: Outcome) -> str:
+    if "p50_ms" in item.record:
+        return f"p50 {_milliseconds(item.record, 'p50') or '–'} ms"
+    return str(item.record.get("path", ""))
 
 
 def _milliseconds(side: Mapping[str, Any], percentile: str) -> str | None:

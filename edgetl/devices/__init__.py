@@ -5,6 +5,7 @@ user's own; ``payload.py`` says what of edgetl goes there.
 """
 
 from edgetl.devices.base import EXECUTED, Device, DeviceProbe, bench, install, predict, rollback, selftest
+from edgetl.devices.process import stop_all, time_limit
 from edgetl.devices.registry import add_device, create_device, find_device, home, list_devices, remove_device
 
 __all__ = [
@@ -22,4 +23,6 @@ __all__ = [
     "remove_device",
     "rollback",
     "selftest",
+    "stop_all",
+    "time_limit",
 ]

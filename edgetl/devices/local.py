@@ -102,8 +102,8 @@ def call_here(
                 progress=progress,
             )
         finally:
-            for name in left.read_text(encoding="utf-8").splitlines() if left.is_file() else ():
-                shutil.rmtree(name, ignore_errors=True)
+            for folder in left.read_text(encoding="utf-8").splitlines() if left.is_file() else ():
+                shutil.rmtree(folder, ignore_errors=True)
         record = answer(name, finished)
         return {**record, "logits": read_array(name, _content(out))} if files else record
 

@@ -15,71 +15,69 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, Any
 
 LAST = "folder"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def receive(cache: str, stream: IO[bytes]) -> None:
+def receive(cache: Path, stream: IO[bytes]) -> None:
     """Take a stream; raises SystemExit with one line if it is cut, damaged or does not fit."""
-    brought: list[str] = []
+    brought: list[Path] = []
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 content = archive.extractfile(member)
-                if content is None:
-                    continue
-                if member.name == LAST:
+                if content is not None and member.name == LAST:
                     _assemble(cache, json.load(content))
                     return
-                _keep(content, os.path.join(cache, "files", member.name), brought)
+                if content is not None:
+                    brought.append(_keep(content, cache / "files" / member.name))
         raise tarfile.ReadError("no end")
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise SystemExit(f"the transfer was cut off ({error})") from error
     except OSError as error:
-        if error.errno in _FULL:
-            for path in brought:
-                os.unlink(path)
+        for path in brought if error.errno in _FULL else ():
+            path.unlink()
         raise SystemExit(f"cannot write {cache} ({error.strerror or error})") from error
 
 
-def _keep(content: IO[bytes], path: str, brought: list[str]) -> None:
-    partial = os.path.join(os.path.dirname(path), f".partial.{os.getpid()}")
+def _keep(content: IO[bytes], path: Path) -> Path:
+    partial = path.with_name(f".partial.{os.getpid()}")
     digest = hashlib.sha256()
     try:
-        with open(partial, "wb") as file:
+        with partial.open("wb") as file:
             for block in iter(lambda: content.read(1 << 20), b""):
                 digest.update(block)
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-        if digest.hexdigest() != os.path.basename(path).split(".")[0]:
+        if digest.hexdigest() != path.name.split(".")[0]:
             raise SystemExit("what arrives is not what was sent: send it again")
-        os.chmod(partial, 0o444)
-        os.rename(partial, path)
-        brought.append(path)
+        partial.chmod(0o444)
+        return partial.rename(path)
     finally:
-        _remove(partial)
+        partial.unlink(missing_ok=True)
 
 
-def _assemble(cache: str, wanted: Mapping[str, Any]) -> None:
+def _assemble(cache: Path, wanted: Mapping[str, Any]) -> None:
     if not wanted:
         return
-    place = os.path.join(cache, wanted["path"])
-    partial = os.path.join(os.path.dirname(place), f".partial.{os.getpid()}")
+    place = cache / wanted["path"]
+    partial = place.with_name(f".partial.{os.getpid()}")
     try:
         for name, content in wanted["files"].items():
-            path = os.path.join(partial, name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            _link(os.path.join(cache, "files", content), path)
-        if not os.path.isdir(place):
-            os.rename(partial, place)
+            path = partial / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _link(cache / "files" / content, path)
+        if not place.is_dir():
+            partial.rename(place)
     finally:
-        _remove(partial)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _link(source: str, path: str) -> None:
+def _link(source: Path, path: Path) -> None:
     try:
         os.link(source, path)
     except OSError as error:
@@ -89,22 +87,19 @@ def _link(source: str, path: str) -> None:
         shutil.copyfile(source, path)
 
 
-def _remove(path: str) -> None:
-    if os.path.isdir(path):
-        shutil.rmtree(path, ignore_errors=True)
-    elif os.path.exists(path):
-        os.unlink(path)
-
-
-def _sweep(folder: str) -> None:
+def _sweep(folder: Path) -> None:
     """Remove what receivers left that were killed."""
-    for name in os.listdir(folder):
-        if name.startswith(".partial.") and not os.path.exists(f"/proc/{name.split('.')[2]}"):
-            _remove(os.path.join(folder, name))
+    for left in folder.glob(".partial.*"):
+        if Path("/proc", left.name.split(".")[2]).exists():
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
     os.umask(0o077)
     for _place in ("files", "bundles", "code"):
-        _sweep(os.path.join(sys.argv[1], _place))
-    receive(sys.argv[1], sys.stdin.buffer)
+        _sweep(Path(sys.argv[1], _place))
+    receive(Path(sys.argv[1]), sys.stdin.buffer)

@@ -57,14 +57,15 @@ _MISSING = (
 #: the answer's last line and then the logits, if any.
 _RUN = (
     'd=$(mktemp -d "$1/calls/$$.XXXXXX") || exit 1; '
-    "clean() { if [ -f leftovers ]; then while read -r x; do rm -rf \"$x\"; done < leftovers; fi; cd /; rm -rf \"$d\"; }; "
+    'clean() { if [ -f leftovers ]; then while read -r x; do rm -rf "$x"; done < leftovers; fi; cd /; rm -rf "$d"; }; '
     'trap clean EXIT; trap "exit 129" HUP INT TERM PIPE; cd "$d" || exit 1; '
     'if [ "$2" -gt 0 ]; then head -n "$2" > images.txt || exit 1; fi; p=$3; t=$4; shift 4; exec 3<&0; '
     f'PYTHONPATH="$p" {PROGRESS_VARIABLE}=1 {DEADLINE_VARIABLE}="$t" {LEFTOVERS_VARIABLE}="$d/leftovers" '
     'EDGETL_GROUP=1 "$@" </dev/null >answer & c=$!; '
-    "( cat <&3; kill -s TERM -- -$c || kill $c; sleep 2; kill -s KILL -- -$c || kill -s KILL $c ) >/dev/null 2>&1 & w=$!; "
+    "( cat <&3; kill -s TERM -- -$c || kill $c; sleep 2; kill -s KILL -- -$c || kill -s KILL $c ) "
+    ">/dev/null 2>&1 & w=$!; "
     "exec 3<&-; wait $c; s=$?; kill $w 2>/dev/null; "
-    'if [ $s -eq 0 ]; then tail -n 1 answer; if [ -f logits.npy ]; then cat logits.npy; fi; fi; exit $s'
+    "if [ $s -eq 0 ]; then tail -n 1 answer; if [ -f logits.npy ]; then cat logits.npy; fi; fi; exit $s"
 )
 
 
@@ -191,7 +192,7 @@ class SshDevice:
         if not files:
             return []
         names = [_content_name(file) for file in files]
-        members: dict[str, Path | bytes] = {name: file for name, file in zip(names, files, strict=True)}
+        members: dict[str, Path | bytes] = dict(zip(names, files, strict=True))
         self._place(link, "", members, dict(zip(members, members, strict=True)), progress)
         return [f"{link.cache}/files/{name}" for name in names]
 
@@ -219,7 +220,9 @@ class SshDevice:
         if done.status:
             if any(words in done.last_line for words in FULL_DISK):
                 raise DeviceError(f"{self.name} has no space left ({done.last_line})", "free space there")
-            raise DeviceError(f"{self.name} does not take files ({done.last_line})", "check its disk, then run it again")
+            raise DeviceError(
+                f"{self.name} does not take files ({done.last_line})", "check its disk, then run it again"
+            )
         return done
 
 

@@ -116,7 +116,7 @@ def _place(name: str) -> Iterator[Path]:
 
 def _current(place: Path) -> str | None:
     try:
-        return Path(os.readlink(place / CURRENT)).name
+        return (place / CURRENT).readlink().name
     except FileNotFoundError:
         return None
 

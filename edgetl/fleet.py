@@ -89,16 +89,15 @@ def deploy(
         EdgetlError: the bundle is damaged, a device is unknown, or an option makes no sense: before any work starts.
     """
     from edgetl import devices as places
-    from edgetl.observe import place
+    from edgetl.observe import check_fits
 
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
 
     def work(device: Device) -> tuple[str, Mapping[str, Any]]:
-        at = place(opened, device.name)
-        if at.emulates:
-            raise DeviceError(
-                f"{device.name} cannot execute {opened.path}, made for {opened.target}", "choose a device that can"
-            )
+        probe = device.probe() if device.kind == "ssh" else None
+        if probe is not None and not probe.reachable:
+            raise DeviceError(probe.reason, probe.remedy)
+        check_fits(opened, device, str(probe.machine.get("arch", "")) if probe else device.arch)
         record = places.install(device, opened, name or opened.target)
         return str(record["state"]), record
 

@@ -10,8 +10,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +24,7 @@ from edgetl.devices.ssh import SshDevice
 from edgetl.errors import DeviceError
 from edgetl.progress import silent
 from edgetl.storage import sha256_file
-from tests.devices.real_sshd import Heard, Sshd
+from tests.devices.real_sshd import Heard, Sshd, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -258,13 +256,6 @@ def test_the_work_ends_with_whoever_asked_for_it(sshd: Sshd, tmp_path: Path) -> 
         wait_for(lambda: not list(Path(short).glob("edgetl-ssh-*/s")))
         assert not list(Path(short).glob("edgetl-ssh-*/s"))
     assert not worker.exists()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
 
 
 def test_a_lost_connection_is_made_anew(board: Device, bundle: Bundle) -> None:

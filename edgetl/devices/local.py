@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -102,10 +103,18 @@ def call_here(
                 progress=progress,
             )
         finally:
-            for folder in left.read_text(encoding="utf-8").splitlines() if left.is_file() else ():
-                shutil.rmtree(folder, ignore_errors=True)
+            for line in left.read_text(encoding="utf-8").splitlines() if left.is_file() else ():
+                _remove(Path(line))
         record = answer(name, finished)
         return {**record, "logits": read_array(name, _content(out))} if files else record
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a killed installation left, and the folders above that it leaves empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
 
 
 def _content(file: Path) -> bytes:

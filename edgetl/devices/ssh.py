@@ -57,7 +57,9 @@ _MISSING = (
 #: the answer's last line and then the logits, if any.
 _RUN = (
     'd=$(mktemp -d "$1/calls/$$.XXXXXX") || exit 1; '
-    'clean() { if [ -f leftovers ]; then while read -r x; do rm -rf "$x"; done < leftovers; fi; cd /; rm -rf "$d"; }; '
+    'left() { rm -rf "$1"; rmdir "${1%/*}" "${1%/*/*}" 2>/dev/null; }; '
+    'clean() { if [ -f leftovers ]; then while read -r x; do left "$x"; done < leftovers; fi; '
+    'cd /; rm -rf "$d"; }; '
     'trap clean EXIT; trap "exit 129" HUP INT TERM PIPE; cd "$d" || exit 1; '
     'if [ "$2" -gt 0 ]; then head -n "$2" > images.txt || exit 1; fi; p=$3; t=$4; shift 4; exec 3<&0; '
     f'PYTHONPATH="$p" {PROGRESS_VARIABLE}=1 {DEADLINE_VARIABLE}="$t" {LEFTOVERS_VARIABLE}="$d/leftovers" '

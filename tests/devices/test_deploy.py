@@ -38,6 +38,10 @@ def there(request: pytest.FixtureRequest, own_home: Path, tmp_path: Path, monkey
     return sshd.home / ".local/share/edgetl" / NAME
 
 
+#: What the device's own end does is the same everywhere, and quicker to see here.
+here = pytest.mark.parametrize("there", ["local"], indirect=True)
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
     return str(request.node.callspec.params["there"])
@@ -77,6 +81,7 @@ def test_a_release_is_whole_tested_and_replaced_and_comes_back(
     assert releases(there) == {newer.digest, newest.digest}
 
 
+@here
 def test_the_same_bundle_again_changes_nothing(there: Path, device: str, host_bundle: Bundle) -> None:
     deployed(host_bundle, device)
     before = {p: p.lstat().st_ino for p in there.rglob("*")}
@@ -98,6 +103,7 @@ def test_what_fails_its_selftest_is_not_put_in_charge(
     assert releases(there) == {host_bundle.digest}
 
 
+@here
 def test_a_damaged_release_is_replaced_by_a_whole_one(there: Path, device: str, host_bundle: Bundle) -> None:
     deployed(host_bundle, device)
     labels = there / "releases" / host_bundle.digest / "labels.json"
@@ -108,6 +114,7 @@ def test_a_damaged_release_is_replaced_by_a_whole_one(there: Path, device: str, 
     assert len(list(there.glob("releases/*/" + MANIFEST))) == 2
 
 
+@here
 def test_a_rollback_to_a_damaged_release_is_refused(
     there: Path, device: str, host_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -120,6 +127,7 @@ def test_a_rollback_to_a_damaged_release_is_refused(
     assert in_charge(there) == newer.digest
 
 
+@here
 def test_nothing_to_roll_back_to(there: Path, device: str, host_bundle: Bundle) -> None:
     (nothing,) = edgetl.rollback([device], name=NAME)
     assert nothing.reason.endswith("nothing is deployed under the name 'camera': deploy it first: edgetl deploy")
@@ -129,6 +137,7 @@ def test_nothing_to_roll_back_to(there: Path, device: str, host_bundle: Bundle) 
     assert "choose one of camera" in edgetl.rollback([device], name="camra")[0].reason
 
 
+@here
 def test_another_installation_under_way_is_not_disturbed(there: Path, device: str, host_bundle: Bundle) -> None:
     import fcntl
 
@@ -139,6 +148,7 @@ def test_another_installation_under_way_is_not_disturbed(there: Path, device: st
     assert deployed(host_bundle, device).state == "deployed"
 
 
+@here
 def test_a_bundle_for_another_machine_stays_here(there: Path, device: str, host_bundle: Bundle, tmp_path: Path) -> None:
     other = variant(host_bundle, tmp_path / "other", target="jetson-orin-nano")
     outcome = deployed(other, device)

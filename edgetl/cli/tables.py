@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgetl.cli.output import Output
+    from edgetl.devices import DeviceProbe
     from edgetl.fleet import Outcome
     from edgetl.pipeline import Exported
 
@@ -70,6 +71,37 @@ def outcomes(shown: Output, done: Sequence[Outcome]) -> int:
         said = item.reason if item.reason.startswith(item.device) else f"{item.device}: {item.reason}"
         note(f"error: {said}")
     return EdgetlError.exit_status if failed else 0
+
+
+def probed(console: Console, name: str, found: DeviceProbe) -> None:
+    """What a device is, one fact a line, and whether a bundle can run there."""
+    facts = found.machine
+    jetson, sensors = facts.get("jetson") or {}, facts.get("sensors") or {}
+    memory = facts.get("memory_mb")
+    rows = [
+        ("CPU", facts.get("cpu_model")),
+        ("board", facts.get("board")),
+        ("architecture", facts.get("arch")),
+        ("cores", facts.get("cores")),
+        ("ISA features", ", ".join(facts.get("isa_features") or ())),
+        ("memory", f"{memory / 1024:.1f} GB" if memory else None),
+        ("kernel", facts.get("kernel")),
+        ("governor", facts.get("governor")),
+        ("Python", found.python),
+        *((module, version) for module, version in found.packages.items()),
+        *((f"{kind} sensors", ", ".join(map(_sensor, sensors[kind]))) for kind in sensors),
+        *((title, jetson.get(key)) for title, key in _JETSON.items()),
+    ]
+    print_table(console, ["fact", name], [[title, str(value)] for title, value in rows if value])
+    sentence = "can be used" if found.reachable else f"{found.reason}: {found.remedy}"
+    console.print(f"{name}: {sentence}", markup=False)
+
+
+_JETSON = {"L4T": "l4t", "JetPack": "jetpack", "TensorRT (system)": "tensorrt"}
+
+
+def _sensor(sensor: Mapping[str, Any]) -> str:
+    return str(sensor["name"]) + ("" if sensor["readable"] else " (not readable)")
 
 
 def _found(item: Outcome) -> str:

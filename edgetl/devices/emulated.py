@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,10 @@ class EmulatedDevice:
         return describe(self)
 
     def probe(self) -> DeviceProbe:
-        """See :class:`edgetl.devices.base.Device`."""
-        return probe_by_calling(self)
+        """See :class:`edgetl.devices.base.Device`. This machine's sensors, clocks and kernel are not its own."""
+        found = probe_by_calling(self)
+        own = ("arch", "cpu_model", "cores", "isa_features", "memory_mb", "board", "jetson")
+        return replace(found, machine={name: found.machine[name] for name in own if name in found.machine})
 
     def call(
         self,

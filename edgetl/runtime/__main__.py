@@ -91,10 +91,17 @@ def _obey_the_caller() -> None:
 
 def _machine() -> dict[str, Any]:
     from edgetl.extras import version
+    from edgetl.runtime.inventory import inventory
     from edgetl.runtime.machine import machine, state
 
     modules = ("numpy", "PIL", "onnxruntime", "openvino", "tensorrt")
-    return {**machine(), **state(), "python": sys.version.split()[0], "packages": {m: version(m) for m in modules}}
+    return {
+        **machine(),
+        **state(),
+        **inventory(),
+        "python": sys.version.split()[0],
+        "packages": {m: version(m) for m in modules},
+    }
 
 
 _VERBS = {"predict": _predict, "bench": _bench, "cold": _cold, "selftest": _selftest, "install": _install}

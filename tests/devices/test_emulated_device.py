@@ -32,7 +32,8 @@ def test_it_is_an_arm_machine_and_says_simulated(emulated: Device, bundle: Bundl
     assert probe.reachable, probe.reason
     assert emulated.executed == "simulated"
     assert probe.machine["arch"] == emulated.arch == "aarch64"
-    assert probe.machine["isa_features"] == ["asimddp"]
+    assert probe.machine["isa_features"] == ["asimdhp", "asimddp"]
+    assert not {"governor", "kernel", "sensors", "load_1min"} & set(probe.machine), "those are this machine's"
     assert "emulated" in probe.machine["cpu_model"]
     assert probe.packages["onnxruntime"]
     assert selftest(emulated, bundle, threads=1)["passed"]
@@ -83,7 +84,7 @@ def test_without_arm_packages_nothing_is_left_behind(
     monkeypatch.setenv("APT_CONFIG", str(empty))
     with pytest.raises(DeviceError, match="apt offers no arm64 packages of python3"):
         create_device("pi")
-    assert not (own_home / "devices.json").exists()
+    assert not (own_home / "devices.toml").exists()
     assert not (own_home / "devices/pi").exists()
 
 

@@ -184,7 +184,8 @@ def _stored(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
 def _facts(bundle: Bundle, at: Place) -> dict[str, Any]:
     backend = bundle.artifact().backend
     runs = "onnxruntime" if at.executed == "simulated" and backend == "tensorrt" else backend
-    runtime = f"{runs} {at.probe.packages.get(runs) or ''}".strip()
+    plugins = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU" if at.emulates else bundle.artifact().device}
+    runtime = " ".join(word for word in (runs, at.probe.packages.get(runs), plugins.get(runs)) if word)
     if runs != backend:
         runtime = f"{backend}, its Q/DQ graph in float by {runtime}"
     machine = {key: at.probe.machine.get(key) for key in ("arch", "cpu_model", "board", "isa_features")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,6 +43,9 @@ def show(context: typer.Context, json: Json = False) -> None:
 def create(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     arch: Annotated[str, typer.Option(help="arm64.")] = "arm64",
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A root file system: a folder, or what docker export writes.")
+    ] = None,
     openvino: Annotated[bool, typer.Option("--with-openvino", help="Install OpenVINO there too.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -50,11 +54,13 @@ def create(
 
     \b
     edgetl devices create pi --arch arm64
+    edgetl devices create shop --arch arm64 --from rootfs.tar
     """
     from edgetl.devices import create_device
 
     with output(json=json, quiet=quiet) as shown:
-        device = create_device(name, arch, extras=("openvino",) if openvino else (), progress=shown.progress)
+        extras = ("openvino",) if openvino else ()
+        device = create_device(name, arch, extras=extras, source=source, progress=shown.progress)
         shown.show(device.to_json(), lambda console: console.print(f"created the emulated device {name}", markup=False))
 
 

@@ -22,11 +22,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgetl.devices.arm_kernel import CPUS
 from edgetl.devices.base import Device, DeviceProbe
 from edgetl.devices.connection import parse_url
 from edgetl.devices.emulated import EmulatedDevice
 from edgetl.devices.local import LocalDevice
-from edgetl.devices.rootfs import CPUS, check_tools, create_rootfs
+from edgetl.devices.rootfs import check_tools, create_rootfs
 from edgetl.devices.ssh import SshDevice
 from edgetl.errors import DeviceError, UnknownNameError
 from edgetl.progress import Progress, silent
@@ -118,6 +119,7 @@ def create_device(
     *,
     cpu: str = "cortex-a76",
     extras: Sequence[str] = (),
+    source: str | Path | None = None,
     progress: Progress = silent,
 ) -> Device:
     """Make an emulated device: install Debian's Python for ``arch`` and the runtimes' wheels in a folder of its own.
@@ -125,8 +127,9 @@ def create_device(
     Args:
         name: letters, digits, ``.``, ``_`` and ``-``.
         arch: key of :data:`ARCHITECTURES`.
-        cpu: key of :data:`edgetl.devices.rootfs.CPUS`.
+        cpu: key of :data:`edgetl.devices.arm_kernel.CPUS`.
         extras: runtimes to install besides ONNX Runtime: ``openvino``.
+        source: a root file system to start from (a folder, or a tar file as ``docker export`` writes it) instead.
         progress: told of each step.
 
     Raises:
@@ -135,16 +138,17 @@ def create_device(
             package cannot be fetched. Nothing is left behind.
     """
     wanted = [("architecture", arch, ARCHITECTURES), ("CPU", cpu, CPUS), *(("runtime", e, EXTRAS) for e in extras)]
-    for kind, given, known in wanted:
-        if given not in known:
-            raise UnknownNameError(kind, given, known)
+    for kind, asked, known in wanted:
+        if asked not in known:
+            raise UnknownNameError(kind, asked, known)
     _check_new(name, _entries())
     check_tools()
     # Whatever lies here belongs to no device: an attempt that was killed.
     shutil.rmtree(_folder(name), ignore_errors=True)
     try:
         runtimes = dict.fromkeys(("onnxruntime", *extras))
-        create_rootfs(_rootfs(name), cpu=cpu, runtimes=tuple(runtimes), progress=progress)
+        given = None if source is None else Path(source)
+        create_rootfs(_rootfs(name), cpu=cpu, runtimes=tuple(runtimes), source=given, progress=progress)
         with _changing() as entries:
             _check_new(name, entries)
             entries[name] = {"kind": "emulated", "arch": ARCHITECTURES[arch]}

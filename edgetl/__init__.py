@@ -6,6 +6,7 @@
     results = edgetl.export(run, targets=["jetson", "intel-cpu"], out="out")
     edgetl.bench("out/intel-cpu")
     edgetl.verify("out/intel-cpu", margin=0.005)
+    edgetl.deploy("out/jetson", devices=["my-jetson"])
     edgetl.verify(reference=ref, deployed=dep, labels=y, margin=0.01)   # integer arrays from anywhere
     edgetl.report(["out/jetson", "out/intel-cpu"], out="report.html")
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from edgetl.certify import Certificate
     from edgetl.data import Dataset, load_dataset
     from edgetl.errors import EdgetlError
+    from edgetl.fleet import deploy, rollback
     from edgetl.pipeline import Exported, bench, demo, export, finetune, report, verify
     from edgetl.preprocess import Preprocess
     from edgetl.run import Run, load_run
@@ -41,12 +43,14 @@ _HOMES = {
     "Target": "edgetl.targets",
     "bench": "edgetl.pipeline",
     "demo": "edgetl.pipeline",
+    "deploy": "edgetl.fleet",
     "export": "edgetl.pipeline",
     "finetune": "edgetl.pipeline",
     "load_bundle": "edgetl.bundle",
     "load_dataset": "edgetl.data",
     "load_run": "edgetl.run",
     "report": "edgetl.pipeline",
+    "rollback": "edgetl.fleet",
     "verify": "edgetl.pipeline",
 }
 
@@ -63,12 +67,14 @@ __all__ = [
     "__version__",
     "bench",
     "demo",
+    "deploy",
     "export",
     "finetune",
     "load_bundle",
     "load_dataset",
     "load_run",
     "report",
+    "rollback",
     "verify",
 ]
 

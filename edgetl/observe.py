@@ -76,20 +76,29 @@ def place(bundle: Bundle, device: str | None) -> Place:
     """
     from edgetl.devices import find_device
 
-    target = find_target(bundle.target)
     where = find_device(device or "local")
     probe = where.probe()
     if where.kind == "local":
-        return Place(where, target.executes_on_host(), probe)
-    arch = where.arch or str(probe.machine.get("arch", ""))
+        return Place(where, find_target(bundle.target).executes_on_host(), probe)
+    check_fits(bundle, where, str(probe.machine.get("arch") or where.arch))
+    return Place(where, where.executed, probe)
+
+
+def check_fits(bundle: Bundle, device: Device, arch: str) -> None:
+    """Check that a device of machine ``arch`` can execute a bundle, as far as its target tells; "" is any.
+
+    Raises:
+        DeviceError: it has another instruction set than the bundle was made for, or not its accelerator.
+    """
+    target = find_target(bundle.target)
     if arch and arch != target.arch:
         raise DeviceError(
-            f"{where.name} is {arch}, and {bundle.path} is made for {target.name} ({target.arch})",
+            f"{device.name} is {arch}, and {bundle.path} is made for {target.name} ({target.arch})",
             "choose another device, or export for a target of this one",
         )
-    if where.kind == "emulated" and target.executes_on_host(target.arch) == "simulated":
-        raise DeviceError(f"{where.name} emulates a CPU, and {target.name} needs its accelerator", "use the device")
-    return Place(where, where.executed, probe)
+    if device.executed != "device" and target.executes_on_host(target.arch) == "simulated":
+        what = "emulates a CPU" if device.kind == "emulated" else "is this machine"
+        raise DeviceError(f"{device.name} {what}, and {target.name} needs its accelerator", "use the device")
 
 
 def observe(bundle: Bundle, data: str | Path | None, device: str | None, progress: Progress) -> tuple[Place, Seen]:
@@ -175,7 +184,8 @@ def _stored(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
 def _facts(bundle: Bundle, at: Place) -> dict[str, Any]:
     backend = bundle.artifact().backend
     runs = "onnxruntime" if at.executed == "simulated" and backend == "tensorrt" else backend
-    runtime = f"{runs} {at.probe.packages.get(runs) or ''}".strip()
+    plugins = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU" if at.emulates else bundle.artifact().device}
+    runtime = " ".join(word for word in (runs, at.probe.packages.get(runs), plugins.get(runs)) if word)
     if runs != backend:
         runtime = f"{backend}, its Q/DQ graph in float by {runtime}"
     machine = {key: at.probe.machine.get(key) for key in ("arch", "cpu_model", "board", "isa_features")}

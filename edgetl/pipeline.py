@@ -243,6 +243,7 @@ def bench(
     device: str | None = None,
     duration: float = 10.0,
     threads: int = 1,
+    record: str = BENCH,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Time a bundle and its float twin in turn and write ``bench.json``.
@@ -252,6 +253,7 @@ def bench(
         device: where; this machine when None.
         duration: seconds of measuring; at least 30 rounds are made.
         threads: worker threads of the runtime.
+        record: the file of the bundle to write, where it is not ``bench.json``.
         progress: told once a second.
 
     Returns:
@@ -263,10 +265,12 @@ def bench(
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     if not 0 <= duration < float("inf") or threads < 1:
         raise EdgetlError(f"cannot time for {duration} s with {threads} threads", "give positive numbers")
-    return _bench(opened, duration, threads, device, progress)
+    return _bench(opened, duration, threads, device, progress, record)
 
 
-def _bench(bundle: Bundle, seconds: float, threads: int, device: str | None, progress: Progress) -> dict[str, Any]:
+def _bench(
+    bundle: Bundle, seconds: float, threads: int, device: str | None, progress: Progress, record: str = BENCH
+) -> dict[str, Any]:
     from edgetl import devices
     from edgetl.latency import bench_record
     from edgetl.observe import place
@@ -279,7 +283,7 @@ def _bench(bundle: Bundle, seconds: float, threads: int, device: str | None, pro
             "bench on the device itself: edgetl devices add NAME ssh://user@host",
         )
     raw = devices.bench(at.device, bundle, seconds=seconds, threads=threads, progress=progress)
-    return bundle.write_record(BENCH, {**bench_record(raw), "executed": at.executed})
+    return bundle.write_record(record, {**bench_record(raw), "executed": at.executed})
 
 
 def report(

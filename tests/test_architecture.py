@@ -17,7 +17,7 @@ PACKAGE = ROOT / "edgetl"
 #: Top to bottom; a part imports only from the lines below its own, or from itself.
 LAYERS = (
     ("cli",),
-    ("pipeline", "stages", "assemble", "trained", "workshop", "mend", "judge", "observe", "doctor"),
+    ("pipeline", "fleet", "stages", "assemble", "trained", "workshop", "mend", "judge", "observe", "doctor"),
     ("diagnosis",),
     ("transfer", "compress", "certify", "latency", "reporting", "robustness"),
     ("devices",),
@@ -116,7 +116,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_no_package_bears_a_verbs_name() -> None:
-    verbs = {"finetune", "export", "verify", "bench", "report", "demo"}
+    verbs = {"finetune", "export", "verify", "bench", "deploy", "rollback", "report", "demo"}
     assert not verbs & {part(module) for module in modules()}
 
 

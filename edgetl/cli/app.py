@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgetl.cli import bench, demo, devices, doctor, export, finetune, lists, report, targets, verify
+from edgetl.cli import bench, demo, deploy, devices, doctor, export, finetune, lists, report, rollback, targets, verify
 
 _ABOUT = """Take a fine-tuned model to a device and prove that the transfer survived.
 
@@ -15,7 +15,8 @@ _ABOUT = """Take a fine-tuned model to a device and prove that the transfer surv
   edgetl export run --target jetson --target intel-cpu --out out
   edgetl report out/* --out report.html
 
-Every command takes --json. Exit status: 0 done, 2 bad input, 3 a certificate fails, 4 underpowered, 1 a bug.
+Every command takes --json. Exit status: 0 done, 2 bad input or a device that fails, 3 a certificate fails,
+4 underpowered, 1 a bug.
 """
 
 
@@ -46,7 +47,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_root)
-    for module in (demo, finetune, export, verify, bench, report):
+    for module in (demo, finetune, export, verify, bench, deploy, rollback, report):
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
     app.add_typer(targets.app, name="targets")
     app.command("backbones")(lists.backbones)

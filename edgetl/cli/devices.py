@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgetl.cli.output import Json, Quiet, output
+from edgetl.cli.output import Json, Quiet, note, output
 
 app = typer.Typer(
     help="Places where a bundle runs.",
@@ -23,15 +24,16 @@ def show(context: typer.Context, json: Json = False) -> None:
     edgetl devices
     edgetl devices create pi --arch arm64
     edgetl devices add jetson ssh://user@host:22
+    edgetl devices probe jetson
     edgetl devices remove jetson
     """
     if context.invoked_subcommand is not None:
         return
-    from edgetl.devices import list_devices
+    from edgetl.devices import description, list_devices
     from edgetl.reporting.console import print_table
 
     with output(json=json, bars=False) as shown:
-        found = [device.to_json() for device in list_devices()]
+        found = [{**device.to_json(), "probed": description(device.name)} for device in list_devices()]
         rows = [[d["name"], d["kind"], d["arch"], d["executed"], d["where"]] for d in found]
         columns = ["device", "kind", "arch", "results count as", "where"]
         shown.show({"devices": found}, lambda console: print_table(console, columns, rows))
@@ -41,6 +43,9 @@ def show(context: typer.Context, json: Json = False) -> None:
 def create(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     arch: Annotated[str, typer.Option(help="arm64.")] = "arm64",
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A root file system: a folder, or what docker export writes.")
+    ] = None,
     openvino: Annotated[bool, typer.Option("--with-openvino", help="Install OpenVINO there too.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -49,11 +54,13 @@ def create(
 
     \b
     edgetl devices create pi --arch arm64
+    edgetl devices create shop --arch arm64 --from rootfs.tar
     """
     from edgetl.devices import create_device
 
     with output(json=json, quiet=quiet) as shown:
-        device = create_device(name, arch, extras=("openvino",) if openvino else (), progress=shown.progress)
+        extras = ("openvino",) if openvino else ()
+        device = create_device(name, arch, extras=extras, source=source, progress=shown.progress)
         shown.show(device.to_json(), lambda console: console.print(f"created the emulated device {name}", markup=False))
 
 
@@ -61,18 +68,27 @@ def create(
 def add(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     url: Annotated[str, typer.Argument(help="ssh://user@host:port, with ?python=PATH if need be.")],
+    no_probe: Annotated[bool, typer.Option("--no-probe", help="Do not contact it now.")] = False,
     json: Json = False,
 ) -> None:
-    """Remember a real device that is reached by SSH.
+    """Remember a real device that is reached by SSH, and what it is if it answers.
 
     \b
     edgetl devices add jetson ssh://nvidia@192.168.1.20
+    edgetl devices add later ssh://pi@raspberrypi.local --no-probe
     """
-    from edgetl.devices import add_device
+    import dataclasses
+
+    from edgetl.devices import add_device, find_device, probe_device
 
     with output(json=json, bars=False) as shown:
-        device = add_device(name, url)
-        shown.show(device.to_json(), lambda console: console.print(f"added {name}", markup=False))
+        add_device(name, url)
+        found = None if no_probe else probe_device(name)
+        if found is not None and not found.reachable:
+            note(f"note: {found.reason}: {found.remedy}")
+        about = f" ({found.machine.get('cpu_model')})" if found is not None and found.machine else ""
+        value = {**find_device(name).to_json(), "probe": None if found is None else dataclasses.asdict(found)}
+        shown.show(value, lambda console: console.print(f"added {name}{about}", markup=False))
 
 
 @app.command()
@@ -87,12 +103,17 @@ def remove(name: Annotated[str, typer.Argument(help="Which one.")], json: Json =
 
 @app.command()
 def probe(name: Annotated[str, typer.Argument(help="Which one.")], json: Json = False) -> None:
-    """Ask a device what it is and whether a bundle can run there."""
+    """Ask a device what it is and whether a bundle can run there; the answer is kept with its description.
+
+    \b
+    edgetl devices probe local
+    edgetl devices probe jetson --json
+    """
     import dataclasses
 
-    from edgetl.devices import find_device
+    from edgetl.cli.tables import probed
+    from edgetl.devices import probe_device
 
     with output(json=json, bars=False) as shown:
-        found = find_device(name).probe()
-        sentence = "can be used" if found.reachable else f"{found.reason}: {found.remedy}"
-        shown.show(dataclasses.asdict(found), lambda console: console.print(f"{name}: {sentence}", markup=False))
+        found = probe_device(name)
+        shown.show(dataclasses.asdict(found), lambda console: probed(console, name, found))

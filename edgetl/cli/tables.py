@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgetl.cli.output import note
+from edgetl.errors import EdgetlError
 from edgetl.reporting.console import print_results, print_table
 from edgetl.reporting.outcome import print_certificate
 from edgetl.reporting.summary import rows
@@ -12,6 +14,9 @@ from edgetl.reporting.summary import rows
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgetl.cli.output import Output
+    from edgetl.devices import DeviceProbe
+    from edgetl.fleet import Outcome
     from edgetl.pipeline import Exported
 
 
@@ -53,6 +58,56 @@ def latency(console: Console, record: Mapping[str, Any]) -> None:
         console.print(f"{gain['value']:.2f}x its float twin (95 % interval {interval}), {record['threads']} thread(s)")
     for failure in record["failures"]:
         console.print(f"failure: {failure}", markup=False)
+
+
+def outcomes(shown: Output, done: Sequence[Outcome]) -> int:
+    """What came of each device: a table, one line of error for each that failed, and the exit status."""
+    failed = [item for item in done if item.failed]
+    rows = [[item.device, item.state, item.reason or _found(item), f"{item.seconds:.1f}"] for item in done]
+    columns = ["device", "state", "reason or result", "seconds"]
+    value = {"devices": [item.to_json() for item in done], "failed": len(failed)}
+    shown.show(value, lambda console: print_table(console, columns, rows))
+    for item in failed:
+        said = item.reason if item.reason.startswith(item.device) else f"{item.device}: {item.reason}"
+        note(f"error: {said}")
+    return EdgetlError.exit_status if failed else 0
+
+
+def probed(console: Console, name: str, found: DeviceProbe) -> None:
+    """What a device is, one fact a line, and whether a bundle can run there."""
+    facts = found.machine
+    jetson, sensors = facts.get("jetson") or {}, facts.get("sensors") or {}
+    memory = facts.get("memory_mb")
+    rows = [
+        ("CPU", facts.get("cpu_model")),
+        ("board", facts.get("board")),
+        ("architecture", facts.get("arch")),
+        ("cores", facts.get("cores")),
+        ("ISA features", ", ".join(facts.get("isa_features") or ())),
+        ("memory", f"{memory / 1024:.1f} GB" if memory else None),
+        ("kernel", facts.get("kernel")),
+        ("governor", facts.get("governor")),
+        ("Python", found.python),
+        *((module, version) for module, version in found.packages.items()),
+        *((f"{kind} sensors", ", ".join(map(_sensor, sensors[kind]))) for kind in sensors),
+        *((title, jetson.get(key)) for title, key in _JETSON.items()),
+    ]
+    print_table(console, ["fact", name], [[title, str(value)] for title, value in rows if value])
+    sentence = "can be used" if found.reachable else f"{found.reason}: {found.remedy}"
+    console.print(f"{name}: {sentence}", markup=False)
+
+
+_JETSON = {"L4T": "l4t", "JetPack": "jetpack", "TensorRT (system)": "tensorrt"}
+
+
+def _sensor(sensor: Mapping[str, Any]) -> str:
+    return str(sensor["name"]) + ("" if sensor["readable"] else " (not readable)")
+
+
+def _found(item: Outcome) -> str:
+    if "p50_ms" in item.record:
+        return f"p50 {_milliseconds(item.record, 'p50') or '–'} ms"
+    return str(item.record.get("path", ""))
 
 
 def _milliseconds(side: Mapping[str, Any], percentile: str) -> str | None:

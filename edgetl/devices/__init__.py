@@ -4,8 +4,18 @@ Read ``base.py`` first. ``local.py``, ``emulated.py`` and ``ssh.py`` are the thr
 user's own; ``payload.py`` says what of edgetl goes there.
 """
 
-from edgetl.devices.base import EXECUTED, Device, DeviceProbe, bench, predict, selftest
-from edgetl.devices.registry import add_device, create_device, find_device, home, list_devices, remove_device
+from edgetl.devices.base import EXECUTED, Device, DeviceProbe, bench, install, predict, rollback, selftest
+from edgetl.devices.process import stop_all, time_limit
+from edgetl.devices.registry import (
+    add_device,
+    create_device,
+    description,
+    find_device,
+    home,
+    list_devices,
+    probe_device,
+    remove_device,
+)
 
 __all__ = [
     "EXECUTED",
@@ -14,10 +24,16 @@ __all__ = [
     "add_device",
     "bench",
     "create_device",
+    "description",
     "find_device",
     "home",
+    "install",
     "list_devices",
     "predict",
+    "probe_device",
     "remove_device",
+    "rollback",
     "selftest",
+    "stop_all",
+    "time_limit",
 ]

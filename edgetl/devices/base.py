@@ -64,7 +64,7 @@ class Device(Protocol):
 
     @property
     def arch(self) -> str:
-        """``x86_64``, ``aarch64``, …; empty where only a probe can tell."""
+        """``x86_64``, ``aarch64``, …; empty where only a probe can tell and none was kept."""
         ...
 
     @property
@@ -108,6 +108,10 @@ class Device(Protocol):
             DeviceError: unreachable, unfit, or the call failed; one line with the last line of its standard error.
             BundleError: the bundle lacks files and cannot be sent.
         """
+        ...
+
+    def close(self) -> None:
+        """Let go of what keeps it reachable; the next call reaches it anew."""
         ...
 
 
@@ -189,6 +193,24 @@ def selftest(device: Device, bundle: Bundle, *, threads: int | None = None, simu
     """
     options = [*_threads(threads), *(["--simulated"] if simulated else [])]
     return device.call(["selftest", *options], bundle=bundle.path)
+
+
+def install(device: Device, bundle: Bundle, name: str, *, progress: Progress = silent) -> dict[str, Any]:
+    """Put a bundle in charge on a device under ``name``; see :func:`edgetl.runtime.releases.install`.
+
+    Raises:
+        DeviceError: see :meth:`Device.call`; what was in charge there stays.
+    """
+    return device.call(["install", "--name", name], bundle=bundle.path, progress=progress)
+
+
+def rollback(device: Device, name: str) -> dict[str, Any]:
+    """Put the previous release in charge again; see :func:`edgetl.runtime.releases.rollback`.
+
+    Raises:
+        DeviceError: see :meth:`Device.call`; what was in charge there stays.
+    """
+    return device.call(["rollback", "--name", name])
 
 
 def _threads(threads: int | None) -> list[str]:

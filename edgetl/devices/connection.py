@@ -15,22 +15,25 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
-from edgetl.devices.process import Finished, run_watched
+from edgetl.devices.process import FULL_DISK, Finished, killed_in_time, run_watched
 from edgetl.errors import DeviceError
 from edgetl.progress import Progress, silent
 
 CONNECT_SECONDS = 10
 _GREETING_SECONDS = 60
 _READY = "edgetl-ready "
-#: Says where the cache is, then waits until this side is gone. One line: csh takes no newline inside quotes.
+#: Removes what calls left that were killed with all that watched them, says where the cache is, then waits until this
+#: side is gone. One line: csh takes no newline inside quotes.
 _GREET = (
-    'd="$HOME/.cache/edgetl"; mkdir -p "$d/files" "$d/bundles" "$d/code" "$d/calls" && '
+    'd="$HOME/.cache/edgetl"; mkdir -p "$d/files" "$d/bundles" "$d/code" "$d/calls" || exit 1; '
+    'for c in "$d"/calls/*; do p=${c##*/}; kill -0 "${p%%.*}" 2>/dev/null || rm -rf "$c"; done; '
     f"printf '{_READY}%s\\n' \"$d\" && cat >/dev/null"
 )
 
@@ -98,6 +101,7 @@ class Connection:
 
     Attributes:
         cache: absolute path of edgetl's cache folder there.
+        pythons: commands that were found to start a Python that edgetl can use.
 
     Raises:
         DeviceError: unreachable, host key unknown or changed, not let in, or ssh is not installed.
@@ -107,13 +111,15 @@ class Connection:
         if shutil.which("ssh") is None:
             raise DeviceError(f"{name} needs ssh, not installed here", "apt-get install openssh-client (on Debian)")
         self.name, self.address = name, address
+        self.pythons: set[str] = set()
         # A socket's path must be shorter than 104 characters, with what ssh adds to it.
         base = tempfile.gettempdir()
         self._folder = Path(tempfile.mkdtemp(prefix="edgetl-ssh-", dir=base if len(base) < 60 else "/tmp"))
         self._owner = os.getpid()
         master = [*self._ssh("-M", "-o", "ControlPersist=no"), shlex.join(["sh", "-c", _GREET])]
         with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(master, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(master, stdin=pipe, stdout=pipe, stderr=log, process_group=0)
         try:
             self.cache = self._await_greeting()
         except BaseException:
@@ -132,18 +138,18 @@ class Connection:
 
     def _await_greeting(self) -> str:
         assert self._process.stdout is not None
-        timer = threading.Timer(_GREETING_SECONDS, self._process.kill)
-        timer.start()
-        try:
+        began = time.monotonic()
+        with killed_in_time(self._process, _GREETING_SECONDS):
             # A login script may print lines of its own first.
             for raw in self._process.stdout:
                 line = raw.decode(errors="replace").rstrip("\r\n")
                 if line.startswith(_READY):
                     return line.removeprefix(_READY)
-        finally:
-            timer.cancel()
-        self._process.wait()
-        raise refusal(self.name, self.address, (self._folder / "log").read_text(errors="replace"))
+            killed = self._process.wait() < 0
+        log = (self._folder / "log").read_text(errors="replace")
+        if killed and not log.strip():
+            log = f"no answer within {time.monotonic() - began:.0f} s"
+        raise refusal(self.name, self.address, log)
 
     @property
     def alive(self) -> bool:
@@ -163,7 +169,7 @@ class Connection:
         Args:
             script: no line breaks.
             arguments: quoted for the shell.
-            feed: writes to its standard input; without it, that stays open until the script ends.
+            feed: see :func:`edgetl.devices.process.run_watched`.
             progress: see :func:`edgetl.devices.process.run_watched`.
 
         Raises:
@@ -172,8 +178,17 @@ class Connection:
         remote = shlex.join(["sh", "-c", script, "edgetl", *arguments])
         done = run_watched([*self._ssh("-o", "ControlMaster=no"), remote], feed=feed, progress=progress)
         if done.status == 255:
-            raise refusal(self.name, self.address, done.stderr)
+            raise self._lost(done)
         return done
+
+    def _lost(self, done: Finished) -> DeviceError:
+        error = refusal(self.name, self.address, done.stderr)
+        if not error.what.startswith(f"{self.name} cannot be reached"):
+            return error
+        said = f" ({done.last_line})" if done.stderr.strip() else ""
+        return DeviceError(
+            f"{self.name}: the connection was lost in the middle{said}", "run it again: what has arrived stays there"
+        )
 
     def close(self) -> None:
         """End the connection. A copy of this object in a forked process leaves it alone."""
@@ -207,14 +222,17 @@ def refusal(name: str, address: Address, log: str) -> DeviceError:
         return DeviceError(
             f"{name}: the host key of {address.host} is not known yet", f"check and accept it once by hand: {by_hand}"
         )
-    if "Permission denied" in log or "Too many authentication failures" in log:
+    if any(words in log for words in FULL_DISK):
+        return DeviceError(f"{name} has no space left ({last})", "free space there")
+    if "Permission denied (" in log or "Too many authentication failures" in log:
         remedy = f"give it your public key: ssh-copy-id {address.shown}"
         return DeviceError(f"{name} does not let you in ({last})", remedy)
     return DeviceError(f"{name} cannot be reached ({last})", f"check that it is on and that this works: {by_hand}")
 
 
 _open: dict[tuple[str, Address], Connection] = {}
-_opening = threading.Lock()
+_opening: dict[tuple[str, Address], threading.Lock] = {}
+_guard = threading.Lock()
 
 
 def connect(name: str, address: Address) -> Connection:
@@ -223,7 +241,10 @@ def connect(name: str, address: Address) -> Connection:
     Raises:
         DeviceError: see :class:`Connection`.
     """
-    with _opening:
+    # One lock for each device: one that does not answer must not keep the others waiting.
+    with _guard:
+        opening = _opening.setdefault((name, address), threading.Lock())
+    with opening:
         connection = _open.get((name, address))
         if connection is None or not connection.alive:
             if connection is not None:
@@ -232,9 +253,15 @@ def connect(name: str, address: Address) -> Connection:
         return connection
 
 
+def hang_up(name: str, address: Address) -> None:
+    """Close the connection to a device, if one is open."""
+    connection = _open.pop((name, address), None)
+    if connection is not None:
+        connection.close()
+
+
 @atexit.register
 def disconnect() -> None:
     """Close every connection."""
-    for connection in _open.values():
-        connection.close()
-    _open.clear()
+    for name, address in tuple(_open):
+        hang_up(name, address)

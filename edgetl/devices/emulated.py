@@ -5,7 +5,7 @@ are an emulator's: results say ``simulated``, and its times say nothing. Float l
 x86-64 to rounding; int8 logits are equal or differ by up to 2 % of their range, depending on the quantization.
 
 Its files are this machine's: what does not exist in the root folder (see ``rootfs.py``) is looked up here, so
-bundles and images need no copying.
+bundles and images need no copying. What is deployed on it lies in ``data/edgetl`` beside its root folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,10 @@ class EmulatedDevice:
         return describe(self)
 
     def probe(self) -> DeviceProbe:
-        """See :class:`edgetl.devices.base.Device`."""
-        return probe_by_calling(self)
+        """See :class:`edgetl.devices.base.Device`. This machine's sensors, clocks and kernel are not its own."""
+        found = probe_by_calling(self)
+        own = ("arch", "cpu_model", "cores", "isa_features", "memory_mb", "board", "jetson")
+        return replace(found, machine={name: found.machine[name] for name in own if name in found.machine})
 
     def call(
         self,
@@ -79,5 +81,9 @@ class EmulatedDevice:
         marker = read_marker(self.root)
         python = emulated_python(self.root, marker["cpu"], marker["python"])
         with tempfile.TemporaryDirectory(prefix="edgetl-code-") as code:
-            environment = emulated_environment(write_payload(Path(code)))
+            data = {"XDG_DATA_HOME": str(self.root.parent / "data")}
+            environment = {**emulated_environment(write_payload(Path(code))), **data}
             return call_here(self.name, python, environment, arguments, bundle, files, progress)
+
+    def close(self) -> None:
+        """Nothing to let go of."""

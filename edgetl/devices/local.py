@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,7 @@ from typing import Any
 
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, probe_by_calling
 from edgetl.devices.payload import import_root
-from edgetl.devices.process import PROGRESS_VARIABLE, answer, read_array, run_watched
+from edgetl.devices.process import LEFTOVERS_VARIABLE, PROGRESS_VARIABLE, answer, read_array, run_watched
 from edgetl.errors import DeviceError
 from edgetl.progress import Progress, silent
 
@@ -64,6 +66,9 @@ class LocalDevice:
         environment = {**os.environ, "PYTHONPATH": str(import_root())}
         return call_here(self.name, [sys.executable], environment, arguments, bundle, files, progress)
 
+    def close(self) -> None:
+        """Nothing to let go of."""
+
 
 def call_here(
     name: str,
@@ -85,19 +90,31 @@ def call_here(
     verb, *options = arguments
     command = [*python, "-m", "edgetl.runtime", verb, *([str(bundle.resolve())] if bundle else []), *options]
     with tempfile.TemporaryDirectory(prefix="edgetl-call-") as scratch:
-        listed, out = Path(scratch) / "images.txt", Path(scratch) / "logits.npy"
+        listed, out, left = (Path(scratch) / name for name in ("images.txt", "logits.npy", "leftovers"))
         if files:
             listed.write_text(image_list([str(file.resolve()) for file in files]), encoding="utf-8")
             command += ["--images", str(listed), "--out", str(out)]
         # An empty working directory: "-m" puts it first on the import path.
-        finished = run_watched(
-            command,
-            environment={**environment, PROGRESS_VARIABLE: "1"},
-            folder=Path(scratch),
-            progress=progress,
-        )
+        try:
+            finished = run_watched(
+                command,
+                environment={**environment, PROGRESS_VARIABLE: "1", LEFTOVERS_VARIABLE: str(left)},
+                folder=Path(scratch),
+                progress=progress,
+            )
+        finally:
+            for line in left.read_text(encoding="utf-8").splitlines() if left.is_file() else ():
+                _remove(Path(line))
         record = answer(name, finished)
         return {**record, "logits": read_array(name, _content(out))} if files else record
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a killed installation left, and the folders above that it leaves empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
 
 
 def _content(file: Path) -> bytes:

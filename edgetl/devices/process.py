@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,8 +25,16 @@ from edgetl.progress import Progress, silent
 #: Asks ``edgetl.runtime`` to write its progress on standard error, in lines of this form:
 #: ``progress ["task", done, total, "detail"]``.
 PROGRESS_VARIABLE = "EDGETL_PROGRESS"
+#: Seconds after which ``edgetl.runtime`` ends itself, wherever it hangs.
+DEADLINE_VARIABLE = "EDGETL_DEADLINE"
+#: Names the file in which ``edgetl.runtime`` lists what must be removed if it is killed.
+LEFTOVERS_VARIABLE = "EDGETL_LEFTOVERS"
 _PROGRESS_LINE = "progress "
 _KEPT_LINES = 200
+#: How a full disk shows, whoever says so.
+FULL_DISK = ("No space left on device", "Disk quota exceeded", "File too large")
+_ends: ContextVar[tuple[float, float] | None] = ContextVar("ends", default=None)
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,59 @@ class Finished:
         return lines[-1].removeprefix("error: ") if lines else f"exit status {self.status}, no message"
 
 
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Whatever this thread runs in the block is killed when ``seconds`` have passed, counted from now."""
+    token = _ends.set((time.monotonic() + seconds, seconds))
+    try:
+        yield
+    finally:
+        _ends.reset(token)
+
+
+def remaining() -> float | None:
+    """Seconds left of this thread's time limit, 0 or more; None without one."""
+    limit = _ends.get()
+    return None if limit is None else max(0.0, limit[0] - time.monotonic())
+
+
+def out_of_time() -> DeviceError | None:
+    """The error that says so, if this thread's time limit has passed."""
+    limit = _ends.get()
+    if limit is None or remaining():
+        return None
+    return DeviceError(f"not done within {limit[1]:g} s", "allow more with --timeout, or look what hangs there")
+
+
+def stop_all() -> None:
+    """Kill every process that :func:`run_watched` waits for, in whatever thread."""
+    for process in tuple(_running):
+        kill_group(process)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its children; it leads a group of its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def killed_in_time(process: subprocess.Popen[bytes], most: float | None = None) -> Iterator[None]:
+    """Kill ``process`` when the time limit passes, or ``most`` seconds from now, while the block runs."""
+    limits = [seconds for seconds in (remaining(), most) if seconds is not None]
+    timer = threading.Timer(min(limits), kill_group, [process]) if limits else None
+    _running.add(process)
+    try:
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        yield
+    finally:
+        _running.discard(process)
+        if timer is not None:
+            timer.cancel()
+
+
 def run_watched(
     command: Sequence[str],
     *,
@@ -48,23 +114,25 @@ def run_watched(
     progress: Progress = silent,
     on_line: Callable[[str], None] | None = None,
 ) -> Finished:
-    """Run a command to its end; it is killed if this process is interrupted meanwhile.
+    """Run a command to its end; it is killed, with its children, if this process is interrupted or time is up.
 
     Args:
         command: program and arguments; no shell.
         environment: the whole environment; inherited when None.
         folder: working directory.
-        feed: writes to its standard input, which is closed afterwards. Without it, standard input stays open
-            and empty until the process ends.
+        feed: writes to its standard input, and closes that if nothing more may come. Otherwise it stays open until
+            the process ends.
         progress: told of each progress line on standard error; those are not kept.
         on_line: given each line of standard output as well, as it comes.
 
     Raises:
-        DeviceError: the program does not exist or cannot be started.
+        DeviceError: the program does not exist or cannot be started, or the thread's time limit has passed.
     """
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd=folder)
+        process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd=folder, process_group=0
+        )
     except OSError as error:
         raise DeviceError(f"cannot start {command[0]} ({error.strerror or error})", "install it") from error
     assert process.stdin is not None
@@ -78,19 +146,22 @@ def run_watched(
         thread.start()
     lines: list[str] = []
     try:
-        for raw in process.stderr:
-            line = raw.decode(errors="replace").rstrip("\n")
-            if not _told(line, progress):
-                lines = [*lines[1 - _KEPT_LINES :], line]
-        status = process.wait()
+        with killed_in_time(process):
+            for raw in process.stderr:
+                line = raw.decode(errors="replace").rstrip("\n")
+                if not _told(line, progress):
+                    lines = [*lines[1 - _KEPT_LINES :], line]
+            status = process.wait()
     except BaseException:
-        process.kill()
+        kill_group(process)
         process.wait()
         raise
     finally:
         for thread in threads:
             thread.join(timeout=10)
         _close(process)
+    if status < 0 and (late := out_of_time()) is not None:
+        raise late
     return Finished(status, b"".join(written), "\n".join(lines))
 
 
@@ -113,8 +184,9 @@ def _drain(stream: IO[bytes], into: list[bytes], on_line: Callable[[str], None] 
 def _feed(stream: IO[bytes], feed: Callable[[IO[bytes]], None]) -> None:
     try:
         feed(stream)
-        stream.close()
-    except OSError:  # the process ended early: its exit status and standard error say why
+        if not stream.closed:
+            stream.flush()
+    except (OSError, ValueError):  # the process ended early: its exit status and standard error say why
         return
 
 
@@ -140,7 +212,7 @@ def answer(name: str, finished: Finished) -> dict[str, Any]:
         DeviceError: it failed, or printed no JSON object.
     """
     if finished.status:
-        raise DeviceError(f"{name}: {finished.last_line}", _remedy(finished.last_line))
+        raise _failure(name, finished)
     lines = finished.stdout.decode(errors="replace").strip().splitlines()
     try:
         value = json.loads(lines[-1])
@@ -151,8 +223,19 @@ def answer(name: str, finished: Finished) -> dict[str, Any]:
     return value
 
 
-def _remedy(line: str) -> str:
-    return "on the device: python -m pip install numpy pillow onnxruntime" if "ModuleNotFoundError" in line else ""
+def _failure(name: str, finished: Finished) -> DeviceError:
+    line = finished.last_line
+    # A shell reports 128 plus the signal.
+    number = -finished.status if finished.status < 0 else finished.status - 128
+    if number == signal.SIGALRM:
+        return out_of_time() or DeviceError(f"{name}: not done in time", "allow more with --timeout")
+    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL):
+        what = f"{name}: the work was killed there ({signal.Signals(number).name})"
+        return DeviceError(what, "look at its memory (dmesg), then run it again")
+    if any(words in line for words in FULL_DISK):
+        return DeviceError(f"{name} has no space left ({line})", "free space there")
+    remedy = "on the device: python -m pip install numpy pillow onnxruntime" if "ModuleNotFoundError" in line else ""
+    return DeviceError(f"{name}: {line}", remedy)
 
 
 def read_array(name: str, data: bytes) -> npt.NDArray[np.float32]:

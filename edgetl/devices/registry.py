@@ -1,4 +1,10 @@
-"""The user's devices: ``devices.json`` in a folder of their own.
+"""The user's devices: ``devices.toml`` in a folder of their own, which may be edited by hand.
+
+    schema = 2
+    [devices.board]
+    kind = "ssh"
+    url = "ssh://user@board"
+    [devices.board.probed]      what the last probe found: arch, cores, ISA features, memory, sensors, versions, …
 
 The folder is ``$EDGETL_HOME``, or ``$XDG_CONFIG_HOME/edgetl``, or ``~/.config/edgetl``. Emulated machines live
 below it in ``devices/NAME/rootfs``. ``local`` is always there and stands in no file.
@@ -11,20 +17,23 @@ import fcntl
 import os
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from edgetl.devices.base import Device
+from edgetl.devices.arm_kernel import CPUS
+from edgetl.devices.base import Device, DeviceProbe
 from edgetl.devices.connection import parse_url
 from edgetl.devices.emulated import EmulatedDevice
 from edgetl.devices.local import LocalDevice
-from edgetl.devices.rootfs import CPUS, check_tools, create_rootfs
+from edgetl.devices.rootfs import check_tools, create_rootfs
 from edgetl.devices.ssh import SshDevice
 from edgetl.errors import DeviceError, UnknownNameError
 from edgetl.progress import Progress, silent
-from edgetl.storage import read_json, write_json
+from edgetl.storage import read_json, write_bytes
 
-SCHEMA = 1
+SCHEMA = 2
 LISTING = "edgetl devices"
 #: what the user may call an architecture → the kernel's name for it
 ARCHITECTURES: Mapping[str, str] = {"arm64": "aarch64", "aarch64": "aarch64"}
@@ -45,7 +54,7 @@ def list_devices() -> tuple[Device, ...]:
     """Every device, ``local`` first, the others by name.
 
     Raises:
-        DeviceError: ``devices.json`` is damaged.
+        DeviceError: ``devices.toml`` is damaged.
     """
     return (LocalDevice(), *(_device(name, entry) for name, entry in sorted(_entries().items())))
 
@@ -55,7 +64,7 @@ def find_device(name: str) -> Device:
 
     Raises:
         UnknownNameError: there is none of this name.
-        DeviceError: ``devices.json`` is damaged.
+        DeviceError: ``devices.toml`` is damaged.
     """
     devices = {device.name: device for device in list_devices()}
     if name not in devices:
@@ -64,7 +73,7 @@ def find_device(name: str) -> Device:
 
 
 def add_device(name: str, url: str) -> Device:
-    """Remember a device behind SSH. It is not contacted; :meth:`Device.probe` does that.
+    """Remember a device behind SSH. It is not contacted; :func:`probe_device` does that.
 
     Args:
         name: letters, digits, ``.``, ``_`` and ``-``.
@@ -80,12 +89,37 @@ def add_device(name: str, url: str) -> Device:
     return find_device(name)
 
 
+def probe_device(name: str) -> DeviceProbe:
+    """Ask a device what it is, and keep that with its description if it answers.
+
+    Raises:
+        UnknownNameError: there is none of this name.
+        DeviceError: ``devices.toml`` is damaged.
+    """
+    found = find_device(name).probe()
+    if found.machine and name in _entries():
+        passing = ("clock_mhz", "temperatures_c", "power_w", "load_1min")
+        lasting = {key: value for key, value in found.machine.items() if key not in passing}
+        kept = _without_none({**lasting, "python": found.python, "packages": dict(found.packages)})
+        with _changing() as entries:
+            if name in entries:
+                entries[name] = {**entries[name], "probed": kept}
+    return found
+
+
+def description(name: str) -> Mapping[str, Any]:
+    """What the last probe of a device found; empty before the first."""
+    probed = _entries().get(name, {}).get("probed", {})
+    return probed if isinstance(probed, dict) else {}
+
+
 def create_device(
     name: str,
     arch: str = "arm64",
     *,
     cpu: str = "cortex-a76",
     extras: Sequence[str] = (),
+    source: str | Path | None = None,
     progress: Progress = silent,
 ) -> Device:
     """Make an emulated device: install Debian's Python for ``arch`` and the runtimes' wheels in a folder of its own.
@@ -93,8 +127,9 @@ def create_device(
     Args:
         name: letters, digits, ``.``, ``_`` and ``-``.
         arch: key of :data:`ARCHITECTURES`.
-        cpu: key of :data:`edgetl.devices.rootfs.CPUS`.
+        cpu: key of :data:`edgetl.devices.arm_kernel.CPUS`.
         extras: runtimes to install besides ONNX Runtime: ``openvino``.
+        source: a root file system to start from (a folder, or a tar file as ``docker export`` writes it) instead.
         progress: told of each step.
 
     Raises:
@@ -103,16 +138,17 @@ def create_device(
             package cannot be fetched. Nothing is left behind.
     """
     wanted = [("architecture", arch, ARCHITECTURES), ("CPU", cpu, CPUS), *(("runtime", e, EXTRAS) for e in extras)]
-    for kind, given, known in wanted:
-        if given not in known:
-            raise UnknownNameError(kind, given, known)
+    for kind, asked, known in wanted:
+        if asked not in known:
+            raise UnknownNameError(kind, asked, known)
     _check_new(name, _entries())
     check_tools()
     # Whatever lies here belongs to no device: an attempt that was killed.
     shutil.rmtree(_folder(name), ignore_errors=True)
     try:
         runtimes = dict.fromkeys(("onnxruntime", *extras))
-        create_rootfs(_rootfs(name), cpu=cpu, runtimes=tuple(runtimes), progress=progress)
+        given = None if source is None else Path(source)
+        create_rootfs(_rootfs(name), cpu=cpu, runtimes=tuple(runtimes), source=given, progress=progress)
         with _changing() as entries:
             _check_new(name, entries)
             entries[name] = {"kind": "emulated", "arch": ARCHITECTURES[arch]}
@@ -148,20 +184,29 @@ def _rootfs(name: str) -> Path:
 
 
 def _file() -> Path:
+    return home() / "devices.toml"
+
+
+def _older_file() -> Path:
     return home() / "devices.json"
 
 
-def _entries() -> dict[str, dict[str, str]]:
-    if not _file().is_file():
+def _entries() -> dict[str, dict[str, Any]]:
+    file, schema = (_file(), SCHEMA) if _file().is_file() else (_older_file(), 1)
+    if not file.is_file():
         return {}
-    record = read_json(_file(), DeviceError)
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA or not isinstance(record.get("devices"), dict):
-        raise DeviceError(f"{_file()} is not a list of devices that this edgetl reads", "correct it or delete it")
-    return dict(record["devices"])
+    try:
+        record = tomllib.loads(file.read_text(encoding="utf-8")) if schema == SCHEMA else read_json(file, DeviceError)
+    except (ValueError, OSError) as error:
+        raise DeviceError(f"{file} is not whole TOML ({error})", "correct it or delete it") from error
+    devices = record.get("devices", {}) if isinstance(record, dict) and record.get("schema") == schema else None
+    if not isinstance(devices, dict) or not all(isinstance(entry, dict) for entry in devices.values()):
+        raise DeviceError(f"{file} is not a list of devices that this edgetl reads", "correct it or delete it")
+    return dict(devices)
 
 
 @contextlib.contextmanager
-def _changing() -> Iterator[dict[str, dict[str, str]]]:
+def _changing() -> Iterator[dict[str, dict[str, Any]]]:
     """The entries, to be changed in place; no other edgetl changes them meanwhile."""
     try:
         home().mkdir(parents=True, exist_ok=True)
@@ -171,9 +216,34 @@ def _changing() -> Iterator[dict[str, dict[str, str]]]:
         raise DeviceError(f"cannot write {home()} ({error.strerror})", remedy) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        before = _entries() if _file().is_file() else {}
         entries = _entries()
         yield entries
-        write_json(_file(), {"schema": SCHEMA, "devices": entries})
+        write_bytes(_file(), _edited(before, entries).encode())
+        _older_file().unlink(missing_ok=True)
+
+
+def _edited(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The file's text with only what changed written anew: comments of whoever edits it by hand stay."""
+    import tomlkit
+
+    document = tomlkit.parse(_file().read_text(encoding="utf-8") if _file().is_file() else f"schema = {SCHEMA}\n")
+    if "devices" not in document:
+        document["devices"] = tomlkit.table(is_super_table=True)
+    devices: Any = document["devices"]
+    for name in before.keys() - after.keys():
+        del devices[name]
+    for name, entry in sorted(after.items()):
+        if before.get(name) != entry:
+            devices[name] = entry
+    return tomlkit.dumps(document)
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: what is not known is left out."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 def _check_new(name: str, entries: Mapping[str, object]) -> None:
@@ -185,9 +255,10 @@ def _check_new(name: str, entries: Mapping[str, object]) -> None:
         )
 
 
-def _device(name: str, entry: Mapping[str, str]) -> Device:
+def _device(name: str, entry: Mapping[str, Any]) -> Device:
     if entry.get("kind") == "emulated":
         return EmulatedDevice(name, _rootfs(name))
-    if entry.get("kind") == "ssh" and "url" in entry:
-        return SshDevice(name, parse_url(entry["url"]))
+    if entry.get("kind") == "ssh" and isinstance(entry.get("url"), str):
+        probed = entry.get("probed")
+        return SshDevice(name, parse_url(entry["url"]), str(probed.get("arch", "")) if isinstance(probed, dict) else "")
     raise DeviceError(f"{_file()} holds a device '{name}' of an unknown kind", f"edgetl devices remove {name}")

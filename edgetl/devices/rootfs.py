@@ -14,17 +14,17 @@ neither the system's package lists nor its dpkg architectures change, and no roo
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgetl.devices.arm_kernel import write_kernel_files
+from edgetl.devices.given import check_arm64, copy_given
 from edgetl.devices.process import Finished, run_watched
 from edgetl.errors import DeviceError
 from edgetl.extras import PROVIDERS, version
@@ -36,40 +36,9 @@ QEMU = "qemu-aarch64-static"
 SCHEMA = 1
 #: command → Debian package that brings it
 _TOOLS = {QEMU: "qemu-user-static", "apt-get": "apt", "dpkg-deb": "dpkg"}
+#: Where an interpreter may lie: of a container image of Python's, and of a distribution.
+_PYTHON_PLACES = ("usr/local/bin", "usr/bin")
 _DEBIAN_PACKAGES = ("python3", "libstdc++6")
-
-
-@dataclass(frozen=True)
-class Cpu:
-    """What the kernel of a machine with this core tells.
-
-    Attributes:
-        midr: the Main ID Register (MIDR_EL1): implementer, variant, part and revision, as qemu gives them.
-        features: hwcaps in Linux's names and order; ``asimddp`` is the int8 dot product.
-    """
-
-    midr: int
-    features: str
-
-    @property
-    def cpuinfo(self) -> str:
-        """One core's paragraph of /proc/cpuinfo, without its number."""
-        return (
-            f"BogoMIPS\t: 108.00\nFeatures\t: {self.features}\nCPU implementer\t: {self.midr >> 24:#04x}\n"
-            "CPU architecture: 8\n"
-            f"CPU variant\t: {self.midr >> 20 & 15:#x}\nCPU part\t: {self.midr >> 4 & 0xFFF:#05x}\n"
-            f"CPU revision\t: {self.midr & 15}\n\n"
-        )
-
-
-_ARMV8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32"
-_ARMV82 = f"{_ARMV8} atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
-#: qemu's name → the core. MIDR_EL1: Arm's Technical Reference Manual of each, at the revision that qemu models.
-CPUS: Mapping[str, Cpu] = {
-    "cortex-a53": Cpu(0x410FD034, f"{_ARMV8} cpuid"),
-    "cortex-a72": Cpu(0x410FD083, f"{_ARMV8} cpuid"),
-    "cortex-a76": Cpu(0x414FD0B1, _ARMV82),
-}
 
 
 def check_tools() -> None:
@@ -87,15 +56,21 @@ def check_tools() -> None:
 
 
 def create_rootfs(
-    root: Path, *, cpu: str = "cortex-a76", runtimes: Sequence[str] = ("onnxruntime",), progress: Progress = silent
+    root: Path,
+    *,
+    cpu: str = "cortex-a76",
+    runtimes: Sequence[str] = ("onnxruntime",),
+    source: Path | None = None,
+    progress: Progress = silent,
 ) -> Mapping[str, Any]:
     """Make an arm64 root folder, whole or not at all.
 
     Args:
         root: the folder to make; what stood there is replaced.
-        cpu: key of :data:`CPUS`.
+        cpu: key of :data:`edgetl.devices.arm_kernel.CPUS`.
         runtimes: modules to install besides numpy and Pillow: ``onnxruntime``, ``openvino``. Versions are those
             installed here, where wheels exist for the device's Python, so that only the ISA differs.
+        source: a root file system to start from, with a Python 3.10 or later in it; Debian's packages when None.
         progress: told of each step.
 
     Returns:
@@ -107,13 +82,16 @@ def create_rootfs(
     check_tools()
     task = f"creating {root.parent.name}"
     with tempfile.TemporaryDirectory(prefix="edgetl-apt-") as scratch, new_folder(root) as folder:
-        debs = _download(Path(scratch), task, progress)
-        _unpack(debs, folder, task, progress)
+        if source is None:
+            _unpack(_download(Path(scratch), task, progress), folder, task, progress)
+        else:
+            progress(task, 0, 0, f"copying {source}")
+            copy_given(source, folder)
         python = _python(folder)
         packages = ["numpy", "PIL", *runtimes]
         progress(task, 0, 0, "wheels for " + ", ".join(PROVIDERS[module][0] for module in packages))
-        _install_wheels(folder, python, _glibc(debs), packages)
-        _write_kernel_files(folder, cpu)
+        _install_wheels(folder, cpu, python, packages)
+        write_kernel_files(folder, cpu)
         progress(task, 0, 0, "checking that it starts")
         installed = _check(folder, cpu, packages)
         body = {"schema": SCHEMA, "arch": "aarch64", "cpu": cpu, "python": python, "packages": installed}
@@ -143,7 +121,8 @@ def _again(root: Path) -> str:
 
 def emulated_python(root: Path, cpu: str, python: str) -> list[str]:
     """The command that starts the root folder's Python under the emulator."""
-    return [QEMU, "-cpu", cpu, "-L", str(root), str(root / "usr/bin" / python)]
+    folder = next((place for place in _PYTHON_PLACES if (root / place / python).exists()), _PYTHON_PLACES[-1])
+    return [QEMU, "-cpu", cpu, "-L", str(root), str(root / folder / python)]
 
 
 def emulated_environment(import_path: Path | None = None) -> dict[str, str]:
@@ -227,29 +206,32 @@ def _unpack(debs: list[Path], folder: Path, task: str, progress: Progress) -> No
 
 
 def _python(folder: Path) -> str:
-    for file in sorted((folder / "usr/bin").glob("python3.*")):
-        if re.fullmatch(r"python3\.\d+", file.name):
-            return file.name
-    raise DeviceError("Debian's python3 package brought no interpreter", "report this as a bug")
+    for place in _PYTHON_PLACES:
+        for file in sorted((folder / place).glob("python3.*")):
+            if re.fullmatch(r"python3\.\d+", file.name):
+                check_arm64(file.resolve())
+                return file.name
+    raise DeviceError(
+        "the root file system has no Python 3", "take one with Python, such as python:3.12-slim for arm64"
+    )
 
 
-def _glibc(debs: list[Path]) -> int:
-    """Minor version of the C library (2.36 → 36): the newest wheels that can run."""
-    for deb in debs:
-        found = re.match(r"libc6_2\.(\d+)", deb.name)
-        if found:
-            return int(found[1])
-    raise DeviceError("Debian's python3 package brought no C library", "report this as a bug")
-
-
-def _install_wheels(folder: Path, python: str, glibc: int, modules: Sequence[str]) -> None:
-    target = folder / "usr/local/lib" / python / "dist-packages"
+def _install_wheels(folder: Path, cpu: str, python: str, modules: Sequence[str]) -> None:
+    # The newest wheels that can run are those for this C library (2.36 → 36).
+    program = (
+        "import os, site; print(os.confstr('CS_GNU_LIBC_VERSION').split('.')[1]); print(site.getsitepackages()[0])"
+    )
+    asked = run_watched(
+        [*emulated_python(folder, cpu, python), "-I", "-c", program], environment=emulated_environment(), folder=folder
+    )
+    if asked.status:
+        raise DeviceError(f"the emulated machine's {python} does not work ({asked.last_line})", "try another image")
+    glibc, target = asked.stdout.decode().split("\n")[:2]
     names = [PROVIDERS[module][0] for module in modules]
     pinned = [f"{PROVIDERS[m][0]}=={version(m)}" if version(m) else PROVIDERS[m][0] for m in modules]
     # Wheels of this very version may not exist for the device's Python; the newest that does is second best.
     for wanted in (pinned, names):
-        shutil.rmtree(target, ignore_errors=True)
-        done = _pip(target, python, glibc, wanted)
+        done = _pip(Path(target), python, int(glibc), wanted)
         if not done.status:
             return
     if "No module named pip" in done.stderr:
@@ -265,24 +247,16 @@ def _pip(target: Path, python: str, glibc: int, wanted: Sequence[str]) -> Finish
     tags = [f"manylinux_2_{minor}_aarch64" for minor in range(glibc, 16, -1)] + ["manylinux2014_aarch64"]
     platforms = [argument for tag in tags for argument in ("--platform", tag)]
     chosen = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python.removeprefix("python")]
-    quiet = ["--no-compile", "--no-input", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]
+    quiet = [
+        "--upgrade",
+        "--no-compile",
+        "--no-input",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+    ]
     command = [sys.executable, "-m", "pip", "install", "--target", str(target), *platforms, *chosen, *quiet, *wanted]
     return run_watched(command)
-
-
-def _write_kernel_files(folder: Path, cpu: str) -> None:
-    cores = os.cpu_count() or 1
-    core = CPUS[cpu]
-    (folder / "proc").mkdir(exist_ok=True)
-    paragraphs = "".join(f"processor\t: {index}\n{core.cpuinfo}" for index in range(cores))
-    (folder / "proc/cpuinfo").write_text(f"{paragraphs}Model\t\t: {cpu} emulated by qemu\n")
-    system = folder / "sys/devices/system/cpu"
-    for index in range(cores):
-        registers = system / f"cpu{index}/regs/identification"
-        registers.mkdir(parents=True)
-        (registers / "midr_el1").write_text(f"{core.midr:#018x}\n")
-    for name in ("possible", "present", "online"):
-        (system / name).write_text(f"0-{cores - 1}\n" if cores > 1 else "0\n")
 
 
 def _check(folder: Path, cpu: str, modules: Sequence[str]) -> dict[str, str]:

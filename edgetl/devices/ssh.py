@@ -1,21 +1,26 @@
 """A real device behind SSH.
 
-What is sent there is kept in ``~/.cache/edgetl`` under the SHA-256 of its content, so that nothing is sent twice:
+What is sent there is kept in ``~/.cache/edgetl`` under the SHA-256 of its content, so that nothing is sent twice and
+a transfer that was cut goes on where it was cut (see ``receiver.py``):
 
-    files/SHA256.suffix   images
+    files/SHA256[.suffix] images, and each file of the folders below
     bundles/SHA256/       bundles, without the records that were made after export
     code/SHA256/          the device's share of edgetl
-    calls/                one scratch folder for each call, gone when it ends
+    calls/PID.*           one scratch folder for each call, gone when it ends
 
-Each lies there whole or not at all: it is unpacked under another name first. The folder may be deleted at any time.
+Each lies there whole or not at all. The folder may be deleted at any time.
+
+A call is one remote shell that watches its standard input: when this side is gone, or kills its end because time is up,
+the shell kills the work and removes what that left.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
+import math
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -23,30 +28,46 @@ from typing import IO, Any
 
 from edgetl.bundle import MANIFEST
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, install_remedy, probe_by_calling
-from edgetl.devices.connection import Address, Connection, connect
+from edgetl.devices.connection import Address, Connection, connect, hang_up
 from edgetl.devices.payload import payload, payload_digest
-from edgetl.devices.process import PROGRESS_VARIABLE, Finished, answer, read_array
+from edgetl.devices.process import (
+    DEADLINE_VARIABLE,
+    FULL_DISK,
+    LEFTOVERS_VARIABLE,
+    PROGRESS_VARIABLE,
+    Finished,
+    answer,
+    read_array,
+    remaining,
+)
+from edgetl.devices.receiver import LAST
 from edgetl.errors import BundleError, DeviceError
 from edgetl.progress import Progress, silent
-from edgetl.storage import read_sealed, sha256_file, sha256_json
+from edgetl.storage import read_sealed, sha256_bytes, sha256_file, sha256_json
 
 OLDEST_PYTHON = (3, 10)
-#: Last member of every archive. GNU tar takes an archive cut off between two members for whole.
-_WHOLE = ".whole"
-_UNPACK = (
-    'set -e; umask 077; t=$(mktemp -d "$1/.partial.XXXXXX"); trap \'rm -rf "$t"\' EXIT; tar -xf - -C "$t"; '
-    f'rm "$t/{_WHOLE}"; '
+_RECEIVER = Path(__file__).with_name("receiver.py")
+_WHOLE = "whole"
+#: $1 cache, $2 folder below it or nothing, names on standard input: which are missing, or that the folder is there.
+_MISSING = (
+    f'if [ -n "$2" ] && [ -d "$1/$2" ]; then echo {_WHOLE}; exit 0; fi; '
+    'while read -r n; do [ -f "$1/files/$n" ] || echo "$n"; done'
 )
-_PLACE_FOLDER = _UNPACK + 'if [ ! -d "$1/$2" ]; then mv "$t" "$1/$2"; fi'
-_PLACE_FILES = _UNPACK + 'for f in "$t"/*; do mv "$f" "$1/"; done'
-_MISSING = 'while read -r n; do [ -f "$1/$n" ] || echo "$n"; done'
-_SCRATCH = 'd=$(mktemp -d "$1/calls/XXXXXX") && cat > "$d/images.txt" && echo "$d"'
-#: Runs Python so that it ends when this side is gone, which closes standard input.
+#: $1 cache, $2 lines of images.txt on standard input, $3 import path, $4 seconds or nothing, then the command. Prints
+#: the answer's last line and then the logits, if any.
 _RUN = (
-    'cd "$1" || exit 1; p=$2; shift 2; exec 3<&0; '
-    f'PYTHONPATH="$p" {PROGRESS_VARIABLE}=1 "$@" </dev/null & c=$!; '
-    "( cat <&3; kill $c ) >/dev/null 2>&1 & w=$!; exec 3<&-; "
-    "wait $c; s=$?; kill $w 2>/dev/null; exit $s"
+    'd=$(mktemp -d "$1/calls/$$.XXXXXX") || exit 1; '
+    'left() { rm -rf "$1"; rmdir "${1%/*}" "${1%/*/*}" 2>/dev/null; }; '
+    'clean() { if [ -f leftovers ]; then while read -r x; do left "$x"; done < leftovers; fi; '
+    'cd /; rm -rf "$d"; }; '
+    'trap clean EXIT; trap "exit 129" HUP INT TERM PIPE; cd "$d" || exit 1; '
+    'if [ "$2" -gt 0 ]; then head -n "$2" > images.txt || exit 1; fi; p=$3; t=$4; shift 4; exec 3<&0; '
+    f'PYTHONPATH="$p" {PROGRESS_VARIABLE}=1 {DEADLINE_VARIABLE}="$t" {LEFTOVERS_VARIABLE}="$d/leftovers" '
+    'EDGETL_GROUP=1 "$@" </dev/null >answer & c=$!; '
+    "( cat <&3; kill -s TERM -- -$c || kill $c; sleep 2; kill -s KILL -- -$c || kill -s KILL $c ) "
+    ">/dev/null 2>&1 & w=$!; "
+    "exec 3<&-; wait $c; s=$?; kill $w 2>/dev/null; "
+    "if [ $s -eq 0 ]; then tail -n 1 answer; if [ -f logits.npy ]; then cat logits.npy; fi; fi; exit $s"
 )
 
 
@@ -57,10 +78,12 @@ class SshDevice:
     Attributes:
         name: what the user calls it.
         address: where it is.
+        known_arch: its machine as the last probe found it; empty before the first.
     """
 
     name: str
     address: Address
+    known_arch: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -69,8 +92,8 @@ class SshDevice:
 
     @property
     def arch(self) -> str:
-        """Empty: only a probe can tell."""
-        return ""
+        """As the last probe found it."""
+        return self.known_arch
 
     @property
     def executed(self) -> Executed:
@@ -103,23 +126,35 @@ class SshDevice:
         self._check_python(link)
         verb, *options = arguments
         command = [self.address.python, "-m", "edgetl.runtime", verb]
-        code = _place_code(link)
+        code = self._place_code(link)
         if bundle is not None:
-            command.append(_place_bundle(link, bundle, progress))
+            command.append(self._place_bundle(link, bundle, progress))
         command += options
-        there = _place_images(link, files, progress)
-        with _scratch(link, there) as scratch:
-            if files:
-                command += ["--images", f"{scratch}/images.txt", "--out", f"{scratch}/logits.npy"]
-            done = link.run(_RUN, [scratch, code, *command], progress=progress)
-            record = answer(self.name, _with_local_names(done, dict(zip(there, files, strict=True))))
-            if not files:
-                return record
-            logits = link.run('cat "$1"', [f"{scratch}/logits.npy"])
-            return {**record, "logits": read_array(self.name, logits.stdout)}
+        there = self._place_images(link, files, progress)
+        if files:
+            command += ["--images", "images.txt", "--out", "logits.npy"]
+        seconds = remaining()
+        limit = "" if seconds is None else str(math.ceil(seconds))
+        listed = "".join(f"{name}\n" for name in there).encode()
+        done = link.run(
+            _RUN,
+            [link.cache, str(len(there)), code, limit, *command],
+            feed=lambda stream: _write(stream, listed),
+            progress=progress,
+        )
+        line, _, logits = done.stdout.partition(b"\n")
+        spoken = _with_local_names(replace(done, stdout=line), dict(zip(there, files, strict=True)))
+        record = answer(self.name, spoken)
+        return {**record, "logits": read_array(self.name, logits)} if files else record
+
+    def close(self) -> None:
+        """See :class:`edgetl.devices.base.Device`."""
+        hang_up(self.name, self.address)
 
     def _check_python(self, link: Connection) -> None:
         python = self.address.python
+        if python in link.pythons:
+            return
         program = "import sys; print(*sys.version_info[:2]); import numpy, PIL"
         done = link.run('exec "$@"', [python, "-c", program])
         found = re.match(rb"(\d+) (\d+)\s", done.stdout)
@@ -136,49 +171,61 @@ class SshDevice:
             )
         if done.status:
             raise DeviceError(f"{self.name} lacks a package ({done.last_line})", install_remedy(python))
+        link.pythons.add(python)
 
+    def _place_code(self, link: Connection) -> str:
+        content = payload()
+        members: dict[str, Path | bytes] = {**content}
+        names = {name: sha256_bytes(data) for name, data in content.items()}
+        return self._place(link, f"code/{payload_digest(content)}", members, names, silent)
 
-def _place_code(link: Connection) -> str:
-    content = payload()
-    members: dict[str, Path | bytes] = {**content}
-    return _place_folder(link, "code", payload_digest(content), members, silent)
+    def _place_bundle(self, link: Connection, bundle: Path, progress: Progress) -> str:
+        listed = [MANIFEST, *read_sealed(bundle / MANIFEST, BundleError)["files"]]
+        absent = [name for name in listed if not (bundle / name).is_file()]
+        if absent:
+            raise BundleError(f"{bundle} lacks {absent[0]}", "export it again or copy it whole")
+        # Not the manifest's own digests: a damaged copy must not stand in the way of a whole one.
+        names = {name: sha256_file(bundle / name) for name in listed}
+        members: dict[str, Path | bytes] = {name: bundle / name for name in listed}
+        return self._place(link, f"bundles/{sha256_json(names)}", members, names, progress)
 
+    def _place_images(self, link: Connection, files: Sequence[Path], progress: Progress) -> list[str]:
+        """Take image files there; returns their paths there, in order."""
+        if not files:
+            return []
+        names = [_content_name(file) for file in files]
+        members: dict[str, Path | bytes] = dict(zip(names, files, strict=True))
+        self._place(link, "", members, dict(zip(members, members, strict=True)), progress)
+        return [f"{link.cache}/files/{name}" for name in names]
 
-def _place_bundle(link: Connection, bundle: Path, progress: Progress) -> str:
-    names = [MANIFEST, *read_sealed(bundle / MANIFEST, BundleError)["files"]]
-    absent = [name for name in names if not (bundle / name).is_file()]
-    if absent:
-        raise BundleError(f"{bundle} lacks {absent[0]}", "export it again or copy it whole")
-    # Not the manifest's own digest: a damaged copy must not stand in the way of a whole one.
-    digest = sha256_json({name: sha256_file(bundle / name) for name in names})
-    return _place_folder(link, "bundles", digest, {name: bundle / name for name in names}, progress)
+    def _place(
+        self,
+        link: Connection,
+        folder: str,
+        members: Mapping[str, Path | bytes],
+        names: Mapping[str, str],
+        progress: Progress,
+    ) -> str:
+        """Send what is missing of ``members`` (``names``: by content), and put ``folder`` together from them."""
+        asked = "".join(f"{name}\n" for name in dict.fromkeys(names.values())).encode()
+        found = self._must(link.run(_MISSING, [link.cache, folder], feed=lambda stream: _write_all(stream, asked)))
+        missing = set(found.stdout.decode().split())
+        if missing != {_WHOLE} and (missing or folder):
+            sent = {names[name]: content for name, content in members.items() if names[name] in missing}
+            last = {"path": folder, "files": dict(names)} if folder else {}
+            feed = _archive({**sent, LAST: json.dumps(last).encode()}, f"{link.name}: sending", progress)
+            receiver = [self.address.python, "-I", "-S", "-c", _RECEIVER.read_text(encoding="utf-8"), link.cache]
+            self._must(link.run('exec "$@"', receiver, feed=feed))
+        return f"{link.cache}/{folder}"
 
-
-def _place_folder(
-    link: Connection, place: str, digest: str, members: Mapping[str, Path | bytes], progress: Progress
-) -> str:
-    parent = f"{link.cache}/{place}"
-    if link.run('[ -d "$1/$2" ]', [parent, digest]).status:
-        feed = _archive(members, f"{link.name}: sending {place}", progress)
-        _must(link, link.run(_PLACE_FOLDER, [parent, digest], feed=feed))
-    return f"{parent}/{digest}"
-
-
-def _place_images(link: Connection, files: Sequence[Path], progress: Progress) -> list[str]:
-    """Take image files there; returns their paths there, in order."""
-    if not files:
-        return []
-    parent = f"{link.cache}/files"
-    names = [_content_name(file) for file in files]
-    by_name = dict(zip(names, files, strict=True))
-    asked = "".join(f"{name}\n" for name in by_name).encode()
-    listed = _must(link, link.run(_MISSING, [parent], feed=lambda stream: _write(stream, asked)))
-    missing = listed.stdout.decode().split()
-    if missing:
-        members = {name: by_name[name] for name in missing}
-        feed = _archive(members, f"{link.name}: sending images", progress)
-        _must(link, link.run(_PLACE_FILES, [parent], feed=feed))
-    return [f"{parent}/{name}" for name in names]
+    def _must(self, done: Finished) -> Finished:
+        if done.status:
+            if any(words in done.last_line for words in FULL_DISK):
+                raise DeviceError(f"{self.name} has no space left ({done.last_line})", "free space there")
+            raise DeviceError(
+                f"{self.name} does not take files ({done.last_line})", "check its disk, then run it again"
+            )
+        return done
 
 
 def _content_name(file: Path) -> str:
@@ -192,12 +239,13 @@ def _content_name(file: Path) -> str:
 def _archive(members: Mapping[str, Path | bytes], task: str, progress: Progress) -> Callable[[IO[bytes]], None]:
     def feed(stream: IO[bytes]) -> None:
         with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            for done, (name, content) in enumerate({**members, _WHOLE: b""}.items()):
+            for done, (name, content) in enumerate(members.items()):
                 data = content if isinstance(content, bytes) else content.read_bytes()
                 info = tarfile.TarInfo(name)
                 info.size, info.mode = len(data), 0o600
                 archive.addfile(info, BytesIO(data))
-                progress(task, done, len(members))
+                progress(task, done, len(members) - 1)
+        stream.close()
 
     return feed
 
@@ -206,24 +254,9 @@ def _write(stream: IO[bytes], data: bytes) -> None:
     stream.write(data)
 
 
-@contextlib.contextmanager
-def _scratch(link: Connection, images: Sequence[str]) -> Iterator[str]:
-    """A folder for one call, with the list of images in it."""
-    listed = "".join(f"{name}\n" for name in images).encode()
-    made = _must(link, link.run(_SCRATCH, [link.cache], feed=lambda stream: _write(stream, listed)))
-    folder = made.stdout.decode().strip()
-    try:
-        yield folder
-    finally:
-        if link.alive:
-            with contextlib.suppress(DeviceError):
-                link.run('rm -rf "$1"', [folder])
-
-
-def _must(link: Connection, done: Finished) -> Finished:
-    if done.status:
-        raise DeviceError(f"{link.name} does not take files ({done.last_line})", "check its disk and its tar")
-    return done
+def _write_all(stream: IO[bytes], data: bytes) -> None:
+    stream.write(data)
+    stream.close()
 
 
 def _with_local_names(done: Finished, names: Mapping[str, Path]) -> Finished:

@@ -6,8 +6,10 @@ Works with numpy, Pillow and one runtime installed, and nothing else of edgetl's
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,21 +67,53 @@ def _selftest(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
     return selftest(bundle, threads=options.threads, simulated=options.simulated)
 
 
+def _install(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
+    from edgetl.runtime.releases import install
+
+    return install(bundle, options.name or bundle.target, threads=options.threads)
+
+
+def _rollback(options: argparse.Namespace) -> dict[str, Any]:
+    from edgetl.runtime.releases import rollback
+
+    return rollback(options.name, threads=options.threads)
+
+
+def _obey_the_caller() -> None:
+    """Whoever starts this from afar can have it in a process group of its own, and ended wherever it hangs."""
+    if os.environ.pop("EDGETL_GROUP", ""):
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
+    seconds = os.environ.get("EDGETL_DEADLINE")
+    if seconds:
+        signal.alarm(int(seconds))
+
+
 def _machine() -> dict[str, Any]:
     from edgetl.extras import version
+    from edgetl.runtime.inventory import inventory
     from edgetl.runtime.machine import machine, state
 
     modules = ("numpy", "PIL", "onnxruntime", "openvino", "tensorrt")
-    return {**machine(), **state(), "python": sys.version.split()[0], "packages": {m: version(m) for m in modules}}
+    return {
+        **machine(),
+        **state(),
+        **inventory(),
+        "python": sys.version.split()[0],
+        "packages": {m: version(m) for m in modules},
+    }
 
 
-_VERBS = {"predict": _predict, "bench": _bench, "cold": _cold, "selftest": _selftest}
+_VERBS = {"predict": _predict, "bench": _bench, "cold": _cold, "selftest": _selftest, "install": _install}
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m edgetl.runtime", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("machine", help="facts about this machine")
+    back = verbs.add_parser("rollback", help="put the previous release in charge again")
+    back.add_argument("--name", required=True)
+    back.add_argument("--threads", type=int)
     for name in _VERBS:
         verb = verbs.add_parser(name)
         verb.add_argument("bundle")
@@ -89,16 +123,26 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         if name == "predict":
             verb.add_argument("--images", required=True, help="a file with one image path a line")
             verb.add_argument("--out", required=True, help="where the logits go (.npy, float32, n x classes)")
+        if name == "install":
+            verb.add_argument("--name", help="what it is called here; its target's name by default")
         if name == "bench":
             verb.add_argument("--seconds", type=float, default=5.0)
     return parser.parse_args(arguments)
+
+
+def _answer(options: argparse.Namespace) -> dict[str, Any]:
+    if options.verb == "machine":
+        return _machine()
+    if options.verb == "rollback":
+        return _rollback(options)
+    return _VERBS[options.verb](load_bundle(options.bundle), options)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status (0, or 2 for bad input)."""
     options = _parse(arguments)
     try:
-        answer = _machine() if options.verb == "machine" else _VERBS[options.verb](load_bundle(options.bundle), options)
+        answer = _answer(options)
     except EdgetlError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -110,4 +154,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    _obey_the_caller()
     sys.exit(main())

@@ -53,7 +53,10 @@ def _cpu_model() -> str:
 def _features() -> list[str]:
     """The instruction sets that decide int8 speed."""
     listed = set(" ".join((_cpuinfo("flags") or _cpuinfo("Features"))[:1]).split())
-    wanted = ("avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
+    x86 = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16")
+    # asimdhp is arithmetic in fp16, asimddp the dot product of int8.
+    arm = ("asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2")
+    wanted = (*x86, *arm)
     return [name for name in wanted if name in listed]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image
 
 from edgetl.bundle import GOLDEN, LABELS, PREPROCESS_FILE, SPLITS_FILE, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.data import Dataset
-from edgetl.devices import Device, create_device, find_device
+from edgetl.devices import Device, create_device, find_device, list_devices
 from edgetl.devices.connection import disconnect
 from edgetl.devices.rootfs import check_tools
 from edgetl.errors import DeviceError
@@ -23,6 +26,7 @@ from edgetl.storage import write_json
 from tests.devices.real_sshd import Heard, Sshd, running_sshd
 
 SIDE, CLASSES = 32, 4
+HOST_TARGET = "arm64-generic" if platform.machine() == "aarch64" else "x86-generic"
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +68,38 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, jpegs: list[Path]) -> Bundl
     with (folder / GOLDEN).open("wb") as stream:
         np.savez(stream, images=images[:2], logits=logits)
     write_manifest(folder, {"target": {"name": "arm64-generic"}}, artifacts)
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def host_bundle(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same for a target that this machine executes."""
+    return variant(bundle, tmp_path_factory.mktemp("bundles") / "host", target=HOST_TARGET)
+
+
+def variant(bundle: Bundle, folder: Path, *, target: str = "", wrong: bool = False, ballast: int = 0) -> Bundle:
+    """A copy of a bundle under another manifest.
+
+    Args:
+        bundle: the original.
+        folder: to be made.
+        target: for which it is said to be.
+        wrong: its golden vectors do not fit its model.
+        ballast: bytes of noise that it carries.
+    """
+    shutil.copytree(bundle.path, folder)
+    if wrong:
+        with np.load(folder / GOLDEN) as stored:
+            golden = dict(stored)
+        with (folder / GOLDEN).open("wb") as stream:
+            np.savez(stream, images=golden["images"], logits=golden["logits"][:, ::-1])
+    if ballast:
+        (folder / "ballast.bin").write_bytes(np.random.default_rng(ballast).bytes(ballast))
+    artifacts = {
+        role: replace(bundle.artifact(role), path=folder / bundle.artifact(role).path.relative_to(bundle.path))
+        for role in ("deployed", "float")
+    }
+    write_manifest(folder, {"target": {"name": target or bundle.target}, "variant": folder.name}, artifacts)
     return load_bundle(folder)
 
 
@@ -138,7 +174,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Device:
     before = os.environ.get("EDGETL_HOME")
     os.environ["EDGETL_HOME"] = str(home)
     try:
-        if not (home / "devices.json").is_file():
+        if "pi" not in [device.name for device in list_devices()]:
             create_device("pi", "arm64")
         return find_device("pi")
     finally:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgetl import runtime
 from edgetl.bundle import Bundle
-from edgetl.devices import Device, bench, create_device, list_devices, predict, selftest
-from edgetl.devices.rootfs import MARKER, read_marker
+from edgetl.devices import Device, bench, create_device, find_device, list_devices, predict, selftest
+from edgetl.devices.rootfs import MARKER, check_tools, read_marker
 from edgetl.errors import DeviceError, UnknownNameError
 
 
@@ -32,7 +38,8 @@ def test_it_is_an_arm_machine_and_says_simulated(emulated: Device, bundle: Bundl
     assert probe.reachable, probe.reason
     assert emulated.executed == "simulated"
     assert probe.machine["arch"] == emulated.arch == "aarch64"
-    assert probe.machine["isa_features"] == ["asimddp"]
+    assert probe.machine["isa_features"] == ["asimdhp", "asimddp"]
+    assert not {"governor", "kernel", "sensors", "load_1min"} & set(probe.machine), "those are this machine's"
     assert "emulated" in probe.machine["cpu_model"]
     assert probe.packages["onnxruntime"]
     assert selftest(emulated, bundle, threads=1)["passed"]
@@ -83,8 +90,46 @@ def test_without_arm_packages_nothing_is_left_behind(
     monkeypatch.setenv("APT_CONFIG", str(empty))
     with pytest.raises(DeviceError, match="apt offers no arm64 packages of python3"):
         create_device("pi")
-    assert not (own_home / "devices.json").exists()
+    assert not (own_home / "devices.toml").exists()
     assert not (own_home / "devices/pi").exists()
+
+
+def test_a_root_file_system_of_ones_own(
+    own_home: Path, tmp_path: Path, emulated: Device, bundle: Bundle, edgetl: Callable[..., Any]
+) -> None:
+    """As a container with Python has it: packed, without wheels, with an absolute link and kernel folders."""
+    here = Path(emulated.where)
+    packed = tmp_path / "rootfs.tar"
+    left_out = [f"--exclude=./{name}" for name in ("usr/local/lib/*", "proc", "sys", MARKER)]
+    subprocess.run(["tar", "-C", str(here), *left_out, "-cf", str(packed), "."], check=True)
+    link = tmp_path / "added" / "usr/bin/python3.99"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(f"/usr/bin/{read_marker(here)['python']}")
+    subprocess.run(["tar", "-C", str(tmp_path / "added"), "-rf", str(packed), "./usr/bin/python3.99"], check=True)
+    done = edgetl("devices", "create", "mine", "--from", packed, "--quiet", EDGETL_HOME=str(own_home))
+    assert done.returncode == 0, done.stderr
+    root = own_home / "devices/mine/rootfs"
+    assert (root / "usr/bin/python3.99").readlink() == Path(read_marker(here)["python"])
+    assert read_marker(root)["packages"] == read_marker(here)["packages"]
+    assert selftest(find_device("mine"), bundle, threads=1)["passed"]
+
+
+def test_what_is_no_root_file_system_leaves_nothing(own_home: Path, tmp_path: Path) -> None:
+    check_tools()
+    (tmp_path / "text").write_text("no archive")
+    for folder, program in (("foreign", sys.executable), ("empty", None)):
+        (tmp_path / folder / "usr/bin").mkdir(parents=True)
+        if program:
+            shutil.copy(Path(program).resolve(), tmp_path / folder / "usr/bin/python3.11")
+    with pytest.raises(DeviceError, match="text is no root file system: give a folder or"):
+        create_device("mine", source=tmp_path / "text")
+    with pytest.raises(DeviceError, match="has no Python 3"):
+        create_device("mine", source=tmp_path / "empty")
+    if platform.machine() != "aarch64":
+        with pytest.raises(DeviceError, match=r"python3\.11 of this root file system is not for arm64"):
+            create_device("mine", source=tmp_path / "foreign")
+    assert not (own_home / "devices/mine").exists()
+    assert [device.name for device in list_devices()] == ["local"]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -24,17 +22,21 @@ from edgetl.devices import Device, add_device, bench, find_device, predict, self
 from edgetl.devices.connection import connect, disconnect, parse_url
 from edgetl.devices.ssh import SshDevice
 from edgetl.errors import DeviceError
-from tests.devices.real_sshd import Heard, Sshd
+from edgetl.progress import silent
+from edgetl.storage import sha256_file
+from tests.devices.real_sshd import Heard, Sshd, wait_for
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def board(sshd: Sshd, own_home: Path) -> Device:
+def board(sshd: Sshd, own_home: Path) -> SshDevice:
     """A device added by its address, with an empty cache."""
     shutil.rmtree(sshd.home / ".cache", ignore_errors=True)
     disconnect()
-    return add_device("board", sshd.url(sshd.client("good")))
+    added = add_device("board", sshd.url(sshd.client("good")))
+    assert isinstance(added, SshDevice)
+    return added
 
 
 def cache(sshd: Sshd) -> Path:
@@ -59,7 +61,7 @@ def test_nothing_is_sent_twice(
     predict(board, bundle, jpegs[:4], progress=listen)
     sent = {name: cache(sshd) / name for name in ("files", "bundles", "code")}
     before = {name: state(folder) for name, folder in sent.items()}
-    assert len(before["files"]) == 4
+    assert len([name for name in before["files"] if name.endswith(".jpg")]) == 4
     assert any("sending" in task for task, *_ in told)
     assert any("running" in task and done == total == 4 for task, done, total, _ in told)
     renamed = tmp_path / "same bytes.jpg"
@@ -75,22 +77,45 @@ def test_nothing_is_sent_twice(
     assert list((cache(sshd) / "calls").iterdir()) == []
 
 
-def test_a_transfer_that_was_cut_off_is_not_taken_for_whole(
-    board: Device, bundle: Bundle, jpegs: list[Path], sshd: Sshd
+def test_a_transfer_that_was_cut_goes_on_where_it_was_cut(
+    board: SshDevice, bundle: Bundle, jpegs: list[Path], sshd: Sshd, heard: Heard
 ) -> None:
+    """The stream ends in the middle of the third of four images: two are whole, and only two are sent again."""
+    told, listen = heard
     predict(board, bundle, jpegs[:1])
-    link = connect(board.name, board.address)  # type: ignore[attr-defined]
-    # One whole member and no end: what a killed sender leaves when it dies between two files.
+    link = connect(board.name, board.address)
+    before = {p.name for p in (cache(sshd) / "files").iterdir()}
     buffer = io.BytesIO()
+    members = {sha256_file(path) + ".jpg": path for path in jpegs[1:5]}
+    ends = []
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        info = tarfile.TarInfo("manifest.json")
-        info.size = 512
-        archive.addfile(info, io.BytesIO(b" " * 512))
-    cut = buffer.getvalue()[:1024]
-    done = link.run(ssh._PLACE_FOLDER, [link.cache + "/bundles", "f" * 64], feed=lambda s: s.write(cut))
+        for name, path in members.items():
+            archive.add(path, name)
+            ends.append(archive.offset)
+    cut = buffer.getvalue()[: ends[1] + 600]
+
+    def feed(stream: IO[bytes]) -> None:
+        stream.write(cut)
+        stream.close()
+
+    receiver = [sys.executable, "-I", "-S", "-c", ssh._RECEIVER.read_text(), link.cache]
+    done = link.run('exec "$@"', receiver, feed=feed)
     assert done.status != 0
-    assert not (cache(sshd) / "bundles" / ("f" * 64)).exists()
-    assert [p.name for p in (cache(sshd) / "bundles").iterdir() if p.name.startswith(".partial")] == []
+    assert "the transfer was cut off" in done.last_line
+    arrived = {p.name for p in (cache(sshd) / "files").iterdir()} - before
+    assert arrived == set(list(members)[:2])
+    predict(board, bundle, jpegs[:5], progress=listen)
+    assert {total for task, _, total, _ in told if "sending" in task} == {2}
+
+
+def test_a_file_that_changes_on_the_way_is_not_kept(board: SshDevice, bundle: Bundle, jpegs: list[Path]) -> None:
+    predict(board, bundle, jpegs[:1])
+    link = connect(board.name, board.address)
+    feed = ssh._archive({"0" * 64: b"something else", "folder": b"{}"}, "sending", silent)
+    receiver = [sys.executable, "-I", "-S", "-c", ssh._RECEIVER.read_text(), link.cache]
+    done = link.run('exec "$@"', receiver, feed=feed)
+    assert "what arrives is not what was sent" in done.last_line
+    assert not [p for p in Path(link.cache, "files").iterdir() if p.name.startswith((".", "0" * 64))]
 
 
 def test_records_stay_here_and_a_damaged_bundle_does_not_stick(
@@ -231,13 +256,6 @@ def test_the_work_ends_with_whoever_asked_for_it(sshd: Sshd, tmp_path: Path) -> 
         wait_for(lambda: not list(Path(short).glob("edgetl-ssh-*/s")))
         assert not list(Path(short).glob("edgetl-ssh-*/s"))
     assert not worker.exists()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
 
 
 def test_a_lost_connection_is_made_anew(board: Device, bundle: Bundle) -> None:

@@ -1,0 +1,44 @@
+"""``edgetl deploy``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgetl.cli.output import Json, Quiet, output
+
+Devices = Annotated[list[str], typer.Option("--device", help="Where to; give it several times for several devices.")]
+Jobs = Annotated[int, typer.Option(help="Devices that are worked on at once.")]
+Timeout = Annotated[float, typer.Option(help="Seconds that each device may take.")]
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="A bundle made by edgetl export.")],
+    device: Devices,
+    name: Annotated[str | None, typer.Option(help="What it is called there; its target's name by default.")] = None,
+    jobs: Jobs = 8,
+    timeout: Timeout = 600.0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Put a bundle in charge on devices.
+
+    It is sent once, by hash; stands beside the old one; passes its self-test on the golden vectors there; and then one
+    rename puts it in charge. Whatever fails, the old one stays. Programs there open
+    ~/.local/share/edgetl/NAME/current.
+
+    \b
+    edgetl deploy out/x86-generic --device local
+    edgetl deploy out/jetson --device shop-1 --device shop-2 --name camera
+    edgetl rollback --device shop-1 --name camera
+
+    Exit status: 0 all are deployed, 2 at least one failed.
+    """
+    from edgetl import fleet
+    from edgetl.cli.tables import outcomes
+
+    with output(json=json, quiet=quiet) as shown:
+        done = fleet.deploy(bundle, device, name=name, jobs=jobs, timeout=timeout, progress=shown.progress)
+        return outcomes(shown, done)

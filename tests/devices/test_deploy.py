@@ -1,0 +1,205 @@
+"""Deploying and rolling back: here, behind a real sshd, and on an emulated Arm machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgetl
+from edgetl import fleet
+from edgetl.bundle import MANIFEST, Bundle, load_bundle
+from edgetl.devices import Device, add_device
+from edgetl.devices.connection import disconnect
+from edgetl.errors import EdgetlError, UnknownNameError
+from edgetl.runtime.releases import data_home
+from tests.devices.conftest import variant
+from tests.devices.real_sshd import Sshd
+
+Cli = Callable[..., Any]
+NAME = "camera"
+
+
+@pytest.fixture(params=["local", "board"])
+def there(request: pytest.FixtureRequest, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of what is deployed on the device that is named like this parameter; nothing is at first."""
+    if request.param == "local":
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+        return data_home() / NAME
+    sshd: Sshd = request.getfixturevalue("sshd")
+    disconnect()
+    for name in (".cache", ".local"):
+        shutil.rmtree(sshd.home / name, ignore_errors=True)
+    add_device("board", sshd.url(sshd.client("good")))
+    return sshd.home / ".local/share/edgetl" / NAME
+
+
+#: What the device's own end does is the same everywhere, and quicker to see here.
+here = pytest.mark.parametrize("there", ["local"], indirect=True)
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.node.callspec.params["there"])
+
+
+def deployed(bundle: Bundle, device: str) -> fleet.Outcome:
+    (outcome,) = edgetl.deploy(bundle, [device], name=NAME)
+    return outcome
+
+
+def releases(there: Path) -> set[str]:
+    return {path.name for path in (there / "releases").iterdir()}
+
+
+def in_charge(there: Path) -> str:
+    """The digest of the release in charge, each of whose files is checked."""
+    return load_bundle(there / "current").digest
+
+
+def test_a_release_is_whole_tested_and_replaced_and_comes_back(
+    there: Path, device: str, host_bundle: Bundle, tmp_path: Path
+) -> None:
+    newer, newest = (variant(host_bundle, tmp_path / name) for name in ("newer", "newest"))
+    first = deployed(host_bundle, device)
+    assert (first.state, first.reason) == ("deployed", "")
+    assert first.record["path"] == str(there / "current")
+    assert first.record["selftest"]["passed"]
+    assert in_charge(there) == host_bundle.digest == first.record["release"]
+    assert deployed(newer, device).record["previous"] == host_bundle.digest
+    assert in_charge(there) == newer.digest
+    assert deployed(newest, device).state == "deployed"
+    assert releases(there) == {newer.digest, newest.digest}
+    (back,) = edgetl.rollback([device], name=NAME)
+    assert (back.state, back.record["selftest"]["passed"]) == ("rolled back", True)
+    assert in_charge(there) == newer.digest
+    assert edgetl.rollback([device], name=NAME)[0].record["release"] == newest.digest
+    assert releases(there) == {newer.digest, newest.digest}
+
+
+@here
+def test_the_same_bundle_again_changes_nothing(there: Path, device: str, host_bundle: Bundle) -> None:
+    deployed(host_bundle, device)
+    before = {p: p.lstat().st_ino for p in there.rglob("*")}
+    assert deployed(host_bundle, device).state == "unchanged"
+    assert {p: p.lstat().st_ino for p in there.rglob("*")} == before
+
+
+def test_what_fails_its_selftest_is_not_put_in_charge(
+    there: Path, device: str, host_bundle: Bundle, tmp_path: Path
+) -> None:
+    wrong = variant(host_bundle, tmp_path / "wrong", wrong=True)
+    alone = deployed(wrong, device)
+    assert alone.failed
+    assert "the self-test failed" in alone.reason
+    assert not there.exists()
+    deployed(host_bundle, device)
+    assert deployed(wrong, device).failed
+    assert in_charge(there) == host_bundle.digest
+    assert releases(there) == {host_bundle.digest}
+
+
+@here
+def test_a_damaged_release_is_replaced_by_a_whole_one(there: Path, device: str, host_bundle: Bundle) -> None:
+    deployed(host_bundle, device)
+    labels = there / "releases" / host_bundle.digest / "labels.json"
+    labels.unlink()
+    labels.write_text("[]")
+    assert deployed(host_bundle, device).state == "deployed"
+    assert in_charge(there) == host_bundle.digest
+    assert len(list(there.glob("releases/*/" + MANIFEST))) == 2
+
+
+@here
+def test_a_rollback_to_a_damaged_release_is_refused(
+    there: Path, device: str, host_bundle: Bundle, tmp_path: Path
+) -> None:
+    newer = variant(host_bundle, tmp_path / "newer")
+    for bundle in (host_bundle, newer):
+        deployed(bundle, device)
+    (there / "releases" / host_bundle.digest / "labels.json").unlink()
+    (outcome,) = edgetl.rollback([device], name=NAME)
+    assert "lacks labels.json" in outcome.reason
+    assert in_charge(there) == newer.digest
+
+
+@here
+def test_nothing_to_roll_back_to(there: Path, device: str, host_bundle: Bundle) -> None:
+    (nothing,) = edgetl.rollback([device], name=NAME)
+    assert nothing.reason.endswith("nothing is deployed under the name 'camera': deploy it first: edgetl deploy")
+    assert not there.exists()
+    deployed(host_bundle, device)
+    assert "'camera' has no previous release" in edgetl.rollback([device], name=NAME)[0].reason
+    assert "choose one of camera" in edgetl.rollback([device], name="camra")[0].reason
+
+
+@here
+def test_another_installation_under_way_is_not_disturbed(there: Path, device: str, host_bundle: Bundle) -> None:
+    import fcntl
+
+    there.parent.mkdir(parents=True)
+    with (there.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another deployment is under way" in deployed(host_bundle, device).reason
+    assert deployed(host_bundle, device).state == "deployed"
+
+
+@here
+def test_a_bundle_for_another_machine_stays_here(there: Path, device: str, host_bundle: Bundle, tmp_path: Path) -> None:
+    other = variant(host_bundle, tmp_path / "other", target="jetson-orin-nano")
+    outcome = deployed(other, device)
+    assert outcome.failed
+    assert "jetson-orin-nano" in outcome.reason
+    assert not there.exists()
+
+
+def test_bad_requests_end_before_any_work(own_home: Path, host_bundle: Bundle) -> None:
+    with pytest.raises(UnknownNameError, match="unknown device 'locl'"):
+        edgetl.deploy(host_bundle, ["local", "locl"])
+    with pytest.raises(EdgetlError, match="no device is named"):
+        edgetl.deploy(host_bundle, [])
+    with pytest.raises(EdgetlError, match="positive --jobs"):
+        edgetl.deploy(host_bundle, ["local"], jobs=0)
+    (outcome,) = edgetl.deploy(host_bundle, ["local"], name="../elsewhere")
+    assert "cannot name what is deployed" in outcome.reason
+
+
+def test_the_emulated_machine_takes_and_returns_releases(
+    emulated: Device, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGETL_HOME", str(Path(emulated.where).parents[2]))
+    data = Path(emulated.where).parent / "data/edgetl/arm64-generic"
+    shutil.rmtree(data.parent, ignore_errors=True)
+    newer = variant(bundle, tmp_path / "newer")
+    assert [o.state for b in (bundle, newer) for o in edgetl.deploy(b, [emulated.name])] == ["deployed"] * 2
+    assert in_charge(data) == newer.digest
+    assert edgetl.rollback([emulated.name], name="arm64-generic")[0].state == "rolled back"
+    assert in_charge(data) == bundle.digest
+    shutil.rmtree(data.parent)
+
+
+def test_the_command_line_says_what_came_of_each(
+    own_home: Path, tmp_path: Path, host_bundle: Bundle, edgetl: Cli
+) -> None:
+    add_device("dead", "ssh://127.0.0.1:1")
+    where = {"EDGETL_HOME": str(own_home), "XDG_DATA_HOME": str(tmp_path / "data")}
+    command = ("deploy", host_bundle.path, "--device", "local", "--device", "dead", "--name", NAME)
+    done = edgetl(*command, "--json", **where)
+    assert done.returncode == 2
+    answer = json.loads(done.stdout)
+    assert answer["failed"] == 1
+    assert [(d["device"], d["state"]) for d in answer["devices"]] == [("local", "deployed"), ("dead", "failed")]
+    assert "cannot be reached" in answer["devices"][1]["reason"]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: dead cannot be reached")
+    read = edgetl(*command, "--quiet", **where)
+    assert read.returncode == 2
+    assert "unchanged" in read.stdout
+    back = edgetl("rollback", "--device", "local", "--name", NAME, **where)
+    assert back.returncode == 2
+    assert "error: local: 'camera' has no previous release" in back.stderr

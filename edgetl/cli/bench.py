@@ -9,26 +9,62 @@ import typer
 
 from edgetl.cli.output import Json, Quiet, output
 
+_SCENARIO = "single-stream: one image after another; multi-stream: several at once; offline: throughput."
+_DURATION = "Seconds to measure (10 by default), at least 30 rounds in any case; with --until, the longest (120)."
+_UNTIL = "Measure until the 95 % interval of p90 is narrower than this share of it, such as 2%."
+_STREAMS = "Images at work at once (multi-stream, offline); by default as the cores allow."
+
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="A bundle made by edgetl export.")],
     device: Annotated[str | None, typer.Option(help="Where to run; this machine by default.")] = None,
-    duration: Annotated[float, typer.Option(help="Seconds to measure, at least 30 rounds in any case.")] = 10.0,
-    threads: Annotated[int, typer.Option(help="Worker threads of the runtime.")] = 1,
+    duration: Annotated[float | None, typer.Option(help=_DURATION)] = None,
+    until: Annotated[str | None, typer.Option(help=_UNTIL)] = None,
+    threads: Annotated[int, typer.Option(help="Worker threads of the runtime, for each stream.")] = 1,
+    scenario: Annotated[str, typer.Option(help=_SCENARIO)] = "single-stream",
+    streams: Annotated[int | None, typer.Option(help=_STREAMS)] = None,
+    against: Annotated[Path | None, typer.Option(help="Another bundle, to take turns with this one.")] = None,
+    harness: Annotated[str, typer.Option(help="edgetl, or loadgen: MLPerf's, for this artifact alone.")] = "edgetl",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Time a bundle against its float twin.
 
-    The two take turns; every sample is kept; percentiles that the samples cannot support are refused.
+    The two take turns; every sample is kept; percentiles that the samples cannot support are refused; what disturbed
+    the measurement is said.
 
     \b
     edgetl bench out/intel-cpu
+    edgetl bench out/intel-cpu --until 2%
+    edgetl bench out/intel-cpu --scenario offline
+    edgetl bench out/intel-cpu --against other/intel-cpu
+    edgetl bench out/intel-cpu --harness loadgen
     edgetl bench out/jetson --device my-jetson --duration 30 --json
     """
     from edgetl import pipeline
     from edgetl.cli.tables import latency
 
     with output(json=json, quiet=quiet) as shown:
-        record = pipeline.bench(bundle, device=device, duration=duration, threads=threads, progress=shown.progress)
+        record = pipeline.bench(
+            bundle,
+            device=device,
+            duration=duration,
+            until=None if until is None else _share(until),
+            threads=threads,
+            scenario=scenario,
+            streams=streams,
+            against=against,
+            harness=harness,
+            progress=shown.progress,
+        )
         shown.show(record, lambda console: latency(console, record))
+
+
+def _share(written: str) -> float:
+    """``2%`` or ``0.02``."""
+    from edgetl.errors import EdgetlError
+
+    try:
+        return float(written.removesuffix("%")) / (100 if written.endswith("%") else 1)
+    except ValueError as error:
+        raise EdgetlError(f"'{written}' is no share of p90", "give one such as --until 2%") from error

@@ -87,9 +87,7 @@ def test_the_interval_is_the_percentile_bootstraps(n: int, q: float) -> None:
     assert abs(found.ci_high - high) < 0.2 * width
 
 
-@pytest.mark.parametrize(
-    ("n", "q", "least"), [(50, 0.5, 0.88), (200, 0.9, 0.88), (800, 0.99, 0.85)]
-)
+@pytest.mark.parametrize(("n", "q", "least"), [(50, 0.5, 0.88), (200, 0.9, 0.88), (800, 0.99, 0.85)])
 def test_the_interval_covers_the_true_quantile(n: int, q: float, least: float) -> None:
     """Nominally 95 %; the bootstrap's known shortfall in the tail of small samples is allowed for."""
     rng = np.random.default_rng(11)

@@ -34,16 +34,14 @@ def latency(console: Console, record: Mapping[str, Any]) -> None:
     sides = {name: side for name, side in named.items() if side}
     print_table(
         console,
-        ["artifact", "p50 ms", "p90 ms", "p99 ms", "n", "images/s", "cold ms", "peak MB", "mJ", "executed", "int MACs"],
+        ["artifact", "p50 ms", "p90 ms", "p99 ms", "n", "cold start ms", "peak MB", "executed", "integer MACs"],
         [
             [
                 name,
                 *(_milliseconds(side, p) for p in ("p50", "p90", "p99")),
                 side["n"],
-                f"{side['throughput_ips']:.0f}",
                 f"{side['cold_start_ms']:.0f}",
                 f"{side['peak_rss_mb']:.0f}",
-                None if side["energy_mj"] is None else f"{side['energy_mj']:.1f}",
                 side["precision_executed"],
                 None if side["integer_macs"] is None else f"{side['integer_macs']:.0%}",
             ]
@@ -59,8 +57,11 @@ def _about(record: Mapping[str, Any]) -> Iterator[str]:
     timed = "by LoadGen" if record["harness"] == "loadgen" else "by edgetl"
     yield (
         f"{record['scenario']}, timed {timed}: {record['streams']} stream(s) of {record['threads']} thread(s), "
-        f"{record['images_per_query']} image(s) a query"
+        f"{record['images_per_query']} image(s) a query, {record['throughput_ips']:.4g} images/s"
     )
+    if record["energy_mj"] is not None:
+        idle = record["energy"]["idle_w"]
+        yield f"{record['energy_mj']:.1f} mJ an image ({record['energy']['sensor']}; idle {idle:.2f} W)"
     if record["speedup"]:
         yield f"{_ratio(record['speedup'])} as fast as its float twin"
     if record["against"]:

@@ -31,8 +31,9 @@ from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
 from edgetl.latency.stats import percentile, speedup
 from edgetl.preprocess import Preprocess
-from edgetl.runtime.machine import machine, state
+from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import interleave
+from edgetl.runtime.sensors import state
 from edgetl.runtime.sessions import open_session
 from edgetl.storage import sha256_file, write_json
 from edgetl.targets import find_target

@@ -27,6 +27,7 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx-cu13", "tensorrt"),
     "jinja2": ("jinja2", "report"),
+    "mlperf_loadgen": ("mlcommons-loadgen", "loadgen"),
 }
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from edgetl.certify import Certificate
 
-#: Seconds of timing that ``export`` spends on each bundle; ``bench`` takes longer.
-EXPORT_BENCH_SECONDS = 4.0
+#: Seconds of timing that ``export`` spends on each bundle; that ``bench`` takes; and at most, with a goal.
+EXPORT_BENCH_SECONDS, BENCH_SECONDS, LONGEST_BENCH_SECONDS = 4.0, 10.0, 120.0
 #: Minutes that ``export`` may spend on repairing one bundle.
 REPAIR_MINUTES = 10.0
 
@@ -41,8 +41,9 @@ class Exported:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, without the raw timings."""
         bench = {k: v for k, v in (self.bench or {}).items() if k != "samples_ms"}
-        if bench.get("float"):
-            bench["float"] = {k: v for k, v in bench["float"].items() if k != "samples_ms"}
+        for other in ("float", "against"):
+            if bench.get(other):
+                bench[other] = {k: v for k, v in bench[other].items() if k != "samples_ms"}
         return {
             "target": self.bundle.target,
             "bundle": str(self.bundle.path),
@@ -128,7 +129,9 @@ def export(
     """
     from edgetl.assemble import Request, bundle_for
     from edgetl.certify import check_margin, check_metric
+    from edgetl.runtime.plan import Plan
     from edgetl.stages import workspace
+    from edgetl.timing import time_bundle
 
     check_margin(margin, alpha)
     check_metric(metric)
@@ -149,7 +152,7 @@ def export(
             certificate = verify(made, margin=margin, alpha=alpha, metric=metric, progress=progress)
             record = made.record(BENCH)
             if bench and record is None and certificate.executed == "host":
-                record = _bench(made, EXPORT_BENCH_SECONDS, threads, None, progress)
+                record = time_bundle(made, Plan(EXPORT_BENCH_SECONDS, threads), None, progress=progress)
             done.append(Exported(made, certificate, record))
     return done
 
@@ -241,8 +244,13 @@ def bench(
     bundle: str | Path | Bundle,
     *,
     device: str | None = None,
-    duration: float = 10.0,
+    duration: float | None = None,
+    until: float | None = None,
     threads: int = 1,
+    scenario: str = "single-stream",
+    streams: int | None = None,
+    against: str | Path | Bundle | None = None,
+    harness: str = "edgetl",
     record: str = BENCH,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -251,39 +259,32 @@ def bench(
     Args:
         bundle: what to time.
         device: where; this machine when None.
-        duration: seconds of measuring; at least 30 rounds are made.
-        threads: worker threads of the runtime.
+        duration: seconds of measuring (10 by default; at least 30 rounds are made); with ``until``, the longest (120).
+        until: go on until the 95 % interval of p90 is narrower than this share of it, such as 0.02.
+        threads: worker threads of each session of the runtime.
+        scenario: ``single-stream`` (one image after another), ``multi-stream`` (several at once, the latency of all)
+            or ``offline`` (throughput, all cores, in the fastest of a few ways that are tried first).
+        streams: sessions at work at once; the device's cores decide when None.
+        against: another bundle, whose artifact takes turns with this one's.
+        harness: ``edgetl``, or ``loadgen``: MLPerf's, which asks this artifact alone.
         record: the file of the bundle to write, where it is not ``bench.json``.
         progress: told once a second.
 
     Returns:
-        the record: percentiles with intervals, all samples, cold start, memory, what precision was executed.
+        the record: percentiles with intervals, all samples, cold start, memory, energy, what precision was executed,
+        and whether something disturbed the measurement.
 
     Raises:
         EdgetlError: the bundle cannot be executed natively there, so its times would mean nothing.
     """
-    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    if not 0 <= duration < float("inf") or threads < 1:
-        raise EdgetlError(f"cannot time for {duration} s with {threads} threads", "give positive numbers")
-    return _bench(opened, duration, threads, device, progress, record)
+    from edgetl.runtime.plan import Harness, Plan, Scenario
+    from edgetl.timing import time_bundle
 
-
-def _bench(
-    bundle: Bundle, seconds: float, threads: int, device: str | None, progress: Progress, record: str = BENCH
-) -> dict[str, Any]:
-    from edgetl import devices
-    from edgetl.latency import bench_record
-    from edgetl.observe import place
-
-    at = place(bundle, device)
-    if at.executed == "simulated":
-        raise BackendError(
-            f"{bundle.path} cannot be timed on {at.device.name}: it is made for {bundle.target}, which is only "
-            "simulated there, and simulated time is not device time",
-            "bench on the device itself: edgetl devices add NAME ssh://user@host",
-        )
-    raw = devices.bench(at.device, bundle, seconds=seconds, threads=threads, progress=progress)
-    return bundle.write_record(record, {**bench_record(raw), "executed": at.executed})
+    longest = duration if duration is not None else BENCH_SECONDS if until is None else LONGEST_BENCH_SECONDS
+    plan = Plan(longest, threads, until, cast(Scenario, scenario), streams, cast(Harness, harness))
+    opened, other = (b if b is None or isinstance(b, Bundle) else load_bundle(b) for b in (bundle, against))
+    assert opened is not None
+    return time_bundle(opened, plan, device, other, progress, record)
 
 
 def report(

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "edgetl"
 #: Top to bottom; a part imports only from the lines below its own, or from itself.
 LAYERS = (
     ("cli",),
-    ("pipeline", "fleet", "stages", "assemble", "trained", "workshop", "mend", "judge", "observe", "doctor"),
+    ("pipeline", "fleet", "stages", "assemble", "trained", "workshop", "mend", "judge", "observe", "doctor", "timing"),
     ("diagnosis",),
     ("transfer", "compress", "certify", "latency", "reporting", "robustness"),
     ("devices",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgetl.cli.output import note
@@ -34,8 +34,9 @@ def bundles(console: Console, exported: Sequence[Exported], page: str = "") -> N
 
 
 def latency(console: Console, record: Mapping[str, Any]) -> None:
-    """Percentiles of a bundle and of its float twin, side by side."""
-    sides = {"deployed": record} | ({"float twin": record["float"]} if record["float"] else {})
+    """Percentiles of a bundle, of its float twin and of a bundle it was compared with, side by side."""
+    named = {"deployed": record, "float twin": record["float"], "against": record["against"]}
+    sides = {name: side for name, side in named.items() if side}
     print_table(
         console,
         ["artifact", "p50 ms", "p90 ms", "p99 ms", "n", "cold start ms", "peak MB", "executed", "integer MACs"],
@@ -52,12 +53,37 @@ def latency(console: Console, record: Mapping[str, Any]) -> None:
             for name, side in sides.items()
         ],
     )
-    gain = record["speedup"]
-    if gain:
-        interval = f"{gain['ci_low']:.2f} to {gain['ci_high']:.2f}"
-        console.print(f"{gain['value']:.2f}x its float twin (95 % interval {interval}), {record['threads']} thread(s)")
+    for line in _about(record):
+        console.print(line, markup=False)
+
+
+def _about(record: Mapping[str, Any]) -> Iterator[str]:
+    """What the figures are of, what they come to, and what speaks against them, a line each."""
+    timed = "by LoadGen" if record["harness"] == "loadgen" else "by edgetl"
+    yield (
+        f"{record['scenario']}, timed {timed}: {record['streams']} stream(s) of {record['threads']} thread(s), "
+        f"{record['images_per_query']} image(s) a query, {record['throughput_ips']:.4g} images/s"
+    )
+    if record["energy_mj"] is not None:
+        idle = record["energy"]["idle_w"]
+        yield f"{record['energy_mj']:.1f} mJ an image ({record['energy']['sensor']}; idle {idle:.2f} W)"
+    if record["speedup"]:
+        yield f"{_ratio(record['speedup'])} as fast as its float twin"
+    if record["against"]:
+        other = record["against"]
+        yield f"{_ratio(other['ratio'])} as fast as the {other['precision']} bundle for {other['target']}"
+    goal = record["until"]
+    if goal and not goal["reached"]:
+        width = "unknown" if goal["width"] is None else f"{goal['width']:.1%}"
+        yield f"p90 is known to {width} only, not to {goal['wanted']:.1%}: the time was over"
     for failure in record["failures"]:
-        console.print(f"failure: {failure}", markup=False)
+        yield f"failure: {failure}"
+    for reason in (record["disturbance"] or {}).get("reasons", ()):
+        yield f"disturbed: {reason}"
+
+
+def _ratio(gain: Mapping[str, float]) -> str:
+    return f"{gain['value']:.2f}x (95 % interval {gain['ci_low']:.2f} to {gain['ci_high']:.2f})"
 
 
 def outcomes(shown: Output, done: Sequence[Outcome]) -> int:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgetl.bundle import Bundle
 from edgetl.errors import DeviceError
 from edgetl.progress import Progress, silent
+from edgetl.runtime.plan import Plan
 
 Kind = Literal["local", "emulated", "ssh"]
 Executed = Literal["host", "simulated", "device"]
@@ -165,10 +166,14 @@ def predict(
     return logits
 
 
-def bench(
-    device: Device, bundle: Bundle, *, seconds: float = 5.0, threads: int = 1, progress: Progress = silent
-) -> dict[str, Any]:
-    """Time a bundle's artifact and its float twin on a device.
+def bench(device: Device, bundle: Bundle, plan: Plan | None = None, *, progress: Progress = silent) -> dict[str, Any]:
+    """Time a bundle's artifacts in turn on a device.
+
+    Args:
+        device: where.
+        bundle: opened and checked.
+        plan: how; :class:`edgetl.runtime.plan.Plan` with its defaults when None.
+        progress: told once a second.
 
     Returns:
         the raw record of :func:`edgetl.runtime.measure.bench`.
@@ -181,8 +186,7 @@ def bench(
             f"{device.name} is emulated, and emulated time is not device time",
             "bench on the device itself: edgetl devices add NAME ssh://user@host",
         )
-    options = ["--seconds", str(seconds), *_threads(threads)]
-    return device.call(["bench", *options], bundle=bundle.path, progress=progress)
+    return device.call(["bench", *(plan or Plan()).options()], bundle=bundle.path, progress=progress)
 
 
 def selftest(device: Device, bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> dict[str, Any]:

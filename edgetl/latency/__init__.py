@@ -1,4 +1,4 @@
-"""Latency, throughput and memory of a bundle, from raw samples. Knows no labels."""
+"""Latency, throughput, memory and energy of a bundle, from raw samples. Knows no labels."""
 
 from edgetl.latency.record import bench_record
 from edgetl.latency.stats import Estimate, percentile, samples_needed, speedup

@@ -1,4 +1,4 @@
-"""Percentiles that admit what the samples cannot tell."""
+"""Percentiles that admit what the samples cannot tell, paired speed-ups, and trends."""
 
 from __future__ import annotations
 
@@ -7,81 +7,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
+from edgetl.runtime.intervals import Estimate, mean, percentile, quantile_block, samples_needed, speedup
+
+__all__ = ["Estimate", "Trend", "mean", "percentile", "quantile_block", "samples_needed", "speedup", "trend"]
+
+#: Successive samples resemble each other; medians of so many long blocks hardly do, and a stray sample cannot move one.
+TREND_BLOCKS = 20
+#: Fewer samples a block would leave single inferences in charge.
+_LEAST_PER_BLOCK = 5
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A point estimate with its 95 % bootstrap interval."""
+class Trend:
+    """How latency moved over a run.
 
-    value: float
-    ci_low: float
-    ci_high: float
-
-    def to_json(self) -> dict[str, float]:
-        """As plain JSON values."""
-        return {"value": self.value, "ci_low": self.ci_low, "ci_high": self.ci_high}
-
-
-def samples_needed(q: float) -> int:
-    """The fewest samples from which the quantile ``q`` can be told with 95 % confidence.
-
-    A distribution-free interval for a quantile lies between two order statistics; its upper end exists only if
-    the largest sample exceeds the quantile with probability 97.5 %, that is, if ``q ** n <= 0.025``, and likewise
-    at the lower end (David & Nagaraja, Order Statistics, 3rd ed., 7.1). p50: 6, p90: 36, p99: 368.
+    Attributes:
+        change: from the first block to the last by the Theil-Sen slope, as a share of the median.
+        p: of Mann and Kendall's test, two-sided, of no trend.
     """
-    tail = (1 - CONFIDENCE) / 2
-    return math.ceil(math.log(tail) / math.log(max(q, 1 - q)))
+
+    change: float
+    p: float
 
 
-def percentile(samples: Sequence[float], q: float, *, seed: int = 0) -> Estimate | None:
-    """The quantile ``q`` (0 to 1) of ``samples`` with a percentile-bootstrap interval.
+def trend(samples: Sequence[float]) -> Trend | None:
+    """Is there a trend in ``samples``, which are in order of time? None where they are too few to tell.
 
-    Returns:
-        None when there are fewer than :func:`samples_needed` samples.
+    Theil-Sen slope (Sen 1968) and Mann-Kendall test (Kendall 1975, with his correction for ties) over the medians of
+    :data:`TREND_BLOCKS` blocks.
     """
-    values = np.asarray(samples, np.float64)
-    if len(values) < samples_needed(q):
+    if len(samples) < TREND_BLOCKS * _LEAST_PER_BLOCK:
         return None
-    return _estimate(float(np.quantile(values, q)), _resampled_quantiles(np.sort(values), q, seed))
-
-
-def _resampled_quantiles(ordered: npt.NDArray[np.float64], q: float, seed: int) -> npt.NDArray[np.float64]:
-    """Quantiles of bootstrap resamples, drawn without resampling.
-
-    The k-th smallest of n uniform numbers is Beta(k, n-k+1), and the next one lies Beta(1, n-k) of the way from
-    there to 1 (David & Nagaraja, 2.1 and 2.5); a resample's order statistics are the samples at those ranks. The
-    cost does not grow with n, which is 10^5 for a fast model.
-    """
-    n = len(ordered)
-    rng = np.random.default_rng(seed)
-    lower = math.floor((n - 1) * q)
-    first = rng.beta(lower + 1, n - lower, RESAMPLES)
-    second = first + (1 - first) * rng.beta(1, n - lower - 1, RESAMPLES) if lower + 1 < n else first
-    low, high = (ordered[np.minimum((u * n).astype(np.int64), n - 1)] for u in (first, second))
-    return np.asarray(low + ((n - 1) * q - lower) * (high - low), np.float64)
-
-
-def speedup(baseline: Sequence[float], candidate: Sequence[float], *, seed: int = 0) -> Estimate:
-    """Ratio of medians, baseline over candidate: 2 means twice as fast.
-
-    The samples are pairs measured in turn; whole pairs are resampled, so that disturbances that hit both cancel.
-
-    Raises:
-        ValueError: the two have different lengths, so they are no pairs.
-    """
-    slow, fast = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
-    if len(slow) != len(fast):
-        raise ValueError("a paired speed-up needs as many samples of one as of the other")
-    rng = np.random.default_rng(seed)
-    rows = (rng.integers(len(slow), size=len(slow)) for _ in range(RESAMPLES))
-    draws = [float(np.median(slow[row]) / np.median(fast[row])) for row in rows]
-    return _estimate(float(np.median(slow) / np.median(fast)), draws)
-
-
-def _estimate(value: float, draws: Sequence[float] | npt.NDArray[np.float64]) -> Estimate:
-    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, float(low), float(high))
+    medians = np.array([np.median(block) for block in np.array_split(np.asarray(samples, np.float64), TREND_BLOCKS)])
+    early, late = np.triu_indices(len(medians), 1)
+    steps = medians[late] - medians[early]
+    slope = float(np.median(steps / (late - early)))
+    score = int(np.sign(steps).sum())
+    n = len(medians)
+    _, ties = np.unique(medians, return_counts=True)
+    variance = (n * (n - 1) * (2 * n + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
+    z = (abs(score) - 1) / math.sqrt(variance) if score and variance > 0 else 0.0
+    return Trend(slope * (n - 1) / float(np.median(medians)), math.erfc(z / math.sqrt(2)))

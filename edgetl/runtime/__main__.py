@@ -19,6 +19,7 @@ import numpy as np
 from edgetl.bundle import Bundle, load_bundle
 from edgetl.errors import EdgetlError
 from edgetl.progress import Progress, silent
+from edgetl.runtime.plan import add_options, plan_of
 
 
 def _tell(task: str, done: int, total: int, detail: str = "") -> None:
@@ -50,15 +51,13 @@ def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
 def _bench(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
     from edgetl.runtime.measure import bench
 
-    return bench(bundle, seconds=options.seconds, threads=options.threads or 1, progress=_progress())
+    return bench(bundle, plan_of(options), progress=_progress())
 
 
 def _cold(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
-    from edgetl.runtime.measure import cold_start
-    from edgetl.runtime.predict import read_golden
+    from edgetl.runtime.measure import cold_start, pictures
 
-    images, _ = read_golden(bundle)
-    return dict(cold_start(bundle.artifact(options.role), images[0], options.threads or 1))
+    return dict(cold_start(bundle.artifact(options.role), pictures(bundle, options.role)[0], options.threads or 1))
 
 
 def _selftest(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
@@ -92,7 +91,8 @@ def _obey_the_caller() -> None:
 def _machine() -> dict[str, Any]:
     from edgetl.extras import version
     from edgetl.runtime.inventory import inventory
-    from edgetl.runtime.machine import machine, state
+    from edgetl.runtime.machine import machine
+    from edgetl.runtime.sensors import state
 
     modules = ("numpy", "PIL", "onnxruntime", "openvino", "tensorrt")
     return {
@@ -117,7 +117,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     for name in _VERBS:
         verb = verbs.add_parser(name)
         verb.add_argument("bundle")
-        verb.add_argument("--role", default="deployed", choices=("deployed", "float"))
+        verb.add_argument("--role", default="deployed", choices=("deployed", "float", "against"))
         verb.add_argument("--threads", type=int)
         verb.add_argument("--simulated", action="store_true")
         if name == "predict":
@@ -126,7 +126,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         if name == "install":
             verb.add_argument("--name", help="what it is called here; its target's name by default")
         if name == "bench":
-            verb.add_argument("--seconds", type=float, default=5.0)
+            add_options(verb)
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,4 @@
-"""What machine this is and how it runs right now: read from the kernel, None where it does not say."""
+"""What machine this is: read from the kernel, None where it does not say."""
 
 from __future__ import annotations
 
@@ -22,16 +22,6 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "governor": _text(_CPU / "cpu0/cpufreq/scaling_governor"),
         "board": _text(Path("/proc/device-tree/model")),
-    }
-
-
-def state() -> dict[str, Any]:
-    """What changes while a benchmark runs: clocks in MHz, temperatures in °C, power in W, load."""
-    return {
-        "clock_mhz": _clocks(),
-        "temperatures_c": _temperatures(),
-        "power_w": _power(),
-        "load_1min": round(os.getloadavg()[0], 2),
     }
 
 
@@ -63,28 +53,3 @@ def _features() -> list[str]:
 def _memory_mb() -> int | None:
     found = re.search(r"^MemTotal:\s*(\d+) kB", _text(Path("/proc/meminfo")) or "", re.MULTILINE)
     return int(found[1]) // 1024 if found else None
-
-
-def _clocks() -> list[float] | None:
-    scaled = [_text(path) for path in sorted(_CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
-    if any(scaled):
-        return [round(int(value) / 1000, 1) for value in scaled if value]
-    return [round(float(value), 1) for value in _cpuinfo("cpu MHz")] or None
-
-
-def _temperatures() -> dict[str, float] | None:
-    zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*"))
-    read = {f"{_text(z / 'type') or z.name}": _text(z / "temp") for z in zones}
-    return {name: int(value) / 1000 for name, value in read.items() if value} or None
-
-
-def _power() -> dict[str, float] | None:
-    """Power rails of an INA3221 (Jetson): volts times amperes, in watts."""
-    rails: dict[str, float] = {}
-    for label in Path("/sys/class/hwmon").glob("hwmon*/in[0-9]_label"):
-        index = label.name[2]
-        volts, amperes = _text(label.parent / f"in{index}_input"), _text(label.parent / f"curr{index}_input")
-        name = _text(label)
-        if name and volts and amperes:
-            rails[name] = int(volts) * int(amperes) / 1e6
-    return rails or None

@@ -15,26 +15,44 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Artifact, Bundle
+from edgetl.bundle import GOLDEN, Artifact, Bundle
 from edgetl.errors import BackendError
 from edgetl.progress import Progress, silent
-from edgetl.runtime.machine import machine, state
+from edgetl.runtime import energy, sensors
+from edgetl.runtime.intervals import percentile
+from edgetl.runtime.machine import machine
+from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer, read_golden
+from edgetl.runtime.queries import Images, Opened, Query, full_batches, opened
 from edgetl.runtime.sessions import Session, open_session
 
 WARMUP = 10
 MIN_RUNS = 30
+#: Seconds between two looks at clocks, temperatures and neighbours; a look takes well under a millisecond.
+LOOK_S = 0.5
+#: What may be timed in one process: a bundle's artifact, its float twin, and another bundle's artifact.
+ROLES = ("deployed", "float", "against")
+
+
+@dataclass
+class Timed:
+    """Milliseconds of each query by name, in order; what was seen meanwhile; and why it ended."""
+
+    samples_ms: dict[str, list[float]]
+    watch: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str = "duration"
 
 
 def interleave(
     sessions: Mapping[str, Session],
-    images: npt.NDArray[np.uint8],
+    images: Images,
     *,
     seconds: float,
     warmup: int = WARMUP,
@@ -52,69 +70,145 @@ def interleave(
     Returns:
         name → milliseconds of each inference, in order.
     """
-    samples: dict[str, list[float]] = {name: [] for name in sessions}
-    feeds = {name: _full_batches(session, images) for name, session in sessions.items()}
-    names, rounds, started, told = list(sessions), 0, time.perf_counter(), 0.0
-    while True:
-        now = time.perf_counter()
-        if rounds == warmup:
-            samples, started = {name: [] for name in sessions}, now
-        if rounds >= warmup + MIN_RUNS and now - started >= seconds:
-            return samples
-        # Whoever follows a larger model finds colder caches: rotating the order spreads that evenly.
-        for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
-            image = feeds[name][rounds % len(images)]
-            before = time.perf_counter_ns()
-            infer(sessions[name], image)
-            samples[name].append((time.perf_counter_ns() - before) / 1e6)
-        rounds += 1
+    feeds = {name: full_batches(images, session.input_shape[0] or 1) for name, session in sessions.items()}
+
+    def query(name: str) -> Query:
+        return lambda number: infer(sessions[name], feeds[name][number % len(images)])
+
+    return take_turns(
+        {name: query(name) for name in sessions}, Plan(seconds), warmup=warmup, progress=progress
+    ).samples_ms
+
+
+def take_turns(queries: Mapping[str, Query], plan: Plan, *, warmup: int = WARMUP, progress: Progress = silent) -> Timed:
+    """Time several queries in turn until the plan's time is over or the first one's p90 is known well enough.
+
+    Args:
+        queries: by name; each is given the number of the round.
+        plan: ``seconds`` and ``until``.
+        warmup: rounds thrown away first, interleaved too.
+        progress: told once a second.
+    """
+    timed = Timed({name: [] for name in queries})
+    for number in range(warmup):
+        _round(queries, number, timed.samples_ms)
+    timed.samples_ms = {name: [] for name in queries}
+    started, told, looked, check = time.perf_counter(), 0.0, 0.0, MIN_RUNS
+    for number in range(warmup, sys.maxsize):
+        now, done = time.perf_counter(), number - warmup
+        if now - looked > LOOK_S:
+            looked = now
+            timed.watch.append({**sensors.sample(), "n": done})
+        if done >= MIN_RUNS and now - started >= plan.seconds:
+            break
+        if plan.until is not None and done >= check:
+            if _narrow(next(iter(timed.samples_ms.values())), plan.until):
+                timed.stopped = "interval"
+                break
+            # Each look costs time and warm caches, and each is one more chance to stop at a lucky moment.
+            check = done + max(done // 4, MIN_RUNS)
+            _round(queries, number, {name: [] for name in queries})
+        _round(queries, number, timed.samples_ms)
         if now - told > 1:
             told = now
-            progress("timing", int(min(now - started, seconds)), int(seconds))
+            progress("timing", int(min(now - started, plan.seconds)), int(plan.seconds))
+    timed.watch.append({**sensors.sample(), "n": len(next(iter(timed.samples_ms.values())))})
+    return timed
 
 
-def _full_batches(session: Session, images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
-    size = session.input_shape[0] or 1
-    return [np.repeat(image[None], size, axis=0) for image in images]
+def _round(queries: Mapping[str, Query], number: int, samples: Mapping[str, list[float]]) -> None:
+    # Whoever follows a larger model finds colder caches: rotating the order spreads that evenly.
+    names = list(queries)
+    first = number % len(names)
+    for name in names[first:] + names[:first]:
+        query = queries[name]
+        before = time.perf_counter_ns()
+        query(number)
+        samples[name].append((time.perf_counter_ns() - before) / 1e6)
 
 
-def bench(bundle: Bundle, *, seconds: float, threads: int, progress: Progress = silent) -> dict[str, Any]:
-    """Time a bundle's artifact and its float twin in turn, on this machine.
+def _narrow(samples: Sequence[float], until: float) -> bool:
+    found = percentile(samples, 0.9)
+    return found is not None and found.width < until
+
+
+def bench(bundle: Bundle, plan: Plan | None = None, *, progress: Progress = silent) -> dict[str, Any]:
+    """Time a bundle's artifact, its float twin, and one it is compared with, in turn, on this machine.
 
     Returns:
-        raw record: ``samples_ms`` and ``executed`` by role, ``cold`` by role, ``device``, ``before``, ``after``,
-        ``threads``, ``warmup``, ``batch`` (images an inference: the graph's fixed batch, or 1).
+        raw record: ``samples_ms``, ``executed``, ``cold``, ``ways`` and ``energy`` by role, ``device``, ``before``,
+        ``after``, ``watch`` (samples of :func:`edgetl.runtime.sensors.sample`), ``stopped`` (``duration`` or
+        ``interval``), ``plan``, ``threads``, ``warmup``, ``batch`` (images that a session takes at once: the graph's
+        fixed batch, or 1), ``loadgen`` (its own figures, or None).
 
     Raises:
         BackendError: the runtime refuses an artifact, so nothing can be timed here.
         BundleError: the bundle has no golden vectors.
+        MissingExtraError: LoadGen is wanted and not installed here.
     """
-    images, _ = read_golden(bundle)
-    # A bundle in float is its own twin: timing it against itself would only measure noise.
-    twin = "float" in bundle.manifest["artifacts"] and bundle.artifact("float") != bundle.artifact("deployed")
-    roles = ["deployed", *(["float"] if twin else [])]
-    cold = {role: _cold_in_fresh_process(bundle, role, threads) for role in roles}
-    with contextlib.ExitStack() as opened:
-        sessions = {}
-        for role in roles:
-            sessions[role] = open_session(bundle.artifact(role), threads=threads)
-            opened.callback(sessions[role].close)
-        before = state()
-        samples = interleave(sessions, images, seconds=seconds, progress=progress)
-        after = state()
-        executed = {role: vars(session.executed()) for role, session in sessions.items()}
-        batch = sessions["deployed"].input_shape[0] or 1
+    plan = plan or Plan()
+    loadgen = plan.harness == "loadgen"
+    # LoadGen asks one artifact for as long as it lasts: there is no taking turns with a twin.
+    roles = ["deployed"] if loadgen else [role for role in ROLES if _timed(bundle, role)]
+    images = {role: pictures(bundle, role) for role in roles}
+    cold = {role: _cold_in_fresh_process(bundle, role, plan.threads) for role in roles}
+    with contextlib.ExitStack() as stack:
+        ready = {role: stack.enter_context(opened(bundle.artifact(role), images[role], plan)) for role in roles}
+        before = sensors.state()
+        timed, told = _loadgen(ready["deployed"], plan, progress) if loadgen else (_turns(ready, plan, progress), None)
+        after = sensors.state()
+        spent = energy.measure({role: (it.query, it.way.images) for role, it in ready.items()})
+        executed = {role: vars(it.sessions[0].executed()) for role, it in ready.items()}
+        ways = {role: it.to_json() for role, it in ready.items()}
     return {
-        "samples_ms": samples,
+        **vars(timed),
         "executed": executed,
         "cold": cold,
+        "ways": ways,
+        "energy": spent,
+        "loadgen": told,
         "device": machine(),
         "before": before,
         "after": after,
-        "threads": threads,
+        "plan": vars(plan),
+        "threads": ways["deployed"]["threads"],
         "warmup": WARMUP,
-        "batch": batch,
+        "batch": ways["deployed"]["batch"],
     }
+
+
+def _timed(bundle: Bundle, role: str) -> bool:
+    """Whether the bundle has it. One in float is its own twin: timing it against itself would only measure noise."""
+    if role not in bundle.manifest["artifacts"]:
+        return False
+    return role != "float" or bundle.artifact("float") != bundle.artifact("deployed")
+
+
+def _turns(ready: Mapping[str, Opened], plan: Plan, progress: Progress) -> Timed:
+    return take_turns({role: it.query for role, it in ready.items()}, plan, progress=progress)
+
+
+def _loadgen(ready: Opened, plan: Plan, progress: Progress) -> tuple[Timed, dict[str, Any]]:
+    from edgetl.runtime.loadgen import ask
+
+    progress("LoadGen", 0, int(plan.seconds))
+    watch = [{**sensors.sample(), "n": 0}]
+    samples, told = ask(ready.query, plan, ready.way.images)
+    watch.append({**sensors.sample(), "n": len(samples)})
+    return Timed({"deployed": samples}, watch), told
+
+
+def pictures(bundle: Bundle, role: str = "deployed") -> Images:
+    """The raw images that an artifact is fed: those beside it where it came from another bundle, else the golden ones.
+
+    Raises:
+        BundleError: the bundle has no golden vectors.
+    """
+    beside = bundle.artifact(role).path.with_name(GOLDEN)
+    if beside.is_file():
+        with np.load(beside, allow_pickle=False) as stored:
+            return np.asarray(stored["images"])
+    return read_golden(bundle)[0]
 
 
 def cold_start(artifact: Artifact, image: npt.NDArray[np.uint8], threads: int) -> dict[str, float]:

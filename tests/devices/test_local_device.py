@@ -17,6 +17,7 @@ from edgetl.devices import bench, find_device, predict, selftest, ssh
 from edgetl.devices.payload import payload, payload_digest, write_payload
 from edgetl.devices.ssh import OLDEST_PYTHON
 from edgetl.errors import DeviceError, UnknownNameError
+from edgetl.runtime.plan import Plan
 from tests.devices.real_sshd import Heard
 
 
@@ -60,7 +61,7 @@ def test_local_says_host_and_can_be_used() -> None:
 
 
 def test_bench_and_selftest_answer(bundle: Bundle) -> None:
-    record = bench(find_device("local"), bundle, seconds=0, threads=1)
+    record = bench(find_device("local"), bundle, Plan(seconds=0))
     assert {"deployed", "float"} == set(record["samples_ms"])
     assert record["executed"]["deployed"]["precision"] == "int8"
     assert selftest(find_device("local"), bundle)["passed"]

@@ -23,6 +23,7 @@ from edgetl.devices.connection import connect, disconnect, parse_url
 from edgetl.devices.ssh import SshDevice
 from edgetl.errors import DeviceError
 from edgetl.progress import silent
+from edgetl.runtime.plan import Plan
 from edgetl.storage import sha256_file
 from tests.devices.real_sshd import Heard, Sshd, wait_for
 
@@ -136,7 +137,7 @@ def test_records_stay_here_and_a_damaged_bundle_does_not_stick(
 
 
 def test_bench_selftest_and_probe_answer(board: Device, bundle: Bundle) -> None:
-    record = bench(board, bundle, seconds=0)
+    record = bench(board, bundle, Plan(seconds=0))
     assert record["executed"]["deployed"]["precision"] == "int8"
     assert record["cold"]["deployed"]["cold_start_ms"] > 0
     assert selftest(board, bundle)["passed"]

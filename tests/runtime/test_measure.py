@@ -15,8 +15,10 @@ from edgetl.bundle import Bundle
 from edgetl.errors import BackendError, BundleError
 from edgetl.latency import bench_record
 from edgetl.runtime import open_session
-from edgetl.runtime.machine import machine, state
+from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import MIN_RUNS, WARMUP, bench, cold_start, interleave
+from edgetl.runtime.plan import Plan
+from edgetl.runtime.sensors import state
 from edgetl.runtime.sessions import Arrays, Executed
 
 MakeBundle = Callable[..., Bundle]
@@ -84,7 +86,7 @@ def test_a_fixed_batch_is_fed_full() -> None:
 
 def test_bench_of_a_quantized_bundle(int8_bundle: MakeBundle) -> None:
     told: list[str] = []
-    raw = bench(int8_bundle(), seconds=0, threads=2, progress=lambda task, *_, **__: told.append(task))
+    raw = bench(int8_bundle(), Plan(seconds=0, threads=2), progress=lambda task, *_, **__: told.append(task))
     assert {role: len(v) for role, v in raw["samples_ms"].items()} == {"deployed": MIN_RUNS, "float": MIN_RUNS}
     assert raw["executed"]["deployed"]["integer_macs"] == 1
     assert raw["executed"]["float"]["integer_macs"] == 0
@@ -102,7 +104,7 @@ def test_bench_of_a_quantized_bundle(int8_bundle: MakeBundle) -> None:
 
 
 def test_bench_of_a_fixed_batch(float_bundle: MakeBundle) -> None:
-    raw = bench(float_bundle(batch=4), seconds=0, threads=1)
+    raw = bench(float_bundle(batch=4), Plan(seconds=0))
     record = bench_record(raw)
     assert record["batch"] == 4
     assert record["throughput_ips"] == pytest.approx(4000 / record["mean_ms"])
@@ -112,21 +114,21 @@ def test_bench_without_golden_vectors(float_bundle: MakeBundle) -> None:
     bundle = float_bundle()
     (bundle.path / "golden.npz").unlink()
     with pytest.raises(BundleError, match="no golden vectors"):
-        bench(bundle, seconds=0, threads=1)
+        bench(bundle, Plan(seconds=0))
 
 
 def test_an_artifact_that_does_not_start_is_one_line(float_bundle: MakeBundle) -> None:
     bundle = float_bundle()
     bundle.artifact().path.write_bytes(b"damaged after it was opened")
     with pytest.raises(BackendError, match="does not start in a fresh process") as caught:
-        bench(bundle, seconds=0, threads=1)
+        bench(bundle, Plan(seconds=0))
     assert "\n" not in str(caught.value)
 
 
 def test_cold_start_is_measured_in_another_process(float_bundle: MakeBundle) -> None:
     """The fresh process neither has this one's modules nor answers for this one's memory."""
     ballast = np.ones(600 << 17)  # 600 MiB, touched
-    raw = bench(float_bundle(), seconds=0, threads=1)
+    raw = bench(float_bundle(), Plan(seconds=0))
     assert raw["cold"]["deployed"]["peak_rss_mb"] < 500
     assert ballast[-1] == 1
 

@@ -101,6 +101,7 @@ def seal(
     *,
     golden: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None = None,
     body: Mapping[str, Any] | None = None,
+    more: Mapping[str, Artifact] | None = None,
 ) -> Bundle:
     """Add what every bundle holds beside its artifacts, and the manifest."""
     images = pictures(4, seed=9)
@@ -110,6 +111,6 @@ def seal(
     write_json(folder / "labels.json", list(names))
     write_json(folder / "preprocess.json", PREPROCESS.to_json())
     write_json(folder / "splits.json", Dataset(Path("/nowhere"), names, ()).to_json())
-    artifacts = {"deployed": deployed} | ({"float": floating} if floating else {})
+    artifacts = {"deployed": deployed} | ({"float": floating} if floating else {}) | dict(more or {})
     write_manifest(folder, {"target": {"name": "x86-generic"}, **(body or {})}, artifacts)
     return load_bundle(folder)

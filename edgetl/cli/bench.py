@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,7 +54,7 @@ def command(
     from edgetl.cli.tables import latency, outcomes
 
     with output(json=json, quiet=quiet) as shown:
-        options = {
+        options: dict[str, Any] = {
             "duration": duration,
             "until": None if until is None else _share(until),
             "threads": threads,

@@ -197,7 +197,10 @@ def each(
                 progress(task, len(done), len(devices), f"{outcome.device}: {outcome.state}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            stop_all()
+            # A worker may be about to start its next command when its last one is killed.
+            while any(future.running() for future in waiting):
+                stop_all()
+                time.sleep(0.05)
             raise
     return [done[device.name] for device in devices]
 

@@ -146,7 +146,10 @@ def loaded_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
 
 
-@pytest.mark.parametrize("verb", ["", "finetune", "export", "verify", "bench", "report", "demo", "devices", "doctor"])
+VERBS = ["", "finetune", "export", "verify", "bench", "deploy", "rollback", "report", "demo", "devices", "doctor"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_imports_nothing_heavy(verb: str) -> None:
     arguments = [verb, "--help"] if verb else ["--help"]
     loaded = loaded_after(f"from edgetl.cli import run\nassert run({arguments!r}) == 0")

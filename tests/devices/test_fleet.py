@@ -21,6 +21,7 @@ from edgetl import fleet
 from edgetl.bundle import Bundle, load_bundle
 from edgetl.devices import add_device
 from edgetl.devices.connection import disconnect
+from tests.conftest import ROOT
 from tests.devices.conftest import HOST_TARGET, variant
 from tests.devices.real_sshd import (
     Sshd,
@@ -162,6 +163,30 @@ def test_what_ends_in_the_middle_leaves_the_old_release(
     nothing_is_left(clean.home, host_bundle)
 
 
+def test_an_interrupted_deployment_ends_there_too(
+    clean: Sshd, host_bundle: Bundle, tmp_path: Path, own_home: Path
+) -> None:
+    edgetl.deploy(host_bundle, ["board"], name=NAME)
+    python, mark = hanging_python(tmp_path / "sick")
+    add_device("sick", clean.url(clean.client("good"), str(python)))
+    newer = variant(host_bundle, tmp_path / "newer")
+    command = ["deploy", str(newer.path), "--device", "sick", "--name", NAME, "--quiet"]
+    caller = subprocess.Popen(
+        [sys.executable, "-c", "from edgetl.cli import main; main()", *command],
+        cwd=ROOT,
+        env={**os.environ, "EDGETL_HOME": str(own_home)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(mark.exists)
+    assert mark.exists()
+    caller.send_signal(signal.SIGINT)
+    _, said = caller.communicate(timeout=60)
+    assert caller.returncode == 130
+    assert "Traceback" not in said
+    nothing_is_left(clean.home, host_bundle)
+
+
 def test_a_disk_that_fills_while_files_arrive_is_given_back(own_home: Path, tmp_path: Path, bundle: Bundle) -> None:
     heavy = variant(bundle, tmp_path / "heavy", target=HOST_TARGET, ballast=4_000_000)
     (tmp_path / "sshd").mkdir()
@@ -210,7 +235,7 @@ def test_ten_devices_of_which_four_are_sick(own_home: Path, tmp_path: Path, host
             names,
             name=NAME,
             jobs=4,
-            timeout=20,
+            timeout=30,
             progress=lambda *a: told.append(a),  # type: ignore[misc]
         )
         assert [outcome.device for outcome in outcomes] == names
@@ -218,7 +243,7 @@ def test_ten_devices_of_which_four_are_sick(own_home: Path, tmp_path: Path, host
         assert {said[name] for name in healthy} == {"deployed"}
         assert all("Connection refused" in said[name] for name in known)
         assert "silent cannot be reached" in said["silent"]
-        assert "not done within 20 s" in said["hangs"]
+        assert "not done within 30 s" in said["hangs"]
         assert told[-1][1:3] == (10, 10)
         for home in homes[:6]:
             nothing_is_left(home, host_bundle)

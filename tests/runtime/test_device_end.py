@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -172,3 +173,10 @@ def test_openvino_bundle_without_openvino(device: Device, tmp_path: Path) -> Non
         (folder / "model" / f"model.{ending}").write_bytes(b"IR")
     tiny.seal(folder, Artifact("openvino", folder / "model" / "model.xml", "int8", "CPU"))
     assert refused(device("selftest", folder), "openvino")
+
+
+def test_it_ends_itself_wherever_it_hangs(device: Device, float_bundle: MakeBundle, tmp_path: Path) -> None:
+    """A runtime that hangs in native code heeds no polite signal, and whoever called may be out of reach."""
+    (tmp_path / "site/onnxruntime.py").write_text("import time\ntime.sleep(600)\n")
+    done = device("selftest", float_bundle().path, EDGETL_DEADLINE="3")
+    assert done.returncode == -signal.SIGALRM

@@ -21,11 +21,14 @@ _HINTS = {"int8": "f32", "fp32": "f32", "fp16": "f16"}
 class OpenVinoSession:
     """A model in one OpenVINO device plugin."""
 
-    def __init__(self, artifact: Artifact, device: str, threads: int, simulated: bool) -> None:
+    def __init__(
+        self, artifact: Artifact, device: str, threads: int, simulated: bool, pinned: bool | None = None
+    ) -> None:
         openvino = require("openvino", "running this bundle")
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
             config |= {"INFERENCE_NUM_THREADS": threads}
+            config |= {} if pinned is None else {"ENABLE_CPU_PINNING": pinned}
         if device in ("CPU", "GPU"):
             config |= {"INFERENCE_PRECISION_HINT": _HINTS[artifact.precision]}
         core = openvino.Core()
@@ -108,3 +111,9 @@ def _macs(node: Any) -> int:
 def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> OpenVinoSession:
     """Load an IR; ``simulated`` takes the CPU plugin whatever it was made for, and quantizes in float arithmetic."""
     return OpenVinoSession(artifact, "CPU" if simulated else artifact.device or "CPU", threads, simulated)
+
+
+def open_sessions(artifact: Artifact, count: int, *, threads: int) -> list[OpenVinoSession]:
+    """Sessions that will work at once: the plugin would pin the threads of each of them to the same first cores."""
+    device = artifact.device or "CPU"
+    return [OpenVinoSession(artifact, device, threads, simulated=False, pinned=False) for _ in range(count)]

@@ -42,7 +42,7 @@ class OpenVinoSession:
             self._compiled = core.compile_model(self._model, device, config)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {artifact.path} ({error})", "export the bundle again") from error
-        self._request = self._compiled.create_infer_request()
+        self._request, self._tensor = self._compiled.create_infer_request(), openvino.Tensor
         port = self._compiled.inputs[0]
         self.input_name: str = port.get_any_name()
         sizes = port.get_partial_shape()
@@ -52,8 +52,11 @@ class OpenVinoSession:
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See :class:`edgetl.runtime.sessions.Session`."""
         image = the_image(feeds, self.input_shape, self.input_name)
-        results = self._request.infer({self.input_name: image}, share_inputs=True)
-        return {self._output: results[0].copy()}
+        # Without infer's own conversions, which take 0.07 ms, a fortieth of a small int8 network; a tensor that shares
+        # an array's memory needs it whole and writable.
+        self._request.set_input_tensor(self._tensor(np.require(image, requirements=["C", "W"]), shared_memory=True))
+        self._request.infer(share_outputs=True)
+        return {self._output: self._request.get_output_tensor().data.copy()}
 
     def executed(self) -> Executed:
         """Read the runtime model's precisions; multiply-accumulates come from the layers of the file."""

@@ -125,6 +125,7 @@ def _notes(bundle: Bundle, certificate: Mapping[str, Any], bench: Mapping[str, A
         notes.append(f"no speed-up: {_why_no_twin(bundle)}")
     if batch_of(bench) > 1:
         notes.append(f"times are of a batch of {batch_of(bench)} images")
+    notes += [f"the timing was disturbed: {reason}" for reason in disturbances(bench)]
     return tuple(notes)
 
 
@@ -135,9 +136,14 @@ def _why_no_twin(bundle: Bundle) -> str:
     return "the float twin was not benchmarked"
 
 
+def disturbances(bench: Mapping[str, Any]) -> tuple[str, ...]:
+    """What disturbed the benchmark, a sentence each."""
+    return tuple(str(reason) for reason in (bench.get("disturbance") or {}).get("reasons", ()))
+
+
 def batch_of(bench: Mapping[str, Any]) -> int:
-    """How many images one timed inference had."""
-    return int(bench.get("batch") or 1)
+    """How many images one timed query had."""
+    return int(bench.get("images_per_query") or bench.get("batch") or 1)
 
 
 def _why_no_bench(bundle: Bundle, certificate: Mapping[str, Any]) -> str:

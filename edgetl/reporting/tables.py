@@ -195,8 +195,11 @@ def latency(bench: Mapping[str, Any], row: Row) -> TableView:
         ("peak_rss_mb", "peak memory", "MB"),
     )
     lines += [(title, *(number(r.get(key), unit) for _, _, r in timed)) for key, title, unit in plain]
-    whole = (("n", "samples, all kept"), ("warmup", "warm-up runs"), ("threads", "threads"))
+    whole = (("n", "samples, all kept"), ("warmup", "warm-up runs"), ("threads", "threads"), ("streams", "streams"))
     lines += [(title, *(count(r.get(key)) for _, _, r in timed)) for key, title in whole]
+    if any(record.get("energy_mj") is not None for _, _, record in timed):
+        lines.append(("energy an image", *(number(r.get("energy_mj"), "mJ") for _, _, r in timed)))
+    lines.append(("scenario", *(printable(bench.get("scenario") or "single-stream") for _ in timed)))
     lines.append(("executed as", *(printable(r.get("precision_executed") or ABSENT) for _, _, r in timed)))
     lines.append(("integer MACs", *(percent(r.get("integer_macs"), 1) for _, _, r in timed)))
     return TableView(("", *(name for name, _, _ in timed)), tuple(lines))

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from edgetl.bundle import Artifact
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer
-from edgetl.runtime.sessions import Session, open_session
+from edgetl.runtime.sessions import Session, open_sessions
 
 Images = npt.NDArray[np.uint8]
 #: A query, given its number; the number says which image comes next.
@@ -100,10 +100,9 @@ def opened(artifact: Artifact, images: Images, plan: Plan) -> Iterator[Opened]:
 def _sessions(artifact: Artifact, way: Way) -> Iterator[tuple[list[Session], ThreadPoolExecutor]]:
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(way.streams, "edgetl-stream"))
-        sessions = []
-        for _ in range(way.streams):
-            sessions.append(open_session(artifact, threads=way.threads))
-            stack.callback(sessions[-1].close)
+        sessions = open_sessions(artifact, way.streams, threads=way.threads)
+        for session in sessions:
+            stack.callback(session.close)
         yield sessions, pool
 
 

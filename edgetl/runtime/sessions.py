@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,6 +86,23 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
     Raises:
         BackendError: the file is damaged, or the runtime refuses it or is not installed.
     """
+    session: Session = _module(artifact, simulated).open_session(artifact, threads=threads, simulated=simulated)
+    return session
+
+
+def open_sessions(artifact: Artifact, count: int, *, threads: int = 1) -> list[Session]:
+    """Load an artifact several times, to work at once; a runtime whose sessions would get in each other's way is told.
+
+    Raises:
+        BackendError: see :func:`open_session`.
+    """
+    together = getattr(_module(artifact, simulated=False), "open_sessions", None)
+    if count > 1 and together is not None:
+        return list(together(artifact, count, threads=threads))
+    return [open_session(artifact, threads=threads) for _ in range(count)]
+
+
+def _module(artifact: Artifact, simulated: bool) -> ModuleType:
     if not artifact.path.is_file():
         raise BackendError(f"there is no artifact {artifact.path}", "export the bundle again")
     name = _MODULES.get(artifact.backend)
@@ -93,13 +111,11 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
     if simulated and artifact.path.suffix == ".onnx":
         name = "ort"
     try:
-        module = importlib.import_module(f"edgetl.runtime.{name}")
+        return importlib.import_module(f"edgetl.runtime.{name}")
     except ModuleNotFoundError as error:
         raise BackendError(
             f"{artifact.backend} artifacts cannot be executed here", "run on the target device, or simulate them"
         ) from error
-    session: Session = module.open_session(artifact, threads=threads, simulated=simulated)
-    return session
 
 
 def check_image(value: npt.NDArray[Any], shape: tuple[int | None, ...], name: str) -> None:

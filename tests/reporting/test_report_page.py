@@ -214,7 +214,7 @@ def test_latency_shows_every_sample_and_marks_only_what_they_support(make_bundle
 
 
 def test_times_of_batches_are_called_so_in_the_page(make_bundle: MakeBundle) -> None:
-    text = Page(render([make_bundle(timing={"batch": 8})])).text
+    text = Page(render([make_bundle(timing={"batch": 8, "images_per_query": 8})])).text
     assert text.count("a batch of 8 images") >= 4
     assert "one image" not in text
 

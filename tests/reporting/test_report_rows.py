@@ -62,7 +62,7 @@ def test_missing_twin_and_refused_percentile_are_explained(make_bundle: MakeBund
 
 
 def test_times_of_batches_are_called_so(make_bundle: MakeBundle) -> None:
-    (row,) = rows([make_bundle(timing={"batch": 8})])
+    (row,) = rows([make_bundle(timing={"batch": 8, "images_per_query": 8})])
     assert row.notes == ("times are of a batch of 8 images",)
 
 
@@ -88,3 +88,10 @@ def test_rows_of_a_bundle_opened_by_a_relative_path_name_its_folder(
     monkeypatch.chdir(make_bundle("rpi5").path)
     (row,) = rows([load_bundle(Path())])
     assert row.bundle == "rpi5"
+
+
+def test_a_disturbed_timing_says_so(make_bundle: MakeBundle) -> None:
+    reason = "noisy neighbour: other processes took 1.28 of 2 cores (0.10 is usual at most)"
+    disturbed = {"disturbance": {"disturbed": True, "reasons": [reason], "evidence": {}}}
+    (row,) = rows([make_bundle(timing=disturbed)])
+    assert f"the timing was disturbed: {reason}" in row.notes

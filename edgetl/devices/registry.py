@@ -28,7 +28,7 @@ SCHEMA = 1
 LISTING = "edgetl devices"
 #: what the user may call an architecture → the kernel's name for it
 ARCHITECTURES: Mapping[str, str] = {"arm64": "aarch64", "aarch64": "aarch64"}
-EXTRAS = ("onnxruntime", "openvino")
+EXTRAS = ("onnxruntime", "openvino", "litert")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

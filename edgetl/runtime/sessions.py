@@ -16,7 +16,7 @@ from edgetl.errors import BackendError
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 #: backend → module of this package that executes its artifacts
-_MODULES = {"onnxruntime": "ort", "openvino": "ov", "tensorrt": "trt"}
+_MODULES = {"onnxruntime": "ort", "openvino": "ov", "tensorrt": "trt", "litert": "tfl"}
 
 
 @dataclass(frozen=True)

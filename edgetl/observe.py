@@ -174,7 +174,7 @@ def _stored(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
 
 def _facts(bundle: Bundle, at: Place) -> dict[str, Any]:
     backend = bundle.artifact().backend
-    runs = "onnxruntime" if at.executed == "simulated" and backend == "tensorrt" else backend
+    runs = "onnxruntime" if at.emulates and backend in ("tensorrt", "litert") else backend
     runtime = f"{runs} {at.probe.packages.get(runs) or ''}".strip()
     if runs != backend:
         runtime = f"{backend}, its Q/DQ graph in float by {runtime}"

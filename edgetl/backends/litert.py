@@ -1,4 +1,5 @@
-"""LiteRT with XNNPACK on CPUs: the artifact is a ``.tflite`` file with a fixed batch, made here from ONNX."""
+"""LiteRT with XNNPACK on CPUs: the artifact is a ``.tflite`` file with a fixed batch, made here from ONNX,
+which stays beside it."""
 
 from __future__ import annotations
 
@@ -47,6 +48,8 @@ class LiteRt:
         except BackendError as error:
             raise BackendError(f"{model}: {error.what}", error.remedy) from error
         path = out / f"{STEM}.tflite"
+        # The ONNX file tells of its layers what the other no longer does, and can be simulated.
+        write_bytes(path.with_suffix(".onnx"), model.read_bytes())
         write_bytes(path, content)
         artifact = Artifact(self.name, path, precision)
         # Every operator has to exist in this form; x86-64 and Arm builds have the same set.

@@ -42,6 +42,7 @@ def create(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     arch: Annotated[str, typer.Option(help="arm64.")] = "arm64",
     openvino: Annotated[bool, typer.Option("--with-openvino", help="Install OpenVINO there too.")] = False,
+    litert: Annotated[bool, typer.Option("--with-litert", help="Install LiteRT there too.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -53,7 +54,8 @@ def create(
     from edgetl.devices import create_device
 
     with output(json=json, quiet=quiet) as shown:
-        device = create_device(name, arch, extras=("openvino",) if openvino else (), progress=shown.progress)
+        extras = [module for module, wanted in (("openvino", openvino), ("ai_edge_litert", litert)) if wanted]
+        device = create_device(name, arch, extras=extras, progress=shown.progress)
         shown.show(device.to_json(), lambda console: console.print(f"created the emulated device {name}", markup=False))
 
 

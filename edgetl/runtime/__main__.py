@@ -69,8 +69,13 @@ def _machine() -> dict[str, Any]:
     from edgetl.extras import version
     from edgetl.runtime.machine import machine, state
 
-    modules = ("numpy", "PIL", "onnxruntime", "openvino", "tensorrt")
-    return {**machine(), **state(), "python": sys.version.split()[0], "packages": {m: version(m) for m in modules}}
+    modules = {m: m for m in ("numpy", "PIL", "onnxruntime", "openvino", "tensorrt")} | {"litert": "ai_edge_litert"}
+    return {
+        **machine(),
+        **state(),
+        "python": sys.version.split()[0],
+        "packages": {name: version(module) for name, module in modules.items()},
+    }
 
 
 _VERBS = {"predict": _predict, "bench": _bench, "cold": _cold, "selftest": _selftest}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,9 +78,9 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
     Args:
         artifact: what to load.
         threads: worker threads of a CPU runtime.
-        simulated: execute on this machine what was made for another one: Q/DQ models in float arithmetic by
-            ONNX Runtime without optimisations, OpenVINO models for GPU or NPU by the CPU plugin. Shows what the
-            numbers would be, never how fast.
+        simulated: execute on this machine what was made for another one: Q/DQ models, and what was converted from
+            them, in float arithmetic by ONNX Runtime without optimisations, OpenVINO models for GPU or NPU by the CPU
+            plugin. Shows what the numbers would be, never how fast.
 
     Raises:
         BackendError: the file is damaged, or the runtime refuses it or is not installed.
@@ -90,8 +90,8 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
     name = _MODULES.get(artifact.backend)
     if name is None:
         raise BackendError(f"no runtime called '{artifact.backend}'", f"known are {', '.join(_MODULES)}")
-    if simulated and artifact.path.suffix == ".onnx":
-        name = "ort"
+    if simulated and artifact.graph.suffix == ".onnx":
+        name, artifact = "ort", replace(artifact, path=artifact.graph)
     try:
         module = importlib.import_module(f"edgetl.runtime.{name}")
     except ModuleNotFoundError as error:

@@ -29,7 +29,9 @@ class LiteRtSession:
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise BackendError(f"LiteRT cannot load {artifact.path} ({reason[0]})", "export the bundle again") from error
+            raise BackendError(
+                f"LiteRT cannot load {artifact.path} ({reason[0]})", "export the bundle again"
+            ) from error
         image, logits = self._interpreter.get_input_details()[0], self._interpreter.get_output_details()[0]
         self.input_name: str = image["name"]
         self.input_shape = tuple(int(size) for size in image["shape"])
@@ -64,5 +66,5 @@ class LiteRtSession:
 
 
 def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> LiteRtSession:
-    """Load a ``.tflite`` file; ``simulated`` changes nothing: int8 kernels work in integers on every CPU."""
+    """Load a ``.tflite`` file; simulations run the ONNX file beside it, and never come here."""
     return LiteRtSession(artifact, threads)

@@ -12,4 +12,12 @@ class TestLiteRt(BackendContract):
     target_name = "arm64-litert"
     recipe = "litert-int8"
     batch = 1
-    files = frozenset({"model.tflite"})
+    files = frozenset({"model.tflite", "model.onnx"})
+
+
+class TestLiteRtSimulated(BackendContract):
+    name = "litert"
+    target_name = "arm64-litert"
+    recipe = "litert-int8"
+    simulated = True
+    files = frozenset({"model.tflite", "model.onnx"})

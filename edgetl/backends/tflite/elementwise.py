@@ -12,7 +12,7 @@ from edgetl.backends.tflite.graph import Grid
 from edgetl.backends.tflite.lowering import TO_CHANNELS_LAST, Lowering, attributes, clip_limits, refused
 
 #: The only output that LiteRT's int8 sigmoid has.
-_UNIT = Grid(np.float32([1 / 256]), np.int64([-128]))
+_UNIT = Grid(np.array([1 / 256], np.float32), np.array([-128], np.int64))
 #: ONNX operators with two operands; those that LiteRT also has in int8.
 _BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV"}
 _IN_INTEGERS = ("Add", "Sub", "Mul")

@@ -1,4 +1,4 @@
-"""Writing ``.tflite`` files: tensors, operators and buffers of one graph, through the schema that LiteRT's package ships."""
+"""Writing ``.tflite`` files: tensors, operators and buffers of one graph, by the schema in LiteRT's package."""
 
 from __future__ import annotations
 

@@ -177,9 +177,7 @@ def _pool(state: Lowering, node: Any) -> None:
     tensor, options = _slid(state, state.integers[source] if whole else state.in_float(source), window, lowest)
     settings = {**options, "filterHeight": window.kernel[0], "filterWidth": window.kernel[1]}
     output = state.write(target if whole and target else node.output[0], rounded=whole)
-    state.graph.operator(
-        "MAX_POOL_2D" if largest else "AVERAGE_POOL_2D", [tensor], output, "Pool2DOptions", **settings
-    )
+    state.graph.operator("MAX_POOL_2D" if largest else "AVERAGE_POOL_2D", [tensor], output, "Pool2DOptions", **settings)
 
 
 def _mean(state: Lowering, node: Any) -> None:

@@ -116,9 +116,8 @@ def clip_limits(state: Lowering, node: Any) -> tuple[float, float] | None:
         return 0.0, np.inf
     if node.op_type != "Clip":
         return None
-    given = [*node.input[1:], "", ""][:2]
-    low, high = (float(state.real(name)) if name else fallback for name, fallback in zip(given, (-np.inf, np.inf)))
-    return low, high
+    low, high = [*node.input[1:], "", ""][:2]
+    return float(state.real(low)) if low else -np.inf, float(state.real(high)) if high else np.inf
 
 
 def attributes(node: Any) -> dict[str, Any]:

@@ -90,7 +90,9 @@ class Request:
                 "recipe": self.recipe.to_json() if self.recipe else None,
                 "repair": repair,
                 "batch": self.batch,
-                "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt_rtx", "tensorrt"),
+                "versions": versions(
+                    "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt_rtx", "tensorrt", "ai_edge_litert"
+                ),
             }
         )
 
@@ -150,7 +152,7 @@ def _fill(
         "quantization": dict(mended.compressed.record),
         "repair": without_times(mended.repair) if mended.repair else None,
         "parity": read_json(shop.floating / "parity.json"),
-        "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
+        "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert"),
         **files,
     }  # fmt: skip
     write_manifest(folder, body, artifacts)

@@ -58,7 +58,8 @@ class Artifact:
 
     Attributes:
         backend: key into ``edgetl.backends.BACKENDS``.
-        path: the file the runtime opens (``.onnx``, ``.xml`` with a ``.bin`` beside it, ``.engine``).
+        path: the file the runtime opens (``.onnx``, ``.xml`` with a ``.bin`` beside it, ``.engine``, ``.tflite`` with
+            the ``.onnx`` beside it that it was converted from).
         precision: what it was compressed to.
         device: the runtime's own device name (OpenVINO: CPU, GPU, NPU); "" where there is no choice.
     """
@@ -73,6 +74,11 @@ class Artifact:
         """Every file that belongs to the artifact."""
         weights = self.path.with_suffix(".bin")
         return (self.path, weights) if self.path.suffix == ".xml" else (self.path,)
+
+    @property
+    def graph(self) -> Path:
+        """The file that tells how each layer is quantized: the artifact itself, or what it was converted from."""
+        return self.path.with_suffix(".onnx") if self.path.suffix == ".tflite" else self.path
 
     @property
     def size_bytes(self) -> int:

@@ -14,6 +14,7 @@ _PARTS = {
     "train": "fine-tuning and export",
     "openvino": "OpenVINO targets",
     "tensorrt": "checked TensorRT builds",
+    "litert": "LiteRT targets",
     "report": "reports",
 }
 _PROGRAMS = {

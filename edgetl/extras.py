@@ -26,6 +26,8 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "nncf": ("nncf", "openvino"),
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt_rtx": ("tensorrt-rtx-cu13", "tensorrt"),
+    "ai_edge_litert": ("ai-edge-litert", "litert"),
+    "flatbuffers": ("flatbuffers", "litert"),
     "jinja2": ("jinja2", "report"),
     "mlperf_loadgen": ("mlcommons-loadgen", "loadgen"),
 }

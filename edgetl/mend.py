@@ -121,12 +121,12 @@ def ranked(shop: Workshop, best: Attempt) -> list[Reverted]:
 def _times(
     shop: Workshop, compressed: Compressed, image: npt.NDArray[np.uint8]
 ) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Milliseconds of each node in integers and in float; nothing where this machine does not execute the target."""
-    from edgetl.compress.layers.profiling import profile_layers
+    """Milliseconds of each node in integers and in float; nothing where no runtime here tells."""
+    from edgetl.compress.layers.profiling import ENGINES, profile_layers
 
-    if shop.simulated:
-        return {}, {}
     engine = shop.target.backend
+    if shop.simulated or engine not in ENGINES:
+        return {}, {}
     return (
         profile_layers(compressed.model, compressed.source, image, engine=engine),
         profile_layers(compressed.source, compressed.source, image, engine=engine),

@@ -183,7 +183,7 @@ def _stored(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
 
 def _facts(bundle: Bundle, at: Place) -> dict[str, Any]:
     backend = bundle.artifact().backend
-    runs = "onnxruntime" if at.executed == "simulated" and backend == "tensorrt" else backend
+    runs = "onnxruntime" if at.emulates and backend in ("tensorrt", "litert") else backend
     plugins = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU" if at.emulates else bundle.artifact().device}
     runtime = " ".join(word for word in (runs, at.probe.packages.get(runs), plugins.get(runs)) if word)
     if runs != backend:

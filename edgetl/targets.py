@@ -23,7 +23,7 @@ from edgetl.errors import EdgetlError, UnknownNameError
 from edgetl.resources import resource
 
 Family = Literal["nvidia-jetson", "nvidia-rtx", "intel", "arm", "x86"]
-BackendName = Literal["tensorrt", "openvino", "onnxruntime"]
+BackendName = Literal["tensorrt", "openvino", "onnxruntime", "litert"]
 Arch = Literal["aarch64", "x86_64"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Execution = Literal["host", "simulated"]
@@ -161,7 +161,7 @@ class Target:
             machine: as ``platform.machine()`` spells it; '' for this machine.
         """
         spelled = (machine or platform.machine()).lower()
-        on_cpu = self.backend == "onnxruntime" or self.runtime_device == "CPU"
+        on_cpu = self.backend in ("onnxruntime", "litert") or self.runtime_device == "CPU"
         return "host" if on_cpu and _ARCH_SPELLINGS.get(spelled, spelled) == self.arch else "simulated"
 
     def to_json(self) -> dict[str, Any]:

@@ -120,7 +120,12 @@ class Workshop:
         return self.trained.features(paths, "features for k-centre", self.progress)
 
     def artifact(self, compressed: Compressed, precision: str) -> Artifact:
-        """A compressed model as its runtime opens it, before it is compiled for the device."""
+        """A compressed model as its runtime opens it."""
+        from edgetl.backends import BACKENDS
+
+        if self.target.backend == "litert":
+            # The one runtime that opens none of the files that engines write.
+            return BACKENDS["litert"].compile(compressed.model, self.target, compressed.folder / "compiled")
         return Artifact(self.target.backend, compressed.model, precision, self.target.runtime_device)
 
     def judge(self, attempt: Attempt, reference: Logits) -> Judged:

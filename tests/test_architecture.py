@@ -30,8 +30,21 @@ LAYERS = (
 )
 #: Parts of one line that may know each other: the pipeline is several files, and so are the lowest layers.
 FRIENDS = (LAYERS[1], ("bundle", "run"), ("data", "preprocess", "splits"), ("errors", "resources", "extras"))
-HEAVY = ("torch", "numpy", "PIL", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "timm", "rich")
-ALLOWED_ON_DEVICE = {"numpy", "PIL", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda"}
+HEAVY = (
+    "torch",
+    "numpy",
+    "PIL",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "tensorrt",
+    "tensorrt_rtx",
+    "timm",
+    "rich",
+    "ai_edge_litert",
+)
+ALLOWED_ON_DEVICE = {"numpy", "PIL", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "ai_edge_litert", "cuda"}
 
 
 def modules() -> dict[str, Path]:

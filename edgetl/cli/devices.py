@@ -47,6 +47,7 @@ def create(
         Path | None, typer.Option("--from", help="A root file system: a folder, or what docker export writes.")
     ] = None,
     openvino: Annotated[bool, typer.Option("--with-openvino", help="Install OpenVINO there too.")] = False,
+    litert: Annotated[bool, typer.Option("--with-litert", help="Install LiteRT there too.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -59,7 +60,7 @@ def create(
     from edgetl.devices import create_device
 
     with output(json=json, quiet=quiet) as shown:
-        extras = ("openvino",) if openvino else ()
+        extras = [module for module, wanted in (("openvino", openvino), ("ai_edge_litert", litert)) if wanted]
         device = create_device(name, arch, extras=extras, source=source, progress=shown.progress)
         shown.show(device.to_json(), lambda console: console.print(f"created the emulated device {name}", markup=False))
 

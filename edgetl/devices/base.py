@@ -26,7 +26,7 @@ Executed = Literal["host", "simulated", "device"]
 #: What results carry about the place they come from. An emulator's results are never a device's.
 EXECUTED: Mapping[Kind, Executed] = {"local": "host", "emulated": "simulated", "ssh": "device"}
 #: Runtimes of which a device needs at least one.
-RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "litert")
 
 
 @dataclass(frozen=True)

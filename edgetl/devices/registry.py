@@ -37,7 +37,7 @@ SCHEMA = 2
 LISTING = "edgetl devices"
 #: what the user may call an architecture → the kernel's name for it
 ARCHITECTURES: Mapping[str, str] = {"arm64": "aarch64", "aarch64": "aarch64"}
-EXTRAS = ("onnxruntime", "openvino")
+EXTRAS = ("onnxruntime", "openvino", "ai_edge_litert")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -128,7 +128,7 @@ def create_device(
         name: letters, digits, ``.``, ``_`` and ``-``.
         arch: key of :data:`ARCHITECTURES`.
         cpu: key of :data:`edgetl.devices.arm_kernel.CPUS`.
-        extras: runtimes to install besides ONNX Runtime: ``openvino``.
+        extras: runtimes to install besides ONNX Runtime, of :data:`EXTRAS`.
         source: a root file system to start from (a folder, or a tar file as ``docker export`` writes it) instead.
         progress: told of each step.
 

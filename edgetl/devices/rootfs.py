@@ -68,8 +68,8 @@ def create_rootfs(
     Args:
         root: the folder to make; what stood there is replaced.
         cpu: key of :data:`edgetl.devices.arm_kernel.CPUS`.
-        runtimes: modules to install besides numpy and Pillow: ``onnxruntime``, ``openvino``. Versions are those
-            installed here, where wheels exist for the device's Python, so that only the ISA differs.
+        runtimes: modules to install besides numpy and Pillow: ``onnxruntime``, ``openvino``, ``ai_edge_litert``.
+            Versions are those installed here, where wheels exist for the device's Python, so that only the ISA differs.
         source: a root file system to start from, with a Python 3.10 or later in it; Debian's packages when None.
         progress: told of each step.
 

@@ -77,7 +77,7 @@ def _some_images(bundle: Bundle, root: Path | None) -> np.ndarray[tuple[int, ...
 def _points(bundle: Bundle) -> tuple[Point, ...]:
     """How the artifact executes its layers; nothing where it is not made of the graph that it names."""
     try:
-        return read_points(bundle.artifact().path, bundle.source)
+        return read_points(bundle.artifact().graph, bundle.source)
     except CompressionError:
         return ()
 

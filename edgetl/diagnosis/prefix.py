@@ -46,7 +46,7 @@ def audit_prefix(bundle: Bundle) -> tuple[Finding, ...]:
     """Compare the preprocessing of the exported graph and of the artifact with ``preprocess.json``."""
     preprocess = bundle.preprocess
     found: list[Finding] = []
-    for where, model in (("the exported graph", bundle.exported), ("the artifact", bundle.artifact().path)):
+    for where, model in (("the exported graph", bundle.exported), ("the artifact", bundle.artifact().graph)):
         image = probe(preprocess)
         planes = planes_of(model, image)
         if planes is None or planes.shape != (3, preprocess.height, preprocess.width):

@@ -94,13 +94,13 @@ def _machine() -> dict[str, Any]:
     from edgetl.runtime.machine import machine
     from edgetl.runtime.sensors import state
 
-    modules = ("numpy", "PIL", "onnxruntime", "openvino", "tensorrt")
+    modules = {m: m for m in ("numpy", "PIL", "onnxruntime", "openvino", "tensorrt")} | {"litert": "ai_edge_litert"}
     return {
         **machine(),
         **state(),
         **inventory(),
         "python": sys.version.split()[0],
-        "packages": {m: version(m) for m in modules},
+        "packages": {name: version(module) for name, module in modules.items()},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from edgetl.errors import BackendError
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 #: backend → module of this package that executes its artifacts
-_MODULES = {"onnxruntime": "ort", "openvino": "ov", "tensorrt": "trt"}
+_MODULES = {"onnxruntime": "ort", "openvino": "ov", "tensorrt": "trt", "litert": "tfl"}
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,15 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
     Args:
         artifact: what to load.
         threads: worker threads of a CPU runtime.
-        simulated: execute on this machine what was made for another one: Q/DQ models in float arithmetic by
-            ONNX Runtime without optimisations, OpenVINO models for GPU or NPU by the CPU plugin. Shows what the
-            numbers would be, never how fast.
+        simulated: execute on this machine what was made for another one: Q/DQ models, and what was converted from
+            them, in float arithmetic by ONNX Runtime without optimisations, OpenVINO models for GPU or NPU by the CPU
+            plugin. Shows what the numbers would be, never how fast.
 
     Raises:
         BackendError: the file is damaged, or the runtime refuses it or is not installed.
     """
-    session: Session = _module(artifact, simulated).open_session(artifact, threads=threads, simulated=simulated)
+    module, artifact = _opened_by(artifact, simulated)
+    session: Session = module.open_session(artifact, threads=threads, simulated=simulated)
     return session
 
 
@@ -96,22 +97,23 @@ def open_sessions(artifact: Artifact, count: int, *, threads: int = 1) -> list[S
     Raises:
         BackendError: see :func:`open_session`.
     """
-    together = getattr(_module(artifact, simulated=False), "open_sessions", None)
+    together = getattr(_opened_by(artifact, simulated=False)[0], "open_sessions", None)
     if count > 1 and together is not None:
         return list(together(artifact, count, threads=threads))
     return [open_session(artifact, threads=threads) for _ in range(count)]
 
 
-def _module(artifact: Artifact, simulated: bool) -> ModuleType:
+def _opened_by(artifact: Artifact, simulated: bool) -> tuple[ModuleType, Artifact]:
+    """The module that opens an artifact, and the file that it opens in its stead if it is to be simulated."""
     if not artifact.path.is_file():
         raise BackendError(f"there is no artifact {artifact.path}", "export the bundle again")
     name = _MODULES.get(artifact.backend)
     if name is None:
         raise BackendError(f"no runtime called '{artifact.backend}'", f"known are {', '.join(_MODULES)}")
-    if simulated and artifact.path.suffix == ".onnx":
-        name = "ort"
+    if simulated and artifact.graph.suffix == ".onnx":
+        name, artifact = "ort", replace(artifact, path=artifact.graph)
     try:
-        return importlib.import_module(f"edgetl.runtime.{name}")
+        return importlib.import_module(f"edgetl.runtime.{name}"), artifact
     except ModuleNotFoundError as error:
         raise BackendError(
             f"{artifact.backend} artifacts cannot be executed here", "run on the target device, or simulate them"

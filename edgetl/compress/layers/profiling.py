@@ -7,7 +7,7 @@ import re
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ def profile_layers(
         node name, as in ``exported`` → milliseconds; what was fused into a layer is part of it.
     """
     resolve = _names(read_topology(exported))
-    timed = {"onnxruntime": _onnxruntime, "openvino": _openvino}[engine](path, image, threads, rounds + _WARMUP)
+    timed = ENGINES[engine](path, image, threads, rounds + _WARMUP)
     times: dict[str, list[float]] = defaultdict(list)
     for one in list(timed)[_WARMUP:]:
         total: dict[str, float] = defaultdict(float)
@@ -111,3 +111,10 @@ def _openvino(path: Path, image: npt.NDArray[np.uint8], threads: int, rounds: in
             # A primitive that does several layers takes its time for each of them.
             for name in {n.removesuffix(_BARE) for n in origins.get(entry.node_name, entry.node_name).split(",")}
         ]
+
+
+#: Runtimes that tell the time of each layer.
+ENGINES: Mapping[str, Callable[..., Iterable[list[tuple[str, float]]]]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}

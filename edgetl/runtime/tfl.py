@@ -1,0 +1,70 @@
+"""LiteRT: sessions on the CPU, with XNNPACK where it has a kernel, and what they executed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.bundle import Artifact
+from edgetl.errors import BackendError
+from edgetl.extras import require
+from edgetl.runtime.sessions import Arrays, Executed, the_image
+
+#: Operators with weights, and the axes of these whose sizes multiply to the products for one output value.
+_WEIGHTED = {"CONV_2D": slice(1, None), "DEPTHWISE_CONV_2D": slice(1, 3), "FULLY_CONNECTED": slice(1, None)}
+_TYPES = {np.dtype(np.int8): "int8", np.dtype(np.float32): "fp32", np.dtype(np.float16): "fp16"}
+
+
+class LiteRtSession:
+    """A ``.tflite`` model in LiteRT's interpreter."""
+
+    def __init__(self, artifact: Artifact, threads: int) -> None:
+        litert = require("ai_edge_litert.interpreter", "running this bundle")
+        try:
+            # XNNPACK is the default delegate of this resolver; an operator that it lacks runs in LiteRT's own kernel.
+            self._interpreter = litert.Interpreter(model_path=str(artifact.path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise BackendError(
+                f"LiteRT cannot load {artifact.path} ({reason[0]})", "export the bundle again"
+            ) from error
+        image, logits = self._interpreter.get_input_details()[0], self._interpreter.get_output_details()[0]
+        self.input_name: str = image["name"]
+        self.input_shape = tuple(int(size) for size in image["shape"])
+        self._image, self._logits, self._output = image["index"], logits["index"], str(logits["name"])
+
+    def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """See :class:`edgetl.runtime.sessions.Session`."""
+        self._interpreter.set_tensor(self._image, the_image(feeds, self.input_shape, self.input_name))
+        self._interpreter.invoke()
+        return {self._output: self._interpreter.get_tensor(self._logits)}
+
+    def executed(self) -> Executed:
+        """Read the types in the interpreter's own table of operators and tensors.
+
+        LiteRT has one kernel for each combination of types, so the types of an operator's weights tell its arithmetic:
+        with int8 weights it multiplies integers, also where its input is float (then each row is rounded to 8 bits
+        first).
+        """
+        tensors = {tensor["index"]: tensor for tensor in self._interpreter.get_tensor_details()}
+        layers = []
+        for operator in self._interpreter._get_ops_details():
+            if operator["op_name"] in _WEIGHTED:
+                weight, output = tensors[operator["inputs"][1]], tensors[operator["outputs"][0]]
+                products = math.prod(int(size) for size in weight["shape"][_WEIGHTED[operator["op_name"]]])
+                kind = _TYPES.get(np.dtype(weight["dtype"]), np.dtype(weight["dtype"]).name)
+                layers.append((kind, math.prod(int(size) for size in output["shape"]) * products))
+        return Executed.from_layers(layers)
+
+    def close(self) -> None:
+        """Drop the interpreter."""
+        del self._interpreter
+
+
+def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> LiteRtSession:
+    """Load a ``.tflite`` file; simulations run the ONNX file beside it, and never come here."""
+    return LiteRtSession(artifact, threads)

@@ -1,0 +1,148 @@
+"""ONNX operators converted to LiteRT, each against ONNX Runtime on the same image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+
+from edgetl.backends.tflite import convert
+from edgetl.bundle import Artifact
+from edgetl.compress.export import run_onnx
+from edgetl.errors import BackendError
+from edgetl.runtime.sessions import open_session
+
+SIZE = 9
+IMAGE = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+#: uint8 (1, 9, 9, 3) → x, float32 (1, 3, 9, 9) of size one
+_BEFORE = """
+    f = Cast<to=1>(image)
+    t = Transpose<perm=[0, 3, 1, 2]>(f)
+    c = Constant<value_float=127.5>()
+    u = Sub(t, c)
+    x = Div(u, c)
+"""
+#: y, of rank 4 → logits, where place and channel of every value count
+_AFTER = "r = Flatten<axis=1>(y) logits = MatMul(r, last)"
+
+
+def model(body: str, after: str = _AFTER, **weights: tuple[int, ...]) -> Any:
+    """A graph whose operators stand in ONNX's textual syntax; initializers are drawn by shape."""
+    draw = np.random.default_rng(1)
+    head = '<ir_version: 10, opset_import: ["" : 18]> g (uint8[1, 9, 9, 3] image) => (float[1, 5] logits)'
+    parsed = onnx.parser.parse_model(f"{head} {{ {_BEFORE} {body} {after} }}")
+    arrays: dict[str, Any] = {name: draw.normal(0, 0.5, shape) for name, shape in weights.items()}
+    for node in [node for node in parsed.graph.node if node.op_type == "Constant"]:
+        arrays[node.output[0]] = onnx.helper.get_attribute_value(node.attribute[0])
+        parsed.graph.node.remove(node)
+    for name, value in arrays.items():
+        stored = np.asarray(value if isinstance(value, float) else np.array(value))
+        kind = np.int64 if stored.dtype.kind == "i" else np.float32
+        parsed.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(stored, kind), name))
+    for index, node in enumerate(parsed.graph.node):
+        node.name = f"{node.op_type}{index}"
+    return parsed
+
+
+def both(parsed: Any, folder: Path) -> tuple[Any, Any]:
+    """Logits (1, 5) by ONNX Runtime and by LiteRT."""
+    onnx.save(parsed, folder / "model.onnx")
+    (folder / "model.tflite").write_bytes(convert(parsed))
+    session = open_session(Artifact("litert", folder / "model.tflite", "fp32"))
+    found = session.run({"image": IMAGE})["logits"]
+    session.close()
+    return run_onnx(folder / "model.onnx", IMAGE), found
+
+
+SAME = {"last": (4 * 81, 5)}
+CASES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
+    "convolution": ("y = Conv<pads=[1, 1, 1, 1]>(x, w, b)", {"w": (4, 3, 3, 3), "b": (4,), **SAME}),
+    "a pad that LiteRT has not": (
+        "y = Conv<pads=[2, 0, 1, 3], strides=[2, 2]>(x, w)",
+        {"w": (4, 3, 3, 3), "last": (4 * 5 * 5, 5)},
+    ),
+    "a dilation": ("y = Conv<dilations=[2, 2], pads=[2, 2, 2, 2]>(x, w)", {"w": (4, 3, 3, 3), **SAME}),
+    "SAME_UPPER": (
+        'y = Conv<auto_pad="SAME_UPPER", strides=[2, 2]>(x, w)',
+        {"w": (4, 3, 3, 3), "last": (4 * 5 * 5, 5)},
+    ),
+    "depthwise, two outputs each": (
+        "y = Conv<group=3, pads=[1, 1, 1, 1]>(x, w, b)",
+        {"w": (6, 1, 3, 3), "b": (6,), "last": (6 * 81, 5)},
+    ),
+    "groups": (
+        "a = Conv(x, v) y = Conv<group=2>(a, w)",
+        {"v": (4, 3, 1, 1), "w": (4, 2, 1, 1), **SAME},
+    ),
+    "an activation merged": ("a = Conv(x, w) y = Relu(a)", {"w": (4, 3, 1, 1), **SAME}),
+    "an activation of a value read twice": (
+        "a = Conv(x, w) r0 = Relu(a) y = Add(a, r0)",
+        {"w": (4, 3, 1, 1), **SAME},
+    ),
+    "ReLU6": (
+        "a = Conv(x, w) low = Constant<value_float=0.0>() high = Constant<value_float=6.0>() y = Clip(a, low, high)",
+        {"w": (4, 3, 1, 1), **SAME},
+    ),
+    "other limits": (
+        "low = Constant<value_float=-0.25>() high = Constant<value_float=0.5>() y = Clip(x, low, high)",
+        {"last": (3 * 81, 5)},
+    ),
+    "largest, padded": (
+        "two = Constant<value_float=2.0>() n = Sub(x, two)"
+        " y = MaxPool<kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]>(n)",
+        {"last": (3 * 25, 5)},
+    ),
+    "average": ("y = AveragePool<kernel_shape=[3, 3], strides=[3, 3]>(x)", {"last": (3 * 9, 5)}),
+    "hard swish": ("y = HardSwish(x)", {"last": (3 * 81, 5)}),
+    "hard sigmoid": ("y = HardSigmoid<alpha=0.1666667, beta=0.5>(x)", {"last": (3 * 81, 5)}),
+    "a gate by channel": (
+        "m = GlobalAveragePool(x) s = Sigmoid(m) y = Mul(x, s)",
+        {"last": (3 * 81, 5)},
+    ),
+    "batch normalisation": (
+        "y = BatchNormalization<epsilon=2.0>(x, k, b, m, v)",
+        {"k": (3,), "b": (3,), "m": (3,), "v": (3,), "last": (3 * 81, 5)},
+    ),
+    "a constant by channel": ("y = Mul(x, k)", {"k": (3, 1, 1), "last": (3 * 81, 5)}),
+}
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_an_operator_gives_what_onnx_runtime_gives(case: str, tmp_path: Path) -> None:
+    body, weights = CASES[case]
+    expected, found = both(model(body, **weights), tmp_path)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4 * float(np.ptp(expected)))
+
+
+def test_a_mean_without_axes_kept_and_a_gemm(tmp_path: Path) -> None:
+    body = "axes = Constant<value_ints=[2, 3]>() y = ReduceMean<keepdims=0>(x, axes)"
+    after = "logits = Gemm<transB=1>(y, w, b)"
+    expected, found = both(model(body, after, w=(5, 3), b=(5,)), tmp_path)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("y = Erf(x)", "Erf"),
+        ("y = Transpose<perm=[0, 1, 3, 2]>(x)", "Transpose by"),
+        ("y = AveragePool<kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1>(x)", "AveragePool over padded"),
+    ],
+)
+def test_what_is_not_converted_is_named(body: str, named: str) -> None:
+    with pytest.raises(
+        BackendError, match=rf"edgetl converts no {named}.* to LiteRT \(.*\): choose a target"
+    ) as caught:
+        convert(model(body, last=(3 * 81, 5)))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_model_gives_the_same_bytes() -> None:
+    body, weights = CASES["convolution"]
+    assert convert(model(body, **weights)) == convert(model(body, **weights))

@@ -31,7 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "EDGETL_HOME": str(place / "home"), "PYTHONPATH": str(ROOT)}
+    own = {"EDGETL_HOME": str(place / "home"), "XDG_DATA_HOME": str(place / "data"), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **own}
     return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, env=environment)
 
 

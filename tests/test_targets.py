@@ -28,6 +28,8 @@ REQUIRED = {
     "rpi5",
     "arm64-generic",
     "x86-generic",
+    "arm64-litert",
+    "x86-litert",
 }
 
 BOARD = """
@@ -135,6 +137,8 @@ def test_recipes_are_named_by_backend_and_isa() -> None:
         ("openvino", "xe"): {"openvino-int8"},
         ("openvino", "npu"): {"openvino-int8"},
         ("tensorrt", "cuda"): {"tensorrt-int8"},
+        ("litert", "x86-64"): {"litert-int8"},
+        ("litert", "aarch64"): {"litert-int8"},
     }
 
 

@@ -15,6 +15,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,21 @@ def compare(done: list[dict[str, Any]]) -> dict[str, Any]:
     return table
 
 
+def conditions(before: Mapping[str, Any]) -> dict[str, Any]:
+    """What else the machine did since ``before``: cores that others took, those stolen, and how this was scheduled."""
+    after, spent = sample(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall = after["at_s"] - before["at_s"]
+    own = after["own_s"] - before["own_s"] + spent.ru_utime + spent.ru_stime
+    policies = {os.SCHED_OTHER: "normal", os.SCHED_FIFO: "real time"}
+    return {
+        "others_cores": (after["busy_s"] - before["busy_s"] - own) / wall,
+        "steal_cores": (after["steal_s"] - before["steal_s"]) / wall,
+        "scheduling": policies.get(os.sched_getscheduler(0), "other"),
+        "on_cores": sorted(os.sched_getaffinity(0)),
+        "seconds": wall,
+    }
+
+
 def lite0(folder: Path) -> Path:
     """EfficientNet-Lite0 with ImageNet weights as an int8 bundle for OpenVINO on x86-64."""
     import edgetl
@@ -171,7 +187,7 @@ def main() -> int:
         "versions": {n: importlib.metadata.version(n) for n in ("openvino", "mlcommons-loadgen", "numpy")},
         "threads": 1,
         "seconds": options.seconds,
-        "steal_s": sample()["steal_s"] - before["steal_s"],
+        "conditions": conditions(before),
         "precisions": tables,
         "worst_difference": worst,
         "within": WITHIN,

@@ -126,9 +126,11 @@ def check_image(value: npt.NDArray[Any], shape: tuple[int | None, ...], name: st
     Raises:
         BackendError: wrong dtype or shape, with what was expected.
     """
-    wanted = "x".join("n" if size is None else str(size) for size in shape)
-    fits = len(value.shape) == len(shape) and all(w in (None, g) for w, g in zip(shape, value.shape, strict=True))
+    fits = value.shape == shape or (
+        len(value.shape) == len(shape) and all(w in (None, g) for w, g in zip(shape, value.shape, strict=True))
+    )
     if value.dtype != np.uint8 or not fits:
+        wanted = "x".join("n" if size is None else str(size) for size in shape)
         got = "x".join(map(str, value.shape))
         raise BackendError(f"the input '{name}' takes uint8 {wanted}, not {value.dtype} {got}", "use Preprocess.apply")
 

@@ -23,7 +23,7 @@ from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import Session, open_session
 
 #: Kernels are chosen, packed and jitted in the first inferences.
-WARMUP = 3
+WARMUP = 2
 
 
 class ConfiguredOrt(ort.OrtSession):

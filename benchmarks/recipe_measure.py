@@ -42,17 +42,23 @@ Settings = Mapping[str, str]
 Timed = Mapping[str, tuple[Artifact, int, Settings]]
 ROOT = Path(__file__).resolve().parents[1]
 GUEST = Path(__file__).with_name("recipe_guest.py")
-#: Under emulation an image takes about a second.
-IMAGES_ELSEWHERE = 120
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where else an artifact runs: name, the command that starts a Python there, its environment."""
+    """Where else an artifact runs.
+
+    Attributes:
+        name: of the CPU.
+        command: what starts a Python there.
+        environment: of its processes.
+        images: how many of the held-out ones it is given; emulated x86-64 takes a second for each.
+    """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    images: int
 
 
 @dataclass(frozen=True)
@@ -128,12 +134,12 @@ def answers(bench: Bench, artifact: Artifact, settings: Settings = MappingProxyT
 def answers_elsewhere(
     bench: Bench, artifact: Artifact, place: Place, settings: Settings = MappingProxyType({})
 ) -> tuple[Logits, Any]:
-    """The same in another process, on the first :data:`IMAGES_ELSEWHERE` held-out images."""
-    kept = _kept(bench, artifact, place.name, settings, IMAGES_ELSEWHERE)
+    """The same in another process, on the first held-out images."""
+    kept = _kept(bench, artifact, place.name, settings, place.images)
     if not kept.is_file():
-        first = bench.work / f"first-{IMAGES_ELSEWHERE}.npy"
+        first = bench.work / f"first-{place.images}.npy"
         if not first.is_file():
-            np.save(first, bench.held_out[:IMAGES_ELSEWHERE])
+            np.save(first, bench.held_out[: place.images])
         arguments = [str(GUEST), str(artifact.path), artifact.backend, artifact.precision, str(first), str(kept)]
         if settings:
             arguments += ["--config", *(f"{key}={value}" for key, value in settings.items())]
@@ -199,18 +205,19 @@ def arm(bench: Bench, root: Path) -> Place:
     command = emulated_python(root, str(marker["cpu"]), str(marker["python"]))
     code = bench.work / "payload"
     code.mkdir(exist_ok=True)
-    return Place(str(marker["cpu"]), tuple(command), emulated_environment(write_payload(code)))
+    return Place(str(marker["cpu"]), tuple(command), emulated_environment(write_payload(code)), 100)
 
 
 def x86_without_vnni() -> Place:
     """This Python on an emulated CPU with AVX2 and FMA, and without AVX-512 and VNNI."""
     command = ("qemu-x86_64-static", "-cpu", "Haswell", sys.executable)
-    return Place("haswell", command, {**os.environ, "PYTHONPATH": str(ROOT)})
+    return Place("haswell", command, {**os.environ, "PYTHONPATH": str(ROOT)}, 60)
 
 
 def openvino_avx2() -> Place:
     """This machine, with oneDNN told to use nothing beyond AVX2."""
-    return Place("avx2", (sys.executable,), {**os.environ, "PYTHONPATH": str(ROOT), "ONEDNN_MAX_CPU_ISA": "AVX2"})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    return Place("avx2", (sys.executable,), environment, 872)
 
 
 def _kept(bench: Bench, artifact: Artifact, where: str, settings: Settings, n: int) -> Path:

@@ -150,3 +150,29 @@ def _interval(row: Row) -> str:
 
 def _ratio(ratio: Mapping[str, float]) -> str:
     return f"{ratio['value']:.2f}x ({ratio['ci_low']:.2f} to {ratio['ci_high']:.2f})"
+
+
+def defaults(results: Mapping[str, Any]) -> str:
+    """For each runtime and instruction set: winner and runner-up with their figures."""
+    head = ["runtime, instruction set", "default", "its figures", "runner-up", "its figures"]
+    lines = []
+    for title, part in (("ONNX Runtime, x86-64", "ort_x86"), ("OpenVINO, x86-64", "openvino_x86")):
+        first, second = winner(results[part])
+        rows = results[part]["rows"]
+        lines.append([title, first, _figures(rows[first]), second, _figures(rows[second])])
+    for title, backend in (("ONNX Runtime, aarch64", "onnxruntime"), ("OpenVINO, aarch64", "openvino")):
+        first, second = arm_winner(results["aarch64"], backend)
+        rows = arm_rows(results["aarch64"], backend)
+        lines.append([title, first, _arm_figures(rows[first]), second, _arm_figures(rows[second])])
+    return markdown(head, lines)
+
+
+def _figures(row: Row) -> str:
+    timing = row["timing"]
+    speedup = timing["float"]["p50_ms"]["value"] / timing["this"]["p50_ms"]["value"]
+    return f"{speedup:.2f}x float ONNX Runtime, {_interval(row)} points, noise {row['logit_noise']:.3f}"
+
+
+def _arm_figures(row: Row) -> str:
+    millions = row["instructions"] / 1e6
+    return f"{millions:.1f} M instructions (proxy), {_interval(row)} points, noise {row['logit_noise']:.3f}"

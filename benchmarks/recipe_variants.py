@@ -28,7 +28,6 @@ VARIATIONS: Mapping[str, Mapping[str, Changes]] = {
         "s8, symmetric": {"activations": "int8", "activations_symmetric": True},
         "s8, symmetric, merged": {"activations": "int8", "activations_symmetric": True, "merge_activations": True},
         "percentile 99.999": {"estimator": "percentile"},
-        "percentile 99.99": {"estimator": "percentile", "percentile": 99.99},
         "mse": {"estimator": "mse"},
         "entropy": {"estimator": "entropy"},
         "bias float32": {"bias": "float32"},
@@ -40,13 +39,9 @@ VARIATIONS: Mapping[str, Mapping[str, Changes]] = {
         "default": {},
         "mixed": {"activations_symmetric": False},
         "no bias correction": {"bias_correction": "none"},
-        "full bias correction": {"bias_correction": "full"},
-        "mixed, no bias correction": {"activations_symmetric": False, "bias_correction": "none"},
         "min-max": {"estimator": "min-max"},
-        "percentile 99.99": {"estimator": "percentile", "percentile": 99.99},
         "mse": {"estimator": "mse"},
         "16 images": {"size": 16},
-        "64 images": {"size": 64},
     },
 }
 #: NNCF on the ONNX graph itself: a file that both runtimes take.

@@ -39,13 +39,12 @@ VARIATIONS: Mapping[str, Mapping[str, Changes]] = {
         "default": {},
         "mixed": {"activations_symmetric": False},
         "no bias correction": {"bias_correction": "none"},
-        "min-max": {"estimator": "min-max"},
         "mse": {"estimator": "mse"},
         "16 images": {"size": 16},
     },
 }
 #: NNCF on the ONNX graph itself: a file that both runtimes take.
-NNCF_ONNX: Mapping[str, bool] = {"nncf-onnx": True, "nncf-onnx, mixed": False}
+NNCF_ONNX: Mapping[str, bool] = {"nncf-onnx": True}
 
 
 def make(source: Path, recipe: str, changes: Changes, images: Images, out: Path, cache: Path) -> Path:

@@ -14,7 +14,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = Path(__file__).with_name("recipes.md")
 RESULTS = ROOT / "benchmarks" / "results"
-PARTS = ("ort_x86", "no_vnni", "openvino_x86", "aarch64", "options")
 
 sys.path.insert(0, str(ROOT))
 
@@ -23,9 +22,9 @@ INTRODUCTION = """\
 
 Written by `python docs/recipes.py` from `benchmarks/results/recipe_sweep_*.json`; do not edit.
 
-For each runtime and instruction set `calibration/recipes` holds one recipe. It is the winner of a sweep
+For each runtime and instruction set `calibration/recipes` holds one recipe. Those below were put to a sweep
 (`benchmarks/recipe_sweep.py`) with EfficientNet-Lite0, ImageNet weights, batch 1: 128 of imagenet-sample's 1,000
-photographs calibrate, the others judge. One model's sweep: `edgetl export` measures every export anew.
+photographs calibrate, the 872 others judge. It is one model's sweep: `edgetl export` verifies every export anew.
 
 - **file**: the recipe, and what was changed in it; `nncf-onnx` is NNCF's quantization of the ONNX graph itself.
 - **against float**: the paired difference of top-1 to the float model in the same runtime, with its 90 % interval;
@@ -33,9 +32,10 @@ photographs calibrate, the others judge. One model's sweep: `edgetl export` meas
 - **logit noise**: RMS of what quantization changes in the logits, over the standard deviation of the float model's. It
   tells files apart that 872 images do not.
 - **int8 MACs**: share of multiply-accumulates that the runtime says it executed in integers.
-- **p50**, one thread, the file, the default and float ONNX Runtime taking turns in one process; **speed-up** is over float
-  ONNX Runtime, **against default** the ratio of medians with a paired 95 % bootstrap interval. The default's own row
-  is the default timed against itself: what the machine adds.
+- **CPU time**, where it was taken: median processor time of an inference, one thread, the file, the default and float
+  ONNX Runtime taking turns in one process; **against default** is the ratio of medians with a paired 95 % bootstrap
+  interval. Where it was not, the share of integer MACs says which files are slower; the defaults' own speed is in
+  `benchmarks/results/imagenet_speed.json`.
 
 The default is beaten by a file that is faster by more than 2 % (the whole interval) and loses nothing beyond chance
 (exact McNemar test), or that gains accuracy beyond chance and is not slower. The runner-up is the fastest of the others
@@ -69,11 +69,11 @@ ARM = """\
 
 ## 64-bit Arm: instructions, a proxy
 
-aarch64 builds of both runtimes on an emulated {cpu} (qemu-user), one thread. **Instructions** are what one inference
+aarch64 builds of the runtimes on an emulated Cortex-A76 (qemu-user), one thread. **Instructions** are what one inference
 executes (`benchmarks/instructions`): a *proxy* for work, and never a latency, since instructions differ in cost, and no
-cache and no memory is modelled. The same number came out of two processes within {spread:.1%}. *Integer dot* are sdot, udot and
-smmla, *widening* smull, smlal and umlal, *float* fmul, fmla and fmadd. Accuracy is on {n} images; *same answer* is the
-agreement with the same file on x86-64.
+cache and no memory is modelled. *Spread* is the widest difference among six inferences in two processes. *Integer dot*
+are sdot, udot and smmla, *widening* smull, smlal and umlal, *float* fmul, fmla and fmadd. The files are those of the
+x86-64 table.
 
 """
 
@@ -81,41 +81,42 @@ OPTIONS = """\
 
 ## Settings of the runtimes
 
-The default files, edgetl's session against one with a setting changed, in turns; above 1 the change is faster.
+The default files, edgetl's session against one with a setting changed, in turns; above 1 the change is faster. With two
+threads the clock is the one on the wall, taken while no other benchmark ran.
 
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """The whole page: a section for each part that was measured."""
     from benchmarks import recipe_tables as tables
 
-    results = {part: _read(part) for part in PARTS}
-    arm = results["aarch64"]
-    counted = [row for row in arm["rows"].values() if "spread" in row]
-    about = {
-        "cpu": counted[0]["cpu"],
-        "spread": max(row["spread"] for row in counted),
-        "n": max(row.get("n", 0) for row in arm["rows"].values()),
-    }
-    texts = ("\n## ONNX Runtime on x86-64\n\n", VNNI, OPENVINO, ARM.format(**about), OPTIONS)
-    sections = [text + tables.table(results[part]) + "\n" for text, part in zip(texts, PARTS, strict=True)]
-    return INTRODUCTION + tables.defaults(results) + "\n\n" + _conditions(results) + "".join(sections)
+    results = {part: _read(part) for part in TEXTS if _file(part).is_file()}
+    sections = [TEXTS[part] + tables.table(result) + "\n" for part, result in results.items()]
+    return INTRODUCTION + tables.defaults(results) + "\n\n" + _conditions(results["ort_x86"]) + "".join(sections)
+
+
+TEXTS = {
+    "ort_x86": "\n## ONNX Runtime on x86-64\n\n",
+    "no_vnni": VNNI,
+    "openvino_x86": OPENVINO,
+    "aarch64": ARM,
+    "options": OPTIONS,
+}
+
+
+def _file(part: str) -> Path:
+    return RESULTS / f"recipe_sweep_{part}.json"
 
 
 def _read(part: str) -> Any:
-    return json.loads((RESULTS / f"recipe_sweep_{part}.json").read_text(encoding="utf-8"))
+    return json.loads(_file(part).read_text(encoding="utf-8"))
 
 
-def _conditions(results: Mapping[str, Any]) -> str:
-    machine, versions = results["ort_x86"]["machine"], results["ort_x86"]["versions"]
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-    loads = [row["timing"]["load_before"] for result in results.values() for row in result["rows"].values()
-             if "timing" in row]  # fmt: skip
-    return (
-        f"{machine['cores']} cores of {machine['cpu_model']} ({', '.join(machine['isa_features'])}), "
-        f"load {min(loads):.1f} to {max(loads):.1f} before the timings; {listed}.\n"
-    )
+def _conditions(result: Mapping[str, Any]) -> str:
+    machine = result["machine"]
+    listed = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return f"{machine['cores']} cores of {machine['cpu_model']} ({', '.join(machine['isa_features'])}); {listed}.\n"
 
 
 if __name__ == "__main__":

@@ -32,12 +32,14 @@ IDLE = 0.05
 
 
 def burn() -> None:
-    """Take every core until killed."""
+    """Take every core until killed, or until whoever started it is gone."""
     for _ in range((os.cpu_count() or 1) - 1):
         if not os.fork():
             break
-    while True:
-        pass
+    parent = os.getppid()
+    while os.getppid() == parent:
+        for _ in range(100_000):
+            pass
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ def other(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run as a bundle for OpenVINO: another runtime, another artifact."""
     pytest.importorskip("openvino", reason="openvino (edgetl[openvino]) executes the other bundle")
     out = tmp_path_factory.mktemp("other")
-    library.export(tiny_run, targets=["intel-cpu"], precision="fp32", out=out, bench=False, margin=0.9)
+    library.export(tiny_run, targets=["intel-cpu"], precision="fp32", out=out, bench=False, repair=False, margin=0.9)
     return out / "intel-cpu"
 
 

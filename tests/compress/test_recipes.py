@@ -9,7 +9,7 @@ from edgetl.errors import CompressionError, UnknownNameError
 from edgetl.resources import resource
 from edgetl.targets import load_targets
 
-NAMES = ["openvino-int8", "ort-aarch64-int8", "ort-x86-int8", "tensorrt-int8"]
+NAMES = ["litert-int8", "openvino-int8", "ort-aarch64-int8", "ort-x86-int8", "tensorrt-int8"]
 
 
 def test_the_recipes_of_this_installation() -> None:

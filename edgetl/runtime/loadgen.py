@@ -1,4 +1,4 @@
-"""MLPerf's LoadGen as the one who asks and holds the clock (``mlcommons-loadgen``, Apache-2.0)."""
+"""MLPerf's LoadGen as the one who asks and holds the clock (``mlcommons-loadgen``)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -153,17 +154,15 @@ def test_a_million_images() -> None:
 # --- size and power
 
 
-@pytest.mark.parametrize("n", [20, 50, 270, 1000])
-@pytest.mark.parametrize("discordance", [0.005, 0.02, 0.1, 0.3])
+@pytest.mark.parametrize(("n", "discordance"), [(20, 0.1), (20, 0.3), (50, 0.02), (50, 0.1), (270, 0.005), (270, 0.03)])
 def test_an_equal_model_fails_with_probability_alpha_at_most(n: int, discordance: float) -> None:
-    """Exact: the chance that so few images of a model without any loss make it fail."""
-    half, chance = discordance / 2, 0.0
-    most = int(stats.binom.isf(1e-9, n, discordance))
-    for flips in range(1, most + 1):
+    """Exact: the chance that images which a model without a loss gets wrong make it fail."""
+    chance = 0.0
+    for flips in range(1, int(stats.binom.isf(1e-7, n, discordance)) + 1):
         of_so_many = float(stats.binom.pmf(flips, n, discordance))
-        failing = (k for k in range(flips // 2, flips + 1) if judged(k, flips - k, n).verdict == "fail")
-        least = next(failing, None)
-        chance += of_so_many * (float(stats.binom.sf(least - 1, flips, half / discordance)) if least is not None else 0)
+        losses = range(flips // 2, flips + 1)
+        least = bisect.bisect_left(losses, True, key=lambda k: judged(k, flips - k, n).verdict == "fail")
+        chance += of_so_many * float(stats.binom.sf(losses.start + least - 1, flips, 0.5))
     assert chance <= ALPHA + 1e-6
 
 

@@ -85,7 +85,7 @@ def mended(hostile: Deployable) -> Any:
 def test_the_rounded_model_comes_closer_to_its_teacher(hostile: Deployable, mended: Any) -> None:
     before, after = distance(hostile, hostile, PER_TENSOR), distance(hostile, mended.model, PER_TENSOR)
     assert before > 0.5
-    assert after < before / 1.5
+    assert after < 0.8 * before
     record = mended.record
     assert record["loss"]["end"] < record["loss"]["start"] / 1.5
     assert (record["steps"], record["images"], record["held_out"]) == (60, 768, 64)

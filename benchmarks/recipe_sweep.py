@@ -142,7 +142,6 @@ def no_vnni(bench: measure.Bench, models: Models) -> Part:
     wide = {"session.x64quantprecision": "1"}
     cases: dict[str, tuple[str, str, measure.Settings]] = {
         "ort-x86-int8: default": ("ort-x86-int8: default", "onnxruntime", {}),
-        "ort-x86-int8: 7-bit weights": ("ort-x86-int8: 7-bit weights", "onnxruntime", {}),
         "ort-x86-int8: default, x64quantprecision=1": ("ort-x86-int8: default", "onnxruntime", wide),
         "openvino-int8: default": ("openvino-int8: default", "openvino", {}),
         "openvino-int8: mixed": ("openvino-int8: mixed", "openvino", {}),

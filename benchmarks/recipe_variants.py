@@ -33,7 +33,6 @@ VARIATIONS: Mapping[str, Mapping[str, Changes]] = {
         "bias float32": {"bias": "float32"},
         "bias corrected, fast": {"bias_correction": "fast"},
         "32 images": {"size": 32},
-        "7-bit weights": {"reduce_range": True},
     },
     "openvino-int8": {
         "default": {},

@@ -64,7 +64,7 @@ def _quantized(prepared: Path, recipe: Recipe, ranges: Ranges, skipped: list[str
     made = quantizer(
         reader.load_model_with_shape_infer(prepared),
         recipe.per_channel,
-        recipe.reduce_range,
+        False,
         types[recipe.weights],
         types[recipe.activations],
         calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, ends),

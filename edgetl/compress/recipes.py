@@ -31,7 +31,6 @@ CHOICES: Mapping[str, Mapping[str, tuple[str | bool, ...]]] = {
         "bias": ("float32",),
         "bias_correction": ("none", "fast", "full"),
         "merge_activations": (False,),
-        "reduce_range": (False,),
     },
 }
 
@@ -57,8 +56,6 @@ class Recipe:
         bias_correction: ``none``; ``fast``, each layer by itself; ``full``, each after those before it (see
             :mod:`edgetl.compress.bias`; NNCF has its own).
         equalize: scale channels alike across layers before quantization (see :mod:`edgetl.compress.equalize`).
-        reduce_range: weights of 7 bits, so that x86 kernels without VNNI, which add two u8 x s8 products in 16 bits,
-            cannot saturate.
         merge_activations: no quantization between an operator and the activation that follows it.
         exclude_operators, exclude_nodes: ONNX operator types and node names (``module/Operator``) left in float.
     """
@@ -79,7 +76,6 @@ class Recipe:
     percentile: float = 99.999
     bias_correction: str = "none"
     equalize: bool = False
-    reduce_range: bool = False
     merge_activations: bool = False
     exclude_operators: tuple[str, ...] = ()
     exclude_nodes: tuple[str, ...] = ()

@@ -226,16 +226,6 @@ def test_estimators_differ(small_onnx: Path, tmp_path: Path) -> None:
     assert len(digests) == 8
 
 
-def test_a_reduced_range_leaves_weights_seven_bits(small_onnx: Path, tmp_path: Path) -> None:
-    widest = []
-    for reduced in (False, True):
-        recipe = with_changes(load_recipe("ort-x86-int8"), reduce_range=reduced)
-        tensors = load(quantize(small_onnx, recipe, samples(), tmp_path).path).graph.initializer
-        arrays = [numpy_helper.to_array(tensor).astype(int) for tensor in tensors if len(tensor.dims) == 4]
-        widest.append(max(int(np.abs(array).max()) for array in arrays))
-    assert widest == [127, 64]
-
-
 def test_ranges_are_those_of_onnxruntimes_own_calibration(small_onnx: Path, tmp_path: Path) -> None:
     own = load(quantize(small_onnx, load_recipe("ort-x86-int8"), samples(8), tmp_path).path)
     batches = ({"image": image} for image in samples(8))

@@ -177,6 +177,8 @@ def test_an_interrupted_deployment_ends_there_too(
         env={**os.environ, "EDGETL_HOME": str(own_home)},
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests in the background has SIGINT ignored, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     wait_for(mark.exists)
     assert mark.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -16,6 +17,8 @@ BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 def main(arguments: list[str] | None = None) -> None:
     """Run ``edgetl ARGUMENTS`` and leave with its exit status."""
     given = sys.argv[1:] if arguments is None else arguments
+    # Reading 50,000 samples makes 50,000 objects that stay: looking for garbage among them took a sixth of the time.
+    gc.set_threshold(50_000, 20, 20)
     sys.exit(run(given))
 
 

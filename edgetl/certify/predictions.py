@@ -21,7 +21,7 @@ from edgetl.storage import sha256_bytes, sha256_json
 Logits = npt.NDArray[np.float16]
 
 _HEX = 64
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HASHES = re.compile(r"(?:[0-9a-f]{64}\n)*")
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 MOST_LOGITS = 8_000_000
@@ -85,7 +85,9 @@ class Predictions:
             raise CertifyError(f"{self.n} labels, {len(self.paths)} paths and {len(self.sha256)} hashes do not match")
         if any(path.startswith("/") for path in self.paths):
             raise CertifyError("the path of an image is absolute", "give paths relative to the data folder")
-        if not all(_SHA256.fullmatch(value) for value in self.sha256):
+        # One match of all lines: a call for each takes 80 ms on 50,000 images.
+        lines = "".join(f"{value}\n" for value in self.sha256)
+        if len(lines) != 65 * self.n or not _HASHES.fullmatch(lines):
             raise CertifyError("the hash of an image is not a SHA-256 of 64 hexadecimal digits")
 
     def _check_more(self) -> None:

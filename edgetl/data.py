@@ -62,7 +62,7 @@ class Dataset:
     @property
     def digest(self) -> str:
         """SHA-256 over classes and over every file's hash, label and split; independent of where the files lie."""
-        return sha256_json([self.classes, [[s.path, s.label, s.sha256, s.split] for s in self.samples]])
+        return digest_of(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -91,6 +91,12 @@ class Dataset:
             )
         except (KeyError, TypeError) as error:
             raise DataError(f"the list of splits is malformed ({error})", "make the run again") from error
+
+
+def digest_of(record: Mapping[str, Any]) -> str:
+    """:attr:`Dataset.digest` of what :meth:`Dataset.to_json` wrote, without making its samples."""
+    rows = [[path, label, sha256, split] for path, label, sha256, _, split in record["samples"]]
+    return sha256_json([record["classes"], rows])
 
 
 def load_dataset(

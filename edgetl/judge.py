@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import CERTIFICATE, PREDICTIONS, Bundle, check_certificate
+from edgetl.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
+from edgetl.data import digest_of
+from edgetl.errors import BundleError
 from edgetl.findings import Finding
 from edgetl.observe import (
     FLOAT_RUNG,
@@ -26,7 +28,7 @@ from edgetl.observe import (
     reproduced,
 )
 from edgetl.progress import Progress
-from edgetl.storage import sha256_file, sha256_json
+from edgetl.storage import read_json, sha256_file, sha256_json
 from edgetl.targets import find_target
 
 if TYPE_CHECKING:
@@ -206,7 +208,7 @@ def hashes(bundle: Bundle) -> dict[str, str]:
     return {
         "model": sha256_json(model) if len(model) > 1 else model[0],
         "reference_weights": str(bundle.manifest["run"]["weights_sha256"]),
-        "splits": bundle.dataset.digest,
+        "splits": digest_of(read_json(bundle.path / SPLITS_FILE, BundleError)),
         "preprocess": bundle.preprocess.digest,
         "manifest": bundle.digest,
         "predictions": sha256_file(bundle.path / PREDICTIONS),

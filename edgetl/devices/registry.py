@@ -216,8 +216,9 @@ def _changing() -> Iterator[dict[str, dict[str, Any]]]:
         raise DeviceError(f"cannot write {home()} ({error.strerror})", remedy) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = _entries() if _file().is_file() else {}
         entries = _entries()
+        # Entries are replaced, never changed in place. Those of the older file are all new to this one.
+        before = dict(entries) if _file().is_file() else {}
         yield entries
         write_bytes(_file(), _edited(before, entries).encode())
         _older_file().unlink(missing_ok=True)

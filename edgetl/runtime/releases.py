@@ -54,11 +54,12 @@ def install(bundle: Bundle, name: str, *, threads: int | None = None) -> dict[st
     with _place(name) as place:
         releases, old = place / "releases", _current(place)
         chosen = releases / bundle.digest
-        if not _whole(chosen):
+        there = _opened(chosen)
+        if there is None:
             chosen = _first_free(chosen)
             tested = _add(bundle, chosen, threads)
         else:
-            tested = _tested(load_bundle(chosen), threads)
+            tested = _tested(there, threads)
         if chosen.name != old:
             _put_in_charge(place, chosen.name)
             _prune(releases, {chosen.name, old})
@@ -127,14 +128,14 @@ def _previous(place: Path) -> str | None:
     return max(others, key=lambda p: p.stat().st_mtime_ns).name if others else None
 
 
-def _whole(release: Path) -> bool:
+def _opened(release: Path) -> Bundle | None:
+    """The release, if it is there and whole."""
     if not release.is_dir():
-        return False
+        return None
     try:
-        load_bundle(release)
+        return load_bundle(release)
     except BundleError:
-        return False
-    return True
+        return None
 
 
 def _first_free(release: Path) -> Path:

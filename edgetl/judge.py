@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
-from edgetl.data import digest_of
-from edgetl.errors import BundleError
 from edgetl.findings import Finding
 from edgetl.observe import (
     FLOAT_RUNG,
@@ -28,8 +26,7 @@ from edgetl.observe import (
     reproduced,
 )
 from edgetl.progress import Progress
-from edgetl.storage import read_json, sha256_file, sha256_json
-from edgetl.targets import find_target
+from edgetl.storage import sha256_file, sha256_json
 
 if TYPE_CHECKING:
     from edgetl.certify import Certificate, Predictions
@@ -93,7 +90,7 @@ def judge_again(bundle: Bundle, terms: Terms) -> Certificate | None:
     """
     from edgetl.certify import Predictions
 
-    if bundle.record(CERTIFICATE) is None or not (bundle.path / PREDICTIONS).is_file():
+    if not all((bundle.path / name).is_file() for name in (CERTIFICATE, PREDICTIONS)):
         return None
     before = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
@@ -119,6 +116,8 @@ def contradiction(bundle: Bundle) -> str | None:
     again = _certificate(bundle, saved, record, _brought(record), terms).to_json()
     judged = FOLLOWING + (BY_ACCURACY if terms.metric == "accuracy" else ())
     wrong = [name for name in judged if _rounded(record[name]) != _rounded(again[name])]
+    if not wrong and bundle.splits != bundle.dataset.digest:
+        return f"its hash of the splits does not follow from {SPLITS_FILE}"
     return f"its {wrong[0]} does not follow from {PREDICTIONS}" if wrong else None
 
 
@@ -170,7 +169,7 @@ def _certificate(
         metric=terms.metric,
         executed=facts["executed"],
         runtime=facts["runtime"],
-        isa=find_target(bundle.target).isa,
+        isa=str(bundle.manifest["target"]["isa"]),
         precision=bundle.precision,
         hashes=hashes(bundle),
         executed_on=facts["executed_on"],
@@ -208,7 +207,7 @@ def hashes(bundle: Bundle) -> dict[str, str]:
     return {
         "model": sha256_json(model) if len(model) > 1 else model[0],
         "reference_weights": str(bundle.manifest["run"]["weights_sha256"]),
-        "splits": digest_of(read_json(bundle.path / SPLITS_FILE, BundleError)),
+        "splits": bundle.splits,
         "preprocess": bundle.preprocess.digest,
         "manifest": bundle.digest,
         "predictions": sha256_file(bundle.path / PREDICTIONS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from edgetl.storage import sha256_bytes, sha256_json
 Logits = npt.NDArray[np.float16]
 
 _HEX = 64
-_HASHES = re.compile(r"(?:[0-9a-f]{64}\n)*")
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 MOST_LOGITS = 8_000_000
@@ -85,9 +83,9 @@ class Predictions:
             raise CertifyError(f"{self.n} labels, {len(self.paths)} paths and {len(self.sha256)} hashes do not match")
         if any(path.startswith("/") for path in self.paths):
             raise CertifyError("the path of an image is absolute", "give paths relative to the data folder")
-        # One match of all lines: a call for each takes 80 ms on 50,000 images.
-        lines = "".join(f"{value}\n" for value in self.sha256)
-        if len(lines) != 65 * self.n or not _HASHES.fullmatch(lines):
+        # All at once: a match for each takes 80 ms on 50,000 images.
+        digits = "".join(self.sha256)
+        if set(map(len, self.sha256)) != {_HEX} or not _is_hex(digits):
             raise CertifyError("the hash of an image is not a SHA-256 of 64 hexadecimal digits")
 
     def _check_more(self) -> None:
@@ -236,6 +234,13 @@ class Predictions:
             "per_image": None if self.evidence is None else self.evidence.per_image,
         }
         return arrays | {name: values for name, values in more.items() if values is not None}
+
+
+def _is_hex(digits: str) -> bool:
+    try:
+        return bytes.fromhex(digits).hex() == digits
+    except ValueError:
+        return False
 
 
 def _fields(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     EDGETL_TEST_DATA=DATA python benchmarks/certificates.py [--work DIR] [--out FILE] [--arm DEVICE] [--only PART]
 
-Parts: ``honest`` (x86-generic and intel-cpu on 700 images), ``arm`` (arm64-generic on 240 images, on an emulated
+Parts: ``honest`` (x86-generic and intel-cpu on 700 images), ``arm`` (arm64-generic on the same 700, on an emulated
 device made with ``edgetl devices create DEVICE --arch arm64``), ``hostile`` (default export, then with repair).
 """
 
@@ -90,7 +90,7 @@ def main() -> None:
     data = Path(os.environ["EDGETL_TEST_DATA"]) / "imagenet-sample"
     parts = {
         "honest": lambda: honest(imagenet_run(data, chosen.work / "run", 700), chosen.work),
-        "arm": lambda: arm(imagenet_run(data, chosen.work / "run-arm", 240), chosen.work, chosen.arm),
+        "arm": lambda: arm(imagenet_run(data, chosen.work / "run", 700), chosen.work, chosen.arm),
         "hostile": lambda: hostile(imagenet_run(data, chosen.work / "run", 700), chosen.work),
     }
     results = read_json(chosen.out) if chosen.out.is_file() else {}

@@ -208,12 +208,16 @@ def write_manifest(folder: Path, body: Mapping[str, Any], artifacts: Mapping[str
     write_sealed(folder / MANIFEST, {**body, **named, "schema": SCHEMA, "files": files, "artifacts": entries})
 
 
-def load_bundle(path: str | Path) -> Bundle:
+def load_bundle(path: str | Path | Bundle) -> Bundle:
     """Open a bundle and check every file against the manifest, and its records against themselves.
+
+    One that is open already is returned as it is.
 
     Raises:
         BundleError: missing, of another schema, incomplete, or a file was altered; the message names the file.
     """
+    if isinstance(path, Bundle):
+        return path
     folder = Path(path)
     if not (folder / MANIFEST).is_file():
         raise BundleError(

@@ -91,7 +91,7 @@ def deploy(
     from edgetl import devices as places
     from edgetl.observe import check_fits
 
-    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    opened = load_bundle(bundle)
 
     def work(device: Device) -> tuple[str, Mapping[str, Any]]:
         probe = device.probe() if device.kind == "ssh" else None
@@ -157,7 +157,7 @@ def bench(
     """
     from edgetl import pipeline
 
-    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    opened = load_bundle(bundle)
 
     def work(device: Device) -> tuple[str, Mapping[str, Any]]:
         return "measured", pipeline.bench(opened, device=device.name, record=record_name(device.name), **options)

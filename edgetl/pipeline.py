@@ -218,7 +218,7 @@ def verify(
     check_margin(margin, alpha)
     check_metric(metric)
     terms = Terms(margin, alpha, metric)
-    opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    opened = load_bundle(bundle)
     if data is None and device is None and predictions is None and not corruptions:
         saved = judge_again(opened, terms)
         if saved is not None:
@@ -282,9 +282,8 @@ def bench(
 
     longest = duration if duration is not None else BENCH_SECONDS if until is None else LONGEST_BENCH_SECONDS
     plan = Plan(longest, threads, until, cast(Scenario, scenario), streams, cast(Harness, harness))
-    opened, other = (b if b is None or isinstance(b, Bundle) else load_bundle(b) for b in (bundle, against))
-    assert opened is not None
-    return time_bundle(opened, plan, device, other, progress, record)
+    other = None if against is None else load_bundle(against)
+    return time_bundle(load_bundle(bundle), plan, device, other, progress, record)
 
 
 def report(
@@ -299,7 +298,7 @@ def report(
     """
     from edgetl.reporting.html import write_report
 
-    opened = [b if isinstance(b, Bundle) else load_bundle(b) for b in bundles]
+    opened = [load_bundle(bundle) for bundle in bundles]
     return write_report(opened, Path(out), data_root=None if data is None else Path(data))
 
 

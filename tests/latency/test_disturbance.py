@@ -87,11 +87,11 @@ def test_each_disturbance_is_named_with_its_figures(
 
 
 def test_drift() -> None:
-    (reason,) = told(raw(drift=0.2))
-    assert reason.startswith("drift: the deployed artifact's latency changed by +1")
-    (back,) = told(raw(drift=-0.15))
-    assert "-1" in back
-    assert told(raw(drift=0.02)) == [], "significant, but too small to matter"
+    (reason,) = told(raw(drift=0.3))
+    assert reason.startswith("drift: the deployed artifact's latency changed by +2")
+    (back,) = told(raw(drift=-0.3))
+    assert "by -2" in back or "by -3" in back
+    assert told(raw(drift=0.1)) == [], "significant, but too small to matter"
 
 
 def test_more_threads_than_cores_take_their_own_cores() -> None:

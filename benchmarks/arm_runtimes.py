@@ -28,8 +28,8 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from imagenet_speed import PREPROCESS, network
-
+from benchmarks.imagenet_speed import PREPROCESS, network
+from benchmarks.instructions.count import missing, per_call
 from edgetl.backends import BACKENDS
 from edgetl.bundle import Artifact
 from edgetl.compress.export import check_parity, export_onnx
@@ -39,8 +39,9 @@ from edgetl.devices import find_device
 from edgetl.devices.payload import write_payload
 from edgetl.devices.rootfs import emulated_environment, emulated_python, read_marker
 from edgetl.latency.stats import percentile, speedup
-from edgetl.runtime.machine import machine, state
+from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import interleave
+from edgetl.runtime.sensors import state
 from edgetl.runtime.sessions import open_session
 from edgetl.storage import write_json
 from edgetl.targets import find_target
@@ -141,10 +142,6 @@ def emulated(root: Path, artifact: Artifact, images: Images, native: npt.NDArray
 
 
 def _instructions(root: Path, guest: list[str], work: Path, environment: Mapping[str, str]) -> dict[str, Any] | None:
-    try:
-        from instructions.count import missing, per_call
-    except ImportError:
-        return None
     return None if missing() else per_call(root, guest, work / "count", environment=environment)
 
 
@@ -156,7 +153,7 @@ def show(result: Mapping[str, Any]) -> None:
         count = there.get("instructions")
         line = f"{name:18} x86-64 p50 {entry['p50_ms']['value']:6.2f} ms {entry['speedup']['value']:.2f}x"
         line += f"  top-1 {result['x86_64']['top1'][name]:.1f} %  {entry['executed']['precision']}"
-        if count:
+        if count and base:
             share = base["instructions"] / count["instructions"]
             line += f"  | aarch64 {count['instructions'] / 1e6:7.1f} M instructions ({share:.2f}x fewer)"
             line += f", {count['integer_dot'] / 1e6:.1f} M dot products"

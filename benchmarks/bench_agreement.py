@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from edgetl.bundle import GOLDEN, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import pictures
+from edgetl.runtime.ov import OpenVinoSession
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.queries import opened
 from edgetl.runtime.sensors import sample
@@ -82,7 +83,11 @@ def same_queries(bundle: Bundle, seconds: float) -> dict[str, float]:
     Whatever else the machine does hits both, so this tells what edgetl's way of asking adds.
     """
     with opened(bundle.artifact(), pictures(bundle), Plan()) as ready:
-        request, ours, theirs = ready.sessions[0]._request, [], []
+        session = ready.sessions[0]
+        assert isinstance(session, OpenVinoSession)
+        request = session._request
+        ours: list[float] = []
+        theirs: list[float] = []
         started = time.perf_counter()
         while time.perf_counter() - started < seconds or len(ours) < 50:
             before = time.perf_counter_ns()

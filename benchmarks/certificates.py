@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("honest", "arm", "hostile"))
     chosen = parser.parse_args()
     data = Path(os.environ["EDGETL_TEST_DATA"]) / "imagenet-sample"
-    parts = {
+    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "honest": lambda: honest(imagenet_run(data, chosen.work / "run", 700), chosen.work),
         "arm": lambda: arm(imagenet_run(data, chosen.work / "run", 700), chosen.work, chosen.arm),
         "hostile": lambda: hostile(imagenet_run(data, chosen.work / "run", 700), chosen.work),

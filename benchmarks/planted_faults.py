@@ -116,8 +116,8 @@ def honest(data: Mapping[str, str], targets: Sequence[str], count: int, work: Pa
     for number in range(count):
         name = list(data)[number % len(data)]
         target = targets[number // len(data) % len(targets)]
-        options = {"strategy": "linear-probe", "image_size": SIZES.get(name, 96), "seed": number}
-        run = pipeline.finetune(data[name], work / f"probe-{name}-{number}", **options)
+        out, size = work / f"probe-{name}-{number}", SIZES.get(name, 96)
+        run = pipeline.finetune(data[name], out, strategy="linear-probe", image_size=size, seed=number)
         (done,) = pipeline.export(run, targets=[target], out=work / f"honest-{number}", bench=False)
         kinds = [f["kind"] for f in done.certificate.findings]
         repair, certificate = done.bundle.manifest["repair"], done.certificate

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--marks", type=int, default=0)
     parser.add_argument("--config", nargs="*", default=[])
     options = parser.parse_args()
-    device = "CPU" if options.backend == "openvino" else None
+    device = "CPU" if options.backend == "openvino" else ""
     artifact = Artifact(options.backend, Path(options.artifact), options.precision, device)
     session = open_configured(artifact, 1, dict(entry.split("=", 1) for entry in options.config))
     images = np.load(options.images, mmap_mode="r")

@@ -29,9 +29,9 @@ from edgetl.compress.samples import select_samples
 from edgetl.devices.payload import write_payload
 from edgetl.devices.rootfs import emulated_environment, emulated_python, read_marker
 from edgetl.latency.stats import speedup
-from edgetl.runtime.machine import state
 from edgetl.runtime.measure import interleave
 from edgetl.runtime.predict import infer
+from edgetl.runtime.sensors import state
 from edgetl.runtime.sessions import Arrays, Executed, Session
 from edgetl.storage import sha256_file
 

@@ -62,8 +62,8 @@ def _pace(row: Row) -> tuple[float, float, float]:
 
 def _beats(row: Row) -> bool:
     against, (low, _, high) = row["against_default"], _pace(row)
-    worse = mcnemar_loss(against["lost"], against["gained"]) < LEVEL
-    gains = mcnemar_loss(against["gained"], against["lost"]) < LEVEL
+    worse = bool(mcnemar_loss(against["lost"], against["gained"]) < LEVEL)
+    gains = bool(mcnemar_loss(against["gained"], against["lost"]) < LEVEL)
     return (low > SAME and not worse and not _lost(row)) or (gains and high >= 1 / SAME)
 
 

@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search_estimators.json")
     chosen = parser.parse_args()
-    rows = [{"attempt": name, **measured(*rest)} for name, *rest in attempts(chosen.work)]
+    rows = [{"attempt": name, **measured(run, trained, found)} for name, run, trained, found in attempts(chosen.work)]
     write_json(chosen.out, {"summary": summary(rows), "rows": rows, "machine": machine()})
     print(summary(rows))
 

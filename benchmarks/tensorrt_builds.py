@@ -32,7 +32,8 @@ from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe
 from edgetl.errors import BackendError
 from edgetl.extras import version
-from edgetl.runtime.machine import machine, state
+from edgetl.runtime.machine import machine
+from edgetl.runtime.sensors import state
 from edgetl.storage import sha256_file, write_json
 
 #: GPUs that NVIDIA has numbered since Turing; those that the builder does not offer are on record as such.

@@ -52,7 +52,9 @@ VNNI = """\
 AVX2 adds two products of u8 x s8 in 16 bits, which can saturate: a matter of accuracy, and one that this machine does
 not show. ONNX Runtime ran on an emulated Haswell (`qemu-x86_64 -cpu Haswell`), OpenVINO with
 `ONEDNN_MAX_CPU_ISA=AVX2`; times would mean nothing and were not taken. `x64quantprecision=1` is ONNX Runtime's own
-remedy, which turns weights into u8 when it loads the file on such a CPU.
+remedy, which turns weights into u8 when it loads the file: edgetl's sessions set it on CPUs without VNNI, where it
+brings back the very answers of a CPU with it (on one with VNNI it would cost three fifths of the speed, see the
+settings below). OpenVINO has no such switch: certify its int8 bundles on the device (`edgetl verify --device`).
 
 """
 
@@ -82,7 +84,9 @@ OPTIONS = """\
 ## Settings of the runtimes
 
 The default files, edgetl's session against one with a setting changed, in turns; above 1 the change is faster. With two
-threads the clock is the one on the wall, taken while no other benchmark ran.
+threads the clock is the one on the wall, taken while no other benchmark ran. *Spinning: goes on after a run* flatters
+itself: its threads spin on while the other session has its turn, and slow it down (compare edgetl's own time there with
+the row above it).
 
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,15 @@ def _features() -> list[str]:
     arm = ("asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2")
     wanted = (*x86, *arm)
     return [name for name in wanted if name in listed]
+
+
+def saturates(facts: Mapping[str, Any]) -> bool:
+    """Whether a CPU adds two products of u8 and s8 in 16 bits, where they can saturate: x86-64 without VNNI.
+
+    Args:
+        facts: what :func:`machine` tells of it.
+    """
+    return facts["arch"] in ("x86_64", "AMD64") and not any("vnni" in name for name in facts["isa_features"])
 
 
 def _memory_mb() -> int | None:

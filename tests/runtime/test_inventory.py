@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edgetl.runtime.inventory import inventory
+from edgetl.runtime.machine import saturates
 
 #: /sys of an Orin Nano: one thermal zone, and an INA3221 whose third channel has no label.
 ORIN = {
@@ -78,3 +81,18 @@ def test_this_machine_answers_with_files_that_exist() -> None:
 
 def test_a_machine_that_has_none_says_none(tmp_path: Path) -> None:
     assert inventory(tmp_path) == {"sensors": {"temperature": [], "power": [], "energy": []}, "jetson": None}
+
+
+@pytest.mark.parametrize(
+    ("arch", "features", "wrong"),
+    [
+        ("x86_64", ["avx2"], True),
+        ("x86_64", ["avx2", "avx512f"], True),
+        ("x86_64", ["avx2", "avx_vnni"], False),
+        ("AMD64", ["avx512_vnni"], False),
+        ("aarch64", ["asimddp"], False),
+        ("aarch64", [], False),
+    ],
+)
+def test_which_cpus_saturate(arch: str, features: list[str], wrong: bool) -> None:
+    assert saturates({"arch": arch, "isa_features": features}) is wrong

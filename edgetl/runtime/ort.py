@@ -54,7 +54,7 @@ class OrtSession:
         options.log_severity_level = 3
         # An idle pool that keeps spinning takes a core from whatever is measured or run next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Slower, and exact: on an emulated Haswell 40 photographs came from 90.0 % back to the 97.5 % of a CPU with VNNI
+        # Slower, and exact: on an emulated Haswell top-1 of 40 photographs came back from 90.0 % to the 97.5 % of VNNI
         # (docs/recipes.md).
         if saturates(machine()):
             options.add_session_config_entry("session.x64quantprecision", "1")

@@ -23,7 +23,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,9 @@ def aarch64(bench: measure.Bench, models: Models, root: Path) -> Part:
         artifact = models(name, backend)
         reference, _ = measure.answers(bench, models(FLOAT, backend))
         here, _ = measure.answers(bench, artifact)
-        there, executed = measure.answers_elsewhere(bench, artifact, place)
+        # OpenVINO's int8 layers take ten seconds an image there.
+        few = place if backend == "onnxruntime" else replace(place, images=16)
+        there, executed = measure.answers_elsewhere(bench, artifact, few)
         first = here[: len(there)]
         return {
             "executed": executed,

@@ -30,9 +30,9 @@ def winner(result: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def arm_winner(result: Mapping[str, Any], backend: str) -> tuple[str, str]:
-    """Fewest and second fewest instructions on emulated Arm among the int8 files in a runtime."""
-    rows = arm_rows(result, backend)
-    first, second, *_ = sorted((name for name in rows if name != "float32"), key=lambda n: rows[n]["instructions"])
+    """Fewest and second fewest instructions on emulated Arm among the files in a runtime that lose nothing there."""
+    rows = {name: row for name, row in arm_rows(result, backend).items() if "lost" not in row or not _lost(row)}
+    first, second, *_ = sorted(rows, key=lambda name: rows[name]["instructions"])
     return first, second
 
 
@@ -144,6 +144,21 @@ def _options(result: Mapping[str, Any]) -> str:
         clock, time, ratio = ("CPU", "cpu_ms", "cpu_speedup") if threads == "1" else ("wall", "p50_ms", "speedup")
         times = [f"{timing[which][time]:.2f} ms" for which in ("default", "this")]
         lines.append([backend, name, threads, clock, *times, _ratio(timing["this"][ratio])])
+    return markdown(head, lines)
+
+
+def runtimes(result: Mapping[str, Any]) -> str:
+    """Runtimes on 64-bit Arm, from ``arm_runtimes.json``."""
+    head = ["runtime", "MB", "x86-64 p50", "speed-up", "top-1", "instructions", "of float", "as on x86-64", "executed"]
+    base = result["emulated"][result["baseline"]]["instructions"]["instructions"]
+    lines = []
+    for name, there in result["emulated"].items():
+        here, count = result["x86_64"]["timing"]["artifacts"][name], there["instructions"]["instructions"]
+        lines.append([
+            name, f"{result['bytes'][name] / 1e6:.1f}", f"{here['p50_ms']['value']:.2f} ms", _ratio(here["speedup"]),
+            f"{result['x86_64']['top1'][name]:.1f} %", f"{count / 1e6:.1f} M", f"{count / base:.2f}",
+            _share(there["agreement"]), there["executed"]["precision"],
+        ])  # fmt: skip
     return markdown(head, lines)
 
 

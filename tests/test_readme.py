@@ -16,7 +16,7 @@ from tests.conftest import ROOT, paint
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()]
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
-#: Exit statuses that a shown command may end in on sixty pictures: 4 is a certificate that wants more of them.
+#: Exit statuses that a shown command may end in on 36 pictures: 4 is a certificate that wants more of them.
 FINE = {"verify": (0, 4), "export": (0,)}
 
 
@@ -25,7 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with ``photos/`` in it."""
     folder = tmp_path_factory.mktemp("readme")
     for hue, name in enumerate(("red", "green", "blue")):
-        for index in range(20):
+        for index in range(12):
             paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
     return folder
 

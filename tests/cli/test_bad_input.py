@@ -10,10 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from edgetl import cli
 from tests.conftest import paint
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 TINY = ("--backbone", "timm/test_efficientnet", "--weights", "none", "--image-size", "32", "--epochs", "1")
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> Cli:
+    """The command line in this process: most of what another one does before it refuses is to import torch."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        words = [str(word) for word in arguments]
+        status = cli.run(words)
+        return subprocess.CompletedProcess(words, status, *capfd.readouterr())
+
+    return run
 
 
 def refused(done: subprocess.CompletedProcess[str], *mentions: str) -> str:
@@ -29,81 +43,81 @@ def refused(done: subprocess.CompletedProcess[str], *mentions: str) -> str:
     return lines[0]
 
 
-def test_missing_folder(edgetl: Cli, tmp_path: Path) -> None:
-    refused(edgetl("finetune", tmp_path / "nowhere", "--out", tmp_path / "run"), "nowhere", "folder for each class")
+def test_missing_folder(here: Cli, tmp_path: Path) -> None:
+    refused(here("finetune", tmp_path / "nowhere", "--out", tmp_path / "run"), "nowhere", "folder for each class")
     assert not (tmp_path / "run").exists()
 
 
-def test_empty_class(edgetl: Cli, photos: Path, tmp_path: Path) -> None:
+def test_empty_class(here: Cli, photos: Path, tmp_path: Path) -> None:
     (photos / "empty").mkdir()
-    refused(edgetl("finetune", photos, "--out", tmp_path / "run", *TINY), "empty", "add images or remove the folder")
+    refused(here("finetune", photos, "--out", tmp_path / "run", *TINY), "empty", "add images or remove the folder")
 
 
-def test_one_class_only(edgetl: Cli, photos: Path, tmp_path: Path) -> None:
+def test_one_class_only(here: Cli, photos: Path, tmp_path: Path) -> None:
     shutil.rmtree(photos / "red")
     shutil.rmtree(photos / "green")
-    refused(edgetl("finetune", photos, "--out", tmp_path / "run", *TINY), "blue", "at least two")
+    refused(here("finetune", photos, "--out", tmp_path / "run", *TINY), "blue", "at least two")
 
 
-def test_truncated_jpeg_among_good_ones(edgetl: Cli, tmp_path: Path) -> None:
+def test_truncated_jpeg_among_good_ones(here: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "few"
     for hue, name in enumerate(("a", "b")):
         for index in range(6):
             paint(folder / name / f"{index}.jpg", hue, index)
     whole = (folder / "a" / "0.jpg").read_bytes()
     (folder / "a" / "0.jpg").write_bytes(whole[: len(whole) // 2])
-    refused(edgetl("finetune", folder, "--out", tmp_path / "run", *TINY), "a/0.jpg", "1 of 12", "damaged")
+    refused(here("finetune", folder, "--out", tmp_path / "run", *TINY), "a/0.jpg", "1 of 12", "damaged")
 
 
-def test_text_file_named_jpg(edgetl: Cli, tmp_path: Path) -> None:
+def test_text_file_named_jpg(here: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "few"
     for hue, name in enumerate(("a", "b")):
         for index in range(6):
             paint(folder / name / f"{index}.jpg", hue, index)
     (folder / "b" / "notes.jpg").write_text("these are my notes")
-    refused(edgetl("finetune", folder, "--out", tmp_path / "run", *TINY), "b/notes.jpg", "not an image")
+    refused(here("finetune", folder, "--out", tmp_path / "run", *TINY), "b/notes.jpg", "not an image")
 
 
-def test_one_bad_file_among_many_is_named_and_left_out(edgetl: Cli, photos: Path, tmp_path: Path) -> None:
+def test_one_bad_file_among_many_is_named_and_left_out(here: Cli, photos: Path, tmp_path: Path) -> None:
     (photos / "red" / "notes.jpg").write_text("these are my notes")
-    done = edgetl("finetune", photos, "--out", tmp_path / "run", "--json", *TINY)
+    done = here("finetune", photos, "--out", tmp_path / "run", "--json", *TINY)
     assert done.returncode == 0, done.stderr
     assert "red/notes.jpg" in done.stderr
     assert [bad["path"] for bad in json.loads(done.stdout)["skipped"]] == ["red/notes.jpg"]
 
 
-def test_unknown_backbone(edgetl: Cli, photos: Path, tmp_path: Path) -> None:
-    done = edgetl("finetune", photos, "--out", tmp_path / "run", "--backbone", "efficientnet_light0")
+def test_unknown_backbone(here: Cli, photos: Path, tmp_path: Path) -> None:
+    done = here("finetune", photos, "--out", tmp_path / "run", "--backbone", "efficientnet_light0")
     refused(done, "efficientnet_light0", "efficientnet_lite0")
 
 
-def test_unknown_strategy(edgetl: Cli, photos: Path, tmp_path: Path) -> None:
-    done = edgetl("finetune", photos, "--out", tmp_path / "run", "--strategy", "finetune")
+def test_unknown_strategy(here: Cli, photos: Path, tmp_path: Path) -> None:
+    done = here("finetune", photos, "--out", tmp_path / "run", "--strategy", "finetune")
     refused(done, "finetune", "fine-tune")
 
 
-def test_unknown_target_offers_near_names(edgetl: Cli, tiny_run: Path, tmp_path: Path) -> None:
-    done = edgetl("export", tiny_run, "--target", "jetson-orin-nan", "--out", tmp_path / "out")
+def test_unknown_target_offers_near_names(here: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    done = here("export", tiny_run, "--target", "jetson-orin-nan", "--out", tmp_path / "out")
     refused(done, "jetson-orin-nan", "jetson-orin-nano")
     assert not (tmp_path / "out").exists()
 
 
-def test_export_of_no_run(edgetl: Cli, tmp_path: Path) -> None:
-    refused(edgetl("export", tmp_path, "--target", "jetson", "--out", tmp_path / "out"), "is not a run")
+def test_export_of_no_run(here: Cli, tmp_path: Path) -> None:
+    refused(here("export", tmp_path, "--target", "jetson", "--out", tmp_path / "out"), "is not a run")
 
 
-def test_impossible_margin(edgetl: Cli, tiny_run: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    refused(edgetl("verify", tiny_bundle, "--margin", "-1"), "margin")
-    refused(edgetl("export", tiny_run, "--target", "jetson", "--out", tmp_path / "o", "--margin", "-1"), "margin")
+def test_impossible_margin(here: Cli, tiny_run: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    refused(here("verify", tiny_bundle, "--margin", "-1"), "margin")
+    refused(here("export", tiny_run, "--target", "jetson", "--out", tmp_path / "o", "--margin", "-1"), "margin")
 
 
-def test_precision_that_the_target_lacks(edgetl: Cli, tiny_run: Path, tmp_path: Path) -> None:
-    done = edgetl("export", tiny_run, "--target", "x86-generic", "--precision", "fp16", "--out", tmp_path / "out")
+def test_precision_that_the_target_lacks(here: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    done = here("export", tiny_run, "--target", "x86-generic", "--precision", "fp16", "--out", tmp_path / "out")
     refused(done, "x86-generic", "fp16", "int8")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model", "golden.npz", "reference.npz", "certificate.json"])
-def test_bundle_with_one_byte_flipped(edgetl: Cli, tiny_bundle: Path, tmp_path: Path, name: str) -> None:
+def test_bundle_with_one_byte_flipped(here: Cli, tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny_bundle, copy)
     file = next(f for f in sorted((copy / name).rglob("*")) if f.is_file()) if name == "model" else copy / name
@@ -111,30 +125,30 @@ def test_bundle_with_one_byte_flipped(edgetl: Cli, tiny_bundle: Path, tmp_path: 
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     for verb in ("verify", "bench"):
-        refused(edgetl(verb, copy), file.name)
-    refused(edgetl("report", copy, "--out", tmp_path / "page.html"), file.name)
+        refused(here(verb, copy), file.name)
+    refused(here("report", copy, "--out", tmp_path / "page.html"), file.name)
     assert not (tmp_path / "page.html").exists()
-    checked = edgetl("verify", copy, "--check")
+    checked = here("verify", copy, "--check")
     assert checked.returncode == 3
     assert file.name in checked.stdout
 
 
-def test_read_only_output_folder(edgetl: Cli, tiny_run: Path, photos: Path) -> None:
+def test_read_only_output_folder(here: Cli, tiny_run: Path, photos: Path) -> None:
     # Root ignores permission bits; /proc refuses everyone.
-    refused(edgetl("export", tiny_run, "--target", "x86-generic", "--out", "/proc/out"), "/proc/out", "--out")
-    refused(edgetl("finetune", photos, "--out", "/proc/run", *TINY), "/proc/run", "--out")
+    refused(here("export", tiny_run, "--target", "x86-generic", "--out", "/proc/out"), "/proc/out", "--out")
+    refused(here("finetune", photos, "--out", "/proc/run", *TINY), "/proc/run", "--out")
 
 
-def test_a_file_where_the_output_folder_should_be(edgetl: Cli, tiny_run: Path, tmp_path: Path) -> None:
+def test_a_file_where_the_output_folder_should_be(here: Cli, tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    refused(edgetl("export", tiny_run, "--target", "x86-generic", "--out", tmp_path / "out"), str(tmp_path / "out"))
+    refused(here("export", tiny_run, "--target", "x86-generic", "--out", tmp_path / "out"), str(tmp_path / "out"))
 
 
-def test_bundle_that_is_only_simulated_has_no_latency(edgetl: Cli, tiny_run: Path, tmp_path: Path) -> None:
+def test_bundle_that_is_only_simulated_has_no_latency(here: Cli, tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    made = edgetl("export", tiny_run, "--target", "rpi5", "--precision", "fp32", "--out", out)
+    made = here("export", tiny_run, "--target", "rpi5", "--precision", "fp32", "--out", out)
     assert made.returncode in (0, 3), made.stderr
-    refused(edgetl("bench", out / "rpi5"), "rpi5", "simulated")
+    refused(here("bench", out / "rpi5"), "rpi5", "simulated")
     assert not (out / "rpi5" / "bench.json").exists()
 
 

@@ -32,7 +32,9 @@ def test_a_pair_without_a_recipe() -> None:
 
 def test_what_each_runtime_needs() -> None:
     ort, arm, trt = (load_recipe(name) for name in ("ort-x86-int8", "ort-aarch64-int8", "tensorrt-int8"))
-    assert ort.activations == arm.activations == "uint8"
+    assert (ort.activations, arm.activations) == ("uint8", "int8")
+    assert not ort.activations_symmetric
+    assert not arm.activations_symmetric
     assert ort.per_channel
     assert arm.per_channel
     assert [recipe.bias_correction for recipe in (ort, arm, trt)] == ["none"] * 3

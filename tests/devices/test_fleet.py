@@ -237,7 +237,7 @@ def test_ten_devices_of_which_four_are_sick(own_home: Path, tmp_path: Path, host
             names,
             name=NAME,
             jobs=4,
-            timeout=30,
+            timeout=20,
             progress=lambda *a: told.append(a),  # type: ignore[misc]
         )
         assert [outcome.device for outcome in outcomes] == names
@@ -245,7 +245,7 @@ def test_ten_devices_of_which_four_are_sick(own_home: Path, tmp_path: Path, host
         assert {said[name] for name in healthy} == {"deployed"}
         assert all("Connection refused" in said[name] for name in known)
         assert "silent cannot be reached" in said["silent"]
-        assert "not done within 30 s" in said["hangs"]
+        assert "not done within 20 s" in said["hangs"]
         assert told[-1][1:3] == (10, 10)
         for home in homes[:6]:
             nothing_is_left(home, host_bundle)

@@ -78,9 +78,9 @@ def test_text_file_named_jpg(here: Cli, tmp_path: Path) -> None:
     refused(here("finetune", folder, "--out", tmp_path / "run", *TINY), "b/notes.jpg", "not an image")
 
 
-def test_one_bad_file_among_many_is_named_and_left_out(here: Cli, photos: Path, tmp_path: Path) -> None:
+def test_one_bad_file_among_many_is_named_and_left_out(edgetl: Cli, photos: Path, tmp_path: Path) -> None:
     (photos / "red" / "notes.jpg").write_text("these are my notes")
-    done = here("finetune", photos, "--out", tmp_path / "run", "--json", *TINY)
+    done = edgetl("finetune", photos, "--out", tmp_path / "run", "--json", *TINY)
     assert done.returncode == 0, done.stderr
     assert "red/notes.jpg" in done.stderr
     assert [bad["path"] for bad in json.loads(done.stdout)["skipped"]] == ["red/notes.jpg"]
@@ -144,11 +144,11 @@ def test_a_file_where_the_output_folder_should_be(here: Cli, tiny_run: Path, tmp
     refused(here("export", tiny_run, "--target", "x86-generic", "--out", tmp_path / "out"), str(tmp_path / "out"))
 
 
-def test_bundle_that_is_only_simulated_has_no_latency(here: Cli, tiny_run: Path, tmp_path: Path) -> None:
+def test_bundle_that_is_only_simulated_has_no_latency(edgetl: Cli, tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    made = here("export", tiny_run, "--target", "rpi5", "--precision", "fp32", "--out", out)
+    made = edgetl("export", tiny_run, "--target", "rpi5", "--precision", "fp32", "--out", out)
     assert made.returncode in (0, 3), made.stderr
-    refused(here("bench", out / "rpi5"), "rpi5", "simulated")
+    refused(edgetl("bench", out / "rpi5"), "rpi5", "simulated")
     assert not (out / "rpi5" / "bench.json").exists()
 
 

@@ -62,9 +62,8 @@ def _pace(row: Row) -> tuple[float, float, float]:
 
 def _beats(row: Row) -> bool:
     against, (low, _, high) = row["against_default"], _pace(row)
-    worse = bool(mcnemar_loss(against["lost"], against["gained"]) < LEVEL)
-    gains = bool(mcnemar_loss(against["gained"], against["lost"]) < LEVEL)
-    return (low > SAME and not worse and not _lost(row)) or (gains and high >= 1 / SAME)
+    gains = _lost({"lost": against["gained"], "gained": against["lost"]})
+    return (low > SAME and not _lost(against) and not _lost(row)) or (gains and high >= 1 / SAME)
 
 
 def _lost(row: Row) -> bool:

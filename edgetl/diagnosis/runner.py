@@ -244,10 +244,11 @@ def _explained(
     healthy = float(np.sqrt(of_right.mean()))
     rival = next(h for _, h in weighed if h.kind != weighed[0][1].kind)
     kept = dict.fromkeys([h for _, h in weighed[:KEPT]] + [rival])
-    final = sorted(((distance(h.prepare, TOLD_APART), h) for h in kept), key=lambda pair: pair[0])
+    told = {h: squares(h.prepare, TOLD_APART) for h in kept}
+    final = sorted(((float(np.sqrt(found.mean())), h) for h, found in told.items()), key=lambda pair: pair[0])
     nearest, best = final[0]
     away, other = min(((d, h) for d, h in final if h.kind != best.kind), key=lambda pair: pair[0])
-    nearer = float((squares(best.prepare, TOLD_APART) < of_right).mean())
+    nearer = float((told[best] < of_right).mean())
     if nearest > EXPLAINS * healthy or nearer < NEARER:
         return []
     figures = {"distance": nearest, "healthy": healthy, "runner_up": away, "nearer": nearer}

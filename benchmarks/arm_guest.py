@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.bundle import Artifact
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
 
 #: Kernels are chosen, packed and jitted in the first inferences.

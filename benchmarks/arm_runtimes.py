@@ -31,10 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.imagenet_speed import PREPROCESS, network
 from benchmarks.instructions.count import missing, per_call
 from edgetl.backends import BACKENDS
-from edgetl.bundle import Artifact
+from edgetl.base.storage import write_json
 from edgetl.compress.export import check_parity, export_onnx
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
+from edgetl.core.bundle import Artifact
+from edgetl.core.targets import find_target
 from edgetl.devices import find_device
 from edgetl.devices.payload import write_payload
 from edgetl.devices.rootfs import emulated_environment, emulated_python, read_marker
@@ -43,8 +45,6 @@ from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import interleave
 from edgetl.runtime.sensors import state
 from edgetl.runtime.sessions import open_session
-from edgetl.storage import write_json
-from edgetl.targets import find_target
 
 BASELINE = "onnxruntime fp32"
 CALIBRATION = 128

@@ -29,14 +29,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgetl.bundle import GOLDEN, Artifact, Bundle, load_bundle, write_manifest
+from edgetl.base.storage import sha256_file, write_json
+from edgetl.core.bundle import GOLDEN, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import pictures
 from edgetl.runtime.ov import OpenVinoSession
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.queries import opened
 from edgetl.runtime.sensors import sample
-from edgetl.storage import sha256_file, write_json
 
 #: Largest difference that counts as agreement.
 WITHIN = 0.03

@@ -22,10 +22,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgetl.bundle import load_bundle
+from edgetl.base.storage import write_json
+from edgetl.core.bundle import load_bundle
 from edgetl.runtime.machine import machine
 from edgetl.runtime.sensors import sample
-from edgetl.storage import write_json
 
 #: Cores that others may take in the second before and after an undisturbed run.
 IDLE = 0.05

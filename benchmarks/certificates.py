@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.models import hostile_run, imagenet_run
 from edgetl import pipeline
-from edgetl.bundle import load_bundle
+from edgetl.base.storage import read_json, write_json
 from edgetl.compress.layers.attribution import LayerNoise, responsible
-from edgetl.run import Run
+from edgetl.core.bundle import load_bundle
+from edgetl.core.run import Run
 from edgetl.runtime.machine import machine
-from edgetl.storage import read_json, write_json
 
 STAGES = (1, 2, 3, 4)
 

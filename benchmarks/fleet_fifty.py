@@ -23,15 +23,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgetl import fleet
-from edgetl.bundle import Bundle, load_bundle
+from edgetl.base.extras import version
+from edgetl.base.progress import Progress
+from edgetl.base.storage import write_json
+from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import add_device
 from edgetl.devices.payload import payload
-from edgetl.extras import version
-from edgetl.progress import Progress
 from edgetl.reporting.console import console_progress
 from edgetl.runtime.machine import machine
-from edgetl.storage import write_json
+from edgetl.workflow import fleet
 from tests.devices.real_sshd import (
     free_ports,
     hanging_python,

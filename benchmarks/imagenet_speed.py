@@ -25,18 +25,18 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgetl.backends import BACKENDS
-from edgetl.bundle import Artifact
+from edgetl.base.storage import sha256_file, write_json
 from edgetl.compress.export import check_parity, export_onnx
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
+from edgetl.core.bundle import Artifact
+from edgetl.core.targets import find_target
+from edgetl.inputs.image import Preprocess
 from edgetl.latency.stats import percentile, speedup
-from edgetl.preprocess import Preprocess
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import interleave
 from edgetl.runtime.sensors import state
 from edgetl.runtime.sessions import open_session
-from edgetl.storage import sha256_file, write_json
-from edgetl.targets import find_target
 
 PREPROCESS = Preprocess(224, 224, 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 BASELINE = "x86-generic fp32"

@@ -10,10 +10,10 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from edgetl.data import Dataset
-from edgetl.run import WEIGHTS, Run, load_run, write_run
-from edgetl.splits import Sample
-from edgetl.storage import sha256_bytes, sha256_file, write_bytes
+from edgetl.base.storage import sha256_bytes, sha256_file, write_bytes
+from edgetl.core.data import Dataset, Sample
+from edgetl.core.run import WEIGHTS, Run, load_run, write_run
+from edgetl.inputs import input_of
 from edgetl.transfer import backbones, weights
 from edgetl.transfer.scores import score
 
@@ -49,7 +49,7 @@ def imagenet_run(data: Path, out: Path, certify: int, seed: int = 0) -> Run:
         backbone=backbone.name,
         strategy="linear-probe",
         dataset=dataset,
-        preprocess=backbone.preprocess,
+        input_record=backbone.preprocess.to_json(),
         settings={"seed": seed, "epochs": 0, "weights": "ImageNet, as they are"},
         metrics={"val": val, "best_epoch": 0},
         lineage={"backbone": backbone.name, "weights": backbone.weights, "licence": backbone.licence},
@@ -96,7 +96,7 @@ def hostile_run(
     write_bytes(out / WEIGHTS, data)
     lineage = {**run.lineage, "rescaled": sorted(touched), "spread": spread, "weights_sha256": sha256_bytes(data)}
     made = write_run(
-        out, backbone=run.backbone, strategy=run.strategy, dataset=run.dataset, preprocess=run.preprocess,
+        out, backbone=run.backbone, strategy=run.strategy, dataset=run.dataset, input_record=input_of(run).to_json(),
         settings=run.settings, metrics=run.metrics, lineage=lineage,
     )  # fmt: skip
     return made, touched

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetl.bundle import Artifact
+from edgetl.core.bundle import Artifact
 from edgetl.runtime import ort, ov
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import Session, open_session

@@ -35,10 +35,10 @@ from benchmarks.recipe_tables import table
 from benchmarks.recipe_variants import FLOAT, NNCF_ONNX, OPTIONS, VARIATIONS, make, make_nncf_onnx
 from edgetl.backends import BACKENDS
 from edgetl.backends.base import STEM
-from edgetl.bundle import Artifact
+from edgetl.base.storage import new_folder, read_json, write_json
+from edgetl.core.bundle import Artifact
+from edgetl.core.targets import find_target
 from edgetl.runtime.machine import machine
-from edgetl.storage import new_folder, read_json, write_json
-from edgetl.targets import find_target
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "numpy")

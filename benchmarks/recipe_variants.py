@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.storage import write_bytes
 from edgetl.compress import graph
 from edgetl.compress.quantize import quantize
 from edgetl.compress.quiet import quiet
 from edgetl.compress.recipes import load_recipe, with_changes
-from edgetl.storage import write_bytes
 
 Images = npt.NDArray[np.uint8]
 Changes = Mapping[str, Any]

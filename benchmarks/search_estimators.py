@@ -20,14 +20,15 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgetl.bundle import Artifact, load_bundle
-from edgetl.run import Run, load_run
+from edgetl.base.storage import read_json, write_json
+from edgetl.core.bundle import Artifact, load_bundle
+from edgetl.core.run import Run, load_run
+from edgetl.core.targets import find_target
+from edgetl.inputs import input_of
 from edgetl.runtime.machine import machine
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
-from edgetl.storage import read_json, write_json
-from edgetl.targets import find_target
-from edgetl.workshop import expected_difference
+from edgetl.workflow.candidates import expected_difference
 
 Logits = npt.NDArray[np.float32]
 #: Attempts that lose more than this are told from good ones by any means.
@@ -44,7 +45,7 @@ def attempts(work: Path) -> Iterator[tuple[str, Run, dict[str, Logits], dict[str
         (reference,) = export.glob(".work/reference-*")
         with np.load(reference / "reference.npz") as stored:
             trained = {split: stored[split] for split in ("search", "certify")}
-        images = {split: [run.preprocess.apply(p)[None] for p in run.dataset.paths(split)] for split in trained}
+        images = {split: [input_of(run).apply(p)[None] for p in run.dataset.paths(split)] for split in trained}
         for folder in sorted(export.glob(".work/compressed-*")):
             told = read_json(folder / "compressed.json")
             if told["file"] is None or told["record"]["precision"] != "int8":

@@ -26,6 +26,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bootstrap_sizes import balanced_cells, regression_cells
+from edgetl.base.storage import write_json
 from edgetl.certify import (
     PairedCounts,
     Predictions,
@@ -36,7 +37,6 @@ from edgetl.certify import (
     score_statistic,
 )
 from edgetl.certify.unconditional import MOST_DISCORDANT
-from edgetl.storage import write_json
 
 ALPHA = 0.05
 SIZES = (50, 100, 200, 500, 1000, 2000, 5000)

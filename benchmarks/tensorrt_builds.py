@@ -27,14 +27,14 @@ from benchmarks.imagenet_speed import CALIBRATION, PREPROCESS, network
 from edgetl.backends.tensorrt_check import build_for, builder_module, offered
 from edgetl.backends.tensorrt_tables import tables
 from edgetl.backends.tensorrt_verdict import compatibility
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import version
+from edgetl.base.storage import sha256_file, write_json
 from edgetl.compress.export import export_onnx
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe
-from edgetl.errors import BackendError
-from edgetl.extras import version
 from edgetl.runtime.machine import machine
 from edgetl.runtime.sensors import state
-from edgetl.storage import sha256_file, write_json
 
 #: GPUs that NVIDIA has numbered since Turing; those that the builder does not offer are on record as such.
 CAPABILITIES = ("7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.1", "10.3", "11.0", "12.0", "12.1")

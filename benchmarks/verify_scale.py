@@ -25,18 +25,19 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgetl import pipeline
-from edgetl.bundle import REFERENCE, SPLITS_FILE, load_bundle, write_manifest
-from edgetl.data import Dataset
-from edgetl.run import Run, load_run, write_run
+from edgetl.base.storage import read_json, sha256_bytes, sha256_file, write_json
+from edgetl.core.bundle import REFERENCE, SPLITS_FILE, load_bundle, write_manifest
+from edgetl.core.data import Dataset, Sample
+from edgetl.core.run import Run, load_run, write_run
+from edgetl.inputs import input_of
 from edgetl.runtime.machine import machine
-from edgetl.splits import Sample
-from edgetl.storage import read_json, sha256_bytes, sha256_file, write_json
 
 SAVED = 50_000
 CHILD = """
 import re, resource, sys, json, time
 from pathlib import Path
 from edgetl import pipeline
+from edgetl.inputs import input_of
 began = time.monotonic()
 certificate = pipeline.verify(sys.argv[1], data=sys.argv[2])
 # Linux hands ru_maxrss on through exec: this process would report its parent's memory.
@@ -72,7 +73,7 @@ def over(run: Run, samples: list[Sample], root: Path, out: Path, certify: int) -
     (out / "weights.safetensors").write_bytes(run.weights.read_bytes())
     dataset = Dataset(root.resolve(), run.classes, (*samples[:certify], *kept), mirror_safe=False)
     return write_run(
-        out, backbone=run.backbone, strategy=run.strategy, dataset=dataset, preprocess=run.preprocess,
+        out, backbone=run.backbone, strategy=run.strategy, dataset=dataset, input_record=input_of(run).to_json(),
         settings=run.settings, metrics=run.metrics, lineage=run.lineage,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgetl.findings import KINDS
+from edgetl.core.findings import KINDS
 
 PAGE = Path(__file__).with_suffix(".md")
 REPRODUCED = "the runner's answers reproduced"

@@ -21,36 +21,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgetl.bundle import Artifact, Bundle, load_bundle
+    from edgetl.base.errors import EdgetlError
     from edgetl.certify import Certificate
-    from edgetl.data import Dataset, load_dataset
-    from edgetl.errors import EdgetlError
-    from edgetl.fleet import deploy, rollback
+    from edgetl.core.bundle import Artifact, Bundle, load_bundle
+    from edgetl.core.data import Dataset
+    from edgetl.core.run import Run, load_run
+    from edgetl.core.targets import Target
+    from edgetl.inputs import load_dataset
+    from edgetl.inputs.image import Preprocess
     from edgetl.pipeline import Exported, bench, demo, export, finetune, report, verify
-    from edgetl.preprocess import Preprocess
-    from edgetl.run import Run, load_run
-    from edgetl.targets import Target
+    from edgetl.workflow.fleet import deploy, rollback
 
 _HOMES = {
-    "Artifact": "edgetl.bundle",
-    "Bundle": "edgetl.bundle",
+    "Artifact": "edgetl.core.bundle",
+    "Bundle": "edgetl.core.bundle",
     "Certificate": "edgetl.certify",
-    "Dataset": "edgetl.data",
-    "EdgetlError": "edgetl.errors",
+    "Dataset": "edgetl.core.data",
+    "EdgetlError": "edgetl.base.errors",
     "Exported": "edgetl.pipeline",
-    "Preprocess": "edgetl.preprocess",
-    "Run": "edgetl.run",
-    "Target": "edgetl.targets",
+    "Preprocess": "edgetl.inputs.image",
+    "Run": "edgetl.core.run",
+    "Target": "edgetl.core.targets",
     "bench": "edgetl.pipeline",
     "demo": "edgetl.pipeline",
-    "deploy": "edgetl.fleet",
+    "deploy": "edgetl.workflow.fleet",
     "export": "edgetl.pipeline",
     "finetune": "edgetl.pipeline",
-    "load_bundle": "edgetl.bundle",
-    "load_dataset": "edgetl.data",
-    "load_run": "edgetl.run",
+    "load_bundle": "edgetl.core.bundle",
+    "load_dataset": "edgetl.inputs",
+    "load_run": "edgetl.core.run",
     "report": "edgetl.pipeline",
-    "rollback": "edgetl.fleet",
+    "rollback": "edgetl.workflow.fleet",
     "verify": "edgetl.pipeline",
 }
 

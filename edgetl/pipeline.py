@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgetl.bundle import BENCH, PRECISIONS, Bundle, Precision, load_bundle
-from edgetl.errors import BackendError, CertifyError, EdgetlError
-from edgetl.progress import Progress, silent
-from edgetl.run import Run, load_run
-from edgetl.targets import Target, find_target
+from edgetl.base.errors import BackendError, CertifyError, EdgetlError
+from edgetl.base.progress import Progress, silent
+from edgetl.core.bundle import BENCH, PRECISIONS, Bundle, Precision, load_bundle
+from edgetl.core.run import Run, load_run
+from edgetl.core.targets import Target, find_target
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgetl.certify import Certificate
 
-#: Seconds of timing that ``export`` spends on each bundle; that ``bench`` takes; and at most, with a goal.
-EXPORT_BENCH_SECONDS, BENCH_SECONDS, LONGEST_BENCH_SECONDS = 4.0, 10.0, 120.0
+#: Seconds of timing that ``export`` spends on each bundle.
+EXPORT_BENCH_SECONDS = 4.0
 #: Minutes that ``export`` may spend on repairing one bundle.
 REPAIR_MINUTES = 10.0
 
@@ -127,11 +127,11 @@ def export(
     Raises:
         EdgetlError: before any work starts, for anything that is wrong with the arguments.
     """
-    from edgetl.assemble import Request, bundle_for
     from edgetl.certify import check_margin, check_metric
     from edgetl.runtime.plan import Plan
-    from edgetl.stages import workspace
-    from edgetl.timing import time_bundle
+    from edgetl.workflow.build_bundle import Request, bundle_for
+    from edgetl.workflow.stage_cache import workspace
+    from edgetl.workflow.time_bundle import time_bundle
 
     check_margin(margin, alpha)
     check_metric(metric)
@@ -213,7 +213,7 @@ def verify(
         if metric in REGRESSION:
             return certify_scores(reference, deployed, labels, metric=metric, margin=margin, alpha=alpha)
         return certify(reference, deployed, labels, metric=metric, margin=margin, alpha=alpha)
-    from edgetl.judge import Terms, judge, judge_again
+    from edgetl.workflow.certify_bundle import Terms, judge, judge_again
 
     check_margin(margin, alpha)
     check_metric(metric)
@@ -231,7 +231,7 @@ def verify(
 
 def check(bundle: str | Path) -> str | None:
     """Does the certificate belong to this very bundle, unaltered? None if so, else what is wrong."""
-    from edgetl.judge import contradiction
+    from edgetl.workflow.certify_bundle import contradiction
 
     try:
         wrong = contradiction(load_bundle(bundle))
@@ -277,11 +277,9 @@ def bench(
     Raises:
         EdgetlError: the bundle cannot be executed natively there, so its times would mean nothing.
     """
-    from edgetl.runtime.plan import Harness, Plan, Scenario
-    from edgetl.timing import time_bundle
+    from edgetl.workflow.time_bundle import plan_for, time_bundle
 
-    longest = duration if duration is not None else BENCH_SECONDS if until is None else LONGEST_BENCH_SECONDS
-    plan = Plan(longest, threads, until, cast(Scenario, scenario), streams, cast(Harness, harness))
+    plan = plan_for(duration, until, threads, scenario, streams, harness)
     other = None if against is None else load_bundle(against)
     return time_bundle(load_bundle(bundle), plan, device, other, progress, record)
 
@@ -307,7 +305,7 @@ def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:
 
     Digits are small and many, so that the certificates have the power to pass.
     """
-    from edgetl.splits import SPLITS
+    from edgetl.core.data import SPLITS
 
     folder = Path(out)
     shares = dict(zip(SPLITS, (0.3, 0.1, 0.08, 0.02, 0.5), strict=True))

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgetl.data import Dataset, load_dataset, write_digits
-from edgetl.errors import DataError, EdgetlError
-from edgetl.splits import SHARES, SPLITS, Sample, assign_splits
+from edgetl.base.errors import DataError, EdgetlError
+from edgetl.core.data import SHARES, SPLITS, Dataset, Sample, assign_splits, write_digits
+from edgetl.inputs import load_dataset
 
 
 def one_line(error: EdgetlError) -> str:

@@ -8,9 +8,9 @@ import types
 
 import pytest
 
-from edgetl import errors
-from edgetl.errors import EdgetlError, MissingExtraError, UnknownNameError
-from edgetl.extras import PROVIDERS, available, require, version
+from edgetl.base import errors
+from edgetl.base.errors import EdgetlError, MissingExtraError, UnknownNameError
+from edgetl.base.extras import PROVIDERS, available, require, version
 
 CLASSES = [
     value

@@ -9,10 +9,10 @@ import pytest
 
 import edgetl
 from benchmarks.models import hostile_run
-from edgetl.bundle import CERTIFICATE, REPAIR, Bundle, load_bundle
-from edgetl.errors import BundleError
+from edgetl.base.errors import BundleError
+from edgetl.core.bundle import CERTIFICATE, REPAIR, Bundle, load_bundle
+from edgetl.core.run import Run, load_run
 from edgetl.pipeline import Exported
-from edgetl.run import Run, load_run
 
 #: Residual streams of EfficientNet-Lite0 whose channels are rescaled.
 STAGES = (2, 4)

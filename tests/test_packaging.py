@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.targets import load_targets
+from edgetl.core.targets import load_targets
 from tests.conftest import ROOT
 
 
@@ -28,10 +28,10 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_targets_and_recipes_are_found_in_a_wheel(unpacked: Path) -> None:
     code = (
-        "import json, edgetl, edgetl.targets, edgetl.resources;"
-        "r = edgetl.resources.resource('calibration') / 'recipes';"
+        "import json, edgetl, edgetl.core.targets, edgetl.base.resources;"
+        "r = edgetl.base.resources.resource('calibration') / 'recipes';"
         "names = sorted(f.stem for f in r.iterdir());"
-        "print(json.dumps([edgetl.__file__, sorted(edgetl.targets.load_targets()), names]))"
+        "print(json.dumps([edgetl.__file__, sorted(edgetl.core.targets.load_targets()), names]))"
     )
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import edgetl
-from edgetl.bundle import BENCH, CERTIFICATE, PREDICTIONS, load_bundle
-from edgetl.errors import CertifyError, EdgetlError
+from edgetl.base.errors import CertifyError, EdgetlError
+from edgetl.core.bundle import BENCH, CERTIFICATE, PREDICTIONS, load_bundle
 from tests.conftest import ROOT
 
 TARGETS = ("jetson", "intel-cpu", "x86-generic")

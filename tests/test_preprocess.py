@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgetl.errors import DataError
-from edgetl.preprocess import INTERPOLATIONS, Preprocess, decode
+from edgetl.base.errors import DataError
+from edgetl.inputs.image import INTERPOLATIONS, Preprocess, decode
 
 HALF = (0.5, 0.5, 0.5)
 SIZES = [

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetl.bundle import (
+from edgetl.base.errors import BundleError, CertifyError, EdgetlError, RunError
+from edgetl.base.storage import canonical_json, read_json, sealed, sha256_file, write_json, write_sealed
+from edgetl.core.bundle import (
     BENCH,
     CERTIFICATE,
     PREDICTIONS,
@@ -20,11 +22,9 @@ from edgetl.bundle import (
     load_bundle,
     write_manifest,
 )
-from edgetl.data import load_dataset
-from edgetl.errors import BundleError, CertifyError, EdgetlError, RunError
-from edgetl.preprocess import Preprocess
-from edgetl.run import Run, load_run, write_run
-from edgetl.storage import canonical_json, read_json, sealed, sha256_file, write_json, write_sealed
+from edgetl.core.run import Run, load_run, write_run
+from edgetl.inputs import input_of, load_dataset
+from edgetl.inputs.image import Preprocess
 
 PREPROCESS = Preprocess(32, 24, 40, "bilinear", (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
 FILES = (
@@ -75,7 +75,7 @@ def test_round_trip(bundle: Bundle, photos: Path) -> None:
     assert bundle.target == "intel-cpu"
     assert bundle.precision == "int8"
     assert bundle.labels == ("blue", "green", "red")
-    assert bundle.preprocess == PREPROCESS
+    assert input_of(bundle) == PREPROCESS
     assert bundle.dataset == load_dataset(photos)
     deployed, floating = bundle.artifact(), bundle.artifact("float")
     assert (deployed.backend, deployed.device, deployed.precision) == ("openvino", "CPU", "int8")
@@ -236,7 +236,7 @@ def run(tmp_path: Path, photos: Path) -> Run:
         backbone="resnet18",
         strategy="linear-probe",
         dataset=load_dataset(photos),
-        preprocess=PREPROCESS,
+        input_record=PREPROCESS.to_json(),
         settings={"seed": 3, "lr": 1e-05},
         metrics={"val": {"accuracy": 0.5}},
         lineage={"licence": "Apache-2.0"},
@@ -282,7 +282,7 @@ def test_the_digest_of_a_run_names_its_outcome(run: Run, tmp_path: Path, photos:
             "backbone": run.backbone,
             "strategy": run.strategy,
             "dataset": run.dataset,
-            "preprocess": run.preprocess,
+            "preprocess": input_of(run),
             "settings": run.settings,
             "metrics": run.metrics,
             "lineage": run.lineage,
@@ -294,7 +294,7 @@ def test_the_digest_of_a_run_names_its_outcome(run: Run, tmp_path: Path, photos:
     changed = [
         other(weights=b"other"),
         other(dataset=load_dataset(photos, seed=1)),
-        other(preprocess=Preprocess(24, 24, 40, "bilinear", (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))),
+        other(input_record=Preprocess(24, 24, 40, "bilinear", (0.1, 0.2, 0.3), (0.5, 0.5, 0.5)).to_json()),
         other(backbone="resnet50"),
     ]
     assert len({run.digest, *changed}) == 5

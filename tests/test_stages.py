@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.errors import EdgetlError
-from edgetl.stages import stage, versions, workspace
+from edgetl.base.errors import EdgetlError
+from edgetl.workflow.stage_cache import stage, versions, workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,7 +66,7 @@ def test_a_stage_that_failed_is_done_again(tmp_path: Path, counted: tuple[list[i
 CHILD = """
 import sys, time
 from pathlib import Path
-from edgetl.stages import stage, workspace
+from edgetl.workflow.stage_cache import stage, workspace
 def build(folder):
     (folder / "half").write_text("half")
     print("building", flush=True)

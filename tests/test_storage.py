@@ -17,8 +17,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgetl.errors import BundleError, EdgetlError
-from edgetl.storage import (
+from edgetl.base.errors import BundleError, EdgetlError
+from edgetl.base.storage import (
     canonical_json,
     is_sealed,
     new_folder,
@@ -207,7 +207,7 @@ def test_a_file_in_the_way_is_not_removed(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from edgetl.storage import new_folder, write_bytes
+from edgetl.base.storage import new_folder, write_bytes
 out, what = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 for turn in range(10**6):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.errors import EdgetlError, UnknownNameError
-from edgetl.resources import resource
-from edgetl.targets import ENVIRONMENT, Target, find_target, load_targets
+from edgetl.base.errors import EdgetlError, UnknownNameError
+from edgetl.base.resources import resource
+from edgetl.core.targets import ENVIRONMENT, Target, find_target, load_targets
 
 REQUIRED = {
     "jetson-orin-nano",

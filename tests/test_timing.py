@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import edgetl as library
-from edgetl.bundle import load_bundle
-from edgetl.errors import EdgetlError
+from edgetl.base.errors import EdgetlError
+from edgetl.core.bundle import load_bundle
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

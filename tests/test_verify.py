@@ -12,10 +12,10 @@ import pytest
 import safetensors.numpy
 
 import edgetl
-from edgetl.bundle import CERTIFICATE, PREDICTIONS, load_bundle, write_manifest
-from edgetl.errors import BundleError, CertifyError, EdgetlError
-from edgetl.run import WEIGHTS, load_run, write_run
-from edgetl.storage import sealed, write_json
+from edgetl.base.errors import BundleError, CertifyError, EdgetlError
+from edgetl.base.storage import sealed, write_json
+from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, load_bundle, write_manifest
+from edgetl.core.run import WEIGHTS, load_run, write_run
 
 Edgetl = Callable[..., object]
 
@@ -193,7 +193,7 @@ def test_a_reference_that_is_not_what_was_trained_fails_whatever_the_accuracies(
         backbone=trained.backbone,
         strategy=trained.strategy,
         dataset=trained.dataset,
-        preprocess=trained.preprocess,
+        input_record=trained.preprocess.to_json(),
         settings=trained.settings,
         metrics=trained.metrics,
         lineage=trained.lineage,

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgetl.bundle import PRECISIONS, Artifact
-from edgetl.errors import BackendError
-from edgetl.extras import require
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import require
+from edgetl.core.bundle import PRECISIONS, Artifact
+from edgetl.core.targets import Target
 from edgetl.runtime.sessions import Session
-from edgetl.targets import Target
 
 #: Stem of the deployed file in a bundle.
 STEM = "model"

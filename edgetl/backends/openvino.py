@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.backends.base import STEM, Probe, accept, load_onnx, why_refused
-from edgetl.bundle import Artifact
-from edgetl.errors import BackendError
-from edgetl.extras import available, require, version
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import available, require, version
+from edgetl.base.storage import write_bytes
+from edgetl.core.bundle import Artifact
+from edgetl.core.targets import Target
 from edgetl.runtime.sessions import Session, open_session
-from edgetl.storage import write_bytes
-from edgetl.targets import Target
 
 
 class OpenVino:

@@ -10,12 +10,12 @@ from edgetl.backends import build_engine
 from edgetl.backends.base import STEM, Probe, accept, load_onnx, onnx_precision, why_refused
 from edgetl.backends.tensorrt_check import build_for, builder_module
 from edgetl.backends.tensorrt_verdict import Verdict, verdicts
-from edgetl.bundle import Artifact
-from edgetl.errors import BackendError
-from edgetl.extras import version
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import version
+from edgetl.base.storage import write_bytes, write_json
+from edgetl.core.bundle import Artifact
+from edgetl.core.targets import Target
 from edgetl.runtime.sessions import Session, open_session
-from edgetl.storage import write_bytes, write_json
-from edgetl.targets import Target
 
 SCRIPT = "build_engine.py"
 SHELL_SCRIPT = "build_engine.sh"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.backends.build_engine import network_flags
-from edgetl.errors import BackendError
-from edgetl.extras import available, version
-from edgetl.storage import sha256_file
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import available, version
+from edgetl.base.storage import sha256_file
 
 #: tensorrt_rtx first: it can build for another GPU than the one at hand, or for none.
 _MODULES = ("tensorrt_rtx", "tensorrt")

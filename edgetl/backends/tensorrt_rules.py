@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.extras import require
+from edgetl.base.extras import require
 
 #: ONNX's names of types → NVIDIA's, where they differ.
 _SPELLED = {

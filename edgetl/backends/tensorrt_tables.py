@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.errors import BackendError, EdgetlError, UnknownNameError
-from edgetl.resources import resource
+from edgetl.base.errors import BackendError, EdgetlError, UnknownNameError
+from edgetl.base.resources import resource
 
 Version = tuple[int, int]
 

@@ -10,10 +10,10 @@ from typing import Any
 from edgetl.backends.base import load_onnx
 from edgetl.backends.tensorrt_rules import CHECKS, Facts, Seen, facts, nodes
 from edgetl.backends.tensorrt_tables import Rule, Table, jetpacks, parse_version, tables, tables_around
-from edgetl.bundle import load_bundle
-from edgetl.errors import BackendError
-from edgetl.extras import require
-from edgetl.targets import Target, find_target
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import require
+from edgetl.core.bundle import load_bundle
+from edgetl.core.targets import Target, find_target
 
 #: Operators whose own type is not that of their first input; 'out': the type of what they make.
 _TYPED_BY: dict[str, tuple[int | str, ...]] = {

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.errors import CertifyError
-from edgetl.storage import sha256_bytes, write_bytes
+from edgetl.base.errors import CertifyError
+from edgetl.base.storage import sha256_bytes, write_bytes
 
 AGAIN = "run edgetl verify with --data to make it again"
 

@@ -25,9 +25,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError, UnknownNameError
 from edgetl.certify.paired import MOST_IMAGES, POWER, Indexes, Verdict, check_margin, verdict_of
 from edgetl.certify.score import critical_value
-from edgetl.errors import CertifyError, UnknownNameError
 
 REGRESSION = ("mae", "rmse", "r2")
 Floats = npt.NDArray[np.float64]

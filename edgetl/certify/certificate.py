@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from edgetl.base.errors import CertifyError
+from edgetl.base.storage import DIGEST_FIELD, is_sealed, sealed
 from edgetl.certify.paired import Verdict
-from edgetl.errors import CertifyError
-from edgetl.storage import DIGEST_FIELD, is_sealed, sealed
 
 SCHEMA = 2
 METHOD = "Tango 1998 score interval, or the exact unconditional bound where that is more cautious"
@@ -66,7 +66,8 @@ class Certificate:
             ci_low, ci_high and verdict; None for a regression metric.
         probabilities: see :func:`edgetl.certify.probabilities.probability_shift`; None without logits.
         transfer_gain: see :class:`edgetl.certify.gain.TransferGain`; None without a baseline.
-        findings: what is wrong with the transfer, as :meth:`edgetl.findings.Finding.to_json` gives it, fatal first.
+        findings: what is wrong with the transfer, as :meth:`edgetl.core.findings.Finding.to_json` gives it, the fatal
+            first.
         layers: the noise of each layer, the worst first: node, module, cause, sqnr_db, share and more.
         robustness: the same test under corruptions, or None.
         repair: what was tried to mend the model, or None.

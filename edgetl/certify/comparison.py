@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify.classes import ClassOutcome, class_outcomes
 from edgetl.certify.paired import Indexes, paired_indexes
-from edgetl.errors import CertifyError
 
 Models = tuple[tuple[str, Indexes], ...]
 

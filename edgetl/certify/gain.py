@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify.bootstrap import REPLICATES, bounds, times_unseen
 from edgetl.certify.paired import Indexes, PairedCounts, noninferiority
-from edgetl.errors import CertifyError
 
 BaselineKind = Literal["scratch", "probe"]
 Helped = Literal["better", "not shown", "worse"]

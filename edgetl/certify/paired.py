@@ -22,10 +22,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.score import critical_value, restricted_gained, score_interval, score_statistic
 from edgetl.certify.unconditional import MOST_DISCORDANT, cautious_lower_bound, tail
-from edgetl.errors import CertifyError
 
 Verdict = Literal["pass", "fail", "underpowered"]
 Indexes = npt.NDArray[np.int64]

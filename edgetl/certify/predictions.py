@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError
+from edgetl.base.storage import sha256_bytes, sha256_json
 from edgetl.certify.archive import AGAIN, read_archive, write_archive
 from edgetl.certify.gain import Baseline
 from edgetl.certify.paired import Indexes, paired_indexes
 from edgetl.certify.probabilities import LogitEvidence, Step, logit_evidence
-from edgetl.errors import CertifyError
-from edgetl.storage import sha256_bytes, sha256_json
 
 Logits = npt.NDArray[np.float16]
 

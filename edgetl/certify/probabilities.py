@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify.bootstrap import REPLICATES, bounds, resampled_sums
 from edgetl.certify.paired import Indexes
-from edgetl.errors import CertifyError
 
 Floats = npt.NDArray[np.float64]
 PerImage = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ from edgetl.certify.certificate import images, percent, points
 from edgetl.certify.classes import ClassOutcome
 from edgetl.certify.gain import BASELINES, TransferGain
 from edgetl.certify.paired import NonInferiority
-from edgetl.findings import Finding
+from edgetl.core.findings import Finding
 
 Test = NonInferiority | BootstrapTest
 

@@ -9,7 +9,7 @@ from statistics import NormalDist
 from edgetl.certify.certificate import images, percent, points
 from edgetl.certify.gain import BASELINES, TransferGain
 from edgetl.certify.paired import NonInferiority, PairedCounts
-from edgetl.findings import Finding
+from edgetl.core.findings import Finding
 
 Reproduced = tuple[float, float, int]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify.bootstrap import METHOD, score_test
 from edgetl.certify.certificate import Certificate
 from edgetl.certify.reasons import verdict_reasons
-from edgetl.errors import CertifyError
 
 UNSEEN = (
     "No interval of a mean holds whatever the errors are: it is assumed that an image that was not seen is off by no "

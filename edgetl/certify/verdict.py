@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError, UnknownNameError
 from edgetl.certify import bootstrap, certificate, reasons, sanity
 from edgetl.certify.bootstrap import BootstrapTest, balanced_accuracy_test
 from edgetl.certify.certificate import Certificate, plain
@@ -24,8 +25,7 @@ from edgetl.certify.paired import (
     noninferiority,
 )
 from edgetl.certify.probabilities import LogitEvidence, logit_evidence, probability_shift
-from edgetl.errors import CertifyError, UnknownNameError
-from edgetl.findings import Finding
+from edgetl.core.findings import Finding
 
 METRICS = ("accuracy", "balanced-accuracy")
 

@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import Any
 
-from edgetl.errors import EdgetlError
+from edgetl.base.errors import EdgetlError
 
 BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 

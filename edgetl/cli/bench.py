@@ -50,30 +50,32 @@ def command(
     Several devices: each one's record is bench-DEVICE.json in the bundle, written as it finishes; exit status 2 if at
     least one failed.
     """
-    from edgetl import fleet, pipeline
+    from edgetl import pipeline
     from edgetl.cli.tables import latency, outcomes
+    from edgetl.workflow import fleet
+    from edgetl.workflow.time_bundle import plan_for
 
     with output(json=json, quiet=quiet) as shown:
-        options: dict[str, Any] = {
+        plan: dict[str, Any] = {
             "duration": duration,
             "until": None if until is None else _share(until),
             "threads": threads,
             "scenario": scenario,
             "streams": streams,
-            "against": against,
             "harness": harness,
-            "progress": shown.progress,
         }
+        shared: dict[str, Any] = {"against": against, "progress": shown.progress}
         if device and len(device) > 1:
-            return outcomes(shown, fleet.bench(bundle, device, jobs=jobs, timeout=timeout, **options))
-        record = pipeline.bench(bundle, device=device[0] if device else None, **options)
+            done = fleet.bench(bundle, device, plan_for(**plan), jobs=jobs, timeout=timeout, **shared)
+            return outcomes(shown, done)
+        record = pipeline.bench(bundle, device=device[0] if device else None, **plan, **shared)
         shown.show(record, lambda console: latency(console, record))
     return 0
 
 
 def _share(written: str) -> float:
     """``2%`` or ``0.02``."""
-    from edgetl.errors import EdgetlError
+    from edgetl.base.errors import EdgetlError
 
     try:
         return float(written.removesuffix("%")) / (100 if written.endswith("%") else 1)

@@ -36,8 +36,8 @@ def command(
 
     Exit status: 0 all are deployed, 2 at least one failed.
     """
-    from edgetl import fleet
     from edgetl.cli.tables import outcomes
+    from edgetl.workflow import fleet
 
     with output(json=json, quiet=quiet) as shown:
         done = fleet.deploy(bundle, device, name=name, jobs=jobs, timeout=timeout, progress=shown.progress)

@@ -12,8 +12,8 @@ def command(json: Json = False) -> None:
     edgetl doctor
     edgetl doctor --json
     """
-    from edgetl.doctor import doctor
     from edgetl.reporting.console import print_table
+    from edgetl.workflow.doctor import doctor
 
     with output(json=json, bars=False) as shown:
         found = doctor()

@@ -10,7 +10,7 @@ import typer
 from edgetl.cli.output import Json, Quiet, note, output
 
 if TYPE_CHECKING:
-    from edgetl.run import Run
+    from edgetl.core.run import Run
 
 _BASELINE = "Also train what the transfer is measured against: scratch or probe. A finished run gets it added."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."

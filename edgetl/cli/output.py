@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgetl.progress import Progress, silent
+from edgetl.base.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -27,8 +27,8 @@ def command(
 
     Exit status: 0 all are rolled back, 2 at least one failed.
     """
-    from edgetl import fleet
     from edgetl.cli.tables import outcomes
+    from edgetl.workflow import fleet
 
     with output(json=json, quiet=quiet) as shown:
         done = fleet.rollback(device, name=name, jobs=jobs, timeout=timeout, progress=shown.progress)

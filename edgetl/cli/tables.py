@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgetl.base.errors import EdgetlError
 from edgetl.cli.output import note
-from edgetl.errors import EdgetlError
 from edgetl.reporting.console import print_results, print_table
 from edgetl.reporting.outcome import print_certificate
 from edgetl.reporting.summary import rows
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from edgetl.cli.output import Output
     from edgetl.devices import DeviceProbe
-    from edgetl.fleet import Outcome
     from edgetl.pipeline import Exported
+    from edgetl.workflow.fleet import Outcome
 
 
 def bundles(console: Console, exported: Sequence[Exported], page: str = "") -> None:

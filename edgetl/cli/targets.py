@@ -12,7 +12,7 @@ from edgetl.cli.output import Json, output
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgetl.targets import Target
+    from edgetl.core.targets import Target
 
 app = typer.Typer(help="What a model can be exported to.", invoke_without_command=True, rich_markup_mode=None)
 
@@ -32,8 +32,8 @@ def show(context: typer.Context, json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
+    from edgetl.core.targets import load_targets
     from edgetl.reporting.console import print_table
-    from edgetl.targets import load_targets
 
     found = load_targets().values()
     columns = ["target", "runtime", "ISA", "precisions", "what it is"]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.extras import version
+from edgetl.base.progress import Progress, silent
+from edgetl.base.storage import sha256_bytes, sha256_file, sha256_json, write_bytes
 from edgetl.compress.layers.ranges import Observed, estimate, extremes, observe
 from edgetl.compress.recipes import Recipe
-from edgetl.extras import version
-from edgetl.progress import Progress, silent
-from edgetl.storage import sha256_bytes, sha256_file, sha256_json, write_bytes
 
 Ranges = dict[str, tuple[float, float]]
 #: Values of an asymmetric 8-bit grid, and of one that is symmetric about a zero of its own.

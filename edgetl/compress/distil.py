@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.progress import Progress, silent
 from edgetl.compress.recipes import Recipe
 from edgetl.compress.rounding import Rounded
-from edgetl.errors import CompressionError
-from edgetl.progress import Progress, silent
 
 Images = npt.NDArray[np.uint8]
 #: Most images kept in memory, most of them to take ranges from, and most to measure on that are not trained on.

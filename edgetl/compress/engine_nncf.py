@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.backends.openvino import read_network, save_network
+from edgetl.base.extras import require, version
+from edgetl.base.progress import tracked
 from edgetl.compress import graph
 from edgetl.compress.calibration import Calibration
 from edgetl.compress.recipes import Recipe
-from edgetl.extras import require, version
-from edgetl.progress import tracked
 
 #: OpenVINO's names of the operators with weights.
 WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from edgetl.base.extras import require, version
 from edgetl.compress import bias, graph, qdq
 from edgetl.compress.calibration import Calibration, Ranges
 from edgetl.compress.recipes import Recipe
-from edgetl.extras import require, version
 
 #: Operators that both runtimes execute in integers, sorted: the quantizer's own default order varies from run to run.
 QUANTIZABLE = (

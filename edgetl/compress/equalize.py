@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.extras import require
 from edgetl.compress import graph
 from edgetl.compress.equalize_groups import Group, find_groups
 from edgetl.compress.layers.arithmetic import fed, session_of
 from edgetl.compress.layers.topology import Topology, read_topology
-from edgetl.errors import CompressionError
-from edgetl.extras import require
 
 Floats = npt.NDArray[np.float64]
 Images = Iterable[npt.NDArray[np.uint8]]

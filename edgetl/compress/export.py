@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.extras import require
 from edgetl.compress import graph
 from edgetl.compress.quiet import quiet
-from edgetl.errors import CompressionError
-from edgetl.extras import require
-from edgetl.preprocess import Preprocess
+from edgetl.inputs.image import Preprocess
 
 INPUT, OUTPUT = "image", "logits"
 #: What the dynamo exporter writes and every runtime of the targets reads.

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.backends.openvino import read_network, save_network
+from edgetl.base.errors import CompressionError
+from edgetl.base.extras import require, version
 from edgetl.compress import graph
-from edgetl.errors import CompressionError
-from edgetl.extras import require, version
 
 #: Largest finite float16.
 _LARGEST = 65504.0

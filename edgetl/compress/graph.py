@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgetl.errors import CompressionError
-from edgetl.extras import require
-from edgetl.storage import write_bytes
+from edgetl.base.errors import CompressionError
+from edgetl.base.extras import require
+from edgetl.base.storage import write_bytes
 
 #: Operators with weights, whose arithmetic is worth doing in integers.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

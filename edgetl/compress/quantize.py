@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CompressionError, EdgetlError
+from edgetl.base.progress import Progress, silent
+from edgetl.base.storage import sha256_file
 from edgetl.compress import engine_nncf, engine_ort, float16, graph
 from edgetl.compress.calibration import Calibration
 from edgetl.compress.equalize import equalize
 from edgetl.compress.quiet import quiet
 from edgetl.compress.recipes import Recipe
-from edgetl.errors import CompressionError, EdgetlError
-from edgetl.progress import Progress, silent
-from edgetl.storage import sha256_file
 
 Images = Iterable[npt.NDArray[np.uint8]]
 #: Name of the equalized float ONNX file beside the quantized one.

@@ -8,9 +8,9 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgetl.errors import CompressionError, UnknownNameError
-from edgetl.resources import resource
-from edgetl.storage import sha256_json
+from edgetl.base.errors import CompressionError, UnknownNameError
+from edgetl.base.resources import resource
+from edgetl.base.storage import sha256_json
 
 ENGINES = ("onnxruntime", "nncf-openvino")
 SELECTIONS = ("random", "class-balanced", "k-centre")

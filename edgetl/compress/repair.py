@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from edgetl.base.errors import EdgetlError
+from edgetl.base.progress import Progress, silent
 from edgetl.compress.recipes import Recipe
-from edgetl.errors import EdgetlError
-from edgetl.progress import Progress, silent
 
 #: An attempt has to lower the divergence from the trained model by this share to be built upon: on a model that has
 #: collapsed, settings that hardly matter help a little by chance, and then stand in the way of the cure.

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress.recipes import Recipe
-from edgetl.errors import CompressionError
 
 #: torch functions with weights → the ONNX operator that they become.
 WEIGHTED: Mapping[str, str] = {"conv2d": "Conv", "linear": "Gemm"}

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.data import Dataset
-from edgetl.errors import CompressionError
-from edgetl.splits import Sample
-from edgetl.storage import sha256_file
+from edgetl.base.errors import CompressionError
+from edgetl.base.storage import sha256_file
+from edgetl.core.data import Dataset, Sample
 
 SPLIT = "calibration"
 Features = Callable[[Sequence[Path]], npt.NDArray[np.floating[Any]]]

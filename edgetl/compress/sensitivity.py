@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.progress import Progress, silent, tracked
 from edgetl.compress.layers.attribution import LayerNoise
 from edgetl.compress.layers.emulation import Emulation
 from edgetl.compress.layers.points import Point
-from edgetl.progress import Progress, silent, tracked
 
 Images = npt.NDArray[np.uint8]
 #: Least cost of a group, as a share of that of all layers: smaller differences of times are noise, and many are

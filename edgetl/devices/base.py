@@ -15,9 +15,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Bundle
-from edgetl.errors import DeviceError
-from edgetl.progress import Progress, silent
+from edgetl.base.errors import DeviceError
+from edgetl.base.progress import Progress, silent
+from edgetl.core.bundle import Bundle
 from edgetl.runtime.plan import Plan
 
 Kind = Literal["local", "emulated", "ssh"]

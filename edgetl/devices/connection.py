@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
+from edgetl.base.errors import DeviceError
+from edgetl.base.progress import Progress, silent
 from edgetl.devices.process import FULL_DISK, Finished, killed_in_time, run_watched
-from edgetl.errors import DeviceError
-from edgetl.progress import Progress, silent
 
 CONNECT_SECONDS = 10
 _GREETING_SECONDS = 60

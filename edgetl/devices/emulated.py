@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgetl.base.errors import DeviceError
+from edgetl.base.progress import Progress, silent
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, probe_by_calling
 from edgetl.devices.local import call_here
 from edgetl.devices.payload import write_payload
 from edgetl.devices.rootfs import QEMU, emulated_environment, emulated_python, read_marker
-from edgetl.errors import DeviceError
-from edgetl.progress import Progress, silent
 
 
 @dataclass(frozen=True)

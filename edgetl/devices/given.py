@@ -7,8 +7,8 @@ import shutil
 import tarfile
 from pathlib import Path
 
+from edgetl.base.errors import DeviceError
 from edgetl.devices.process import run_watched
-from edgetl.errors import DeviceError
 
 _AARCH64 = 183
 #: Folders of a running system, which are no use here and may hold what cannot be copied.

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgetl.base.errors import DeviceError
+from edgetl.base.progress import Progress, silent
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, probe_by_calling
 from edgetl.devices.payload import import_root
 from edgetl.devices.process import LEFTOVERS_VARIABLE, PROGRESS_VARIABLE, answer, read_array, run_watched
-from edgetl.errors import DeviceError
-from edgetl.progress import Progress, silent
 
 
 @dataclass(frozen=True)

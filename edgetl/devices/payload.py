@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgetl.errors import DeviceError
-from edgetl.storage import sha256_bytes, sha256_json
+from edgetl.base.errors import DeviceError
+from edgetl.base.storage import sha256_bytes, sha256_json
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_MODULES = (
-    "__init__.py",
-    "bundle.py",
-    "data.py",
-    "errors.py",
-    "extras.py",
-    "preprocess.py",
-    "progress.py",
-    "resources.py",
-    "splits.py",
-    "storage.py",
-)
+#: The packages of the layers that a device has: ``edgetl.runtime`` and what lies below it.
+_LAYERS = ("base", "core", "inputs", "runtime")
 
 
 def import_root() -> Path:
@@ -33,9 +23,12 @@ def payload() -> dict[str, bytes]:
     Raises:
         DeviceError: this installation has no plain files (a zipped one), or lacks some.
     """
-    names = [*_MODULES, *(f"runtime/{file.name}" for file in sorted((_PACKAGE / "runtime").glob("*.py")))]
+    files = [
+        _PACKAGE / "__init__.py",
+        *(file for layer in _LAYERS for file in sorted((_PACKAGE / layer).rglob("*.py"))),
+    ]
     try:
-        return {f"edgetl/{name}": (_PACKAGE / name).read_bytes() for name in names}
+        return {file.relative_to(_PACKAGE.parent).as_posix(): file.read_bytes() for file in files}
     except OSError as error:
         raise DeviceError(f"this installation of edgetl is incomplete ({error})", "reinstall edgetl") from error
 

@@ -19,8 +19,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.errors import DeviceError
-from edgetl.progress import Progress, silent
+from edgetl.base.errors import DeviceError
+from edgetl.base.progress import Progress, silent
 
 #: Asks ``edgetl.runtime`` to write its progress on standard error, in lines of this form:
 #: ``progress ["task", done, total, "detail"]``.

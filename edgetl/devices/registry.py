@@ -22,6 +22,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgetl.base.errors import DeviceError, UnknownNameError
+from edgetl.base.progress import Progress, silent
+from edgetl.base.storage import read_json, write_bytes
 from edgetl.devices.arm_kernel import CPUS
 from edgetl.devices.base import Device, DeviceProbe
 from edgetl.devices.connection import parse_url
@@ -29,9 +32,6 @@ from edgetl.devices.emulated import EmulatedDevice
 from edgetl.devices.local import LocalDevice
 from edgetl.devices.rootfs import check_tools, create_rootfs
 from edgetl.devices.ssh import SshDevice
-from edgetl.errors import DeviceError, UnknownNameError
-from edgetl.progress import Progress, silent
-from edgetl.storage import read_json, write_bytes
 
 SCHEMA = 2
 LISTING = "edgetl devices"

@@ -23,13 +23,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgetl.base.errors import DeviceError
+from edgetl.base.extras import PROVIDERS, version
+from edgetl.base.progress import Progress, silent
+from edgetl.base.storage import new_folder, read_sealed, write_sealed
 from edgetl.devices.arm_kernel import write_kernel_files
 from edgetl.devices.given import check_arm64, copy_given
 from edgetl.devices.process import Finished, run_watched
-from edgetl.errors import DeviceError
-from edgetl.extras import PROVIDERS, version
-from edgetl.progress import Progress, silent
-from edgetl.storage import new_folder, read_sealed, write_sealed
 
 MARKER = "edgetl-device.json"
 QEMU = "qemu-aarch64-static"

@@ -26,7 +26,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-from edgetl.bundle import MANIFEST
+from edgetl.base.errors import BundleError, DeviceError
+from edgetl.base.progress import Progress, silent
+from edgetl.base.storage import read_sealed, sha256_bytes, sha256_file, sha256_json
+from edgetl.core.bundle import MANIFEST
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, install_remedy, probe_by_calling
 from edgetl.devices.connection import Address, Connection, connect, hang_up
 from edgetl.devices.payload import payload, payload_digest
@@ -41,9 +44,6 @@ from edgetl.devices.process import (
     remaining,
 )
 from edgetl.devices.receiver import LAST
-from edgetl.errors import BundleError, DeviceError
-from edgetl.progress import Progress, silent
-from edgetl.storage import read_sealed, sha256_bytes, sha256_file, sha256_json
 
 OLDEST_PYTHON = (3, 10)
 _RECEIVER = Path(__file__).with_name("receiver.py")

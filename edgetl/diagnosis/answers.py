@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.core.findings import Finding
 from edgetl.diagnosis.observations import DEPLOYED, FLOAT, REFERENCE, Logits, Observations
-from edgetl.findings import Finding
 
 Columns = npt.NDArray[np.float64]
 #: A moved column follows the one it is taken for with at least this correlation …

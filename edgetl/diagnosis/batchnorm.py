@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Artifact, Bundle
+from edgetl.base.errors import BackendError
 from edgetl.compress import graph
 from edgetl.compress.layers.topology import Topology, module_of
-from edgetl.errors import BackendError
-from edgetl.findings import Finding
+from edgetl.core.bundle import Artifact, Bundle
+from edgetl.core.findings import Finding
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Bundle
+from edgetl.base.errors import EdgetlError
+from edgetl.base.extras import require
 from edgetl.compress import graph
-from edgetl.errors import EdgetlError
-from edgetl.extras import require
-from edgetl.findings import Finding
-from edgetl.preprocess import Preprocess
+from edgetl.core.bundle import Bundle
+from edgetl.core.findings import Finding
+from edgetl.inputs import input_of
+from edgetl.inputs.image import Preprocess
 
 Array = npt.NDArray[np.float64]
 #: Largest deviation from an exact normalisation, in standard deviations; one grey level is 0.017 under ImageNet's.
@@ -44,7 +45,7 @@ class Explanation:
 
 def audit_prefix(bundle: Bundle) -> tuple[Finding, ...]:
     """Compare the preprocessing of the exported graph and of the artifact with ``preprocess.json``."""
-    preprocess = bundle.preprocess
+    preprocess = input_of(bundle)
     found: list[Finding] = []
     for where, model in (("the exported graph", bundle.exported), ("the artifact", bundle.artifact().graph)):
         image = probe(preprocess)

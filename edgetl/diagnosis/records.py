@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgetl.bundle import CALIBRATION, Bundle
-from edgetl.data import Dataset
-from edgetl.errors import BundleError, DataError
-from edgetl.findings import Finding
-from edgetl.preprocess import Preprocess, decode
-from edgetl.storage import read_json, sha256_bytes
+from edgetl.base.errors import BundleError, DataError
+from edgetl.base.storage import read_json, sha256_bytes
+from edgetl.core.bundle import CALIBRATION, Bundle
+from edgetl.core.data import Dataset
+from edgetl.core.findings import Finding
+from edgetl.inputs import input_of
+from edgetl.inputs.image import Preprocess, decode
 
 #: Fewer calibration images than this are reported.
 FEWEST = 16
@@ -23,7 +24,7 @@ def read_records(bundle: Bundle, root: Path | None) -> tuple[Finding, ...]:
     dataset = bundle.dataset
     found = [*_labels(bundle.labels, tuple(run.get("classes") or dataset.classes), dataset.classes)]
     if "preprocess" in run:
-        found += preprocessing(Preprocess.from_json(run["preprocess"]), bundle.preprocess)
+        found += preprocessing(Preprocess.from_json(run["preprocess"]), input_of(bundle))
     if bundle.precision == "int8":
         record = read_json(bundle.path / CALIBRATION, BundleError)
         found += _calibration(record, bundle.manifest.get("quantization") or {}, dataset, root)

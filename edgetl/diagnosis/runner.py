@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from edgetl.bundle import Bundle
+from edgetl.base.errors import BackendError
+from edgetl.base.progress import Progress, tracked
+from edgetl.core.bundle import Bundle
+from edgetl.core.findings import Finding
+from edgetl.core.targets import find_target
 from edgetl.diagnosis.observations import DEPLOYED, Logits, Observations
-from edgetl.errors import BackendError
-from edgetl.findings import Finding
-from edgetl.preprocess import INTERPOLATIONS, Preprocess, decode
-from edgetl.progress import Progress, tracked
+from edgetl.inputs import input_of
+from edgetl.inputs.image import INTERPOLATIONS, Preprocess, decode
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import Session, open_session
-from edgetl.targets import find_target
 
 Pixels = npt.NDArray[np.uint8]
 Preparation = Callable[[Path], Pixels]
@@ -207,7 +208,7 @@ def reproduce(bundle: Bundle, seen: Observations, progress: Progress) -> tuple[F
     except BackendError:
         return ()
     with closing(session):
-        return tuple(_explained(bundle.preprocess, session, seen.paths, observed, rows, progress))
+        return tuple(_explained(input_of(bundle), session, seen.paths, observed, rows, progress))
 
 
 def _spread(paths: Sequence[Path], most: int) -> list[int]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Bundle
 from edgetl.compress.layers.points import Point
 from edgetl.compress.layers.topology import Topology
-from edgetl.findings import Finding
+from edgetl.core.bundle import Bundle
+from edgetl.core.findings import Finding
 
 Rows = npt.NDArray[np.float64]
 #: A destroyed channel is farther than this from its float weights, in steps of its scale; rounding, half a step.

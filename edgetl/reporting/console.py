@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
 
-from edgetl.progress import Progress, silent
+from edgetl.base.progress import Progress, silent
 from edgetl.reporting.summary import Row
 from edgetl.reporting.wording import ABSENT, EXECUTED, VERDICTS, count, number, percent, points, printable, times
 

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import PREDICTIONS, Bundle
-from edgetl.errors import BundleError, DataError
-from edgetl.preprocess import decode
-from edgetl.storage import sha256_file
+from edgetl.base.errors import BundleError, DataError
+from edgetl.base.storage import sha256_file
+from edgetl.core.bundle import PREDICTIONS, Bundle
+from edgetl.inputs.image import decode
 
 SIDE = 160
 #: Thumbnails of each kind in a page; the rest are counted, not shown, so that the page stays light.

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgetl.bundle import CERTIFICATE, Bundle
-from edgetl.errors import BundleError
-from edgetl.extras import require
+from edgetl.base.errors import BundleError
+from edgetl.base.extras import require
+from edgetl.base.storage import write_bytes
+from edgetl.core.bundle import CERTIFICATE, Bundle
 from edgetl.reporting import charts, page, wording
-from edgetl.storage import write_bytes
 
 _TEMPLATE = "report.html.j2"
 

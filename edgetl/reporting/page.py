@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.bundle import CALIBRATION, CERTIFICATE, REPAIR, Bundle, check_certificate
-from edgetl.errors import BundleError, CertifyError
+from edgetl.base.errors import BundleError, CertifyError
+from edgetl.base.storage import read_json
+from edgetl.core.bundle import CALIBRATION, CERTIFICATE, REPAIR, Bundle, check_certificate
+from edgetl.inputs import input_of
 from edgetl.reporting import charts, tables
 from edgetl.reporting.evidence import Evidence, evidence
 from edgetl.reporting.facts import facts
@@ -22,7 +24,6 @@ from edgetl.reporting.wording import (
     printable,
     verdict_sentence,
 )
-from edgetl.storage import read_json
 
 #: Classes in the chart of recalls: those that changed most; the table has all.
 CHARTED_CLASSES = 24
@@ -188,7 +189,7 @@ def _provenance(bundle: Bundle, certificate: Mapping[str, Any]) -> tuple[tuple[s
         ("Target", facts(manifest.get("target"))),
         ("Quantization", facts(manifest.get("quantization"))),
         ("Calibration images", facts(calibration)),
-        ("Preprocessing", facts(bundle.preprocess.to_json())),
+        ("Preprocessing", facts(input_of(bundle).to_json())),
         ("Lineage", facts(manifest.get("lineage"))),
         ("Training run", facts(manifest.get("run"))),
         ("Versions", facts(manifest.get("versions"))),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgetl.bundle import BENCH, CERTIFICATE, Bundle
+from edgetl.core.bundle import BENCH, CERTIFICATE, Bundle
 from edgetl.reporting.wording import megabytes
 
 SIMULATED = "simulated"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgetl.bundle import Bundle
+from edgetl.core.bundle import Bundle
 from edgetl.reporting.summary import Row
 from edgetl.reporting.wording import ABSENT, count, number, percent, points, printable, small, span
 

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgetl.errors import CertifyError, UnknownNameError
-from edgetl.preprocess import decode
-from edgetl.storage import sha256_file, sha256_json
+from edgetl.base.errors import CertifyError, UnknownNameError
+from edgetl.base.storage import sha256_file, sha256_json
+from edgetl.inputs.image import decode
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,7 @@ def corrupted(path: Path, name: str, severity: int) -> Image:
     """A corrupted copy of an image file: the same pixels for the same file, corruption and severity.
 
     Args:
-        path: any image that :func:`edgetl.preprocess.decode` reads: grey, palette or RGB, turned by EXIF or not.
+        path: any image that :func:`edgetl.inputs.image.decode` reads: grey, palette or RGB, turned by EXIF or not.
         name: a key of :data:`CORRUPTIONS`.
         severity: 1 (mild) to 5.
 

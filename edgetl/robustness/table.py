@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.errors import CertifyError
-from edgetl.progress import Progress, silent
+from edgetl.base.errors import CertifyError
+from edgetl.base.progress import Progress, silent
 from edgetl.robustness.corruptions import CORRUPTIONS, SEVERITIES, write_corrupted
 
 #: Images whose copies lie on disk at a time; also the most logits that are held.

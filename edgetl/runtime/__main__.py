@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from edgetl.bundle import Bundle, load_bundle
-from edgetl.errors import EdgetlError
-from edgetl.progress import Progress, silent
+from edgetl.base.errors import EdgetlError
+from edgetl.base.progress import Progress, silent
+from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.runtime.plan import add_options, plan_of
 
 
@@ -89,7 +89,7 @@ def _obey_the_caller() -> None:
 
 
 def _machine() -> dict[str, Any]:
-    from edgetl.extras import version
+    from edgetl.base.extras import version
     from edgetl.runtime.inventory import inventory
     from edgetl.runtime.machine import machine
     from edgetl.runtime.sensors import state

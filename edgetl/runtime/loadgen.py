@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgetl.errors import BackendError
-from edgetl.extras import require, version
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import require, version
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.queries import Query
 

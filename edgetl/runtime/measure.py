@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import GOLDEN, Artifact, Bundle
-from edgetl.errors import BackendError
-from edgetl.progress import Progress, silent
+from edgetl.base.errors import BackendError
+from edgetl.base.progress import Progress, silent
+from edgetl.core.bundle import GOLDEN, Artifact, Bundle
 from edgetl.runtime import energy, sensors
 from edgetl.runtime.intervals import percentile
 from edgetl.runtime.machine import machine

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Artifact
-from edgetl.errors import BackendError
-from edgetl.extras import require
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import require
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.machine import machine, saturates
 from edgetl.runtime.sessions import Arrays, Executed, the_image
 

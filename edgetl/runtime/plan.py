@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from edgetl.errors import EdgetlError
+from edgetl.base.errors import EdgetlError
 
 #: As in MLPerf Inference: one query after another, several at once, or as many images a second as can be.
 Scenario = Literal["single-stream", "multi-stream", "offline"]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Artifact
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import Session, open_sessions

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgetl.bundle import MANIFEST, Bundle, load_bundle
-from edgetl.errors import BundleError, DeviceError
+from edgetl.base.errors import BundleError, DeviceError
+from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
 from edgetl.runtime.predict import selftest
 
 CURRENT = "current"

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Artifact
-from edgetl.errors import BackendError
+from edgetl.base.errors import BackendError
+from edgetl.core.bundle import Artifact
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Artifact
-from edgetl.errors import BackendError
-from edgetl.extras import require
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import require
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import Arrays, Executed, the_image
 
 #: Operators with weights, and the axes of these whose sizes multiply to the products for one output value.

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.bundle import Artifact
-from edgetl.errors import BackendError
+from edgetl.base.errors import BackendError
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import Arrays, Executed, the_image
 
 BUILD_SCRIPT = "build_engine.py"

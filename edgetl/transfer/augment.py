@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
-from edgetl.preprocess import Preprocess
+from edgetl.inputs.image import Preprocess
 
 #: Area of a crop over that of the evaluation crop, so that things appear about as large in both (Touvron et al. 2019,
 #: FixRes). ImageNet's habit, 0.08 to 1 of the whole image, would shrink them and cut a small defect off its label.

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgetl.errors import DataError, EdgetlError, UnknownNameError
-from edgetl.extras import available, require
-from edgetl.preprocess import Preprocess
+from edgetl.base.errors import DataError, EdgetlError, UnknownNameError
+from edgetl.base.extras import available, require
+from edgetl.inputs.image import Preprocess
 
 LISTING = "edgetl backbones"
 _HALF = (0.5, 0.5, 0.5)

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from edgetl.errors import EdgetlError, TrainingError
-from edgetl.progress import Progress
-from edgetl.run import BASELINE, CHECKPOINT, Run, record_baseline
-from edgetl.storage import read_json, write_json
+from edgetl.base.errors import EdgetlError, TrainingError
+from edgetl.base.progress import Progress
+from edgetl.base.storage import read_json, write_json
+from edgetl.core.run import BASELINE, CHECKPOINT, Run, record_baseline
 from edgetl.transfer import checkpoint, strategies, train
 from edgetl.transfer import weights as sources
 from edgetl.transfer.checkpoint import State, epoch_file

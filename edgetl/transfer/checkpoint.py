@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from edgetl.errors import RunError
-from edgetl.storage import write_bytes
+from edgetl.base.errors import RunError
+from edgetl.base.storage import write_bytes
 from edgetl.transfer.scores import Scores
 
 LAST = "last.pt"

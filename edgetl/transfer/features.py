@@ -12,8 +12,8 @@ import safetensors.numpy
 import torch
 from torch import nn
 
-from edgetl.progress import Progress, silent
-from edgetl.storage import sha256_json, write_bytes
+from edgetl.base.progress import Progress, silent
+from edgetl.base.storage import sha256_json, write_bytes
 from edgetl.transfer.images import ImageStore
 from edgetl.transfer.model import Deployable
 from edgetl.transfer.weights import head_of

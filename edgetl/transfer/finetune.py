@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from edgetl.data import Dataset
-from edgetl.errors import TrainingError
-from edgetl.extras import version
-from edgetl.progress import Progress, silent
-from edgetl.run import WEIGHTS, Run, write_run
-from edgetl.storage import read_json, write_json
+from edgetl.base.errors import TrainingError
+from edgetl.base.extras import version
+from edgetl.base.progress import Progress, silent
+from edgetl.base.storage import read_json, write_json
+from edgetl.core.data import Dataset
+from edgetl.core.run import WEIGHTS, Run, write_run
 from edgetl.transfer import baseline as baselines
 from edgetl.transfer import checkpoint, folder, train
 from edgetl.transfer import weights as sources
@@ -72,7 +72,7 @@ def finetune(
         accelerator: "auto", "cpu" or "cuda".
         precision: "auto", "32-true", "bf16-mixed" or "16-mixed"; the finished weights are float32.
         workers: image loading processes for each training process; None chooses; changes the speed only.
-        shares: the part of each class that each split gets; None for :data:`edgetl.data.SHARES`.
+        shares: the part of each class that each split gets; None for :data:`edgetl.core.data.SHARES`.
         baseline: also train what the transfer is measured against, on the same images: "scratch", the architecture
             from random weights with the same epochs and batches, or "probe", a linear head on the pretrained features.
             It takes the place of another one that the run has; None keeps what there is.
@@ -151,7 +151,7 @@ def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
         backbone=order.backbone.name,
         strategy=order.settings["strategy"],
         dataset=dataset,
-        preprocess=order.preprocess,
+        input_record=order.preprocess.to_json(),
         settings=order.settings,
         metrics=metrics,
         lineage=_lineage(order, state, len(dataset.split("train"))),

@@ -8,11 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from edgetl.data import Dataset, load_dataset
-from edgetl.errors import DataError, EdgetlError, RunError
-from edgetl.progress import Progress, tracked
-from edgetl.run import BASELINE, CHECKPOINT, HISTORY, MANIFEST, PREPROCESS_FILE, SPLITS_FILE, WEIGHTS, Run, load_run
-from edgetl.storage import read_json, sha256_file, write_json
+from edgetl.base.errors import DataError, EdgetlError, RunError
+from edgetl.base.progress import Progress, tracked
+from edgetl.base.storage import read_json, sha256_file, write_json
+from edgetl.core.data import Dataset
+from edgetl.core.run import (
+    BASELINE,
+    CHECKPOINT,
+    HISTORY,
+    MANIFEST,
+    PREPROCESS_FILE,
+    SPLITS_FILE,
+    WEIGHTS,
+    Run,
+    load_run,
+)
+from edgetl.inputs import load_dataset
 
 SETTINGS = "settings.json"
 IMAGES = "images"

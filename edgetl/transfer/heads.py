@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from edgetl.errors import DataError
+from edgetl.base.errors import DataError
 from edgetl.transfer.scores import Scores, score
 
 Floats = npt.NDArray[np.float32]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edgetl.preprocess import Preprocess
-from edgetl.progress import Progress, silent, tracked
+from edgetl.base.progress import Progress, silent, tracked
+from edgetl.inputs.image import Preprocess
 
 Pixels = npt.NDArray[np.uint8]
 #: Decoding competes with the model for the same cores, so a set of up to this many bytes is decoded once.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.multiprocessing
 
-from edgetl.progress import Progress
+from edgetl.base.progress import Progress
 from edgetl.transfer import train
 from edgetl.transfer.placement import Placement
 

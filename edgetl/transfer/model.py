@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgetl.data import Dataset
-from edgetl.errors import RunError
-from edgetl.preprocess import Preprocess
-from edgetl.progress import Progress, silent
-from edgetl.run import BASELINE, Run
+from edgetl.base.errors import RunError
+from edgetl.base.progress import Progress, silent
+from edgetl.core.data import Dataset
+from edgetl.core.run import BASELINE, Run
+from edgetl.inputs import input_of
+from edgetl.inputs.image import Preprocess
 from edgetl.transfer.images import ImageStore
 from edgetl.transfer.scores import Scores, score
 from edgetl.transfer.weights import build, read_tensors
@@ -127,12 +128,12 @@ def load_baseline(run: Run) -> Deployable:
 
 
 def _filled(run: Run, file: Path) -> Deployable:
-    backbone = build(run.backbone, len(run.classes), weights="none", preprocess=run.preprocess)
+    backbone = build(run.backbone, len(run.classes), weights="none", preprocess=input_of(run))
     try:
         backbone.load_state_dict(read_tensors(file))
     except RuntimeError as error:
         raise RunError(f"{file} does not fit the backbone '{run.backbone}'", "train the run again") from error
-    model = Deployable(backbone, run.preprocess)
+    model = Deployable(backbone, input_of(run))
     model.eval().to(memory_format=torch.channels_last)
     return model
 

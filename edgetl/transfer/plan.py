@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.errors import DataError, EdgetlError
-from edgetl.preprocess import Preprocess
-from edgetl.run import CHECKPOINT
-from edgetl.splits import SHARES, SPLITS
-from edgetl.storage import sha256_file
+from edgetl.base.errors import DataError, EdgetlError
+from edgetl.base.storage import sha256_file
+from edgetl.core.data import SHARES, SPLITS
+from edgetl.core.run import CHECKPOINT
+from edgetl.inputs.image import Preprocess
 from edgetl.transfer import backbones, strategies, weights
 from edgetl.transfer.placement import Placement, place
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from edgetl.data import Dataset
-from edgetl.progress import Progress
+from edgetl.base.progress import Progress
+from edgetl.core.data import Dataset
 from edgetl.transfer import features, heads
 from edgetl.transfer import weights as sources
 from edgetl.transfer.images import ImageStore

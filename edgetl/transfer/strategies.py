@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgetl.errors import EdgetlError, UnknownNameError
+from edgetl.base.errors import EdgetlError, UnknownNameError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -21,12 +21,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgetl.data import Dataset
-from edgetl.errors import EdgetlError, TrainingError
-from edgetl.preprocess import Preprocess
-from edgetl.progress import Progress
-from edgetl.run import CHECKPOINT, HISTORY
-from edgetl.storage import write_bytes
+from edgetl.base.errors import EdgetlError, TrainingError
+from edgetl.base.progress import Progress
+from edgetl.base.storage import write_bytes
+from edgetl.core.data import Dataset
+from edgetl.core.run import CHECKPOINT, HISTORY
+from edgetl.inputs.image import Preprocess
 from edgetl.transfer import checkpoint, strategies
 from edgetl.transfer.augment import transform_for
 from edgetl.transfer.checkpoint import State, epoch_file

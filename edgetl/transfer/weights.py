@@ -18,9 +18,9 @@ import torch
 import torchvision
 from torch import nn
 
-from edgetl.errors import EdgetlError
-from edgetl.preprocess import Preprocess
-from edgetl.storage import sha256_file
+from edgetl.base.errors import EdgetlError
+from edgetl.base.storage import sha256_file
+from edgetl.inputs.image import Preprocess
 from edgetl.transfer.backbones import Backbone, find
 
 Tensors = Mapping[str, torch.Tensor]

@@ -13,7 +13,7 @@ from torch import nn
 from edgetl.compress.export import export_onnx
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
-from edgetl.preprocess import Preprocess
+from edgetl.inputs.image import Preprocess
 from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS, small_model
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from edgetl.backends import BACKENDS, Backend
-from edgetl.bundle import Artifact
+from edgetl.base.errors import BackendError
+from edgetl.base.storage import sha256_file
 from edgetl.compress.export import export_onnx, run_onnx
-from edgetl.errors import BackendError
+from edgetl.core.bundle import Artifact
+from edgetl.core.targets import Target, find_target, load_targets
 from edgetl.runtime.sessions import Session
-from edgetl.storage import sha256_file
-from edgetl.targets import Target, find_target, load_targets
 from tests.compress.images import SIZE, pictures
 from tests.compress.models import CLASSES, PREPROCESS, small_model
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
 from edgetl.backends import BACKENDS
-from edgetl.targets import find_target
+from edgetl.core.targets import find_target
 from tests.backends.contract import BackendContract
 from tests.compress.images import pictures
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from edgetl.backends import BACKENDS
+from edgetl.base.errors import BackendError
 from edgetl.compress.quantize import to_float
-from edgetl.errors import BackendError
-from edgetl.targets import find_target
+from edgetl.core.targets import find_target
 from tests.backends.contract import BackendContract
 
 

@@ -9,11 +9,11 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 pytest.importorskip("nncf", reason="nncf is not installed: OpenVINO models cannot be quantized")
 
 from edgetl.backends import BACKENDS
+from edgetl.base.errors import BackendError
 from edgetl.compress.export import run_onnx
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe
-from edgetl.errors import BackendError
-from edgetl.targets import find_target
+from edgetl.core.targets import find_target
 from tests.backends.contract import BackendContract
 from tests.compress.images import pictures
 

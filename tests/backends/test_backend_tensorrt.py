@@ -14,12 +14,12 @@ from onnx import numpy_helper
 
 from edgetl.backends import BACKENDS, build_engine
 from edgetl.backends.tensorrt_check import build_for, offered
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import available
+from edgetl.base.storage import read_json, sha256_file
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
-from edgetl.errors import BackendError
-from edgetl.extras import available
-from edgetl.storage import read_json, sha256_file
-from edgetl.targets import find_target
+from edgetl.core.targets import find_target
 from tests.backends.contract import BackendContract
 from tests.compress.images import pictures
 

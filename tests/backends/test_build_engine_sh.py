@@ -17,7 +17,7 @@ import pytest
 
 from edgetl.backends import BACKENDS, build_engine
 from edgetl.backends.tensorrt import shell_script
-from edgetl.targets import find_target
+from edgetl.core.targets import find_target
 from tests.backends.networks import CASES
 
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]

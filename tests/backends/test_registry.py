@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from edgetl.backends import BACKENDS
-from edgetl.targets import load_targets
+from edgetl.core.targets import load_targets
 
 HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx")
 

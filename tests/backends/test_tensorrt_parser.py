@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from edgetl.backends.tensorrt_verdict import Objection, compatibility, objections_to
-from edgetl.extras import available
+from edgetl.base.extras import available
 from tests.backends.networks import CASES, quantized, saved
 
 pytestmark = pytest.mark.skipif(not available("tensorrt_rtx"), reason="tensorrt_rtx is not installed: no parser")

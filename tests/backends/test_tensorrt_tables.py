@@ -12,9 +12,9 @@ import pytest
 from edgetl.backends import tensorrt_tables
 from edgetl.backends.tensorrt_rules import CHECKS
 from edgetl.backends.tensorrt_tables import jetpacks, of_jetpack, parse_version, tables, tables_around
-from edgetl.errors import BackendError, EdgetlError, UnknownNameError
-from edgetl.resources import resource
-from edgetl.targets import load_targets
+from edgetl.base.errors import BackendError, EdgetlError, UnknownNameError
+from edgetl.base.resources import resource
+from edgetl.core.targets import load_targets
 
 
 def test_every_table_is_dated_sourced_and_whole() -> None:

@@ -13,11 +13,11 @@ from onnx import helper
 
 from edgetl.backends import BACKENDS
 from edgetl.backends.tensorrt_verdict import Objection, compatibility
+from edgetl.base.errors import BackendError
+from edgetl.base.storage import read_json
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
-from edgetl.errors import BackendError
-from edgetl.storage import read_json
-from edgetl.targets import find_target
+from edgetl.core.targets import find_target
 from tests.backends.networks import CASES, FLOAT, UINT8, network, node, saved
 from tests.compress.images import pictures
 

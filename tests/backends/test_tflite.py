@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
 from edgetl.backends.tflite import convert
-from edgetl.bundle import Artifact
+from edgetl.base.errors import BackendError
 from edgetl.compress.export import run_onnx
-from edgetl.errors import BackendError
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
 
 SIZE = 9

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
+from edgetl.base.errors import CertifyError, UnknownNameError
 from edgetl.certify import REGRESSION, balanced_accuracy_test, certify_scores, noninferiority, score_test
 from edgetl.certify.bootstrap import resampled_sums
 from edgetl.certify.paired import PairedCounts
-from edgetl.errors import CertifyError, UnknownNameError
 
 Floats = npt.NDArray[np.float64]
 SCORES = {

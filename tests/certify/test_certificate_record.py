@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgetl.base.errors import CertifyError, EdgetlError
+from edgetl.base.storage import read_sealed, sealed, write_json, write_sealed
 from edgetl.certify import Certificate, PairedCounts, certify, noninferiority
-from edgetl.errors import CertifyError, EdgetlError
-from edgetl.storage import read_sealed, sealed, write_json, write_sealed
 
 PROMISED = {
     "verdict", "reference_accuracy", "deployed_accuracy", "difference", "ci_low", "ci_high", "margin", "alpha", "n",

@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportions_ztest
 
+from edgetl.base.errors import CertifyError, UnknownNameError
 from edgetl.certify import Baseline, Certificate, PairedCounts, balanced_accuracy_test, certify, noninferiority
 from edgetl.certify.sanity import two_sample_p
-from edgetl.errors import CertifyError, UnknownNameError
-from edgetl.findings import KINDS, Finding
+from edgetl.core.findings import KINDS, Finding
 
 CLEAN = np.arange(2000) % 4
 LAYERS = [

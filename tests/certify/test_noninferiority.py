@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify import (
     NonInferiority,
     PairedCounts,
@@ -23,7 +24,6 @@ from edgetl.certify import (
     score_interval,
     score_statistic,
 )
-from edgetl.errors import CertifyError
 
 ALPHA = 0.05
 

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays_of
 from scipy.special import rel_entr, softmax
 from sklearn import metrics
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify import (
     LogitEvidence,
     Step,
@@ -21,7 +22,6 @@ from edgetl.certify import (
     probability_shift,
     threshold_shift,
 )
-from edgetl.errors import CertifyError
 
 Floats = npt.NDArray[np.float64]
 ORDER = ("reference", "deployed")

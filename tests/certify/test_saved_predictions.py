@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgetl.base.errors import CertifyError, EdgetlError
 from edgetl.certify import Predictions, certify
-from edgetl.errors import CertifyError, EdgetlError
 
 CLASSES = ("crack", "dent", "clean")
 

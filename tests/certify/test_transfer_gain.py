@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify import Baseline, certify, score_interval, transfer_gain
-from edgetl.errors import CertifyError
 
 
 def answers(n: int, **right: float) -> tuple[Any, ...]:

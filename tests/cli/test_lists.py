@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import edgetl as package
-from edgetl.targets import load_targets
+from edgetl.core.targets import load_targets
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from edgetl.preprocess import Preprocess
+from edgetl.inputs.image import Preprocess
 from tests.compress.images import SIZE, pictures
 
 CLASSES = 7

@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress import bias
 from edgetl.compress.graph import load, save
 from edgetl.compress.quantize import QuantizedModel, quantize
 from edgetl.compress.recipes import Recipe, load_recipe, with_changes
-from edgetl.errors import CompressionError
 from tests.compress.images import pictures
 
 IMAGES = pictures(24, seed=1)

@@ -13,12 +13,12 @@ import timm
 import torch
 from torch import nn
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress.distil import Training, distil, divergence, sizes
 from edgetl.compress.export import check_parity, export_onnx
 from edgetl.compress.recipes import Recipe, load_recipe, with_changes
 from edgetl.compress.rounding import Rounded
-from edgetl.errors import CompressionError
-from edgetl.preprocess import Preprocess
+from edgetl.inputs.image import Preprocess
 from edgetl.transfer.model import Deployable
 from tests.compress.images import SIZE, pictures
 from tests.compress.models import one_thread

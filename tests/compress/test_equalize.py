@@ -10,13 +10,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress import equalize as module
 from edgetl.compress.equalize import equalize
 from edgetl.compress.export import run_onnx
 from edgetl.compress.graph import load, save
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe, with_changes
-from edgetl.errors import CompressionError
 from tests.compress.images import pictures
 
 PROJECTIONS = ("body.4.layers.6", "body.5.layers.6")

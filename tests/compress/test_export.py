@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.storage import sha256_file
 from edgetl.compress.export import check_parity, export_onnx, run_onnx
 from edgetl.compress.graph import MODULE, before_weights, load
-from edgetl.errors import CompressionError
-from edgetl.storage import sha256_file
 from tests.compress.images import SIZE, pictures
 from tests.compress.models import CLASSES, PREPROCESS, Small, small_model
 

@@ -12,13 +12,13 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress.export import export_onnx, run_onnx
 from edgetl.compress.graph import load
 from edgetl.compress.layers.attribution import LayerNoise, attribute, responsible
 from edgetl.compress.layers.points import Grid, Point, read_points
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
-from edgetl.errors import CompressionError
 from tests.compress.hostile import RESCALED, hostile_model
 from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS, small_model

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress.export import export_onnx
 from edgetl.compress.graph import load
 from edgetl.compress.layers.points import Grid, Point, read_points
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe, with_changes
-from edgetl.errors import CompressionError
-from edgetl.preprocess import Preprocess
+from edgetl.inputs.image import Preprocess
 from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edgetl.bundle import Artifact
+from edgetl.base.errors import CompressionError
 from edgetl.compress.export import export_onnx
 from edgetl.compress.graph import load
 from edgetl.compress.layers.taps import Tapped, compare, first, torch_taps
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
-from edgetl.errors import CompressionError
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
 from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS, small_model

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.bundle import Artifact
+from edgetl.base.errors import CompressionError
 from edgetl.compress.layers.taps_ir import _Tapped, compare_ir
 from edgetl.compress.layers.topology import read_topology
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
-from edgetl.errors import CompressionError
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
 from tests.compress.images import pictures
 

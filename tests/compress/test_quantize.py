@@ -14,13 +14,13 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnxruntime import quantization
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.storage import sha256_file
 from edgetl.compress import engine_nncf
 from edgetl.compress.export import export_onnx, run_onnx
 from edgetl.compress.graph import before_weights, load
 from edgetl.compress.quantize import QuantizedModel, quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
-from edgetl.errors import CompressionError
-from edgetl.storage import sha256_file
 from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS, small_model
 

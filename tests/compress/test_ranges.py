@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, MinMaxCalibrater
 from scipy.stats import entropy as relative_entropy
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress.layers.ranges import BINS, ESTIMATORS, Counter, Observed, estimate, extremes, observe
-from edgetl.errors import CompressionError
 from tests.compress.images import pictures
 
 Values = npt.NDArray[np.float32]

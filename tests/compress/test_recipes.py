@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from edgetl.base.errors import CompressionError, UnknownNameError
+from edgetl.base.resources import resource
 from edgetl.compress.recipes import load_recipe, recipe_for, recipe_names, with_changes
-from edgetl.errors import CompressionError, UnknownNameError
-from edgetl.resources import resource
-from edgetl.targets import load_targets
+from edgetl.core.targets import load_targets
 
 NAMES = ["litert-int8", "openvino-int8", "ort-aarch64-int8", "ort-x86-int8", "tensorrt-int8"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from edgetl.base.errors import CompressionError, EdgetlError
 from edgetl.compress.recipes import Recipe, load_recipe, with_changes
+from edgetl.compress.remedies import Reverted, distillation, half_precision, mixed_precision, recipe_rungs
 from edgetl.compress.repair import Attempt, Judged, Repair, Rung, climb, without_times
-from edgetl.compress.rungs import Reverted, distillation, half_precision, mixed_precision, recipe_rungs
-from edgetl.errors import CompressionError, EdgetlError
 
 
 def judged(loss: float, kl: float, collapsed: tuple[str, ...] = ()) -> Judged:

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.storage import sha256_bytes
 from edgetl.compress.samples import select_samples
-from edgetl.data import Dataset
-from edgetl.errors import CompressionError
-from edgetl.splits import Sample
-from edgetl.storage import sha256_bytes
+from edgetl.core.data import Dataset, Sample
 
 
 def dataset(root: Path, labels: Sequence[int], split: str = "calibration") -> Dataset:

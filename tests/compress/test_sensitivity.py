@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgetl.bundle import Artifact
+from edgetl.base.errors import CompressionError
 from edgetl.compress.export import export_onnx, run_onnx
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.emulation import Emulation
@@ -16,7 +16,7 @@ from edgetl.compress.layers.profiling import profile_layers
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe, with_changes
 from edgetl.compress.sensitivity import Costs, Gain, choose, costs, gains
-from edgetl.errors import CompressionError
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
 from tests.compress.hostile import RESCALED, hostile_model
 from tests.compress.images import pictures

@@ -14,15 +14,24 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from edgetl.bundle import GOLDEN, LABELS, PREPROCESS_FILE, SPLITS_FILE, Artifact, Bundle, load_bundle, write_manifest
-from edgetl.data import Dataset
+from edgetl.base.errors import DeviceError
+from edgetl.base.storage import write_json
+from edgetl.core.bundle import (
+    GOLDEN,
+    LABELS,
+    PREPROCESS_FILE,
+    SPLITS_FILE,
+    Artifact,
+    Bundle,
+    load_bundle,
+    write_manifest,
+)
+from edgetl.core.data import Dataset
 from edgetl.devices import Device, create_device, find_device, list_devices
 from edgetl.devices.connection import disconnect
 from edgetl.devices.rootfs import check_tools
-from edgetl.errors import DeviceError
-from edgetl.preprocess import Preprocess
+from edgetl.inputs.image import Preprocess
 from edgetl.runtime import predict
-from edgetl.storage import write_json
 from tests.devices.real_sshd import Heard, Sshd, running_sshd
 
 SIDE, CLASSES = 32, 4

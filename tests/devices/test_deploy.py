@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import edgetl
-from edgetl import fleet
-from edgetl.bundle import MANIFEST, Bundle, load_bundle
+from edgetl.base.errors import EdgetlError, UnknownNameError
+from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
 from edgetl.devices import Device, add_device
 from edgetl.devices.connection import disconnect
-from edgetl.errors import EdgetlError, UnknownNameError
 from edgetl.runtime.releases import data_home
+from edgetl.workflow import fleet
 from tests.devices.conftest import variant
 from tests.devices.real_sshd import Sshd
 

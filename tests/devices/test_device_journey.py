@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import edgetl as toolkit
-from edgetl.bundle import BENCH, CERTIFICATE, load_bundle
+from edgetl.base.extras import version
+from edgetl.core.bundle import BENCH, CERTIFICATE, load_bundle
 from edgetl.devices import Device, add_device
 from edgetl.devices.connection import disconnect
-from edgetl.extras import version
 from tests.devices.conftest import HOST_TARGET
 from tests.devices.real_sshd import Sshd
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgetl.base.errors import DeviceError, UnknownNameError
 from edgetl.devices import (
     add_device,
     description,
@@ -26,7 +27,6 @@ from edgetl.devices import (
     remove_device,
 )
 from edgetl.devices.connection import Address, parse_url
-from edgetl.errors import DeviceError, UnknownNameError
 from tests.devices.real_sshd import Sshd
 
 

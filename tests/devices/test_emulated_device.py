@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from edgetl import runtime
-from edgetl.bundle import Bundle
+from edgetl.base.errors import DeviceError, UnknownNameError
+from edgetl.core.bundle import Bundle
 from edgetl.devices import Device, bench, create_device, find_device, list_devices, predict, selftest
 from edgetl.devices.rootfs import MARKER, check_tools, read_marker
-from edgetl.errors import DeviceError, UnknownNameError
 
 
 def test_float_logits_agree_with_this_machine(emulated: Device, bundle: Bundle, jpegs: list[Path]) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import edgetl
-from edgetl import fleet
-from edgetl.bundle import Bundle, load_bundle
+from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import add_device
 from edgetl.devices.connection import disconnect
+from edgetl.workflow import fleet
 from tests.conftest import ROOT
 from tests.devices.conftest import HOST_TARGET, variant
 from tests.devices.real_sshd import (

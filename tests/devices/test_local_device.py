@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from edgetl import runtime
-from edgetl.bundle import Bundle, load_bundle
+from edgetl.base.errors import DeviceError, UnknownNameError
+from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import bench, find_device, predict, selftest, ssh
 from edgetl.devices.payload import payload, payload_digest, write_payload
 from edgetl.devices.ssh import OLDEST_PYTHON
-from edgetl.errors import DeviceError, UnknownNameError
 from edgetl.runtime.plan import Plan
 from tests.devices.real_sshd import Heard
 
@@ -129,4 +129,4 @@ def test_the_payload_runs_on_the_oldest_python_of_a_device() -> None:
 def test_the_payload_digest_names_its_content() -> None:
     content = payload()
     assert payload_digest(content) == payload_digest(dict(reversed(content.items())))
-    assert payload_digest(content) != payload_digest({**content, "edgetl/bundle.py": b"#"})
+    assert payload_digest(content) != payload_digest({**content, "edgetl/core/bundle.py": b"#"})

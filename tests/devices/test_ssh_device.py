@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from edgetl import runtime
-from edgetl.bundle import Bundle, load_bundle
+from edgetl.base.errors import DeviceError
+from edgetl.base.progress import silent
+from edgetl.base.storage import sha256_file
+from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import Device, add_device, bench, find_device, predict, selftest, ssh
 from edgetl.devices.connection import connect, disconnect, parse_url
 from edgetl.devices.ssh import SshDevice
-from edgetl.errors import DeviceError
-from edgetl.progress import silent
 from edgetl.runtime.plan import Plan
-from edgetl.storage import sha256_file
 from tests.devices.real_sshd import Heard, Sshd, wait_for
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from edgetl.bundle import Bundle
+from edgetl.core.bundle import Bundle
 from tests.diagnosis import faults, training_mode
 from tests.diagnosis.healthy import Logits, deployed_logits
 from tests.diagnosis.runners import Pixels, runners

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from edgetl.bundle import Bundle
-from edgetl.data import Dataset, load_dataset
-from edgetl.preprocess import Preprocess
+from edgetl.core.bundle import Bundle
+from edgetl.core.data import Dataset
+from edgetl.inputs import load_dataset
+from edgetl.inputs.image import Preprocess
 from tests.compress.models import CLASSES, PREPROCESS, small_model
 from tests.diagnosis.healthy import healthy_bundle
 

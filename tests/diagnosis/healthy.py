@@ -10,7 +10,12 @@ import numpy.typing as npt
 from torch import nn
 
 from edgetl.backends import BACKENDS
-from edgetl.bundle import (
+from edgetl.base.storage import write_json
+from edgetl.compress.export import export_onnx, run_onnx
+from edgetl.compress.quantize import quantize
+from edgetl.compress.recipes import load_recipe, with_changes
+from edgetl.compress.samples import select_samples
+from edgetl.core.bundle import (
     CALIBRATION,
     EXPORTED,
     LABELS,
@@ -21,17 +26,13 @@ from edgetl.bundle import (
     load_bundle,
     write_manifest,
 )
-from edgetl.compress.export import export_onnx, run_onnx
-from edgetl.compress.quantize import quantize
-from edgetl.compress.recipes import load_recipe, with_changes
-from edgetl.compress.samples import select_samples
-from edgetl.data import Dataset
+from edgetl.core.data import Dataset
+from edgetl.core.targets import find_target
 from edgetl.diagnosis import Observations
-from edgetl.preprocess import Preprocess
+from edgetl.inputs import input_of
+from edgetl.inputs.image import Preprocess
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
-from edgetl.storage import write_json
-from edgetl.targets import find_target
 
 Logits = npt.NDArray[np.float32]
 
@@ -84,8 +85,8 @@ def observed(bundle: Bundle, reference: Bundle, deployed: Logits | None = None, 
     paths = [root / sample.path for sample in samples]
     logits = {
         "reference": run_onnx(reference.exported, reference.preprocess.batch(paths)),
-        "float ONNX": run_onnx(bundle.exported, bundle.preprocess.batch(paths)),
-        "deployed": deployed_logits(bundle, [bundle.preprocess.apply(p) for p in paths])
+        "float ONNX": run_onnx(bundle.exported, input_of(bundle).batch(paths)),
+        "deployed": deployed_logits(bundle, [input_of(bundle).apply(p) for p in paths])
         if deployed is None
         else deployed,
     }

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from edgetl.bundle import Bundle
+from edgetl.core.bundle import Bundle
+from edgetl.core.findings import Finding
 from edgetl.diagnosis import diagnose
-from edgetl.findings import Finding
 from tests.diagnosis.catalogue import planted
 from tests.diagnosis.healthy import observed
 

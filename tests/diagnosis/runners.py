@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 from torchvision import transforms
 
-from edgetl.preprocess import Preprocess
+from edgetl.inputs.image import Preprocess
 
 Pixels = npt.NDArray[np.uint8]
 

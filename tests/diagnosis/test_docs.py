@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from edgetl.findings import KINDS
+from edgetl.core.findings import KINDS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -13,14 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetl.bundle import Bundle
+from edgetl.base.errors import CompressionError
 from edgetl.compress.export import export_onnx
+from edgetl.core.bundle import Bundle
 from edgetl.diagnosis import Observations, diagnose
 from edgetl.diagnosis.answers import audit_answers, damaged_column, permutation
 from edgetl.diagnosis.prefix import explain, judge, probe
 from edgetl.diagnosis.records import preprocessing
-from edgetl.errors import CompressionError
-from edgetl.preprocess import INTERPOLATIONS, Preprocess
+from edgetl.inputs.image import INTERPOLATIONS, Preprocess
 from tests.compress.models import small_model
 from tests.diagnosis import faults
 from tests.diagnosis.conftest import PREPARED

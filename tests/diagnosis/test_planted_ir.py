@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgetl.bundle import Bundle
+from edgetl.core.bundle import Bundle
 from edgetl.diagnosis import diagnose
 from tests.diagnosis.healthy import observed
 from tests.diagnosis.planted import found

@@ -10,9 +10,10 @@ from typing import Any
 import onnx
 import torch
 
-from edgetl.bundle import Bundle
 from edgetl.compress import graph
 from edgetl.compress.quiet import quiet
+from edgetl.core.bundle import Bundle
+from edgetl.inputs import input_of
 from tests.diagnosis.faults import calibration_images, copied, quantized_again, sealed
 
 
@@ -53,7 +54,7 @@ def _spoiled(
     for name, layer in damaged.named_modules():
         if isinstance(layer, torch.nn.BatchNorm2d) and not name.startswith("normalise"):
             spoil(layer)
-    example = torch.zeros(2, bundle.preprocess.height, bundle.preprocess.width, 3, dtype=torch.uint8)
+    example = torch.zeros(2, input_of(bundle).height, input_of(bundle).width, 3, dtype=torch.uint8)
     path = folder / bundle.exported.relative_to(bundle.path)
     names = {"input_names": ["image"], "output_names": ["logits"]}
     with quiet():

@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgetl.bundle import BENCH, CERTIFICATE, PREDICTIONS, Artifact, Bundle, load_bundle, write_manifest
+from edgetl.base.storage import sha256_file, write_json
 from edgetl.certify import Baseline, certify
 from edgetl.certify.predictions import Predictions
 from edgetl.compress.recipes import Recipe, load_recipe
 from edgetl.compress.repair import Attempt, Judged, Repair, Trial
-from edgetl.data import Dataset, load_dataset
-from edgetl.findings import Finding
+from edgetl.core.bundle import BENCH, CERTIFICATE, PREDICTIONS, Artifact, Bundle, load_bundle, write_manifest
+from edgetl.core.data import Dataset
+from edgetl.core.findings import Finding
+from edgetl.inputs import load_dataset
+from edgetl.inputs.image import Preprocess
 from edgetl.latency import bench_record
-from edgetl.preprocess import Preprocess
 from edgetl.robustness import CORRUPTIONS, SEVERITIES, Row, excess_loss
-from edgetl.storage import sha256_file, write_json
 
 HOSTILE = "<img src=x onerror=alert(1)><script>\"'&"
 CLASSES = ("blowhole", "crack", HOSTILE, "free")

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from edgetl.bundle import Bundle
-from edgetl.progress import tracked
+from edgetl.base.progress import tracked
+from edgetl.core.bundle import Bundle
 from edgetl.reporting.console import console_progress, print_results, print_table
 from edgetl.reporting.summary import rows
 

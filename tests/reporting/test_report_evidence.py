@@ -13,10 +13,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from edgetl.bundle import CERTIFICATE, Bundle
+from edgetl.core.bundle import CERTIFICATE, Bundle
 
 pytest.importorskip("jinja2", reason="the page needs jinja2 (pip install 'edgetl[report]')")
-from edgetl.findings import KINDS
+from edgetl.core.findings import KINDS
 from edgetl.reporting import diagrams
 from edgetl.reporting.html import render, write_report
 from tests.reporting.test_report_page import CHROMIUM, Page

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from edgetl.certify import certify, certify_scores
-from edgetl.findings import KINDS
+from edgetl.core.findings import KINDS
 from edgetl.reporting.outcome import print_certificate
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgetl.bundle import CERTIFICATE, PREDICTIONS, Bundle
-from edgetl.data import Dataset, load_dataset
-from edgetl.errors import BundleError, EdgetlError
+from edgetl.base.errors import BundleError, EdgetlError
+from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, Bundle
+from edgetl.core.data import Dataset
+from edgetl.inputs import load_dataset
 
 pytest.importorskip("jinja2", reason="the page needs jinja2 (pip install 'edgetl[report]')")
 from edgetl.reporting.html import render, write_report

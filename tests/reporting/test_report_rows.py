@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.bundle import BENCH, Bundle, load_bundle
-from edgetl.errors import BundleError
+from edgetl.base.errors import BundleError
+from edgetl.core.bundle import BENCH, Bundle, load_bundle
 from edgetl.reporting.summary import rows
 
 MakeBundle = Callable[..., Bundle]

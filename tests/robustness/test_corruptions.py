@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from edgetl.errors import CertifyError, DataError, UnknownNameError
+from edgetl.base.errors import CertifyError, DataError, UnknownNameError
 from edgetl.robustness import CORRUPTIONS, SEVERITIES, corrupted, write_corrupted
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify import PairedCounts, noninferiority
-from edgetl.errors import CertifyError
-from edgetl.preprocess import decode
+from edgetl.inputs.image import decode
 from edgetl.robustness import CORRUPTIONS, excess_loss, measure
 from edgetl.robustness.table import CHUNK
 

@@ -20,7 +20,7 @@ pytest.importorskip("torch", reason="torch (edgetl[train]) works out what the ne
 import onnx
 import tiny
 
-from edgetl.bundle import Artifact, Bundle
+from edgetl.core.bundle import Artifact, Bundle
 
 MakeBundle = Callable[..., Bundle]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from edgetl.bundle import Bundle
+from edgetl.core.bundle import Bundle
 
 MakeBundle = Callable[..., Bundle]
 Device = Callable[..., subprocess.CompletedProcess[str]]
@@ -165,7 +165,7 @@ def test_bad_input_is_one_line(
 
 
 def test_openvino_bundle_without_openvino(device: Device, tmp_path: Path) -> None:
-    from edgetl.bundle import Artifact
+    from edgetl.core.bundle import Artifact
 
     folder = tmp_path / "intel"
     (folder / "model").mkdir(parents=True)

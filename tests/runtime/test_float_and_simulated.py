@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetl.bundle import Artifact
+from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
 from tests.compress.images import pictures
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tiny
 
-from edgetl.bundle import Bundle
-from edgetl.errors import BackendError, BundleError
+from edgetl.base.errors import BackendError, BundleError
+from edgetl.core.bundle import Bundle
 from edgetl.latency import bench_record
 from edgetl.runtime import open_session
 from edgetl.runtime.machine import machine
@@ -149,7 +149,7 @@ def test_no_file_is_left_by_reading_back_what_was_executed(int8_bundle: MakeBund
     bundle = int8_bundle()
     before = sorted(bundle.path.rglob("*"))
     code = (
-        "import os, sys, tempfile; from edgetl.bundle import load_bundle; from edgetl.runtime import open_session;"
+        "import os, sys, tempfile; from edgetl.core.bundle import load_bundle; from edgetl.runtime import open_session;"
         "from pathlib import Path; there = tempfile.mkdtemp(); os.chdir(there); tempfile.tempdir = there;"
         f"open_session(load_bundle({str(bundle.path)!r}).artifact()).executed(); print(list(Path(there).rglob('*')))"
     )

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tiny
 
-from edgetl.bundle import Bundle
-from edgetl.errors import BackendError, BundleError, DataError
+from edgetl.base.errors import BackendError, BundleError, DataError
+from edgetl.core.bundle import Bundle
 from edgetl.runtime import predict, selftest
 
 MakeBundle = Callable[..., Bundle]

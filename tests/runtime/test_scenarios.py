@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tiny
 
-from edgetl.bundle import Artifact, Bundle
-from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.base.errors import EdgetlError, MissingExtraError
+from edgetl.core.bundle import Artifact, Bundle
 from edgetl.latency import bench_record
 from edgetl.runtime import loadgen, open_session
 from edgetl.runtime.measure import MIN_RUNS, bench, pictures, take_turns
@@ -201,7 +201,7 @@ def test_three_take_turns(int8_bundle: MakeBundle, tmp_path: Path) -> None:
     shutil.copytree(bundle.path / "float", folder / "against")
     roles = [Artifact("onnxruntime", folder / role / "model.onnx", "fp32") for role in ("model", "float")]
     tiny.seal(folder, *roles, more={"against": Artifact("onnxruntime", folder / "against" / "model.onnx", "fp32")})
-    from edgetl.bundle import load_bundle
+    from edgetl.core.bundle import load_bundle
 
     raw = bench(load_bundle(folder), Plan(seconds=0))
     assert {role: len(v) for role, v in raw["samples_ms"].items()} == dict.fromkeys(

@@ -10,8 +10,8 @@ import onnx
 import pytest
 import tiny
 
-from edgetl.bundle import Artifact, Bundle
-from edgetl.errors import BackendError, EdgetlError
+from edgetl.base.errors import BackendError, EdgetlError
+from edgetl.core.bundle import Artifact, Bundle
 from edgetl.runtime import open_session
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_sessions

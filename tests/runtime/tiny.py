@@ -11,10 +11,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.bundle import Artifact, Bundle, load_bundle, write_manifest
-from edgetl.data import Dataset
-from edgetl.preprocess import Preprocess
-from edgetl.storage import write_json
+from edgetl.base.storage import write_json
+from edgetl.core.bundle import Artifact, Bundle, load_bundle, write_manifest
+from edgetl.core.data import Dataset
+from edgetl.inputs.image import Preprocess
 
 HEIGHT, WIDTH, CLASSES = 32, 24, 4
 PREPROCESS = Preprocess(HEIGHT, WIDTH, 36, "bilinear", (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))

@@ -13,7 +13,7 @@ import timm
 import torch
 import torchvision
 
-from edgetl.errors import EdgetlError, UnknownNameError
+from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import EMBEDDED, find, list_backbones, preprocess_for
 from edgetl.transfer.model import Deployable
 from edgetl.transfer.weights import build, locate, read_tensors, renamed
@@ -110,7 +110,7 @@ def test_no_network_says_how_to_give_local_weights() -> None:
         "def refuse(*a, **k): raise OSError('no network')\n"
         "socket.getaddrinfo = refuse\n"
         "from edgetl.transfer.weights import build\n"
-        "from edgetl.errors import EdgetlError\n"
+        "from edgetl.base.errors import EdgetlError\n"
         "for name in ('timm/test_convnext', 'torchvision/resnet18'):\n"
         "    try: build(name, 3)\n"
         "    except EdgetlError as error: print(error)\n"

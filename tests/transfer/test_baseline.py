@@ -13,8 +13,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from edgetl.errors import EdgetlError, RunError, TrainingError
-from edgetl.run import Run, load_run
+from edgetl.base.errors import EdgetlError, RunError, TrainingError
+from edgetl.core.run import Run, load_run
+from edgetl.inputs import input_of
 from edgetl.transfer import strategies
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.model import load_baseline, load_model, measured
@@ -66,7 +67,7 @@ def test_its_recorded_accuracy_is_reproduced(kind: str, finished: Run, few_digit
     run = finetune(few_digits, finished.path, **OPTIONS, baseline=kind)
     assert run.baseline is not None
     with torch.inference_mode():
-        logits = load_baseline(run)(torch.from_numpy(run.preprocess.batch(run.dataset.paths("val"))))
+        logits = load_baseline(run)(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))))
     found = score(logits.numpy(), run.dataset.labels("val"))
     assert found.accuracy == run.baseline["metrics"]["val"]["accuracy"]
     assert found.loss == pytest.approx(run.baseline["metrics"]["val"]["loss"], rel=1e-5)

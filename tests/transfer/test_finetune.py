@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from edgetl.errors import DataError, EdgetlError, RunError, TrainingError, UnknownNameError
-from edgetl.run import load_run
+from edgetl.base.errors import DataError, EdgetlError, RunError, TrainingError, UnknownNameError
+from edgetl.core.run import load_run
+from edgetl.inputs import input_of
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.model import load_model
 from edgetl.transfer.scores import score
@@ -28,6 +29,7 @@ PROGRAM = """
 import json, sys, torch
 torch.set_num_threads(1)
 from edgetl.transfer.finetune import finetune
+from edgetl.inputs import input_of
 options = json.loads(sys.argv[3])
 if __name__ == "__main__":
     finetune(sys.argv[1], sys.argv[2], **options)
@@ -83,7 +85,7 @@ def test_linear_probe_on_digits_beats_chance_by_far(tmp_path: Path) -> None:
     assert not (run.path / "checkpoint").exists()
     model = load_model(run)
     with torch.inference_mode():
-        logits = model(torch.from_numpy(run.preprocess.batch(run.dataset.paths("val"))))
+        logits = model(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))))
     found = score(logits.numpy(), run.dataset.labels("val"))
     assert found.accuracy == run.metrics["val"]["accuracy"]
     again = finetune("digits", tmp_path / "run", **TINY, strategy="linear-probe")

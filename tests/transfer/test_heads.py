@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
-from edgetl.errors import DataError, UnknownNameError
+from edgetl.base.errors import DataError, UnknownNameError
 from edgetl.transfer import strategies
 from edgetl.transfer.heads import fit_head
 from edgetl.transfer.scores import score

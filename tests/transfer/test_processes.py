@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from edgetl.data import load_dataset
+from edgetl.inputs import load_dataset
 from edgetl.transfer import train
 from edgetl.transfer.backbones import preprocess_for
 from edgetl.transfer.checkpoint import epoch_file, write_weights

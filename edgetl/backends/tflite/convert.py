@@ -21,7 +21,7 @@ import numpy.typing as npt
 from edgetl.backends.tflite import elementwise, layers, shaping
 from edgetl.backends.tflite.graph import Grid, TfliteGraph
 from edgetl.backends.tflite.lowering import Lowering, attributes, refused
-from edgetl.extras import require
+from edgetl.base.extras import require
 
 _PURPOSE = "compiling for LiteRT"
 

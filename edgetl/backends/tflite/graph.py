@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.extras import require
+from edgetl.base.extras import require
 
 _PURPOSE = "compiling for LiteRT"
 _TYPES = {"float32": "FLOAT32", "int8": "INT8", "uint8": "UINT8", "int32": "INT32"}

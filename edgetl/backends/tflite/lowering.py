@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.backends.tflite.graph import Grid, TfliteGraph
-from edgetl.errors import BackendError
-from edgetl.extras import require
+from edgetl.base.errors import BackendError
+from edgetl.base.extras import require
 
 TO_CHANNELS_FIRST = (0, 3, 1, 2)
 TO_CHANNELS_LAST = (0, 2, 3, 1)

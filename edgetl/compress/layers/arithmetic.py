@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.extras import require
 from edgetl.compress.layers.layout import Grid
-from edgetl.extras import require
 
 #: Written before every tensor that is added, so that none collides with the model's own.
 _PREFIX = "edgetl:"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.extras import require
 from edgetl.compress.engine_nncf import WEIGHTED
 from edgetl.compress.layers.layout import Floats, Grid, Layout, Pair, Stored, placed
 from edgetl.compress.layers.topology import Topology
-from edgetl.errors import CompressionError
-from edgetl.extras import require
 
 #: OpenVINO's reader of ONNX writes a layer with a bias as two nodes: the bias's Add has the layer's name.
 _BARE = "/WithoutBiases"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress import graph
 from edgetl.compress.layers.layout import Floats, Grid, Layout, Pair, Stored, placed
 from edgetl.compress.layers.topology import Topology, constants
-from edgetl.errors import CompressionError
 
 
 def read(model: Path, topology: Topology) -> Layout:

@@ -19,11 +19,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.progress import Progress, silent, tracked
 from edgetl.compress.layers.arithmetic import Builder, fed, session_of
 from edgetl.compress.layers.points import Point
 from edgetl.compress.layers.topology import Topology, read_topology
-from edgetl.errors import CompressionError
-from edgetl.progress import Progress, silent, tracked
 
 Cause = Literal["weights", "activations"]
 #: Noise is reported no further than this above or below the signal, in decibels.

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress import graph
 from edgetl.compress.engine_ort import QUANTIZABLE
 from edgetl.compress.layers.arithmetic import Builder, session_of
 from edgetl.compress.layers.layout import Pair
 from edgetl.compress.layers.points import read_layout
 from edgetl.compress.layers.topology import SAME_VALUES, Topology, read_topology
-from edgetl.errors import CompressionError
 
 #: Operators that follow their neighbours: quantizers leave them in float where nothing else asks for integers.
 PASSIVE = (*SAME_VALUES, "Clip", "Relu", "AveragePool", "Resize", "Split", "Pad")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgetl.base.errors import CompressionError
 from edgetl.compress.layers.layout import Floats, Grid, Layout
 from edgetl.compress.layers.topology import SAME_VALUES, Topology, module_of, read_topology
-from edgetl.errors import CompressionError
 
 __all__ = ["Grid", "Point", "read_layout", "read_points"]
 

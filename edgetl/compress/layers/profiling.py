@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.backends.openvino import read_network
+from edgetl.base.extras import require
 from edgetl.compress.layers.arithmetic import REQUANTIZER, fed
 from edgetl.compress.layers.topology import Topology, read_topology
-from edgetl.extras import require
 
 _ROUNDS, _WARMUP = 12, 3
 #: What ONNX Runtime appends to the name of a node that it fused.

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.extras import require
+from edgetl.base.progress import Progress, silent, tracked
 from edgetl.compress import graph
 from edgetl.compress.layers.arithmetic import Builder, fed, session_of
-from edgetl.errors import CompressionError
-from edgetl.extras import require
-from edgetl.progress import Progress, silent, tracked
 
 Images = Iterable[npt.NDArray[np.uint8]]
 Floats = npt.NDArray[np.float64]

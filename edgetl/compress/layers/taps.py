@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.extras import require
 from edgetl.compress import graph
 from edgetl.compress.layers.arithmetic import Builder, fed, session_of
 from edgetl.compress.layers.topology import Topology, module_of, read_topology
-from edgetl.errors import CompressionError
-from edgetl.extras import require
 
 Arrays = Sequence[npt.NDArray[np.floating[Any]]]
 #: A ratio is reported no higher than this, in decibels: beyond it both executions agree to float32's last digits.

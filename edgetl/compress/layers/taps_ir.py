@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CompressionError
+from edgetl.base.extras import require
 from edgetl.compress.layers.artifact_ir import load, quantizers
 from edgetl.compress.layers.taps import Arrays, Ratios, TensorSqnr
 from edgetl.compress.layers.topology import Topology, module_of, read_topology
-from edgetl.errors import CompressionError
-from edgetl.extras import require
 from edgetl.runtime.ov import write_out
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.extras import require
 from edgetl.compress import graph
-from edgetl.extras import require
 
 #: Operators whose output has the values of their input, so that a grid holds for both sides.
 SAME_VALUES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "MaxPool", "Dropout")

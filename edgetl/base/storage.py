@@ -1,0 +1,168 @@
+"""Bytes on disk: canonical JSON, content hashes, and writes that are whole or absent.
+
+Every file and folder that edgetl leaves behind goes through :func:`write_bytes` or :func:`new_folder`, so
+that a reader never meets a half-written one, whatever killed the writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetl.base.errors import EdgetlError
+
+DIGEST_FIELD = "digest"
+_DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+
+def canonical_json(value: Any) -> bytes:
+    """Encode ``value`` so that equal values give equal bytes (sorted keys, no spaces, no NaN; RFC 8785 in spirit)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of ``data`` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, read in pieces, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        # Not hashlib.file_digest: devices still run Python 3.10.
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of ``value``."""
+    return sha256_bytes(canonical_json(value))
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``record`` with a ``digest`` over all its other fields, so that an edit shows."""
+    body = {key: value for key, value in record.items() if key != DIGEST_FIELD}
+    return {**body, DIGEST_FIELD: sha256_json(body)}
+
+
+def is_sealed(record: Mapping[str, Any]) -> bool:
+    """Whether ``record`` still carries the digest of its other fields."""
+    body = {key: value for key, value in record.items() if key != DIGEST_FIELD}
+    try:
+        return record.get(DIGEST_FIELD) == sha256_json(body)
+    except (TypeError, ValueError):  # a value that canonical JSON cannot hold, such as NaN, was never sealed
+        return False
+
+
+def _unwritable(path: Path, error: OSError) -> EdgetlError:
+    return EdgetlError(
+        f"cannot write {path} ({error.strerror or error})", "free space or choose a writable folder with --out"
+    )
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name beside ``path``, then rename it into place.
+
+    Raises:
+        EdgetlError: the folder is read-only or the disk is full; nothing is left behind.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with sorted keys, whole or not at all."""
+    write_bytes(path, _readable_json(value))
+
+
+def _readable_json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
+    """Write ``record`` with its digest (see :func:`sealed`), whole or not at all."""
+    write_json(path, sealed(record))
+
+
+def read_json(path: Path, error: type[EdgetlError] = EdgetlError) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        error: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as problem:
+        raise error(f"cannot read {path} ({problem.strerror or problem})") from problem
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path} is not whole JSON ({problem})", "make it again") from problem
+
+
+def read_sealed(path: Path, error: type[EdgetlError] = EdgetlError) -> dict[str, Any]:
+    """Read a record written by :func:`write_sealed`.
+
+    Raises:
+        error: missing, not JSON, or not byte for byte what :func:`write_sealed` wrote.
+    """
+    record = read_json(path, error)
+    # The digest covers values; a byte can also change between them or in how a number is spelled.
+    if not isinstance(record, dict) or not is_sealed(record) or path.read_bytes() != _readable_json(record):
+        raise error(f"{path} was altered or damaged (its digest does not match)", "make it again")
+    return record
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name, then rename it to ``path``, replacing what stood there.
+
+    Leaves nothing behind if the body raises. An :class:`OSError` of the body that has nothing to do with this
+    folder (a missing input, a broken connection) passes unchanged.
+
+    Raises:
+        EdgetlError: the parent is read-only or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        yield temporary
+        _into_place(temporary, path)
+    except OSError as error:
+        if error.errno in _DISK_TROUBLE or str(error.filename).startswith(str(temporary)):
+            raise _unwritable(path, error) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _into_place(temporary: Path, path: Path) -> None:
+    temporary.chmod(0o755)
+    aside = temporary.with_suffix(".old.partial")
+    # Moved, not removed: a process killed while removing would leave part of the old folder under its name.
+    if path.is_dir() and not path.is_symlink():
+        path.replace(aside)
+    temporary.replace(path)
+    shutil.rmtree(aside, ignore_errors=True)

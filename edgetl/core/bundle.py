@@ -1,0 +1,265 @@
+"""A Bundle: what goes to the device, as a folder.
+
+    manifest.json     sealed: schema, target, artifacts, quantization, lineage, SHA-256 and size of every file
+    labels.json       class names in the order of the logits
+    preprocess.json   the one Preprocess definition
+    splits.json       classes and every image with hash, label and split
+    calibration.json  which images gave the ranges, how they were chosen, their hashes
+    golden.npz        a few raw images with the logits that this artifact gave for them: the self-test
+    reference.npz     logits on the certify split: the trained torch model's, its float ONNX file's, its baseline's
+    layers.json       what quantization does to each layer by itself, the worst first
+    model/            the deployed artifact
+    float/            its float twin for the same runtime: the yardstick of ``edgetl bench``
+    exported/         the float ONNX file that all was made from, where the twin is not that very file
+    certificate.json, predictions.npz, bench.json   records, each sealed by itself and naming the manifest
+    repair.json       another one, if compression had to be mended: what was tried, and what it cost in time
+
+Records are not in the manifest, because they hold times or are made later, on the device too; each names the manifest's
+digest, so it belongs to exactly one bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from edgetl.base.errors import BundleError, CertifyError
+from edgetl.base.storage import DIGEST_FIELD, read_json, read_sealed, sha256_file, write_sealed
+from edgetl.core.data import Dataset, digest_of
+
+SCHEMA = 2
+MANIFEST = "manifest.json"
+LABELS = "labels.json"
+PREPROCESS_FILE = "preprocess.json"
+SPLITS_FILE = "splits.json"
+CALIBRATION = "calibration.json"
+GOLDEN = "golden.npz"
+REFERENCE = "reference.npz"
+LAYERS = "layers.json"
+EXPORTED = "exported/model.onnx"
+SOURCE = "exported/source.onnx"
+CERTIFICATE = "certificate.json"
+PREDICTIONS = "predictions.npz"
+BENCH = "bench.json"
+REPAIR = "repair.json"
+RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR)
+
+Precision = Literal["int8", "fp16", "fp32"]
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file for one runtime.
+
+    Attributes:
+        backend: key into ``edgetl.backends.BACKENDS``.
+        path: the file the runtime opens (``.onnx``, ``.xml`` with a ``.bin`` beside it, ``.engine``, ``.tflite`` with
+            the ``.onnx`` beside it that it was converted from).
+        precision: what it was compressed to.
+        device: the runtime's own device name (OpenVINO: CPU, GPU, NPU); "" where there is no choice.
+    """
+
+    backend: str
+    path: Path
+    precision: str
+    device: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that belongs to the artifact."""
+        weights = self.path.with_suffix(".bin")
+        return (self.path, weights) if self.path.suffix == ".xml" else (self.path,)
+
+    @property
+    def graph(self) -> Path:
+        """The file that tells how each layer is quantized: the artifact itself, or what it was converted from."""
+        return self.path.with_suffix(".onnx") if self.path.suffix == ".tflite" else self.path
+
+    @property
+    def size_bytes(self) -> int:
+        """Size on disk."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files match its manifest."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names this bundle; certificate and benchmark refer to it."""
+        return str(self.manifest[DIGEST_FIELD])
+
+    @property
+    def target(self) -> str:
+        """Canonical name of the target."""
+        return str(self.manifest["target"]["name"])
+
+    @property
+    def precision(self) -> str:
+        """What the deployed artifact was compressed to."""
+        return self.artifact("deployed").precision
+
+    @property
+    def input_record(self) -> Mapping[str, Any]:
+        """How a file becomes the network's input, as :func:`edgetl.inputs.input_of` reads it."""
+        record: Mapping[str, Any] = read_json(self.path / PREPROCESS_FILE, BundleError)
+        return record
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return tuple(read_json(self.path / LABELS, BundleError))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images behind the bundle, with their splits."""
+        return Dataset.from_json(read_json(self.path / SPLITS_FILE, BundleError))
+
+    @property
+    def splits(self) -> str:
+        """SHA-256 that names classes, images, labels and splits (:attr:`Dataset.digest`)."""
+        return str(self.manifest.get("splits") or self.dataset.digest)
+
+    def artifact(self, role: str = "deployed") -> Artifact:
+        """The ``deployed`` artifact, its ``float`` twin, or the ``exported`` float ONNX file for ONNX Runtime.
+
+        Raises:
+            BundleError: the bundle has no such artifact.
+        """
+        if role == "exported":
+            return Artifact("onnxruntime", self.exported, "fp32")
+        entry = self.manifest["artifacts"].get(role)
+        if entry is None:
+            raise BundleError(f"{self.path} has no {role} artifact", "export it again")
+        return Artifact(entry["backend"], self.path / entry["file"], entry["precision"], entry["device"])
+
+    @property
+    def exported(self) -> Path:
+        """The trained model as float32 ONNX."""
+        return self.path / str(self.manifest["exported"])
+
+    @property
+    def source(self) -> Path:
+        """The float ONNX file that was compressed: :attr:`exported`, unless repair changed its weights first."""
+        return self.path / str(self.manifest["source"])
+
+    @property
+    def layers(self) -> tuple[Mapping[str, Any], ...]:
+        """What quantization does to each layer by itself, the worst first; empty for a float bundle."""
+        return tuple(read_json(self.path / LAYERS, BundleError))
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """A sealed record (certificate or benchmark) of this bundle, or None if it was not made yet.
+
+        Raises:
+            BundleError: it was altered, or it belongs to another bundle.
+        """
+        file = self.path / name
+        if not file.is_file():
+            return None
+        again = "delete it, then verify or bench this bundle again"
+        try:
+            record = read_sealed(file, BundleError)
+        except BundleError as error:
+            raise BundleError(error.what, again) from error
+        if record.get("manifest") != self.digest:
+            raise BundleError(f"{file} belongs to another bundle", again)
+        return record
+
+    def write_record(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Seal ``body`` together with this bundle's digest and write it; returns what was written."""
+        write_sealed(self.path / name, {**body, "manifest": self.digest})
+        return read_sealed(self.path / name, BundleError)
+
+
+def write_manifest(folder: Path, body: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> None:
+    """Seal a folder as a bundle: hash every file in it and write ``manifest.json``.
+
+    Args:
+        folder: holds all files of the bundle already.
+        body: target, quantization, lineage and whatever else is known.
+        artifacts: by role, ``deployed`` and ``float``; their paths lie inside ``folder``.
+    """
+    files = {
+        file.relative_to(folder).as_posix(): {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.relative_to(folder).as_posix() not in (MANIFEST, *RECORDS)
+    }
+    entries = {
+        role: {
+            "backend": a.backend,
+            "file": a.path.relative_to(folder).as_posix(),
+            "precision": a.precision,
+            "device": a.device,
+            "bytes": a.size_bytes,
+        }
+        for role, a in artifacts.items()
+    }
+    # Named here because 50,000 rows take a fifth of a second to read, whenever a bundle is judged again.
+    named = {"splits": digest_of(read_json(folder / SPLITS_FILE, BundleError))} if SPLITS_FILE in files else {}
+    write_sealed(folder / MANIFEST, {**body, **named, "schema": SCHEMA, "files": files, "artifacts": entries})
+
+
+def load_bundle(path: str | Path | Bundle) -> Bundle:
+    """Open a bundle and check every file against the manifest, and its records against themselves.
+
+    One that is open already is returned as it is.
+
+    Raises:
+        BundleError: missing, of another schema, incomplete, or a file was altered; the message names the file.
+    """
+    if isinstance(path, Bundle):
+        return path
+    folder = Path(path)
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(
+            f"{folder} is not a bundle (it has no {MANIFEST})", "make one with: edgetl export RUN --target T --out DIR"
+        )
+    manifest = read_sealed(folder / MANIFEST, BundleError)
+    if manifest.get("schema") != SCHEMA:
+        raise BundleError(
+            f"{folder} has schema {manifest.get('schema')}, this edgetl reads {SCHEMA}", "export it again"
+        )
+    for name, entry in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise BundleError(f"{folder} lacks {name}", "export it again or copy it whole")
+        if file.stat().st_size != entry["bytes"] or sha256_file(file) != entry["sha256"]:
+            raise BundleError(f"{file} is altered or damaged (its SHA-256 differs)", "export it again or copy it whole")
+    bundle = Bundle(folder, manifest)
+    bundle.record(BENCH)
+    _refuse_other_predictions(bundle, bundle.record(CERTIFICATE))
+    return bundle
+
+
+def _refuse_other_predictions(bundle: Bundle, certificate: Mapping[str, Any] | None) -> None:
+    expected = ((certificate or {}).get("hashes") or {}).get("predictions")
+    file = bundle.path / PREDICTIONS
+    if expected and (not file.is_file() or sha256_file(file) != expected):
+        raise BundleError(
+            f"{file} is not what {CERTIFICATE} was made from", "delete both, then verify this bundle again"
+        )
+
+
+def check_certificate(bundle: Bundle) -> Mapping[str, Any]:
+    """The bundle's certificate, if it is unaltered and speaks of this very bundle and its saved predictions.
+
+    Raises:
+        CertifyError: there is none, it was altered, or it belongs to another bundle.
+    """
+    try:
+        certificate = bundle.record(CERTIFICATE)
+        _refuse_other_predictions(bundle, certificate)
+    except BundleError as error:
+        raise CertifyError(error.what, error.remedy) from error
+    if certificate is None:
+        raise CertifyError(f"{bundle.path} has no certificate", "make one with: edgetl verify BUNDLE")
+    return certificate

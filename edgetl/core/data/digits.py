@@ -1,0 +1,25 @@
+"""scikit-learn's handwritten digits: the data that needs no file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.base.extras import require
+from edgetl.base.storage import new_folder
+
+
+def write_digits(folder: Path) -> Path:
+    """Write scikit-learn's 1,797 digits (8x8, grey) as PNG files, a folder for each class, unless it is there."""
+    from PIL import Image
+
+    if folder.is_dir():
+        return folder
+    bunch = require("sklearn.datasets", "the embedded digits").load_digits()
+    with new_folder(folder) as root:
+        for index, (image, label) in enumerate(zip(bunch.images, bunch.target, strict=True)):
+            (root / str(label)).mkdir(exist_ok=True)
+            grey = np.clip(image * 255 / 16, 0, 255).round().astype(np.uint8)
+            Image.fromarray(grey).save(root / str(label) / f"{index:04d}.png", optimize=False)
+    return folder

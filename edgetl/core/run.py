@@ -1,0 +1,175 @@
+"""A Run: the outcome of training, as a folder.
+
+    run.json             sealed manifest: backbone, strategy, settings, metrics, lineage, SHA-256 of each file
+    weights.safetensors  the finalized model's tensors, under timm's or torchvision's names
+    baseline.safetensors those of the model that the transfer is measured against, if one was trained
+    splits.json          classes and every image with hash, label and split
+    preprocess.json      the one Preprocess definition
+    history.jsonl        one line for each epoch
+    images/              only for the embedded digits: the images themselves
+    checkpoint/          only while training, or that of the baseline, is unfinished
+
+``run.json`` is written last: a folder without it is no Run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetl.base.errors import RunError
+from edgetl.base.storage import read_json, read_sealed, sha256_file, sha256_json, write_json, write_sealed
+from edgetl.core.data import Dataset
+
+SCHEMA = 1
+MANIFEST = "run.json"
+WEIGHTS = "weights.safetensors"
+BASELINE = "baseline.safetensors"
+SPLITS_FILE = "splits.json"
+PREPROCESS_FILE = "preprocess.json"
+HISTORY = "history.jsonl"
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run.
+
+    Attributes:
+        path: the folder.
+        backbone, strategy: names as in ``edgetl backbones`` and ``edgetl strategies``.
+        dataset: images, classes and splits.
+        input_record: how a file becomes the network's input; :func:`edgetl.inputs.input_of` reads it.
+        settings: every option that training depended on, among them ``seed`` and ``epochs``.
+        metrics: ``{"val": {"accuracy", "balanced_accuracy", "loss", "n"}, "best_epoch", …}``.
+        lineage: source of the pretrained weights, their hash and licence, versions, command line.
+        weights_sha256: of ``weights.safetensors``.
+        baseline: ``{"kind": "scratch" | "probe", "sha256", "metrics": {"val": …}, "settings"}`` of the model in
+            ``baseline.safetensors``; None without one.
+    """
+
+    path: Path
+    backbone: str
+    strategy: str
+    dataset: Dataset
+    input_record: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    weights_sha256: str
+    baseline: Mapping[str, Any] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.dataset.classes
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file."""
+        return self.path / WEIGHTS
+
+    @property
+    def gain(self) -> float | None:
+        """Validation accuracy minus the baseline's, -1 to 1; None without a baseline."""
+        if self.baseline is None:
+            return None
+        return float(self.metrics["val"]["accuracy"] - self.baseline["metrics"]["val"]["accuracy"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names this outcome: weights, splits and preprocessing; the baseline is no part of it."""
+        return sha256_json([self.weights_sha256, self.dataset.digest, sha256_json(self.input_record), self.backbone])
+
+    def to_json(self) -> dict[str, Any]:
+        """What a user wants to see of the run, as plain JSON values."""
+        return {
+            "run": str(self.path),
+            "backbone": self.backbone,
+            "strategy": self.strategy,
+            "classes": list(self.classes),
+            "settings": dict(self.settings),
+            "metrics": dict(self.metrics),
+            "baseline": None if self.baseline is None else {**self.baseline, "gain": self.gain},
+            "lineage": dict(self.lineage),
+            "preprocess": dict(self.input_record),
+            "splits": self.dataset.counts(),
+            "skipped": [{"path": s.path, "reason": s.reason} for s in self.dataset.skipped],
+            "digest": self.digest,
+        }
+
+
+def write_run(
+    path: Path,
+    *,
+    backbone: str,
+    strategy: str,
+    dataset: Dataset,
+    input_record: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+) -> Run:
+    """Complete a run whose ``weights.safetensors`` already lies in ``path``; the manifest comes last."""
+    write_json(path / SPLITS_FILE, dataset.to_json())
+    write_json(path / PREPROCESS_FILE, dict(input_record))
+    names = (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE)
+    files = {name: sha256_file(path / name) for name in names}
+    body = {"schema": SCHEMA, "backbone": backbone, "strategy": strategy, "settings": dict(settings)}
+    write_sealed(path / MANIFEST, {**body, "metrics": dict(metrics), "lineage": dict(lineage), "files": files})
+    return load_run(path)
+
+
+def record_baseline(path: Path, baseline: Mapping[str, Any] | None) -> Run:
+    """Enter in a finished run the baseline whose ``baseline.safetensors`` already lies in it; nothing else changes.
+
+    Args:
+        path: the run's folder.
+        baseline: kind, metrics and settings; the hash of the file is added. None to take the entry out, as must be
+            done before the file is replaced.
+
+    Raises:
+        RunError: no whole run.
+    """
+    manifest = dict(read_sealed(path / MANIFEST, RunError))
+    files = {name: digest for name, digest in manifest["files"].items() if name != BASELINE}
+    manifest.pop("baseline", None)
+    if baseline is not None:
+        files[BASELINE] = sha256_file(path / BASELINE)
+        manifest["baseline"] = {**baseline, "sha256": files[BASELINE]}
+    write_sealed(path / MANIFEST, {**manifest, "files": files})
+    return load_run(path)
+
+
+def load_run(path: str | Path) -> Run:
+    """Open a finished run and check that it is whole and unaltered.
+
+    Raises:
+        RunError: missing, unfinished, of another schema, or a file does not match its hash.
+    """
+    folder = Path(path)
+    if not (folder / MANIFEST).is_file():
+        if (folder / CHECKPOINT).is_dir():
+            raise RunError(f"the run {folder} is unfinished", "give the same finetune command again: it resumes")
+        raise RunError(f"{folder} is not a run (it has no {MANIFEST})", "make one with: edgetl finetune DATA --out RUN")
+    manifest = read_sealed(folder / MANIFEST, RunError)
+    if manifest.get("schema") != SCHEMA:
+        raise RunError(f"{folder} has schema {manifest.get('schema')}, this edgetl reads {SCHEMA}", "train it again")
+    for name, expected in manifest["files"].items():
+        file = folder / name
+        if not file.is_file() or sha256_file(file) != expected:
+            raise RunError(f"{file} is missing or was altered", "train the run again or restore the file")
+    return Run(
+        path=folder,
+        backbone=manifest["backbone"],
+        strategy=manifest["strategy"],
+        dataset=Dataset.from_json(read_json(folder / SPLITS_FILE, RunError)),
+        input_record=read_json(folder / PREPROCESS_FILE, RunError),
+        settings=manifest["settings"],
+        metrics=manifest["metrics"],
+        lineage=manifest["lineage"],
+        weights_sha256=manifest["files"][WEIGHTS],
+        baseline=manifest.get("baseline"),
+    )

@@ -1,0 +1,297 @@
+"""What an artifact is made for: one ``target.toml`` in one folder for each target.
+
+A target is data. A new board is one folder ``NAME/target.toml`` in ``targets/``, or in a folder named in the
+environment variable ``EDGETL_TARGETS`` (several are separated by ``os.pathsep``); a name that exists already is
+overridden there. Every hardware figure in the file names the page it was read from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import platform
+import re
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from edgetl.base.errors import EdgetlError, UnknownNameError
+from edgetl.base.resources import resource
+
+Family = Literal["nvidia-jetson", "nvidia-rtx", "intel", "arm", "x86"]
+BackendName = Literal["tensorrt", "openvino", "onnxruntime", "litert"]
+Arch = Literal["aarch64", "x86_64"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Execution = Literal["host", "simulated"]
+
+#: variable that names further folders of targets
+ENVIRONMENT = "EDGETL_TARGETS"
+
+_ARCH_SPELLINGS = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where hardware figures were read: the figures' keys (see :meth:`Target.figures`), title and address."""
+
+    figures: tuple[str, ...]
+    title: str
+    url: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerMode:
+    """A power mode as the device names it; ``watts`` is its budget, None where the vendor gives none."""
+
+    name: str
+    watts: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cpu:
+    """The host CPU; ``features`` are the names in Linux's ``/proc/cpuinfo`` that decide how fast int8 is."""
+
+    model: str
+    cores: int
+    features: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """What runs the model beside the CPU; ``peak`` is the vendor's rate with its number format, or ''."""
+
+    model: str
+    peak: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeVersion:
+    """The version of the backend's runtime that a system release puts on the device."""
+
+    system: str
+    version: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One kind of device that artifacts are made for.
+
+    Attributes:
+        isa: what the artifact's kernels are written in: 'sm87', 'x86-64', 'aarch64', 'xe', 'npu'. A recipe
+            belongs to a pair (backend, isa).
+        arch: machine of the CPU that hosts the runtime, as ``platform.machine()`` spells it on Linux.
+        runtime_device: OpenVINO's device name ('CPU', 'GPU', 'NPU'); '' for the other backends.
+        compute_capability: of the GPU ('8.7'); '' without CUDA.
+        stand_in_compute_capability: the one ``tensorrt_rtx`` builds for, on any machine, to check that a model
+            is parsed and built; equal to ``compute_capability`` where that builder offers it. '' without CUDA.
+        shapes: 'static' where the runtime takes fixed shapes only.
+        memory_mb: in MiB, shared with the CPU on a board; None where the target is a family of machines.
+        precisions: those that the hardware executes natively and the backend supports.
+        recipes: precision → name of a file in ``calibration/recipes``; a precision without one needs none.
+        compile_on: where the artifact that runs is made: 'host' or 'device'.
+        notes: what a user should know, a sentence each.
+        unconfirmed: what could not be read on a vendor's page, a sentence each.
+    """
+
+    name: str
+    title: str
+    family: Family
+    backend: BackendName
+    isa: str
+    arch: Arch
+    precisions: tuple[Precision, ...]
+    default_precision: Precision
+    compile_on: Literal["host", "device"]
+    sources: tuple[Source, ...]
+    aliases: tuple[str, ...] = ()
+    runtime_device: Literal["", "CPU", "GPU", "NPU"] = ""
+    compute_capability: str = ""
+    stand_in_compute_capability: str = ""
+    shapes: Literal["dynamic", "static"] = "dynamic"
+    memory_mb: int | None = None
+    recipes: dict[Precision, str] = dataclasses.field(default_factory=dict, hash=False)
+    power_modes: tuple[PowerMode, ...] = ()
+    cpu: Cpu | None = None
+    accelerator: Accelerator | None = None
+    runtimes: tuple[RuntimeVersion, ...] = ()
+    notes: tuple[str, ...] = ()
+    unconfirmed: tuple[str, ...] = ()
+
+    def recipe(self, precision: Precision) -> str | None:
+        """Name of the calibration recipe for ``precision``, None where it needs none.
+
+        Raises:
+            EdgetlError: the target does not run that precision.
+        """
+        if precision not in self.precisions:
+            raise EdgetlError(
+                f"target {self.name} does not run {precision}", f"choose one of {', '.join(self.precisions)}"
+            )
+        return self.recipes.get(precision)
+
+    def figures(self) -> tuple[str, ...]:
+        """Keys of the hardware figures that this target states; each has a source."""
+        stated = {
+            "precisions": True,
+            "memory_mb": self.memory_mb is not None,
+            "compute_capability": self.compute_capability,
+            "power_modes": self.power_modes,
+            "cpu": self.cpu,
+            "cpu.features": self.cpu and self.cpu.features,
+            "accelerator": self.accelerator,
+            "accelerator.peak": self.accelerator and self.accelerator.peak,
+            "runtimes": self.runtimes,
+        }
+        return tuple(key for key, given in stated.items() if given)
+
+    def executes_on_host(self, machine: str = "") -> Execution:
+        """Whether a machine can execute the very artifact on its CPU.
+
+        'host': same runtime and same family of instruction sets, though perhaps another board: the OpenVINO CPU
+        plugin runs on any x86-64 CPU, and an artifact for a Raspberry Pi runs on any 64-bit Arm machine, so
+        accuracy carries over and times do not. 'simulated': it needs a GPU, an NPU or another instruction set.
+        Looks at no driver: whether a GPU or NPU is present is the backend's to probe.
+
+        Args:
+            machine: as ``platform.machine()`` spells it; '' for this machine.
+        """
+        spelled = (machine or platform.machine()).lower()
+        on_cpu = self.backend in ("onnxruntime", "litert") or self.runtime_device == "CPU"
+        return "host" if on_cpu and _ARCH_SPELLINGS.get(spelled, spelled) == self.arch else "simulated"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything above as JSON values (``sources``: figure → list of {title, url})."""
+        record: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        record["sources"] = {
+            figure: [{"title": s.title, "url": s.url} for s in self.sources if figure in s.figures]
+            for figure in self.figures()
+        }
+        return record
+
+
+def load_targets() -> dict[str, Target]:
+    """All targets by name, sorted; the folders of ``EDGETL_TARGETS`` go over this installation's, the last one wins.
+
+    Raises:
+        EdgetlError: a ``target.toml`` is malformed; the message names the file and the key.
+    """
+    extra = os.environ.get(ENVIRONMENT, "").split(os.pathsep)
+    return dict(_load(tuple(Path(part).expanduser().absolute() for part in extra if part)))
+
+
+def find_target(name: str) -> Target:
+    """The target with this name or alias.
+
+    Raises:
+        UnknownNameError: there is none; the near names are offered.
+    """
+    targets = load_targets()
+    by_alias = {alias: target for target in targets.values() for alias in target.aliases}
+    found = targets.get(name) or by_alias.get(name)
+    if found is None:
+        raise UnknownNameError("target", name, [*targets, *by_alias], listing="edgetl targets")
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _load(extra: tuple[Path, ...]) -> dict[str, Target]:
+    files = {file.parent.name: file for file in sorted(resource("targets").glob("*/target.toml"))}
+    for folder in extra:
+        own = sorted(folder.glob("*/target.toml"))
+        if not own:
+            raise EdgetlError(
+                f"{ENVIRONMENT} names {folder}, which holds no NAME/target.toml",
+                "name the folder above it" if (folder / "target.toml").is_file() else "correct the variable",
+            )
+        files |= {file.parent.name: file for file in own}
+    targets = {name: _read(files[name]) for name in sorted(files)}
+    taken = {name: name for name in targets}
+    for target in targets.values():
+        for alias in target.aliases:
+            owner = taken.setdefault(alias, target.name)
+            if owner != target.name or alias in targets:
+                raise EdgetlError(
+                    f"{files[target.name]}: key 'aliases': '{alias}' already means {owner}", "choose another alias"
+                )
+    return targets
+
+
+def _read(file: Path) -> Target:
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise EdgetlError(f"cannot read {file} ({problem.strerror or problem})") from problem
+    except ValueError as problem:
+        raise EdgetlError(f"{file} is not valid TOML ({problem})") from problem
+    target = _decode(Target, table, file, "")
+    for key, wrong in _contradictions(target, file.parent.name):
+        raise EdgetlError(f"{file}: key '{key}': {wrong}")
+    return target
+
+
+def _decode(cls: type[_T], table: dict[str, Any], file: Path, prefix: str) -> _T:
+    hints = typing.get_type_hints(cls)
+    for key in table:
+        if key not in hints:
+            raise UnknownNameError(f"key in {file}", prefix + key, [prefix + known for known in hints])
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if not optional and field.name not in table:
+            raise EdgetlError(f"{file}: key '{prefix}{field.name}' is missing", "add it")
+    return cls(**{key: _value(hints[key], table[key], file, prefix + key) for key in table})
+
+
+def _value(hint: Any, value: Any, file: Path, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return _value(arguments[0], value, file, key)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(arguments[0], item, file, f"{key}[{i}]") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {
+            _value(arguments[0], k, file, key): _value(arguments[1], v, file, f"{key}.{k}") for k, v in value.items()
+        }
+    if origin is Literal:
+        if value in arguments:
+            return value
+        allowed = ", ".join(repr(choice) for choice in arguments)
+        raise EdgetlError(f"{file}: key '{key}' is {value!r}", f"use one of {allowed}")
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _decode(typing.cast("type[Any]", hint), value, file, f"{key}.")
+    positive = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if (hint is str and isinstance(value, str)) or (hint is int and positive):
+        return value
+    wanted = {str: "a string", int: "a positive integer"}.get(hint, "a list" if origin is tuple else "a table")
+    raise EdgetlError(f"{file}: key '{key}' must be {wanted}, not {value!r}")
+
+
+def _contradictions(target: Target, folder: str) -> typing.Iterator[tuple[str, str]]:
+    cuda = target.backend == "tensorrt"
+    figures, sourced = target.figures(), {figure for source in target.sources for figure in source.figures}
+    if target.name != folder:
+        yield "name", f"'{target.name}' differs from its folder, '{folder}'"
+    if target.default_precision not in target.precisions:
+        yield "default_precision", f"{target.default_precision} is not among the precisions"
+    if "int8" in target.precisions and "int8" not in target.recipes:
+        yield "recipes.int8", "int8 needs a calibration recipe"
+    for precision in target.recipes:
+        if precision not in target.precisions:
+            yield f"recipes.{precision}", f"{precision} is not among the precisions"
+    if (target.backend == "openvino") != bool(target.runtime_device):
+        yield "runtime_device", "the backend openvino needs it and no other backend takes it"
+    for key in ("compute_capability", "stand_in_compute_capability"):
+        value = getattr(target, key)
+        if cuda != bool(value) or (value and not re.fullmatch(r"\d+\.\d", value)):
+            yield key, f"'{value}': the backend tensorrt needs it as '8.7' and no other backend takes it"
+    if cuda and target.isa != "sm" + target.compute_capability.replace(".", ""):
+        yield "isa", f"'{target.isa}' differs from compute capability {target.compute_capability}"
+    for figure in figures:
+        if figure not in sourced:
+            yield "sources", f"the figure '{figure}' has no source"
+    for figure in sorted(sourced.difference(figures)):
+        yield "sources", f"'{figure}' is no figure of this target"

@@ -1,0 +1,234 @@
+"""What the models of a bundle say about the certify images: where each runs, on which files, with which answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.base.errors import BundleError, CertifyError, DeviceError
+from edgetl.base.progress import Progress, tracked
+from edgetl.base.storage import sha256_file
+from edgetl.core.bundle import REFERENCE, Bundle
+from edgetl.core.data import Dataset, Sample, write_digits
+from edgetl.core.targets import find_target
+
+if TYPE_CHECKING:
+    from edgetl.devices import Device
+    from edgetl.devices.base import DeviceProbe
+
+Logits = npt.NDArray[np.float32]
+#: The rungs of the ladder between the trained torch model and what runs on the device, in order.
+FLOAT_RUNG, QDQ_RUNG, HOST_RUNG = "float ONNX", "Q/DQ in float", "host runtime"
+ELSEWHERE = "elsewhere"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a bundle's artifact runs.
+
+    Attributes:
+        device: the place.
+        executed: what its results may be called: device, host or simulated.
+        probe: what is known of the machine.
+    """
+
+    device: Device
+    executed: str
+    probe: DeviceProbe
+
+    @property
+    def emulates(self) -> bool:
+        """Whether this machine only imitates the artifact's arithmetic."""
+        return self.executed == "simulated" and self.device.kind == "local"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The answers of all rungs on the certify images; logits are float32 (n, classes).
+
+    Attributes:
+        paths: the image files.
+        deployed: the artifact's logits.
+        rungs: the models between reference and deployed, in order.
+        facts: executed, runtime and executed_on, for the certificate.
+        simulated: whether the artifact's arithmetic was only imitated; None for answers from elsewhere.
+    """
+
+    paths: tuple[Path, ...]
+    deployed: Logits
+    rungs: Mapping[str, Logits]
+    facts: Mapping[str, Any]
+    simulated: bool | None
+
+
+def place(bundle: Bundle, device: str | None) -> Place:
+    """Where a bundle runs.
+
+    Raises:
+        DeviceError: the device has another instruction set than the bundle was made for.
+        UnknownNameError: no device of that name.
+    """
+    from edgetl.devices import find_device
+
+    where = find_device(device or "local")
+    probe = where.probe()
+    if where.kind == "local":
+        return Place(where, find_target(bundle.target).executes_on_host(), probe)
+    check_fits(bundle, where, str(probe.machine.get("arch") or where.arch))
+    return Place(where, where.executed, probe)
+
+
+def check_fits(bundle: Bundle, device: Device, arch: str) -> None:
+    """Check that a device of machine ``arch`` can execute a bundle, as far as its target tells; "" is any.
+
+    Raises:
+        DeviceError: it has another instruction set than the bundle was made for, or not its accelerator.
+    """
+    target = find_target(bundle.target)
+    if arch and arch != target.arch:
+        raise DeviceError(
+            f"{device.name} is {arch}, and {bundle.path} is made for {target.name} ({target.arch})",
+            "choose another device, or export for a target of this one",
+        )
+    if device.executed != "device" and target.executes_on_host(target.arch) == "simulated":
+        what = "emulates a CPU" if device.kind == "emulated" else "is this machine"
+        raise DeviceError(f"{device.name} {what}, and {target.name} needs its accelerator", "use the device")
+
+
+def observe(bundle: Bundle, data: str | Path | None, device: str | None, progress: Progress) -> tuple[Place, Seen]:
+    """Run the certify images through the bundle, and through the rungs above it that this machine can run."""
+    from edgetl import devices
+
+    at = place(bundle, device)
+    paths = certify_files(bundle.dataset, data, progress)
+    here = devices.find_device("local")
+    deployed = devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress)
+    rungs = {FLOAT_RUNG: _stored(bundle)["exported"]}
+    if bundle.precision == "int8" and not at.emulates:
+        rungs[QDQ_RUNG] = devices.predict(here, bundle, paths, simulated=True, progress=progress)
+    if at.device.kind != "local" and find_target(bundle.target).executes_on_host() == "host":
+        rungs[HOST_RUNG] = devices.predict(here, bundle, paths, progress=progress)
+    return at, Seen(tuple(paths), deployed, rungs, _facts(bundle, at), at.emulates)
+
+
+def answered(bundle: Bundle, predictions: Path) -> Seen:
+    """The answers of a program of the user's own: an ``.npz`` with ``logits`` (n, classes) and ``sha256`` (n).
+
+    Args:
+        bundle: whose certify images were answered, in any order.
+        predictions: the file; ``sha256`` names each image file's hash, or ``paths`` its path as in splits.json.
+
+    Raises:
+        CertifyError: the file is none, or certify images are missing from it.
+    """
+    dataset = bundle.dataset
+    samples = dataset.split("certify")
+    try:
+        with np.load(predictions, allow_pickle=False) as stored:
+            logits = np.asarray(stored["logits"], np.float32)
+            key = "sha256" if "sha256" in stored.files else "paths"
+            names = [str(name) for name in stored[key].tolist()]
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise CertifyError(
+            f"{predictions} holds no predictions ({error})", "save logits and sha256 with numpy.savez"
+        ) from error
+    rows = {name: row for row, name in enumerate(names)}
+    wanted = [sample.sha256 if key == "sha256" else sample.path for sample in samples]
+    missing = [name for name in wanted if name not in rows]
+    if missing or logits.shape != (len(names), len(bundle.labels)):
+        raise CertifyError(
+            f"{predictions} has logits of shape {logits.shape} for {len(names)} images, and lacks {len(missing)} of "
+            f"the {len(wanted)} certify images",
+            f"give {len(bundle.labels)} logits for every certify image of splits.json",
+        )
+    facts = {
+        "executed": "device",
+        "runtime": f"a program of the user's own ({predictions.name})",
+        "executed_on": {"device": ELSEWHERE},
+    }
+    rungs = {FLOAT_RUNG: _stored(bundle)["exported"]}
+    paths = tuple(dataset.root / sample.path for sample in samples)
+    return Seen(paths, logits[[rows[name] for name in wanted]], rungs, facts, None)
+
+
+def reference(bundle: Bundle) -> Mapping[str, Any]:
+    """What the bundle keeps of the models before compression: logits, exported, reproduced, perhaps baseline.
+
+    Raises:
+        BundleError: it does not fit the certify split.
+    """
+    stored = _stored(bundle)
+    if len(stored["logits"]) != len(bundle.dataset.split("certify")):
+        raise BundleError(f"{bundle.path / REFERENCE} does not fit the certify split", "export the bundle again")
+    return stored
+
+
+def reproduced(bundle: Bundle) -> tuple[float, float, int]:
+    """Validation accuracy as training recorded it, as the weights gave it at export, and the number of images."""
+    with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
+        recorded, measured, n = stored["reproduced"].tolist()
+    return recorded, measured, int(n)
+
+
+def _stored(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
+    with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _facts(bundle: Bundle, at: Place) -> dict[str, Any]:
+    backend = bundle.artifact().backend
+    runs = "onnxruntime" if at.emulates and backend in ("tensorrt", "litert") else backend
+    plugins = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU" if at.emulates else bundle.artifact().device}
+    runtime = " ".join(word for word in (runs, at.probe.packages.get(runs), plugins.get(runs)) if word)
+    if runs != backend:
+        runtime = f"{backend}, its Q/DQ graph in float by {runtime}"
+    machine = {key: at.probe.machine.get(key) for key in ("arch", "cpu_model", "board", "isa_features")}
+    return {"executed": at.executed, "runtime": runtime, "executed_on": {"device": at.device.name, **machine}}
+
+
+def certify_files(dataset: Dataset, data: str | Path | None, progress: Progress) -> list[Path]:
+    """The certify split's image files, each checked against its hash.
+
+    Args:
+        dataset: the bundle's, with paths relative to its root.
+        data: another folder, CSV or 'digits' in which the images lie now, perhaps under other names.
+        progress: told of each file.
+
+    Raises:
+        CertifyError: images are missing or were changed.
+    """
+    samples = dataset.split("certify")
+    root = dataset.root if data is None else _root(data, dataset)
+    if not root.is_dir():
+        raise CertifyError(f"the images of the bundle are not at {root}", "say where they are now: --data FOLDER")
+    found = {s.sha256: root / s.path for s in tracked(samples, "checking images", progress) if _is(root, s)}
+    if len(found) < len({s.sha256 for s in samples}) and data is not None:
+        wanted = {s.sha256 for s in samples} - set(found)
+        for file in (f for f in sorted(root.rglob("*")) if f.is_file()):
+            if wanted and (digest := sha256_file(file)) in wanted:
+                found[digest] = file
+                wanted.discard(digest)
+    missing = [s.path for s in samples if s.sha256 not in found]
+    if missing:
+        raise CertifyError(
+            f"{len(missing)} of {len(samples)} certify images are missing from {root} or changed (first: {missing[0]})",
+            "give the folder with the images that the run was trained from: --data FOLDER",
+        )
+    return [found[s.sha256] for s in samples]
+
+
+def _root(data: str | Path, dataset: Dataset) -> Path:
+    if str(data) == "digits":
+        return dataset.root if dataset.root.is_dir() else write_digits(dataset.root)
+    path = Path(data)
+    return path.parent if path.is_file() else path
+
+
+def _is(root: Path, sample: Sample) -> bool:
+    file = root / sample.path
+    return file.is_file() and sha256_file(file) == sample.sha256

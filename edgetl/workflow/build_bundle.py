@@ -1,0 +1,210 @@
+"""From a Run to a Bundle: export, compress, repair where needed, compile, golden vectors, seal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgetl.base.errors import BundleError, EdgetlError
+from edgetl.base.progress import Progress
+from edgetl.base.storage import DIGEST_FIELD, new_folder, read_json, sha256_file, sha256_json, write_json, write_sealed
+from edgetl.compress.recipes import Recipe
+from edgetl.compress.repair import without_times
+from edgetl.core.bundle import (
+    CALIBRATION,
+    EXPORTED,
+    GOLDEN,
+    LABELS,
+    LAYERS,
+    MANIFEST,
+    PREPROCESS_FILE,
+    REFERENCE,
+    REPAIR,
+    SOURCE,
+    SPLITS_FILE,
+    Bundle,
+    Precision,
+    load_bundle,
+    write_manifest,
+)
+from edgetl.core.run import Run
+from edgetl.core.targets import Target
+from edgetl.inputs import input_of
+from edgetl.workflow.candidates import Compressed, Workshop
+from edgetl.workflow.reference import EXPORTED as MODEL
+from edgetl.workflow.reference import Answers, Trained, answers, exported
+from edgetl.workflow.repair_search import Mended, mend
+from edgetl.workflow.stage_cache import versions
+
+GOLDEN_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Request:
+    """One bundle to make.
+
+    Attributes:
+        run: what was trained.
+        name: of the bundle's folder: the target as the user named it.
+        target, precision: what it is made for.
+        selection, size: override the recipe's choice of calibration images.
+        batch: fixed batch size of the graph, or None.
+        margin: greatest tolerable loss: what repair aims at.
+        minutes: that repair may take; 0 to deploy the recipe's outcome whatever it is.
+    """
+
+    run: Run
+    name: str
+    target: Target
+    precision: Precision
+    selection: str | None = None
+    size: int | None = None
+    batch: int | None = None
+    margin: float = 0.01
+    minutes: float = 0.0
+
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """The calibration recipe with the request's overrides; None for a float precision."""
+        from edgetl.compress.recipes import load_recipe, with_changes
+
+        name = self.target.recipe(self.precision)
+        if name is None:
+            return None
+        changes: dict[str, Any] = {"selection": self.selection, "size": self.size}
+        return with_changes(load_recipe(name), **{k: v for k, v in changes.items() if v is not None})
+
+    def key(self) -> str:
+        """SHA-256 over everything that the bundle's content depends on."""
+        repair = {"margin": self.margin, "minutes": self.minutes} if self.recipe and self.minutes else None
+        return sha256_json(
+            {
+                "run": self.run.digest,
+                "baseline": dict(self.run.baseline) if self.run.baseline else None,
+                "target": self.target.to_json(),
+                "precision": self.precision,
+                "recipe": self.recipe.to_json() if self.recipe else None,
+                "repair": repair,
+                "batch": self.batch,
+                "versions": versions(
+                    "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt_rtx", "tensorrt", "ai_edge_litert"
+                ),
+            }
+        )
+
+
+def bundle_for(request: Request, out: Path, work: Path, progress: Progress) -> Bundle:
+    """The finished bundle ``out/NAME``, made if it is not there yet, damaged, or made from something else."""
+    folder, key = out / request.name, request.key()
+    try:
+        there = load_bundle(folder)
+        if there.manifest["key"] == key:
+            return there
+    except BundleError as error:
+        if folder.exists() and not (folder / MANIFEST).is_file():
+            raise EdgetlError(f"{folder} exists and is no bundle", "choose another --out, or remove it") from error
+    trained = Trained(request.run)
+    floating = exported(trained, request.batch, work, progress)
+    told = answers(trained, floating, work, progress)
+    shop = Workshop(trained, request.target, floating, work, progress, request.batch)
+    mended = mend(shop, request.precision, request.recipe, told.search, request.margin, request.minutes)
+    twin = shop.floated(_widest(request))
+    with new_folder(folder) as partial:
+        _fill(partial, request, key, shop, told, mended, twin)
+    return load_bundle(folder)
+
+
+def _widest(request: Request) -> Precision:
+    """The widest float precision that the target runs: the yardstick of the bench."""
+    from edgetl.backends import BACKENDS
+
+    runtime = BACKENDS[request.target.backend]
+    widths: tuple[Precision, ...] = ("fp32", "fp16")
+    return next((p for p in widths if runtime.refuses(request.target, p) is None), request.precision)
+
+
+def _fill(
+    folder: Path, request: Request, key: str, shop: Workshop, told: Answers, mended: Mended, twin: Compressed
+) -> None:
+    run, target = request.run, request.target
+    artifacts = _compiled(folder, request, mended.compressed, twin, shop.progress)
+    files = _sources(folder, shop.floating, mended.compressed)
+    write_json(folder / LABELS, list(run.classes))
+    write_json(folder / PREPROCESS_FILE, input_of(run).to_json())
+    write_json(folder / SPLITS_FILE, run.dataset.to_json())
+    write_json(folder / LAYERS, list(mended.layers))
+    (folder / CALIBRATION).write_bytes((mended.compressed.folder / CALIBRATION).read_bytes())
+    told.save(folder / REFERENCE)
+    _write_golden(folder / GOLDEN, request, artifacts["deployed"])
+    body = {
+        "key": key,
+        "target": target.to_json(),
+        "name": request.name,
+        "classes": list(run.classes),
+        "run": {"digest": run.digest, "weights_sha256": run.weights_sha256, "backbone": run.backbone,
+                "strategy": run.strategy, "settings": dict(run.settings), "metrics": dict(run.metrics),
+                "preprocess": input_of(run).to_json(), "classes": list(run.classes)},
+        "lineage": dict(run.lineage),
+        "quantization": dict(mended.compressed.record),
+        "repair": without_times(mended.repair) if mended.repair else None,
+        "parity": read_json(shop.floating / "parity.json"),
+        "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert"),
+        **files,
+    }  # fmt: skip
+    write_manifest(folder, body, artifacts)
+    if mended.repair and mended.repair["needed"]:
+        write_sealed(folder / REPAIR, {**mended.repair, "manifest": read_json(folder / MANIFEST)[DIGEST_FIELD]})
+
+
+def _compiled(
+    folder: Path, request: Request, compressed: Compressed, twin: Compressed, progress: Progress
+) -> dict[str, Any]:
+    from edgetl.backends import BACKENDS
+
+    compiler = BACKENDS[request.target.backend]
+    progress(f"compiling for {request.name}", 0, 1)
+    deployed = compiler.compile(compressed.model, request.target, folder / "model")
+    # A float model is its own yardstick; a second copy of it would only be timed against itself.
+    same = compressed.model == twin.model
+    made = {"deployed": deployed, "float": deployed if same else _twin(compiler, twin, request.target, folder)}
+    progress(f"compiling for {request.name}", 1, 1)
+    return made
+
+
+def _twin(compiler: Any, twin: Compressed, target: Target, folder: Path) -> Any:
+    return compiler.compile(twin.model, target, folder / "float")
+
+
+def _sources(folder: Path, floating: Path, compressed: Compressed) -> dict[str, str]:
+    """Where the bundle keeps the float ONNX files that certificates trace losses to, copied unless they are there."""
+    there = {sha256_file(file): file for file in sorted(folder.rglob("*.onnx"))}
+    wanted = {"exported": (floating / MODEL, EXPORTED), "source": (compressed.source, SOURCE)}
+    found = {}
+    for name, (file, place) in wanted.items():
+        digest = sha256_file(file)
+        if digest not in there:
+            there[digest] = folder / place
+            there[digest].parent.mkdir(exist_ok=True)
+            there[digest].write_bytes(file.read_bytes())
+        found[name] = there[digest].relative_to(folder).as_posix()
+    return found
+
+
+def _write_golden(file: Path, request: Request, artifact: Any) -> None:
+    """A few images that nothing is certified on, with the logits that the artifact gives for them here."""
+    from edgetl.runtime.predict import infer
+    from edgetl.runtime.sessions import open_session
+
+    run, simulated = request.run, request.target.executes_on_host() == "simulated"
+    held = run.dataset.paths("search") or run.dataset.paths("val")
+    images = input_of(run).batch(held[:: max(1, len(held) // GOLDEN_IMAGES)][:GOLDEN_IMAGES])
+    session = open_session(artifact, threads=1, simulated=simulated)
+    logits = np.concatenate([infer(session, image[None]) for image in images])
+    session.close()
+    executed: Mapping[str, Any] = {"executed": np.array("simulated" if simulated else "host")}
+    np.savez(file, images=images, logits=logits, **executed)

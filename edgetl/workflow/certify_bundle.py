@@ -1,0 +1,290 @@
+"""Certifying a bundle: its answers against the trained model's, what is wrong with it, and what is kept of that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.base.progress import Progress
+from edgetl.base.storage import sha256_file, sha256_json
+from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
+from edgetl.core.findings import Finding
+from edgetl.inputs import input_of
+from edgetl.workflow.answers import (
+    FLOAT_RUNG,
+    HOST_RUNG,
+    QDQ_RUNG,
+    Logits,
+    Place,
+    Seen,
+    answered,
+    observe,
+    reference,
+    reproduced,
+)
+
+if TYPE_CHECKING:
+    from edgetl.certify import Certificate, Predictions
+
+#: What of a certificate its predictions determine without a draw, and what besides if it is about accuracy.
+FOLLOWING = ("n", "reference_accuracy", "deployed_accuracy", "flips", "classes", "first_divergence")
+BY_ACCURACY = ("difference", "ci_low", "ci_high", "p_value", "verdict", "n_needed")
+#: Images on which two executions of the same artifact are compared tensor by tensor.
+COMPARED = 8
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a certificate is held to: the greatest tolerable loss, the one-sided level, and the metric."""
+
+    margin: float = 0.01
+    alpha: float = 0.05
+    metric: str = "accuracy"
+
+
+def judge(
+    bundle: Bundle,
+    terms: Terms,
+    *,
+    data: str | Path | None,
+    device: str | None,
+    predictions: Path | None,
+    corruptions: bool,
+    progress: Progress,
+) -> Certificate:
+    """Obtain answers for the certify images, diagnose them, keep them and write the certificate."""
+    from edgetl.diagnosis import Observations, diagnose
+
+    at: Place | None = None
+    if predictions is not None:
+        seen = answered(bundle, predictions)
+    else:
+        at, seen = observe(bundle, data, device, progress)
+    told = reference(bundle)
+    logits: dict[str, Logits] = {"reference": told["logits"], **seen.rungs, "deployed": seen.deployed}
+    labels = bundle.dataset.labels("certify")
+    root = _root(seen.paths, bundle)
+    observations = Observations(seen.paths, labels, logits, seen.simulated)
+    findings = diagnose(bundle, observations, root=root, progress=progress)
+    hurt = _robustness(bundle, at, seen, terms, progress) if corruptions and at is not None else None
+    saved = _saved(bundle, told, seen)
+    # Should this be killed now, a missing certificate is better than one of other predictions.
+    (bundle.path / CERTIFICATE).unlink(missing_ok=True)
+    saved.save(bundle.path / PREDICTIONS)
+    facts = {**seen.facts, "robustness": hurt}
+    first = _certificate(bundle, saved, facts, findings, terms)
+    more = _culprits(bundle, first, root)
+    return _written(bundle, _certificate(bundle, saved, facts, (*findings, *more), terms) if more else first)
+
+
+def judge_again(bundle: Bundle, terms: Terms) -> Certificate | None:
+    """Judge the saved predictions on other terms, without inference; None if there are none.
+
+    Raises:
+        CertifyError: the certificate or the predictions were altered, or belong to another bundle.
+    """
+    from edgetl.certify import Predictions
+
+    if not all((bundle.path / name).is_file() for name in (CERTIFICATE, PREDICTIONS)):
+        return None
+    before = check_certificate(bundle)
+    saved = Predictions.load(bundle.path / PREDICTIONS)
+    brought = [finding for finding in _brought(before) if finding.kind != "quantization-noise"]
+    first = _certificate(bundle, saved, before, brought, terms)
+    more = _culprits(bundle, first, None)
+    return _written(bundle, _certificate(bundle, saved, before, (*brought, *more), terms) if more else first)
+
+
+def contradiction(bundle: Bundle) -> str | None:
+    """What in the bundle's certificate does not follow from its own predictions, in a clause; None if all does.
+
+    A made-up certificate can be sealed again; it cannot be made to follow from predictions that say otherwise.
+
+    Raises:
+        CertifyError: there is no certificate, or it was altered, or it belongs to another bundle.
+    """
+    from edgetl.certify import Predictions
+
+    record = check_certificate(bundle)
+    saved = Predictions.load(bundle.path / PREDICTIONS)
+    terms = Terms(record["margin"], record["alpha"], record["metric"])
+    again = _certificate(bundle, saved, record, _brought(record), terms).to_json()
+    judged = FOLLOWING + (BY_ACCURACY if terms.metric == "accuracy" else ())
+    wrong = [name for name in judged if _rounded(record[name]) != _rounded(again[name])]
+    if not wrong and bundle.splits != bundle.dataset.digest:
+        return f"its hash of the splits does not follow from {SPLITS_FILE}"
+    return f"its {wrong[0]} does not follow from {PREDICTIONS}" if wrong else None
+
+
+def _rounded(value: Any) -> Any:
+    """JSON values as they compare between machines, whose logarithms may differ in the last digit."""
+    return json.loads(json.dumps(value), parse_float=lambda digits: round(float(digits), 9))
+
+
+def _brought(record: Mapping[str, Any]) -> list[Finding]:
+    """An earlier certificate's findings, but for those that follow from its predictions and will be found again."""
+    return [Finding.from_json(f) for f in record["findings"] if not f["evidence"].get("statistical")]
+
+
+def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
+    """The folder under which the run's images lie now, if they lie as they did; None if they do not."""
+    samples = bundle.dataset.split("certify")
+    if not paths or not paths[0].is_file():
+        return None
+    own = Path(samples[0].path)
+    return paths[0].parents[len(own.parts) - 1] if paths[0].parts[-len(own.parts) :] == own.parts else None
+
+
+def _saved(bundle: Bundle, told: Mapping[str, Any], seen: Seen) -> Predictions:
+    from edgetl.certify import Predictions
+
+    samples = bundle.dataset.split("certify")
+    return Predictions.from_logits(
+        labels=bundle.dataset.labels("certify"),
+        reference=told["logits"],
+        deployed=seen.deployed,
+        # A CSV may name its files by absolute paths, which would mean nothing on another machine.
+        paths=[s.path.lstrip("/") for s in samples],
+        sha256=[s.sha256 for s in samples],
+        classes=bundle.labels,
+        rungs=seen.rungs,
+        baseline=(str(told["baseline_kind"]), told["baseline"]) if "baseline" in told else None,
+    )
+
+
+def _certificate(
+    bundle: Bundle, saved: Predictions, facts: Mapping[str, Any], findings: Sequence[Finding], terms: Terms
+) -> Certificate:
+    from edgetl.certify import certify
+
+    return certify(
+        **saved.arguments(),
+        margin=terms.margin,
+        alpha=terms.alpha,
+        metric=terms.metric,
+        executed=facts["executed"],
+        runtime=facts["runtime"],
+        isa=str(bundle.manifest["target"]["isa"]),
+        precision=bundle.precision,
+        hashes=hashes(bundle),
+        executed_on=facts["executed_on"],
+        reproduced=reproduced(bundle),
+        findings=(*findings, *_refusal(bundle, terms)),
+        layers=bundle.layers,
+        robustness=facts.get("robustness"),
+        repair=bundle.manifest.get("repair"),
+    )
+
+
+def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
+    """Export refuses what it could not mend, unless its owner now tolerates more."""
+    repair = bundle.manifest["repair"]
+    if not repair or repair["survived"] or terms.margin > repair["margin"]:
+        return []
+    tried = [trial for trial in repair["trials"] if trial["accuracy"] is not None]
+    chosen = [trial for trial in tried if trial["kept"]][-1]
+    what = (
+        f"{len(tried)} attempts, and the best still lost {-100 * chosen['difference']:.2f} points of accuracy "
+        f"({-100 * chosen['expected_difference']:.2f} expected of its noise) on {chosen['n']} search images."
+    )
+    return [Finding("not-repaired", what, (), {"statistical": True})]
+
+
+def _written(bundle: Bundle, certificate: Certificate) -> Certificate:
+    bundle.write_record(CERTIFICATE, certificate.to_json())
+    return certificate
+
+
+def hashes(bundle: Bundle) -> dict[str, str]:
+    """SHA-256 of everything that a certificate speaks of."""
+    entries = bundle.manifest["files"]
+    model = [entries[f.relative_to(bundle.path).as_posix()]["sha256"] for f in bundle.artifact().files]
+    return {
+        "model": sha256_json(model) if len(model) > 1 else model[0],
+        "reference_weights": str(bundle.manifest["run"]["weights_sha256"]),
+        "splits": bundle.splits,
+        "preprocess": input_of(bundle).digest,
+        "manifest": bundle.digest,
+        "predictions": sha256_file(bundle.path / PREDICTIONS),
+    }
+
+
+def _culprits(bundle: Bundle, certificate: Certificate, root: Path | None) -> list[Finding]:
+    """The layers behind the first rung that is proven to diverge, if quantization or the runtime explains it."""
+    rungs = [rung["name"] for rung in certificate.ladder]
+    first = next((rung["name"] for rung in certificate.ladder if rung["diverges"]), None)
+    # Several rungs are tested: without a loss to explain, one of them diverges now and then by chance.
+    explained = certificate.verdict != "fail" or any(f["severity"] == "fatal" for f in certificate.findings)
+    if explained or bundle.precision != "int8" or first in (None, "reference", FLOAT_RUNG):
+        return []
+    if first == QDQ_RUNG or (certificate.executed == "simulated" and QDQ_RUNG not in rungs):
+        return _quantized(bundle, first or "")
+    if QDQ_RUNG in rungs and first in (HOST_RUNG, "deployed") and root is not None:
+        return _executed(bundle, first or "", root)
+    return []
+
+
+def _quantized(bundle: Bundle, rung: str) -> list[Finding]:
+    from edgetl.compress.layers.attribution import LayerNoise, responsible
+
+    noises = responsible([LayerNoise(**layer) for layer in bundle.layers])
+    if not noises:
+        return []
+    named = "; ".join(f"{x.module} ({x.cause}, {x.sqnr_db:.1f} dB)" for x in noises[:3])
+    share = sum(x.share for x in noises)
+    what = (
+        f"{len(noises)} of {len({layer['node'] for layer in bundle.layers})} layers make {share:.0%} of the noise that "
+        f"quantization adds, as the rung '{rung}' shows: {named}{' …' if len(noises) > 3 else ''}."
+    )
+    return [Finding("quantization-noise", what, tuple(x.module for x in noises), {"rung": rung})]
+
+
+def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
+    from edgetl.compress.layers.taps import compare
+    from edgetl.compress.layers.taps_ir import compare_ir
+
+    held = [root / s.path for s in bundle.dataset.split("search")][:COMPARED]
+    images = [input_of(bundle).apply(path)[None] for path in held if path.is_file()]
+    if not images:
+        return []
+    model = bundle.artifact().path
+    ir = model.suffix == ".xml"
+    tensors = compare_ir(model, bundle.source, images) if ir else compare((model, True), (model, False), images)
+    tensors = tensors[:5]
+    named = "; ".join(f"{x.module or x.tensor} ({x.sqnr_db:.1f} dB)" for x in tensors[:3])
+    what = f"The rung '{rung}' departs from its own Q/DQ graph computed in float, most at {named}."
+    return [Finding("runtime", what, tuple(x.module or x.tensor for x in tensors), {"rung": rung})]
+
+
+def _robustness(bundle: Bundle, at: Place, seen: Seen, terms: Terms, progress: Progress) -> Mapping[str, Any]:
+    from edgetl import devices
+    from edgetl.certify import PairedCounts, noninferiority
+    from edgetl.robustness import measure
+    from edgetl.runtime.predict import predict
+
+    labels = bundle.dataset.labels("certify")
+
+    def before(paths: Sequence[Path]) -> Logits:
+        return predict(bundle, paths, role="exported", progress=progress)
+
+    def after(paths: Sequence[Path]) -> Logits:
+        # Dozens of short calls: a process for each would take longer than its inferences.
+        if at.device.kind == "local":
+            return predict(bundle, paths, simulated=at.emulates, progress=progress)
+        return devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress)
+
+    def paired(
+        first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]
+    ) -> dict[str, Any]:
+        counts = PairedCounts.from_predictions(first, second, truth)
+        test = noninferiority(counts, terms.margin, terms.alpha)
+        bounds = {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
+        return {**bounds, "lost": counts.lost, "gained": counts.gained, "verdict": test.verdict}
+
+    return measure(seen.paths, labels, before, after, paired, alpha=terms.alpha, progress=progress)

@@ -1,0 +1,225 @@
+"""One verb on many devices: each has its time limit, none holds the others, and what is finished is kept.
+
+outcomes = edgetl.deploy("out/rpi5", devices=["shop-1", "shop-2"])
+edgetl.rollback(devices=["shop-2"], name="rpi5")
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetl.base.errors import DeviceError, EdgetlError
+from edgetl.base.progress import Progress, silent
+from edgetl.core.bundle import Bundle, load_bundle
+from edgetl.runtime.plan import Plan
+from edgetl.workflow.time_bundle import time_bundle
+
+if TYPE_CHECKING:
+    from edgetl.devices import Device
+
+#: Devices that are worked on at once.
+JOBS = 8
+#: Seconds that each may take, from the first attempt to reach it.
+TIMEOUT = 600.0
+FAILED = "failed"
+#: Work on one device: what to call the state it ends in, and a record of plain JSON values.
+Work = Callable[["Device"], tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the work on one device ended.
+
+    Attributes:
+        device: its name.
+        state: deployed, unchanged, rolled back, measured, or failed.
+        reason: why it failed, in one line; empty otherwise.
+        seconds: that it took.
+        record: what the work brought back; empty if it failed.
+    """
+
+    device: str
+    state: str
+    reason: str
+    seconds: float
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the device is as it was before."""
+        return self.state == FAILED
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "device": self.device,
+            "state": self.state,
+            "reason": self.reason,
+            "seconds": round(self.seconds, 2),
+            "record": dict(self.record),
+        }
+
+
+def deploy(
+    bundle: str | Path | Bundle,
+    devices: Sequence[str],
+    *,
+    name: str | None = None,
+    jobs: int = JOBS,
+    timeout: float = TIMEOUT,
+    progress: Progress = silent,
+) -> list[Outcome]:
+    """Put a bundle in charge on devices, each whole and self-tested there or not at all.
+
+    Args:
+        bundle: what to deploy.
+        devices: names; ``edgetl devices`` lists them.
+        name: what it is called there, so that a later deploy or rollback finds it; its target's name by default.
+        jobs: devices that are worked on at once.
+        timeout: seconds that each may take.
+        progress: told of each device that is done.
+
+    Returns:
+        one outcome for each device, in order; ``record`` is that of :func:`edgetl.runtime.releases.install`.
+
+    Raises:
+        EdgetlError: the bundle is damaged, a device is unknown, or an option makes no sense: before any work starts.
+    """
+    from edgetl import devices as places
+    from edgetl.workflow.answers import check_fits
+
+    opened = load_bundle(bundle)
+
+    def work(device: Device) -> tuple[str, Mapping[str, Any]]:
+        probe = device.probe() if device.kind == "ssh" else None
+        if probe is not None and not probe.reachable:
+            raise DeviceError(probe.reason, probe.remedy)
+        check_fits(opened, device, str(probe.machine.get("arch", "")) if probe else device.arch)
+        record = places.install(device, opened, name or opened.target)
+        return str(record["state"]), record
+
+    return each(devices, work, task=f"deploying {opened.target}", jobs=jobs, timeout=timeout, progress=progress)
+
+
+def rollback(
+    devices: Sequence[str],
+    *,
+    name: str,
+    jobs: int = JOBS,
+    timeout: float = TIMEOUT,
+    progress: Progress = silent,
+) -> list[Outcome]:
+    """Put the previous release in charge again on devices, if it passes its self-test there.
+
+    Args:
+        devices, jobs, timeout, progress: as for :func:`deploy`.
+        name: what the bundle is called there.
+
+    Returns:
+        one outcome for each device, in order.
+
+    Raises:
+        EdgetlError: a device is unknown, or an option makes no sense: before any work starts.
+    """
+    from edgetl import devices as places
+
+    def work(device: Device) -> tuple[str, Mapping[str, Any]]:
+        record = places.rollback(device, name)
+        return str(record["state"]), record
+
+    return each(devices, work, task=f"rolling back {name}", jobs=jobs, timeout=timeout, progress=progress)
+
+
+def bench(
+    bundle: str | Path | Bundle,
+    devices: Sequence[str],
+    plan: Plan,
+    *,
+    against: str | Path | Bundle | None = None,
+    jobs: int = JOBS,
+    timeout: float = TIMEOUT,
+    progress: Progress = silent,
+) -> list[Outcome]:
+    """Time a bundle on devices; each one's record is written as ``bench-DEVICE.json`` the moment it is there.
+
+    Args:
+        bundle: what to time.
+        devices, jobs, timeout, progress: as for :func:`deploy`.
+        plan: how; :func:`edgetl.workflow.time_bundle.plan_for` makes one of a command's options.
+        against: another bundle, whose artifact takes turns with this one's.
+
+    Returns:
+        one outcome for each device, in order; ``record`` is its benchmark record.
+
+    Raises:
+        EdgetlError: the bundle is damaged, a device is unknown, or an option makes no sense: before any work starts.
+    """
+    opened = load_bundle(bundle)
+    other = None if against is None else load_bundle(against)
+
+    def work(device: Device) -> tuple[str, Mapping[str, Any]]:
+        return "measured", time_bundle(opened, plan, device.name, other, progress, file=record_name(device.name))
+
+    return each(devices, work, task=f"timing {opened.target}", jobs=jobs, timeout=timeout, progress=progress)
+
+
+def record_name(device: str) -> str:
+    """The file of a bundle that holds what was measured on one device of several."""
+    return f"bench-{device}.json"
+
+
+def each(
+    names: Sequence[str], work: Work, *, task: str, jobs: int, timeout: float, progress: Progress
+) -> list[Outcome]:
+    """Do ``work`` on each device, ``jobs`` at a time, and wait for none longer than ``timeout`` seconds.
+
+    Raises:
+        UnknownNameError: a device is unknown.
+        EdgetlError: no device, or jobs or timeout are no positive numbers.
+    """
+    from edgetl.devices import find_device, stop_all
+
+    if not names:
+        raise EdgetlError("no device is named", "say which with --device; edgetl devices lists them")
+    if jobs < 1 or not 0 < timeout < float("inf"):
+        raise EdgetlError(f"cannot do {jobs} at once within {timeout:g} s", "give positive --jobs and --timeout")
+    devices = [find_device(name) for name in dict.fromkeys(names)]
+    done: dict[str, Outcome] = {}
+    progress(task, 0, len(devices))
+    with ThreadPoolExecutor(min(jobs, len(devices)), thread_name_prefix="edgetl-fleet") as pool:
+        waiting: list[Future[Outcome]] = [pool.submit(_outcome, device, work, timeout) for device in devices]
+        try:
+            for future in as_completed(waiting):
+                outcome = future.result()
+                done[outcome.device] = outcome
+                progress(task, len(done), len(devices), f"{outcome.device}: {outcome.state}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # A worker may be about to start its next command when its last one is killed.
+            while any(future.running() for future in waiting):
+                stop_all()
+                time.sleep(0.05)
+            raise
+    return [done[device.name] for device in devices]
+
+
+def _outcome(device: Device, work: Work, timeout: float) -> Outcome:
+    from edgetl.devices import time_limit
+
+    began = time.monotonic()
+    try:
+        with time_limit(timeout):
+            state, record = work(device)
+        return Outcome(device.name, state, "", time.monotonic() - began, record)
+    except EdgetlError as error:
+        return Outcome(device.name, FAILED, str(error), time.monotonic() - began)
+    except Exception as error:  # a bug met on one device must not lose what others have measured
+        said = " ".join(f"a bug in edgetl: {type(error).__name__}: {error}".split())
+        return Outcome(device.name, FAILED, said[:300], time.monotonic() - began)
+    finally:
+        device.close()

@@ -1,0 +1,168 @@
+"""Mending what compression broke: the rungs of the repair ladder, tried in a workshop until one suffices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.base.errors import CompressionError
+from edgetl.base.storage import read_json, write_json
+from edgetl.compress import remedies, repair
+from edgetl.compress.recipes import Recipe
+from edgetl.compress.remedies import Reverted
+from edgetl.compress.repair import Attempt
+from edgetl.core.bundle import Precision
+from edgetl.inputs import input_of
+from edgetl.workflow.candidates import Compressed, Workshop
+from edgetl.workflow.reference import EXPORTED, OPSET, Logits
+from edgetl.workflow.stage_cache import stage, versions
+
+#: Images that the sensitivity of layers is measured on.
+SENSITIVE = 32
+#: Groups of layers that mixed precision may choose from.
+CANDIDATES = 40
+#: Most seconds of distillation.
+DISTILLING = 300.0
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What is deployed.
+
+    Attributes:
+        compressed: the model.
+        repair: how it came about, with times (see :class:`edgetl.compress.repair.Repair`); None where nothing was
+            tried but the recipe.
+        layers: what quantization does to each layer by itself, the worst first.
+    """
+
+    compressed: Compressed
+    repair: Mapping[str, Any] | None
+    layers: tuple[Mapping[str, Any], ...]
+
+
+def mend(
+    shop: Workshop, precision: Precision, recipe: Recipe | None, reference: Logits, margin: float, minutes: float
+) -> Mended:
+    """Compress as asked; where that loses too much on the search split, climb the repair ladder.
+
+    Args:
+        shop: the run and the target.
+        precision, recipe: what was asked for.
+        reference: the trained model's logits on the search split, float32 (n, classes).
+        margin: greatest tolerable loss.
+        minutes: that the climb may take; 0 to take the first attempt as it is.
+    """
+    start = Attempt("default", f"recipe {recipe.name}" if recipe else precision, precision, recipe)
+    if recipe is None:
+        return Mended(shop.compressed(start), None, ())
+    chosen, record = start, None
+    if minutes and len(reference):
+        chosen, record = _repaired(shop, start, reference, margin, minutes)
+    compressed = shop.compressed(chosen)
+    noises = shop.noises(compressed) if chosen.recipe else ()
+    return Mended(compressed, record, tuple(noise.to_json() for noise in noises))
+
+
+def _repaired(
+    shop: Workshop, start: Attempt, reference: Logits, margin: float, minutes: float
+) -> tuple[Attempt, dict[str, Any]]:
+    from edgetl.backends import BACKENDS
+
+    available = len(shop.run.dataset.split("calibration"))
+    refused = BACKENDS[shop.target.backend].refuses(shop.target, "fp16")
+    ladder = [
+        *remedies.recipe_rungs(available),
+        remedies.mixed_precision(lambda best: ranked(shop, best)),
+        remedies.distillation(lambda best: distilled(shop, best)),
+        remedies.half_precision(refused),
+    ]
+
+    def build(folder: Path) -> None:
+        done = repair.climb(
+            start, ladder, lambda attempt: shop.judge(attempt, reference),
+            margin=margin, minutes=minutes, progress=shop.progress,
+        )  # fmt: skip
+        broken = done.needed and start.recipe is not None
+        first = [noise.to_json() for noise in shop.noises(shop.compressed(start))] if broken else []
+        write_json(
+            folder / "repair.json", {"record": {**done.to_json(), "layers": first}, "chosen": _plain(done.chosen)}
+        )
+
+    inputs = {
+        "start": _plain(start), "target": shop.target.to_json(), "onnx": shop.floating.name, "run": shop.run.digest,
+        "margin": margin, "minutes": minutes, **versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
+    }  # fmt: skip
+    kept = read_json(stage(shop.work, "repair", inputs, build) / "repair.json")
+    return _attempt(kept["chosen"]), kept["record"]
+
+
+def ranked(shop: Workshop, best: Attempt) -> list[Reverted]:
+    """Groups of layers that may go to float: the most error removed for the least cost first, as measured."""
+    from edgetl.compress.sensitivity import choose, costs, gains
+
+    compressed = shop.compressed(best)
+    points, images = shop.points(compressed), np.concatenate(shop.images(SENSITIVE))
+    measured = gains(
+        compressed.source, compressed.model, points, shop.noises(compressed), images,
+        most=CANDIDATES, progress=shop.progress,
+    )  # fmt: skip
+    cost = costs(points, *_times(shop, compressed, images[:1]))
+    return [
+        Reverted(g.nodes, f"{g.removed / g.error:.0%} of the error at {cost.of(g.nodes):+.3f} {cost.unit}")
+        for g in choose(measured, cost)
+    ]
+
+
+def _times(
+    shop: Workshop, compressed: Compressed, image: npt.NDArray[np.uint8]
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Milliseconds of each node in integers and in float; nothing where no runtime here tells."""
+    from edgetl.compress.layers.profiling import ENGINES, profile_layers
+
+    engine = shop.target.backend
+    if shop.simulated or engine not in ENGINES:
+        return {}, {}
+    return (
+        profile_layers(compressed.model, compressed.source, image, engine=engine),
+        profile_layers(compressed.source, compressed.source, image, engine=engine),
+    )
+
+
+def distilled(shop: Workshop, best: Attempt) -> tuple[str, str]:
+    """Train the weights for the recipe on training images; what was done, and the stage that holds the outcome."""
+    from edgetl.compress.distil import MOST, Training, distil
+    from edgetl.compress.export import export_onnx
+
+    run, recipe = shop.run, best.recipe
+    paths = run.dataset.paths("train") or run.dataset.paths("calibration")
+    if recipe is None or not paths:
+        raise CompressionError("there are no images to distil on", "train on images of your own")
+    order = np.random.default_rng(run.settings.get("seed", 0)).permutation(len(paths))[:MOST]
+
+    def build(folder: Path) -> None:
+        images = (input_of(run).apply(paths[index])[None] for index in order)
+        how = Training(seconds=DISTILLING)
+        done = distil(shop.trained.model, recipe, images, training=how, progress=shop.progress)
+        export_onnx(done.model, input_of(run), folder / EXPORTED, batch=shop.batch, opset=OPSET)
+        write_json(folder / "distilled.json", dict(done.record))
+
+    inputs = {"run": run.digest, "onnx": shop.floating.name, "recipe": recipe.to_json(), **versions("torch", "onnx")}
+    folder = stage(shop.work, "distilled", inputs, build)
+    record = read_json(folder / "distilled.json")
+    start, end = (record["loss"][name] for name in ("start", "end"))
+    return f"{record['steps']} steps of distillation (divergence {start:.3g} → {end:.3g} nats)", folder.name
+
+
+def _plain(attempt: Attempt) -> dict[str, Any]:
+    return {**asdict(attempt), "recipe": attempt.recipe.to_json() if attempt.recipe else None}
+
+
+def _attempt(record: Mapping[str, Any]) -> Attempt:
+    recipe = record["recipe"] and {k: tuple(v) if isinstance(v, list) else v for k, v in record["recipe"].items()}
+    return Attempt(**{**record, "recipe": Recipe(**recipe) if recipe else None})

@@ -163,7 +163,7 @@ def bench(
     other = None if against is None else load_bundle(against)
 
     def work(device: Device) -> tuple[str, Mapping[str, Any]]:
-        return "measured", time_bundle(opened, plan, device.name, other, progress, file=record_name(device.name))
+        return "measured", time_bundle(opened, plan, device.name, other, file=record_name(device.name))
 
     return each(devices, work, task=f"timing {opened.target}", jobs=jobs, timeout=timeout, progress=progress)
 

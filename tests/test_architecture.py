@@ -42,7 +42,7 @@ WITHIN = {
         ("reference",),
         ("stage_cache", "doctor"),
     ),
-    "core": (("run", "bundle"), ("data", "targets", "findings")),
+    "core": (("run", "bundle"), ("data", "targets", "findings", "tensors")),
     "base": (("storage", "extras", "resources"), ("errors", "progress")),
 }
 #: What may stand at the top of the package: the façade and the journey.

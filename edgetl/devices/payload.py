@@ -9,7 +9,7 @@ from edgetl.base.storage import sha256_bytes, sha256_json
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: The packages of the layers that a device has: ``edgetl.runtime`` and what lies below it.
-_LAYERS = ("base", "core", "inputs", "runtime")
+_LAYERS = ("base", "core", "inputs", "tasks", "runtime")
 
 
 def import_root() -> Path:

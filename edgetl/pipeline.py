@@ -13,11 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from edgetl.backends import BACKENDS
 from edgetl.base.errors import BackendError, CertifyError, EdgetlError
 from edgetl.base.progress import Progress, silent
+from edgetl.certify import REGRESSION, certify, certify_scores, check_margin, check_metric
 from edgetl.core.bundle import BENCH, PRECISIONS, Bundle, Precision, load_bundle
+from edgetl.core.data import SPLITS
 from edgetl.core.run import Run, load_run
 from edgetl.core.targets import Target, find_target
+from edgetl.runtime.plan import Plan
+from edgetl.workflow.build_bundle import Request, bundle_for
+from edgetl.workflow.certify_bundle import Terms, contradiction, judge, judge_again
+from edgetl.workflow.stage_cache import workspace
+from edgetl.workflow.time_bundle import plan_for, time_bundle
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -127,12 +135,6 @@ def export(
     Raises:
         EdgetlError: before any work starts, for anything that is wrong with the arguments.
     """
-    from edgetl.certify import check_margin, check_metric
-    from edgetl.runtime.plan import Plan
-    from edgetl.workflow.build_bundle import Request, bundle_for
-    from edgetl.workflow.stage_cache import workspace
-    from edgetl.workflow.time_bundle import time_bundle
-
     check_margin(margin, alpha)
     check_metric(metric)
     if not 0 < budget_minutes < float("inf"):
@@ -158,8 +160,6 @@ def export(
 
 
 def _precision(target: Target, wanted: str | None) -> Precision:
-    from edgetl.backends import BACKENDS
-
     precision = cast(Precision, wanted or target.default_precision)
     backend = BACKENDS[target.backend]
     reason = backend.refuses(target, precision)
@@ -205,15 +205,12 @@ def verify(
     Raises:
         CertifyError: arrays that do not fit, a bad margin, or images that are not there.
     """
-    from edgetl.certify import REGRESSION, certify, certify_scores, check_margin, check_metric
-
     if bundle is None:
         if reference is None or deployed is None or labels is None:
             raise CertifyError("nothing to compare", "give a bundle, or reference, deployed and labels")
         if metric in REGRESSION:
             return certify_scores(reference, deployed, labels, metric=metric, margin=margin, alpha=alpha)
         return certify(reference, deployed, labels, metric=metric, margin=margin, alpha=alpha)
-    from edgetl.workflow.certify_bundle import Terms, judge, judge_again
 
     check_margin(margin, alpha)
     check_metric(metric)
@@ -231,8 +228,6 @@ def verify(
 
 def check(bundle: str | Path) -> str | None:
     """Does the certificate belong to this very bundle, unaltered? None if so, else what is wrong."""
-    from edgetl.workflow.certify_bundle import contradiction
-
     try:
         wrong = contradiction(load_bundle(bundle))
     except EdgetlError as error:
@@ -277,8 +272,6 @@ def bench(
     Raises:
         EdgetlError: the bundle cannot be executed natively there, so its times would mean nothing.
     """
-    from edgetl.workflow.time_bundle import plan_for, time_bundle
-
     plan = plan_for(duration, until, threads, scenario, streams, harness)
     other = None if against is None else load_bundle(against)
     return time_bundle(load_bundle(bundle), plan, device, other, progress, record)
@@ -305,8 +298,6 @@ def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:
 
     Digits are small and many, so that the certificates have the power to pass.
     """
-    from edgetl.core.data import SPLITS
-
     folder = Path(out)
     shares = dict(zip(SPLITS, (0.3, 0.1, 0.08, 0.02, 0.5), strict=True))
     run = finetune("digits", folder / "run", image_size=64, epochs=4, shares=shares, progress=progress)

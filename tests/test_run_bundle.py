@@ -249,7 +249,7 @@ def test_a_run_is_read_back(run: Run, photos: Path) -> None:
     assert again.digest == run.digest
     assert again.classes == ("blue", "green", "red")
     assert again.dataset == load_dataset(photos)
-    assert again.preprocess == PREPROCESS
+    assert input_of(again) == PREPROCESS
     assert again.settings == {"seed": 3, "lr": 1e-05}
     assert again.weights_sha256 == sha256_file(run.weights)
     assert again.to_json()["digest"] == run.digest

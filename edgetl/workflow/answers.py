@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl import devices
 from edgetl.base.errors import BundleError, CertifyError, DeviceError
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import REFERENCE, Bundle
 from edgetl.core.data import Dataset, Sample, write_digits
 from edgetl.core.targets import find_target
+from edgetl.devices import find_device
 
 if TYPE_CHECKING:
     from edgetl.devices import Device
@@ -73,8 +75,6 @@ def place(bundle: Bundle, device: str | None) -> Place:
         DeviceError: the device has another instruction set than the bundle was made for.
         UnknownNameError: no device of that name.
     """
-    from edgetl.devices import find_device
-
     where = find_device(device or "local")
     probe = where.probe()
     if where.kind == "local":
@@ -102,8 +102,6 @@ def check_fits(bundle: Bundle, device: Device, arch: str) -> None:
 
 def observe(bundle: Bundle, data: str | Path | None, device: str | None, progress: Progress) -> tuple[Place, Seen]:
     """Run the certify images through the bundle, and through the rungs above it that this machine can run."""
-    from edgetl import devices
-
     at = place(bundle, device)
     paths = certify_files(bundle.dataset, data, progress)
     here = devices.find_device("local")

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from edgetl.backends import BACKENDS
 from edgetl.base.errors import BundleError, EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import DIGEST_FIELD, new_folder, read_json, sha256_file, sha256_json, write_json, write_sealed
-from edgetl.compress.recipes import Recipe
+from edgetl.compress.recipes import Recipe, load_recipe, with_changes
 from edgetl.compress.repair import without_times
 from edgetl.core.bundle import (
     CALIBRATION,
@@ -35,6 +36,8 @@ from edgetl.core.bundle import (
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
 from edgetl.inputs import input_of
+from edgetl.runtime.predict import infer
+from edgetl.runtime.sessions import open_session
 from edgetl.workflow.candidates import Compressed, Workshop
 from edgetl.workflow.reference import EXPORTED as MODEL
 from edgetl.workflow.reference import Answers, Trained, answers, exported
@@ -71,8 +74,6 @@ class Request:
     @cached_property
     def recipe(self) -> Recipe | None:
         """The calibration recipe with the request's overrides; None for a float precision."""
-        from edgetl.compress.recipes import load_recipe, with_changes
-
         name = self.target.recipe(self.precision)
         if name is None:
             return None
@@ -121,8 +122,6 @@ def bundle_for(request: Request, out: Path, work: Path, progress: Progress) -> B
 
 def _widest(request: Request) -> Precision:
     """The widest float precision that the target runs: the yardstick of the bench."""
-    from edgetl.backends import BACKENDS
-
     runtime = BACKENDS[request.target.backend]
     widths: tuple[Precision, ...] = ("fp32", "fp16")
     return next((p for p in widths if runtime.refuses(request.target, p) is None), request.precision)
@@ -164,8 +163,6 @@ def _fill(
 def _compiled(
     folder: Path, request: Request, compressed: Compressed, twin: Compressed, progress: Progress
 ) -> dict[str, Any]:
-    from edgetl.backends import BACKENDS
-
     compiler = BACKENDS[request.target.backend]
     progress(f"compiling for {request.name}", 0, 1)
     deployed = compiler.compile(compressed.model, request.target, folder / "model")
@@ -197,9 +194,6 @@ def _sources(folder: Path, floating: Path, compressed: Compressed) -> dict[str, 
 
 def _write_golden(file: Path, request: Request, artifact: Any) -> None:
     """A few images that nothing is certified on, with the logits that the artifact gives for them here."""
-    from edgetl.runtime.predict import infer
-    from edgetl.runtime.sessions import open_session
-
     run, simulated = request.run, request.target.executes_on_host() == "simulated"
     held = run.dataset.paths("search") or run.dataset.paths("val")
     images = input_of(run).batch(held[:: max(1, len(held) // GOLDEN_IMAGES)][:GOLDEN_IMAGES])

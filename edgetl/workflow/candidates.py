@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.backends import BACKENDS
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.storage import read_json, write_json
+from edgetl.certify import PairedCounts, class_outcomes
+from edgetl.compress.layers.attribution import attribute
+from edgetl.compress.layers.points import read_points
+from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.repair import TRAINED, Attempt, Judged
+from edgetl.compress.samples import select_samples
 from edgetl.core.bundle import CALIBRATION, Artifact, Precision
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
 from edgetl.inputs import input_of
+from edgetl.runtime.predict import infer
+from edgetl.runtime.sessions import open_session
 from edgetl.workflow.reference import EXPORTED, Logits, Trained
 from edgetl.workflow.stage_cache import stage, versions
 
@@ -102,9 +110,6 @@ class Workshop:
         return (self.floating if attempt.source == TRAINED else self.work / attempt.source) / EXPORTED
 
     def _compress(self, attempt: Attempt, source: Path, folder: Path) -> None:
-        from edgetl.compress.quantize import quantize, to_float
-        from edgetl.compress.samples import select_samples
-
         run, recipe = self.run, attempt.recipe
         if recipe is None:
             made = to_float(source, self.target.backend, cast(Precision, attempt.precision), folder)
@@ -122,8 +127,6 @@ class Workshop:
 
     def artifact(self, compressed: Compressed, precision: str) -> Artifact:
         """A compressed model as its runtime opens it."""
-        from edgetl.backends import BACKENDS
-
         if self.target.backend == "litert":
             # The one runtime that opens none of the files that engines write.
             return BACKENDS["litert"].compile(compressed.model, self.target, compressed.folder / "compiled")
@@ -131,9 +134,6 @@ class Workshop:
 
     def judge(self, attempt: Attempt, reference: Logits) -> Judged:
         """Make an attempt and compare it with the trained model's logits on the search split."""
-        from edgetl.runtime.predict import infer
-        from edgetl.runtime.sessions import open_session
-
         artifact = self.artifact(self.compressed(attempt), attempt.precision)
         rows, paths = [], self.run.dataset.paths("search")
         with closing(open_session(artifact, threads=1, simulated=self.simulated)) as session:
@@ -155,14 +155,10 @@ class Workshop:
 
     def points(self, compressed: Compressed) -> tuple[Point, ...]:
         """How each weighted layer of the float model is quantized."""
-        from edgetl.compress.layers.points import read_points
-
         return read_points(compressed.model, compressed.source)
 
     def noises(self, compressed: Compressed) -> tuple[LayerNoise, ...]:
         """What quantization does to each layer by itself, on search images."""
-        from edgetl.compress.layers.attribution import attribute
-
         return attribute(compressed.source, self.points(compressed), self.images(ATTRIBUTED), self.progress)
 
     def images(self, most: int) -> list[npt.NDArray[np.uint8]]:
@@ -182,8 +178,6 @@ def _milliseconds(infer: Any) -> float:
 
 def compare(reference: Logits, found: Logits, run: Run, integer_macs: float | None, ms: float | None) -> Judged:
     """What an attempt's logits on the search split amount to; both are float32 (n, classes)."""
-    from edgetl.certify import PairedCounts, class_outcomes
-
     labels = run.dataset.labels("search")
     before, after = reference.argmax(axis=1), found.argmax(axis=1)
     counts = PairedCounts.from_predictions(before, after, labels)

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl import devices
 from edgetl.base.progress import Progress
 from edgetl.base.storage import sha256_file, sha256_json
+from edgetl.certify import PairedCounts, Predictions, certify, noninferiority
+from edgetl.compress.layers.attribution import LayerNoise, responsible
+from edgetl.compress.layers.taps import compare
+from edgetl.compress.layers.taps_ir import compare_ir
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
 from edgetl.core.findings import Finding
+from edgetl.diagnosis import Observations, diagnose
 from edgetl.inputs import input_of
+from edgetl.robustness import measure
+from edgetl.runtime.predict import predict
 from edgetl.workflow.answers import (
     FLOAT_RUNG,
     HOST_RUNG,
@@ -59,8 +67,6 @@ def judge(
     progress: Progress,
 ) -> Certificate:
     """Obtain answers for the certify images, diagnose them, keep them and write the certificate."""
-    from edgetl.diagnosis import Observations, diagnose
-
     at: Place | None = None
     if predictions is not None:
         seen = answered(bundle, predictions)
@@ -89,8 +95,6 @@ def judge_again(bundle: Bundle, terms: Terms) -> Certificate | None:
     Raises:
         CertifyError: the certificate or the predictions were altered, or belong to another bundle.
     """
-    from edgetl.certify import Predictions
-
     if not all((bundle.path / name).is_file() for name in (CERTIFICATE, PREDICTIONS)):
         return None
     before = check_certificate(bundle)
@@ -109,8 +113,6 @@ def contradiction(bundle: Bundle) -> str | None:
     Raises:
         CertifyError: there is no certificate, or it was altered, or it belongs to another bundle.
     """
-    from edgetl.certify import Predictions
-
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
     terms = Terms(record["margin"], record["alpha"], record["metric"])
@@ -142,8 +144,6 @@ def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
 
 
 def _saved(bundle: Bundle, told: Mapping[str, Any], seen: Seen) -> Predictions:
-    from edgetl.certify import Predictions
-
     samples = bundle.dataset.split("certify")
     return Predictions.from_logits(
         labels=bundle.dataset.labels("certify"),
@@ -161,8 +161,6 @@ def _saved(bundle: Bundle, told: Mapping[str, Any], seen: Seen) -> Predictions:
 def _certificate(
     bundle: Bundle, saved: Predictions, facts: Mapping[str, Any], findings: Sequence[Finding], terms: Terms
 ) -> Certificate:
-    from edgetl.certify import certify
-
     return certify(
         **saved.arguments(),
         margin=terms.margin,
@@ -231,8 +229,6 @@ def _culprits(bundle: Bundle, certificate: Certificate, root: Path | None) -> li
 
 
 def _quantized(bundle: Bundle, rung: str) -> list[Finding]:
-    from edgetl.compress.layers.attribution import LayerNoise, responsible
-
     noises = responsible([LayerNoise(**layer) for layer in bundle.layers])
     if not noises:
         return []
@@ -246,9 +242,6 @@ def _quantized(bundle: Bundle, rung: str) -> list[Finding]:
 
 
 def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
-    from edgetl.compress.layers.taps import compare
-    from edgetl.compress.layers.taps_ir import compare_ir
-
     held = [root / s.path for s in bundle.dataset.split("search")][:COMPARED]
     images = [input_of(bundle).apply(path)[None] for path in held if path.is_file()]
     if not images:
@@ -263,11 +256,6 @@ def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
 
 
 def _robustness(bundle: Bundle, at: Place, seen: Seen, terms: Terms, progress: Progress) -> Mapping[str, Any]:
-    from edgetl import devices
-    from edgetl.certify import PairedCounts, noninferiority
-    from edgetl.robustness import measure
-    from edgetl.runtime.predict import predict
-
     labels = bundle.dataset.labels("certify")
 
     def before(paths: Sequence[Path]) -> Logits:

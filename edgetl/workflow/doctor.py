@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgetl.backends import BACKENDS
 from edgetl.base.extras import PROVIDERS, available, version
 
 _PARTS = {
@@ -62,8 +63,6 @@ def _packages() -> Iterator[Check]:
 
 
 def _backends() -> Iterator[Check]:
-    from edgetl.backends import BACKENDS
-
     for name, backend in BACKENDS.items():
         probe = backend.probe()
         detail = ", ".join(probe.devices) if probe.available else probe.reason

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetl import devices as places
 from edgetl.base.errors import DeviceError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import Bundle, load_bundle
+from edgetl.devices import find_device, stop_all, time_limit
 from edgetl.runtime.plan import Plan
+from edgetl.workflow.answers import check_fits
 from edgetl.workflow.time_bundle import time_bundle
 
 if TYPE_CHECKING:
@@ -90,9 +93,6 @@ def deploy(
     Raises:
         EdgetlError: the bundle is damaged, a device is unknown, or an option makes no sense: before any work starts.
     """
-    from edgetl import devices as places
-    from edgetl.workflow.answers import check_fits
-
     opened = load_bundle(bundle)
 
     def work(device: Device) -> tuple[str, Mapping[str, Any]]:
@@ -126,7 +126,6 @@ def rollback(
     Raises:
         EdgetlError: a device is unknown, or an option makes no sense: before any work starts.
     """
-    from edgetl import devices as places
 
     def work(device: Device) -> tuple[str, Mapping[str, Any]]:
         record = places.rollback(device, name)
@@ -182,8 +181,6 @@ def each(
         UnknownNameError: a device is unknown.
         EdgetlError: no device, or jobs or timeout are no positive numbers.
     """
-    from edgetl.devices import find_device, stop_all
-
     if not names:
         raise EdgetlError("no device is named", "say which with --device; edgetl devices lists them")
     if jobs < 1 or not 0 < timeout < float("inf"):
@@ -209,8 +206,6 @@ def each(
 
 
 def _outcome(device: Device, work: Work, timeout: float) -> Outcome:
-    from edgetl.devices import time_limit
-
     began = time.monotonic()
     try:
         with time_limit(timeout):

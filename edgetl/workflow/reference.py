@@ -15,6 +15,8 @@ from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle import REFERENCE, Artifact
 from edgetl.core.run import Run
 from edgetl.inputs import input_of
+from edgetl.runtime.predict import infer
+from edgetl.runtime.sessions import open_session
 from edgetl.workflow.stage_cache import stage, versions
 
 if TYPE_CHECKING:
@@ -163,9 +165,6 @@ def run_artifact(artifact: Artifact, run: Run, split: str, simulated: bool, task
     """Logits (n, classes) of an artifact on a split of a run, in this process, one image at a time."""
     import os
     from contextlib import closing
-
-    from edgetl.runtime.predict import infer
-    from edgetl.runtime.sessions import open_session
 
     rows = [np.empty((0, len(run.classes)), np.float32)]
     with closing(open_session(artifact, threads=os.cpu_count() or 1, simulated=simulated)) as session:

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.backends import BACKENDS
 from edgetl.base.errors import CompressionError
 from edgetl.base.storage import read_json, write_json
 from edgetl.compress import remedies, repair
+from edgetl.compress.layers.profiling import ENGINES, profile_layers
 from edgetl.compress.recipes import Recipe
 from edgetl.compress.remedies import Reverted
 from edgetl.compress.repair import Attempt
+from edgetl.compress.sensitivity import choose, costs, gains
 from edgetl.core.bundle import Precision
 from edgetl.inputs import input_of
 from edgetl.workflow.candidates import Compressed, Workshop
@@ -72,8 +75,6 @@ def mend(
 def _repaired(
     shop: Workshop, start: Attempt, reference: Logits, margin: float, minutes: float
 ) -> tuple[Attempt, dict[str, Any]]:
-    from edgetl.backends import BACKENDS
-
     available = len(shop.run.dataset.split("calibration"))
     refused = BACKENDS[shop.target.backend].refuses(shop.target, "fp16")
     ladder = [
@@ -104,8 +105,6 @@ def _repaired(
 
 def ranked(shop: Workshop, best: Attempt) -> list[Reverted]:
     """Groups of layers that may go to float: the most error removed for the least cost first, as measured."""
-    from edgetl.compress.sensitivity import choose, costs, gains
-
     compressed = shop.compressed(best)
     points, images = shop.points(compressed), np.concatenate(shop.images(SENSITIVE))
     measured = gains(
@@ -123,8 +122,6 @@ def _times(
     shop: Workshop, compressed: Compressed, image: npt.NDArray[np.uint8]
 ) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """Milliseconds of each node in integers and in float; nothing where no runtime here tells."""
-    from edgetl.compress.layers.profiling import ENGINES, profile_layers
-
     engine = shop.target.backend
     if shop.simulated or engine not in ENGINES:
         return {}, {}

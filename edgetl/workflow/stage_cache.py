@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgetl import __version__
 from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import version
 from edgetl.base.storage import new_folder, sha256_json
@@ -65,6 +66,4 @@ def stage(work: Path, name: str, inputs: Mapping[str, Any], build: Callable[[Pat
 
 def versions(*modules: str) -> dict[str, str | None]:
     """Installed versions of edgetl and of some libraries: part of a stage's key."""
-    from edgetl import __version__
-
     return {"edgetl": __version__, **{module: version(module) for module in modules}}

@@ -7,10 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from edgetl import devices
 from edgetl.base.errors import BackendError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import BENCH, GOLDEN, Artifact, Bundle, load_bundle, write_manifest
+from edgetl.latency import bench_record
 from edgetl.runtime.plan import Harness, Plan, Scenario
+from edgetl.workflow.answers import place
 
 if TYPE_CHECKING:
     from edgetl.workflow.answers import Place
@@ -46,9 +49,6 @@ def time_bundle(
     file: str = BENCH,
 ) -> dict[str, Any]:
     """Time a bundle and write ``file``, its ``bench.json``; see :func:`edgetl.pipeline.bench`."""
-    from edgetl import devices
-    from edgetl.latency import bench_record
-
     at = _native(bundle, device)
     if against is None:
         record = bench_record(devices.bench(at.device, bundle, plan, progress=progress))
@@ -66,8 +66,6 @@ def time_bundle(
 
 
 def _native(bundle: Bundle, device: str | None) -> Place:
-    from edgetl.workflow.answers import place
-
     at = place(bundle, device)
     if at.executed == "simulated":
         raise BackendError(

@@ -84,7 +84,7 @@ def observed(bundle: Bundle, reference: Bundle, deployed: Logits | None = None, 
     root, samples = reference.dataset.root, reference.dataset.split("certify")[:most]
     paths = [root / sample.path for sample in samples]
     logits = {
-        "reference": run_onnx(reference.exported, reference.preprocess.batch(paths)),
+        "reference": run_onnx(reference.exported, input_of(reference).batch(paths)),
         "float ONNX": run_onnx(bundle.exported, input_of(bundle).batch(paths)),
         "deployed": deployed_logits(bundle, [input_of(bundle).apply(p) for p in paths])
         if deployed is None

@@ -6,6 +6,7 @@
     splits.json          classes and every image with hash, label and split
     preprocess.json      the one Preprocess definition
     history.jsonl        one line for each epoch
+    val.npz              the finalized model's outputs on the val split, in its order: ``out.NAME``, first axis n
     images/              only for the embedded digits: the images themselves
     checkpoint/          only while training, or that of the baseline, is unfinished
 
@@ -14,14 +15,30 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgetl.base.errors import RunError
-from edgetl.base.storage import read_json, read_sealed, sha256_file, sha256_json, write_json, write_sealed
+from edgetl.base.storage import (
+    read_json,
+    read_sealed,
+    sha256_file,
+    sha256_json,
+    write_bytes,
+    write_json,
+    write_sealed,
+)
 from edgetl.core.data import Dataset
+from edgetl.core.tensors import Arrays
 
 SCHEMA = 1
 MANIFEST = "run.json"
@@ -30,7 +47,9 @@ BASELINE = "baseline.safetensors"
 SPLITS_FILE = "splits.json"
 PREPROCESS_FILE = "preprocess.json"
 HISTORY = "history.jsonl"
+VAL_OUTPUTS = "val.npz"
 CHECKPOINT = "checkpoint"
+_OUT = "out."
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,7 @@ class Run:
         weights_sha256: of ``weights.safetensors``.
         baseline: ``{"kind": "scratch" | "probe", "sha256", "metrics": {"val": …}, "settings"}`` of the model in
             ``baseline.safetensors``; None without one.
+        hashes: SHA-256 of each file that the manifest seals, by name.
     """
 
     path: Path
@@ -60,6 +80,7 @@ class Run:
     lineage: Mapping[str, Any]
     weights_sha256: str
     baseline: Mapping[str, Any] | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,6 +91,32 @@ class Run:
     def weights(self) -> Path:
         """The safetensors file."""
         return self.path / WEIGHTS
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row for each epoch, the start first; empty in an older run, which did not seal them.
+
+        Raises:
+            RunError: a line is no JSON object.
+        """
+        if HISTORY not in self.hashes:
+            return []
+        lines = (self.path / HISTORY).read_text(encoding="utf-8").splitlines()
+        try:
+            return [dict(json.loads(line)) for line in lines]
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{self.path / HISTORY} is malformed", "train the run again") from error
+
+    @property
+    def val_outputs(self) -> dict[str, npt.NDArray[Any]] | None:
+        """What the finalized model answered on the val split, in its order; None in a run that did not keep it.
+
+        Raises:
+            RunError: the file holds something else.
+        """
+        if VAL_OUTPUTS not in self.hashes:
+            return None
+        return read_val_outputs(self.path / VAL_OUTPUTS, len(self.dataset.split("val")))
 
     @property
     def gain(self) -> float | None:
@@ -112,11 +159,11 @@ def write_run(
     metrics: Mapping[str, Any],
     lineage: Mapping[str, Any],
 ) -> Run:
-    """Complete a run whose ``weights.safetensors`` already lies in ``path``; the manifest comes last."""
+    """Complete a run whose weights, history and val outputs already lie in ``path``; the manifest comes last."""
     write_json(path / SPLITS_FILE, dataset.to_json())
     write_json(path / PREPROCESS_FILE, dict(input_record))
-    names = (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE)
-    files = {name: sha256_file(path / name) for name in names}
+    names = (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS)
+    files = {name: sha256_file(path / name) for name in names if (path / name).is_file()}
     body = {"schema": SCHEMA, "backbone": backbone, "strategy": strategy, "settings": dict(settings)}
     write_sealed(path / MANIFEST, {**body, "metrics": dict(metrics), "lineage": dict(lineage), "files": files})
     return load_run(path)
@@ -172,4 +219,29 @@ def load_run(path: str | Path) -> Run:
         lineage=manifest["lineage"],
         weights_sha256=manifest["files"][WEIGHTS],
         baseline=manifest.get("baseline"),
+        hashes=dict(manifest["files"]),
     )
+
+
+def write_val_outputs(path: Path, outputs: Arrays) -> None:
+    """Keep a model's outputs on the val split, arrays (n, …) in its order, in a run's folder that has no manifest."""
+    stream = io.BytesIO()
+    named: dict[str, Any] = {f"{_OUT}{name}": values for name, values in outputs.items()}
+    np.savez(stream, **named)
+    write_bytes(path / VAL_OUTPUTS, stream.getvalue())
+
+
+def read_val_outputs(file: Path, samples: int) -> dict[str, npt.NDArray[Any]]:
+    """What :func:`write_val_outputs` wrote, for a val split of so many samples.
+
+    Raises:
+        RunError: the file holds something else.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {name.removeprefix(_OUT): stored[name] for name in stored.files if name.startswith(_OUT)}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunError(f"{file} is damaged", "train the run again") from error
+    if not arrays or any(len(values) != samples or values.dtype.kind != "f" for values in arrays.values()):
+        raise RunError(f"{file} holds no outputs of the {samples} samples of the val split", "train the run again")
+    return arrays

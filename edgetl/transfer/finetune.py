@@ -14,15 +14,15 @@ from edgetl.base.extras import version
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.data import Dataset
-from edgetl.core.run import WEIGHTS, Run, write_run
+from edgetl.core.run import WEIGHTS, Run, write_run, write_val_outputs
 from edgetl.transfer import baseline as baselines
 from edgetl.transfer import checkpoint, folder, train
 from edgetl.transfer import weights as sources
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.launch import launch
-from edgetl.transfer.model import Deployable, val_scores
+from edgetl.transfer.model import Deployable, val_outputs
 from edgetl.transfer.plan import Options, Plan, plan
-from edgetl.transfer.scores import Scores
+from edgetl.transfer.scores import Scores, score
 from edgetl.transfer.start import with_head
 
 START = "start.json"
@@ -139,13 +139,15 @@ def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
     checkpoint.load_weights(epoch_file(order.checkpoints, state.best_epoch), body)
     model = order.strategy.hooks.finalize(body)
     network = Deployable(model, order.preprocess).eval().to(order.placement.device, memory_format=torch.channels_last)
+    outputs = val_outputs(network, dataset, order.placement.device)
     metrics = {
-        "val": val_scores(network, dataset, order.placement.device).to_json(),
+        "val": score(outputs["logits"], dataset.labels("val")).to_json(),
         "start": start.to_json(),
         "best_epoch": state.best_epoch,
         "epochs_run": state.epoch,
     }
     checkpoint.write_weights(order.out / WEIGHTS, network.backbone.state_dict())
+    write_val_outputs(order.out, outputs)
     return write_run(
         order.out,
         backbone=order.backbone.name,

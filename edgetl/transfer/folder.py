@@ -19,6 +19,7 @@ from edgetl.core.run import (
     MANIFEST,
     PREPROCESS_FILE,
     SPLITS_FILE,
+    VAL_OUTPUTS,
     WEIGHTS,
     Run,
     load_run,
@@ -27,7 +28,7 @@ from edgetl.inputs import load_dataset
 
 SETTINGS = "settings.json"
 IMAGES = "images"
-_OWN = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, IMAGES)
+_OWN = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, IMAGES)
 
 
 def enter(out: Path, settings: Mapping[str, Any], fresh: bool) -> Run | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -142,13 +144,24 @@ def val_scores(
     model: Deployable, dataset: Dataset, device: torch.device, task: str = "validating", progress: Progress = silent
 ) -> Scores:
     """Score a model, in evaluation mode and on ``device``, in float32 on the images of the val split."""
+    return score(val_outputs(model, dataset, device, task, progress)["logits"], dataset.labels("val"))
+
+
+def val_outputs(
+    model: Deployable, dataset: Dataset, device: torch.device, task: str = "validating", progress: Progress = silent
+) -> dict[str, npt.NDArray[np.float32]]:
+    """What a model, in evaluation mode and on ``device``, answers in float32 to the images of the val split, in order.
+
+    Returns:
+        ``logits``, float32, shape (n, classes).
+    """
     store = ImageStore(dataset.paths("val"), model.preprocess)
     parts: list[Tensor] = []
     with torch.inference_mode():
         for batch in store.batches(EVAL_BATCH):
             parts.append(model(torch.from_numpy(batch).to(device)).cpu())
             progress(task, sum(map(len, parts)), len(store))
-    return score(torch.cat(parts).numpy(), dataset.labels("val"))
+    return {"logits": torch.cat(parts).numpy()}
 
 
 def measured(run: Run, progress: Progress = silent) -> tuple[float, float, int]:

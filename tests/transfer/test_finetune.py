@@ -75,6 +75,13 @@ def test_fine_tuning_is_never_worse_than_its_start_on_val(tmp_path: Path, few_di
         == max(rows, key=lambda r: (r["val"]["balanced_accuracy"], -r["val"]["loss"], -r["epoch"]))["epoch"]
     )
     assert rows[-1]["train_loss"] < rows[1]["train_loss"]
+    assert tuned.history == rows
+    outputs = tuned.val_outputs
+    assert outputs is not None
+    assert score(outputs["logits"], tuned.dataset.labels("val")).to_json() == after
+    (tuned.path / "val.npz").write_bytes(b"")
+    with pytest.raises(RunError, match=r"val\.npz is missing or was altered"):
+        load_run(tuned.path)
 
 
 def test_linear_probe_on_digits_beats_chance_by_far(tmp_path: Path) -> None:

@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from edgetl.core.bundle import Artifact, Bundle, load_bundle
     from edgetl.core.data import Dataset
     from edgetl.core.run import Run, load_run
-    from edgetl.core.targets import Target
-    from edgetl.inputs import load_dataset
-    from edgetl.inputs.image import Preprocess
-    from edgetl.pipeline import Exported, bench, demo, export, finetune, report, verify
-    from edgetl.workflow.fleet import deploy, rollback
+    from edgetl.core.targets import Target, load_targets
+    from edgetl.devices import add_device, create_device, find_device, list_devices, probe_device, remove_device
+    from edgetl.inputs import Preprocess, load_dataset
+    from edgetl.pipeline import bench, check, demo, export, finetune, report, verify
+    from edgetl.transfer.backbones import list_backbones
+    from edgetl.transfer.strategies import list_strategies
+    from edgetl.workflow.doctor import doctor
+    from edgetl.workflow.exported import Exported
+    from edgetl.workflow.fleet import bench_devices, deploy, rollback
 
 _HOMES = {
     "Artifact": "edgetl.core.bundle",
@@ -38,18 +42,30 @@ _HOMES = {
     "Certificate": "edgetl.certify",
     "Dataset": "edgetl.core.data",
     "EdgetlError": "edgetl.base.errors",
-    "Exported": "edgetl.pipeline",
-    "Preprocess": "edgetl.inputs.image",
+    "Exported": "edgetl.workflow.exported",
+    "Preprocess": "edgetl.inputs",
     "Run": "edgetl.core.run",
     "Target": "edgetl.core.targets",
+    "add_device": "edgetl.devices",
     "bench": "edgetl.pipeline",
+    "bench_devices": "edgetl.workflow.fleet",
+    "check": "edgetl.pipeline",
+    "create_device": "edgetl.devices",
     "demo": "edgetl.pipeline",
     "deploy": "edgetl.workflow.fleet",
+    "doctor": "edgetl.workflow.doctor",
     "export": "edgetl.pipeline",
+    "find_device": "edgetl.devices",
     "finetune": "edgetl.pipeline",
+    "list_backbones": "edgetl.transfer.backbones",
+    "list_devices": "edgetl.devices",
+    "list_strategies": "edgetl.transfer.strategies",
     "load_bundle": "edgetl.core.bundle",
     "load_dataset": "edgetl.inputs",
     "load_run": "edgetl.core.run",
+    "load_targets": "edgetl.core.targets",
+    "probe_device": "edgetl.devices",
+    "remove_device": "edgetl.devices",
     "report": "edgetl.pipeline",
     "rollback": "edgetl.workflow.fleet",
     "verify": "edgetl.pipeline",
@@ -66,14 +82,26 @@ __all__ = [
     "Run",
     "Target",
     "__version__",
+    "add_device",
     "bench",
+    "bench_devices",
+    "check",
+    "create_device",
     "demo",
     "deploy",
+    "doctor",
     "export",
+    "find_device",
     "finetune",
+    "list_backbones",
+    "list_devices",
+    "list_strategies",
     "load_bundle",
     "load_dataset",
     "load_run",
+    "load_targets",
+    "probe_device",
+    "remove_device",
     "report",
     "rollback",
     "verify",

@@ -8,15 +8,15 @@ Stages know only Runs and Bundles; here they meet. Everything heavy is imported 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from edgetl.backends import BACKENDS
-from edgetl.base.errors import BackendError, CertifyError, EdgetlError
+from edgetl.base.errors import BackendError, EdgetlError
 from edgetl.base.progress import Progress, silent
-from edgetl.certify import REGRESSION, certify, certify_scores, check_margin, check_metric
+from edgetl.certify import Certificate, check_margin, check_metric, verify_arrays
 from edgetl.core.bundle import BENCH, PRECISIONS, Bundle, Precision, load_bundle
 from edgetl.core.data import SPLITS
 from edgetl.core.run import Run, load_run
@@ -24,43 +24,17 @@ from edgetl.core.targets import Target, find_target
 from edgetl.runtime.plan import Plan
 from edgetl.workflow.build_bundle import Request, bundle_for
 from edgetl.workflow.certify_bundle import Terms, contradiction, judge, judge_again
+from edgetl.workflow.exported import Exported
 from edgetl.workflow.stage_cache import workspace
 from edgetl.workflow.time_bundle import plan_for, time_bundle
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from edgetl.certify import Certificate
-
 #: Seconds of timing that ``export`` spends on each bundle.
 EXPORT_BENCH_SECONDS = 4.0
 #: Minutes that ``export`` may spend on repairing one bundle.
 REPAIR_MINUTES = 10.0
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What one target of an export came to."""
-
-    bundle: Bundle
-    certificate: Certificate
-    bench: Mapping[str, Any] | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, without the raw timings."""
-        bench = {k: v for k, v in (self.bench or {}).items() if k != "samples_ms"}
-        for other in ("float", "against"):
-            if bench.get(other):
-                bench[other] = {k: v for k, v in bench[other].items() if k != "samples_ms"}
-        return {
-            "target": self.bundle.target,
-            "bundle": str(self.bundle.path),
-            "precision": self.bundle.precision,
-            "artifacts": self.bundle.manifest["artifacts"],
-            "certificate": self.certificate.to_json(),
-            "bench": bench or None,
-            "failures": list(bench.get("failures", [])),
-        }
 
 
 @dataclass(frozen=True)
@@ -97,7 +71,7 @@ def finetune(data: str | Path, out: str | Path, *, progress: Progress = silent, 
 def export(
     run: str | Path | Run,
     *,
-    targets: Sequence[str],
+    targets: str | Sequence[str],
     out: str | Path,
     precision: str | None = None,
     margin: float = 0.01,
@@ -116,7 +90,7 @@ def export(
 
     Args:
         run: a run or its folder.
-        targets: names or aliases; ``out/NAME`` becomes each one's bundle.
+        targets: a name or alias, or several; ``out/NAME`` becomes each one's bundle.
         out: folder of the bundles; finished stages are kept in ``out/.work`` and used again.
         precision: int8, fp16 or fp32; each target's own default when None.
         margin, alpha: of the certificates; see :func:`verify`.
@@ -141,11 +115,14 @@ def export(
         raise EdgetlError(f"a budget of {budget_minutes} minutes is no time", "give a positive number, or --no-repair")
     opened = run if isinstance(run, Run) else load_run(run)
     minutes = budget_minutes if repair else 0.0
+    named = [targets] if isinstance(targets, str) else targets
     requests = [
         Request(
             opened, name, target, _precision(target, precision), samples, calibration_images, batch, margin, minutes
         )
-        for name, target in ((name, find_target(name)) for name in dict.fromkeys(targets))
+        for name, target in (
+            (name, find_target(name)) for name in dict.fromkeys([targets] if isinstance(targets, str) else targets)
+        )
     ]
     done = []
     with workspace(Path(out)) as work:
@@ -169,8 +146,9 @@ def _precision(target: Target, wanted: str | None) -> Precision:
     return precision
 
 
+@overload
 def verify(
-    bundle: str | Path | Bundle | None = None,
+    bundle: str | Path | Bundle,
     *,
     data: str | Path | None = None,
     margin: float = 0.01,
@@ -179,39 +157,61 @@ def verify(
     device: str | None = None,
     predictions: str | Path | None = None,
     corruptions: bool = False,
-    reference: npt.ArrayLike | None = None,
-    deployed: npt.ArrayLike | None = None,
-    labels: npt.ArrayLike | None = None,
     progress: Progress = silent,
-) -> Certificate:
-    """Is the deployed model as good as the trained one? One-sided paired non-inferiority on the certify split.
+) -> Certificate: ...
 
-    Either a bundle, or three arrays of one length: what the reference and the deployed model predicted, and the truth;
-    class indexes, or numbers for the metrics mae, rmse and r2.
 
-    Args:
-        bundle: the bundle to test; its ``certificate.json`` and ``predictions.npz`` are written.
-        data: where the certify images lie now; they are recognised by their hashes. Saved predictions are
-            judged again when neither ``data``, ``device``, ``predictions`` nor ``corruptions`` is given.
-        margin: largest tolerable loss of the metric, 0 ≤ margin < 1 (for mae and rmse: in the labels' unit).
-        alpha: probability of passing a model that lost the margin.
-        metric: accuracy, balanced-accuracy, or for arrays of numbers mae, rmse, r2.
-        device: name of the device to run on; this machine when None.
-        predictions: an ``.npz`` with the answers of a program of your own: ``logits`` (n, classes) and ``sha256`` (n)
-            of the image files.
-        corruptions: also test under blur, noise, JPEG, brightness and contrast.
-        progress: told of each image.
+@overload
+def verify(
+    *,
+    reference: npt.ArrayLike,
+    deployed: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    margin: float = 0.01,
+    alpha: float = 0.05,
+    metric: str = "accuracy",
+) -> Certificate: ...
+
+
+def verify(bundle: str | Path | Bundle | None = None, **options: Any) -> Certificate:
+    """Is the deployed model as good as the trained one? One-sided paired non-inferiority on held-out samples.
+
+    A bundle (:func:`verify_bundle`), or three arrays of one length (:func:`verify_arrays`).
 
     Raises:
-        CertifyError: arrays that do not fit, a bad margin, or images that are not there.
+        CertifyError: arrays that do not fit, a bad margin, or samples that are not there.
     """
-    if bundle is None:
-        if reference is None or deployed is None or labels is None:
-            raise CertifyError("nothing to compare", "give a bundle, or reference, deployed and labels")
-        if metric in REGRESSION:
-            return certify_scores(reference, deployed, labels, metric=metric, margin=margin, alpha=alpha)
-        return certify(reference, deployed, labels, metric=metric, margin=margin, alpha=alpha)
+    return verify_arrays(**options) if bundle is None else verify_bundle(bundle, **options)
 
+
+def verify_bundle(
+    bundle: str | Path | Bundle,
+    *,
+    data: str | Path | None = None,
+    margin: float = 0.01,
+    alpha: float = 0.05,
+    metric: str = "accuracy",
+    device: str | None = None,
+    predictions: str | Path | None = None,
+    corruptions: bool = False,
+    progress: Progress = silent,
+) -> Certificate:
+    """The test on a bundle's certify split; its ``certificate.json`` and ``predictions.npz`` are written.
+
+    Args:
+        bundle: the bundle to test.
+        data: where the certify samples lie now; they are recognised by their hashes. Saved predictions are
+            judged again when neither ``data``, ``device``, ``predictions`` nor ``corruptions`` is given.
+        margin, alpha, metric: see :func:`verify_arrays`.
+        device: name of the device to run on; this machine when None.
+        predictions: an ``.npz`` with the answers of a program of your own: ``logits`` (n, classes) and ``sha256`` (n)
+            of the files.
+        corruptions: also test under blur, noise, JPEG, brightness and contrast.
+        progress: told of each sample.
+
+    Raises:
+        CertifyError: a bad margin, or samples that are not there.
+    """
     check_margin(margin, alpha)
     check_metric(metric)
     terms = Terms(margin, alpha, metric)

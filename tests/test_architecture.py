@@ -40,7 +40,7 @@ WITHIN = {
         ("repair_search",),
         ("candidates",),
         ("reference",),
-        ("stage_cache", "doctor"),
+        ("stage_cache", "doctor", "exported"),
     ),
     "core": (("run", "bundle"), ("data", "targets", "findings", "tensors")),
     "base": (("storage", "extras", "resources"), ("errors", "progress")),

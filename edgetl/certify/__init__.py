@@ -3,6 +3,7 @@
 Needs numpy alone and reads no clock, so it also runs on a device.
 """
 
+from edgetl.certify.arrays import verify_arrays
 from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.bootstrap import REGRESSION, BootstrapTest, balanced_accuracy_test, score_test
 from edgetl.certify.certificate import EXECUTED, METHOD, Certificate
@@ -65,4 +66,5 @@ __all__ = [
     "score_test",
     "threshold_shift",
     "transfer_gain",
+    "verify_arrays",
 ]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli import bench, demo, deploy, devices, doctor, export, finetune, lists, report, rollback, targets, verify
 
 _ABOUT = """Take a fine-tuned model to a device and prove that the transfer survived.
@@ -22,9 +23,7 @@ Every command takes --json. Exit status: 0 done, 2 bad input or a device that fa
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from edgetl import __version__
-
-        typer.echo(f"edgetl {__version__}")
+        typer.echo(f"edgetl {edgetl.__version__}")
         raise typer.Exit
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+import edgetl
 from edgetl.cli.deploy import Jobs, Timeout
 from edgetl.cli.output import Json, Quiet, output
 
@@ -50,10 +51,7 @@ def command(
     Several devices: each one's record is bench-DEVICE.json in the bundle, written as it finishes; exit status 2 if at
     least one failed.
     """
-    from edgetl import pipeline
     from edgetl.cli.tables import latency, outcomes
-    from edgetl.workflow import fleet
-    from edgetl.workflow.time_bundle import plan_for
 
     with output(json=json, quiet=quiet) as shown:
         plan: dict[str, Any] = {
@@ -66,18 +64,16 @@ def command(
         }
         shared: dict[str, Any] = {"against": against, "progress": shown.progress}
         if device and len(device) > 1:
-            done = fleet.bench(bundle, device, plan_for(**plan), jobs=jobs, timeout=timeout, **shared)
+            done = edgetl.bench_devices(bundle, device, jobs=jobs, timeout=timeout, **plan, **shared)
             return outcomes(shown, done)
-        record = pipeline.bench(bundle, device=device[0] if device else None, **plan, **shared)
+        record = edgetl.bench(bundle, device=device[0] if device else None, **plan, **shared)
         shown.show(record, lambda console: latency(console, record))
     return 0
 
 
 def _share(written: str) -> float:
     """``2%`` or ``0.02``."""
-    from edgetl.base.errors import EdgetlError
-
     try:
         return float(written.removesuffix("%")) / (100 if written.endswith("%") else 1)
     except ValueError as error:
-        raise EdgetlError(f"'{written}' is no share of p90", "give one such as --until 2%") from error
+        raise edgetl.EdgetlError(f"'{written}' is no share of p90", "give one such as --until 2%") from error

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli.output import Json, Quiet, output
 
 
@@ -23,9 +24,8 @@ def command(
     edgetl demo
     edgetl demo --out /tmp/demo --json
     """
-    from edgetl import pipeline
     from edgetl.cli.tables import bundles
 
     with output(json=json, quiet=quiet) as shown:
-        result = pipeline.demo(out, progress=shown.progress)
+        result = edgetl.demo(out, progress=shown.progress)
         shown.show(result.to_json(), lambda console: bundles(console, result.bundles, str(result.report)))

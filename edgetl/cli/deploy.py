@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli.output import Json, Quiet, output
 
 Devices = Annotated[list[str], typer.Option("--device", help="Where to; give it several times for several devices.")]
@@ -37,8 +38,7 @@ def command(
     Exit status: 0 all are deployed, 2 at least one failed.
     """
     from edgetl.cli.tables import outcomes
-    from edgetl.workflow import fleet
 
     with output(json=json, quiet=quiet) as shown:
-        done = fleet.deploy(bundle, device, name=name, jobs=jobs, timeout=timeout, progress=shown.progress)
+        done = edgetl.deploy(bundle, device, name=name, jobs=jobs, timeout=timeout, progress=shown.progress)
         return outcomes(shown, done)

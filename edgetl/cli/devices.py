@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli.output import Json, Quiet, note, output
 
 app = typer.Typer(
@@ -29,11 +30,12 @@ def show(context: typer.Context, json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from edgetl.devices import description, list_devices
     from edgetl.reporting.console import print_table
 
     with output(json=json, bars=False) as shown:
-        found = [{**device.to_json(), "probed": description(device.name)} for device in list_devices()]
+        found = [
+            {**device.to_json(), "probed": edgetl.devices.description(device.name)} for device in edgetl.list_devices()
+        ]
         rows = [[d["name"], d["kind"], d["arch"], d["executed"], d["where"]] for d in found]
         columns = ["device", "kind", "arch", "results count as", "where"]
         shown.show({"devices": found}, lambda console: print_table(console, columns, rows))
@@ -57,11 +59,10 @@ def create(
     edgetl devices create pi --arch arm64
     edgetl devices create shop --arch arm64 --from rootfs.tar
     """
-    from edgetl.devices import create_device
 
     with output(json=json, quiet=quiet) as shown:
         extras = [module for module, wanted in (("openvino", openvino), ("ai_edge_litert", litert)) if wanted]
-        device = create_device(name, arch, extras=extras, source=source, progress=shown.progress)
+        device = edgetl.create_device(name, arch, extras=extras, source=source, progress=shown.progress)
         shown.show(device.to_json(), lambda console: console.print(f"created the emulated device {name}", markup=False))
 
 
@@ -80,25 +81,22 @@ def add(
     """
     import dataclasses
 
-    from edgetl.devices import add_device, find_device, probe_device
-
     with output(json=json, bars=False) as shown:
-        add_device(name, url)
-        found = None if no_probe else probe_device(name)
+        edgetl.add_device(name, url)
+        found = None if no_probe else edgetl.probe_device(name)
         if found is not None and not found.reachable:
             note(f"note: {found.reason}: {found.remedy}")
         about = f" ({found.machine.get('cpu_model')})" if found is not None and found.machine else ""
-        value = {**find_device(name).to_json(), "probe": None if found is None else dataclasses.asdict(found)}
+        value = {**edgetl.find_device(name).to_json(), "probe": None if found is None else dataclasses.asdict(found)}
         shown.show(value, lambda console: console.print(f"added {name}{about}", markup=False))
 
 
 @app.command()
 def remove(name: Annotated[str, typer.Argument(help="Which one.")], json: Json = False) -> None:
     """Forget a device; an emulated one's files are deleted."""
-    from edgetl.devices import remove_device
 
     with output(json=json, bars=False) as shown:
-        remove_device(name)
+        edgetl.remove_device(name)
         shown.show({"removed": name}, lambda console: console.print(f"removed {name}", markup=False))
 
 
@@ -113,8 +111,7 @@ def probe(name: Annotated[str, typer.Argument(help="Which one.")], json: Json = 
     import dataclasses
 
     from edgetl.cli.tables import probed
-    from edgetl.devices import probe_device
 
     with output(json=json, bars=False) as shown:
-        found = probe_device(name)
+        found = edgetl.probe_device(name)
         shown.show(dataclasses.asdict(found), lambda console: probed(console, name, found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import edgetl
 from edgetl.cli.output import Json, output
 
 
@@ -13,10 +14,9 @@ def command(json: Json = False) -> None:
     edgetl doctor --json
     """
     from edgetl.reporting.console import print_table
-    from edgetl.workflow.doctor import doctor
 
     with output(json=json, bars=False) as shown:
-        found = doctor()
+        found = edgetl.doctor()
         rows = [[c["what"], c["works"], c["version"], c["detail"] or c["remedy"]] for c in found["checks"]]
         columns = ["part", "works", "version", "what to do or what was found"]
         shown.show(found, lambda console: print_table(console, columns, rows))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli.output import Json, Quiet, output
 
 
@@ -42,11 +43,10 @@ def command(
     distillation and fp16 are tried in turn. Exit status 3 when a certificate fails. The same command again resumes,
     or does nothing.
     """
-    from edgetl import pipeline
     from edgetl.cli.tables import bundles
 
     with output(json=json, quiet=quiet) as shown:
-        results = pipeline.export(
+        results = edgetl.export(
             run,
             targets=target,
             out=out,

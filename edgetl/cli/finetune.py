@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli.output import Json, Quiet, note, output
 
 if TYPE_CHECKING:
@@ -45,10 +46,8 @@ def command(
     edgetl finetune digits --image-size 64 --epochs 3 --out run
     edgetl finetune photos/ --out run --baseline scratch
     """
-    from edgetl import pipeline
-
     with output(json=json, quiet=quiet) as shown:
-        run = pipeline.finetune(
+        run = edgetl.finetune(
             data,
             out=out,
             backbone=backbone,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli.output import Json, output
 
 
@@ -20,9 +21,8 @@ def backbones(
     edgetl backbones "mobilenetv4*"
     """
     from edgetl.reporting.console import print_table
-    from edgetl.transfer.backbones import list_backbones
 
-    found = [backbone.to_json() for backbone in list_backbones(pattern)]
+    found = [backbone.to_json() for backbone in edgetl.list_backbones(pattern)]
     columns = ["backbone", "source", "parameters", "input", "licence", "offline"]
     rows = [
         [b["name"], b["source"], b["parameters"], "x".join(map(str, b["input_size"])), b["licence"], b["offline"]]
@@ -39,9 +39,8 @@ def strategies(json: Json = False) -> None:
     edgetl strategies
     """
     from edgetl.reporting.console import print_table
-    from edgetl.transfer.strategies import list_strategies
 
-    found = list_strategies()
+    found = edgetl.list_strategies()
     rows = [[s["name"], s["description"]] for s in found]
     with output(json=json, bars=False) as shown:
         shown.show({"strategies": found}, lambda console: print_table(console, ["strategy", "what it does"], rows))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli.output import Json, output
 
 
@@ -23,9 +24,7 @@ def command(
     \b
     edgetl report out/jetson out/intel-cpu --out report.html
     """
-    from edgetl import pipeline
-
     with output(json=json, bars=False) as shown:
-        page = pipeline.report(bundle, out=out, data=data)
+        page = edgetl.report(bundle, out=out, data=data)
         answer = {"report": str(page), "bytes": page.stat().st_size}
         shown.show(answer, lambda console: console.print(f"wrote {page}", markup=False))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli.deploy import Devices, Jobs, Timeout
 from edgetl.cli.output import Json, Quiet, output
 
@@ -28,8 +29,7 @@ def command(
     Exit status: 0 all are rolled back, 2 at least one failed.
     """
     from edgetl.cli.tables import outcomes
-    from edgetl.workflow import fleet
 
     with output(json=json, quiet=quiet) as shown:
-        done = fleet.rollback(device, name=name, jobs=jobs, timeout=timeout, progress=shown.progress)
+        done = edgetl.rollback(device, name=name, jobs=jobs, timeout=timeout, progress=shown.progress)
         return outcomes(shown, done)

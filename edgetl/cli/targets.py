@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import edgetl
 from edgetl.cli.output import Json, output
 
 if TYPE_CHECKING:
@@ -32,10 +33,9 @@ def show(context: typer.Context, json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from edgetl.core.targets import load_targets
     from edgetl.reporting.console import print_table
 
-    found = load_targets().values()
+    found = edgetl.load_targets().values()
     columns = ["target", "runtime", "ISA", "precisions", "what it is"]
     rows = [[_names(t), t.backend, t.isa, " ".join(t.precisions), t.title] for t in found]
     with output(json=json, bars=False) as shown:

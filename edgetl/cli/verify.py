@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import edgetl
 from edgetl.cli.output import Json, Quiet, output
 
 _STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
@@ -42,17 +43,16 @@ def command(
 
     Exit status: 0 pass, 3 fail, 4 underpowered. Without --data and --device, saved predictions are judged again.
     """
-    from edgetl import pipeline
     from edgetl.reporting.outcome import print_certificate
 
     with output(json=json, quiet=quiet, bars=not check) as shown:
         if check:
-            problem = pipeline.check(bundle)
+            problem = edgetl.check(bundle)
             answer = {"bundle": str(bundle), "belongs": problem is None, "problem": problem}
             sentence = problem or "the certificate belongs to this bundle and is unaltered"
             shown.show(answer, lambda console: console.print(f"{bundle}: {sentence}", markup=False))
             return 0 if problem is None else 3
-        certificate = pipeline.verify(
+        certificate = edgetl.verify(
             bundle,
             data=data,
             margin=margin,

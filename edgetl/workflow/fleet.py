@@ -18,9 +18,8 @@ from edgetl.base.errors import DeviceError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import find_device, stop_all, time_limit
-from edgetl.runtime.plan import Plan
 from edgetl.workflow.answers import check_fits
-from edgetl.workflow.time_bundle import time_bundle
+from edgetl.workflow.time_bundle import plan_for, time_bundle
 
 if TYPE_CHECKING:
     from edgetl.devices import Device
@@ -134,11 +133,16 @@ def rollback(
     return each(devices, work, task=f"rolling back {name}", jobs=jobs, timeout=timeout, progress=progress)
 
 
-def bench(
+def bench_devices(
     bundle: str | Path | Bundle,
     devices: Sequence[str],
-    plan: Plan,
     *,
+    duration: float | None = None,
+    until: float | None = None,
+    threads: int = 1,
+    scenario: str = "single-stream",
+    streams: int | None = None,
+    harness: str = "edgetl",
     against: str | Path | Bundle | None = None,
     jobs: int = JOBS,
     timeout: float = TIMEOUT,
@@ -149,8 +153,7 @@ def bench(
     Args:
         bundle: what to time.
         devices, jobs, timeout, progress: as for :func:`deploy`.
-        plan: how; :func:`edgetl.workflow.time_bundle.plan_for` makes one of a command's options.
-        against: another bundle, whose artifact takes turns with this one's.
+        duration, until, threads, scenario, streams, harness, against: as for :func:`edgetl.pipeline.bench`.
 
     Returns:
         one outcome for each device, in order; ``record`` is its benchmark record.
@@ -158,6 +161,7 @@ def bench(
     Raises:
         EdgetlError: the bundle is damaged, a device is unknown, or an option makes no sense: before any work starts.
     """
+    plan = plan_for(duration, until, threads, scenario, streams, harness)
     opened = load_bundle(bundle)
     other = None if against is None else load_bundle(against)
 

@@ -9,7 +9,6 @@ Stages know only Runs and Bundles; here they meet. Everything heavy is imported 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -24,7 +23,7 @@ from edgetl.core.targets import Target, find_target
 from edgetl.runtime.plan import Plan
 from edgetl.workflow.build_bundle import Request, bundle_for
 from edgetl.workflow.certify_bundle import Terms, contradiction, judge, judge_again
-from edgetl.workflow.exported import Exported
+from edgetl.workflow.exported import Demo, Exported
 from edgetl.workflow.stage_cache import workspace
 from edgetl.workflow.time_bundle import plan_for, time_bundle
 
@@ -35,23 +34,6 @@ if TYPE_CHECKING:
 EXPORT_BENCH_SECONDS = 4.0
 #: Minutes that ``export`` may spend on repairing one bundle.
 REPAIR_MINUTES = 10.0
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What the demo left behind."""
-
-    run: Run
-    bundles: Sequence[Exported]
-    report: Path
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "run": self.run.to_json(),
-            "bundles": [item.to_json() for item in self.bundles],
-            "report": str(self.report),
-        }
 
 
 def finetune(data: str | Path, out: str | Path, *, progress: Progress = silent, **options: Any) -> Run:
@@ -120,9 +102,8 @@ def export(
         Request(
             opened, name, target, _precision(target, precision), samples, calibration_images, batch, margin, minutes
         )
-        for name, target in (
-            (name, find_target(name)) for name in dict.fromkeys([targets] if isinstance(targets, str) else targets)
-        )
+        for name in dict.fromkeys(named)
+        for target in [find_target(name)]
     ]
     done = []
     with workspace(Path(out)) as work:

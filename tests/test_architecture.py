@@ -43,7 +43,7 @@ WITHIN = {
         ("stage_cache", "doctor", "exported"),
     ),
     "core": (("run", "bundle"), ("data", "targets", "findings", "tensors")),
-    "base": (("storage", "extras", "resources"), ("errors", "progress")),
+    "base": (("storage", "extras", "resources", "schema"), ("errors", "progress", "wording")),
 }
 #: What may stand at the top of the package: the façade and the journey.
 TOP = {"__init__.py", "__main__.py", "pipeline.py", "py.typed"}

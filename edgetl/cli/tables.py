@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from edgetl.cli.output import Output
     from edgetl.devices import DeviceProbe
-    from edgetl.pipeline import Exported
+    from edgetl.workflow.exported import Exported
     from edgetl.workflow.fleet import Outcome
 
 

@@ -1,18 +1,20 @@
-"""What one target of an export came to."""
+"""What an export and the demo came to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgetl.certify import Certificate
 from edgetl.core.bundle import Bundle
+from edgetl.core.run import Run
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What one target of an export came to."""
+    """What an export and the demo came to."""
 
     bundle: Bundle
     certificate: Certificate
@@ -32,4 +34,21 @@ class Exported:
             "certificate": self.certificate.to_json(),
             "bench": bench or None,
             "failures": list(bench.get("failures", [])),
+        }
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo left behind."""
+
+    run: Run
+    bundles: Sequence[Exported]
+    report: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "run": self.run.to_json(),
+            "bundles": [item.to_json() for item in self.bundles],
+            "report": str(self.report),
         }

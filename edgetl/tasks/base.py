@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import DataError, UnknownNameError
 from edgetl.core.tensors import Arrays, TensorSpec
 
 Floats = npt.NDArray[np.float64]
@@ -16,6 +17,25 @@ Floats = npt.NDArray[np.float64]
 Evidence = Mapping[str, npt.NDArray[Any]]
 #: How often each sample counts in each replicate, float64 [replicates, n].
 Weights = Floats
+#: ``share``: 0 to 1, printed in points; ``labels``: the labels' own unit; ``""``: a plain number.
+Unit = Literal["share", "labels", ""]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A metric that is made of sums over samples, so that it takes no more time on many than on few.
+
+    Attributes:
+        of: what is summed: evidence → float64 [n, k].
+        score: the metric of such sums: float64 [replicates, k] → [replicates].
+    """
+
+    of: Callable[[Evidence], Floats]
+    score: Callable[[Floats], Floats]
+
+    def weighed(self, evidence: Evidence, weights: Weights) -> Floats:
+        """The metric for each row of weights: float64 [replicates]; as ``Metric.score``."""
+        return self.score(weights @ self.of(evidence))
 
 
 @dataclass(frozen=True)
@@ -23,22 +43,44 @@ class Metric:
     """A figure by which a task is judged.
 
     Attributes:
-        score: of evidence, one value for each row of weights: float64 [replicates].
+        title: its name in a sentence.
+        score: of evidence, one value for each row of weights: float64 [replicates]; NaN where it is not defined.
         better: whether higher or lower values are.
-        unit: "share" (0 to 1, printed in points), or "" for the labels' own unit.
-        margin: the greatest acceptable loss, unless the user names one.
+        unit: see :data:`Unit`.
+        margin: the greatest acceptable loss, unless the user names one; in standard deviations of the labels where the
+            unit is theirs.
         right: whether each sample is right, bool [n], where the metric is the share of right ones: the test is exact
             then (see :mod:`edgetl.certify.paired`); None: a paired bootstrap with the unseen sample.
+        strata: the class of each sample, int64 [n], where the metric is the mean over the classes that have samples of
+            the share of ``right`` ones; None: of all samples together.
+        sums: what it is made of, where that is sums over samples.
         unseen: (reference, deployed) evidence → the rows of the sample that was not seen, for both models, at its
             worst; swap the models for its best. None with ``right``.
     """
 
+    title: str
     score: Callable[[Evidence, Weights], Floats]
     better: Literal["higher", "lower"]
-    unit: str
+    unit: Unit
     margin: float
     right: Callable[[Evidence], npt.NDArray[np.bool_]] | None = None
+    strata: Callable[[Evidence], npt.NDArray[np.int64]] | None = None
+    sums: Sums | None = None
     unseen: Callable[[Evidence, Evidence], tuple[Evidence, Evidence]] | None = None
+
+    def of(self, evidence: Evidence) -> float:
+        """The metric of all samples, each counted once; NaN where it is not defined."""
+        n = len(next(iter(evidence.values())))
+        return float(self.score(evidence, np.ones((1, n)))[0])
+
+    def gain(self, before: Floats, after: Floats) -> Floats:
+        """How much better ``after`` is, elementwise: negative is a loss whichever values are better."""
+        return after - before if self.better == "higher" else before - after
+
+    def margin_for(self, labels: npt.NDArray[Any]) -> float:
+        """The greatest acceptable loss in the metric's unit, unless the user names one."""
+        spread = float(np.std(labels)) if self.unit == "labels" else 1.0
+        return self.margin * (spread or 1.0)
 
 
 @dataclass(frozen=True)
@@ -51,12 +93,15 @@ class Task:
         inputs: kinds of input that it reads (:data:`edgetl.inputs.INPUTS`).
         labels: kind of label that it reads (:data:`edgetl.core.data.labels.LABEL_KINDS`).
         outputs: of the network, given the classes' names.
-        decode: outputs of n samples and options → answers: arrays whose first axis counts samples.
+        decode: outputs of n samples and options → answers: the outputs, and what they mean, arrays whose first axis
+            counts samples.
         evidence: answers and the labels' array → evidence.
         metrics: by name; the first one is the default.
         divergence: how far the outputs of one model are from another's, 0 or more; what repair and distillation lower.
+            Takes answers, too, which hold the outputs.
         agreement: share of samples, 0 to 1, on which two models' answers are the same.
         describe: answers, the classes' names and how many to name → for each sample what a person reads, JSON values.
+        options: what decoding can be told, with the values that it has unless it is.
         audits: kinds of fault that can be told from its records and answers (keys of ``core.findings.KINDS``).
         views: pieces of a report that it has, by name.
     """
@@ -72,5 +117,39 @@ class Task:
     divergence: Callable[[Arrays, Arrays], float]
     agreement: Callable[[Arrays, Arrays], float]
     describe: Callable[[Arrays, Sequence[str], int], list[dict[str, Any]]]
+    options: Mapping[str, float] = field(default_factory=dict)
     audits: frozenset[str] = frozenset()
     views: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that decides, unless the user names one."""
+        return next(iter(self.metrics))
+
+    def find_metric(self, name: str | None) -> str:
+        """A metric's name as :attr:`metrics` has it, whatever its capitals; the default one's for None.
+
+        Raises:
+            UnknownNameError: the task has no metric of that name.
+        """
+        known = {metric.casefold(): metric for metric in self.metrics}
+        if name is None or name.casefold() in known:
+            return self.metric if name is None else known[name.casefold()]
+        raise UnknownNameError(f"metric of {self.name}", name, self.metrics)
+
+
+def output(outputs: Arrays, name: str, columns: str) -> npt.NDArray[Any]:
+    """One of a network's outputs, which has two axes.
+
+    Raises:
+        DataError: there is none of that name, or it has another number of axes.
+    """
+    if name not in outputs or outputs[name].ndim != 2:
+        found = ", ".join(f"{key} {values.shape}" for key, values in outputs.items()) or "nothing"
+        raise DataError(f"the network gives {found}", f"give '{name}' of the shape (samples, {columns})")
+    return outputs[name]
+
+
+def share(equal: npt.NDArray[np.bool_]) -> float:
+    """Share of true values, 0 to 1; 1 for none."""
+    return float(np.mean(equal)) if len(equal) else 1.0

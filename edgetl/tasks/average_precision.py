@@ -1,0 +1,71 @@
+"""Average precision by weighted ranks: samples are sorted once, and each replicate only counts them differently.
+
+A label's average precision is the sum over its distinct scores, from the highest down, of the precision at that score
+times the share of the label's samples that have it, as scikit-learn's ``average_precision_score`` defines it: equal
+scores are one step, and nothing is interpolated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.tasks.base import Evidence, Floats, Weights
+
+
+def macro_average_precision(evidence: Evidence, weights: Weights) -> Floats:
+    """Mean average precision over the labels that some sample has in the replicate; NaN where there is none.
+
+    Args:
+        evidence: ``score`` and ``label``, both (n, labels).
+        weights: float64 [replicates, n].
+    """
+    counted = np.ascontiguousarray(weights.T)
+    total, labels = np.zeros(len(weights)), np.zeros(len(weights))
+    for scores, positive in zip(evidence["score"].T, evidence["label"].T, strict=True):
+        precision, present = average_precision(scores, positive.astype(bool), counted)
+        total += precision
+        labels += present
+    return np.where(labels > 0, total / np.maximum(labels, 1), np.nan)
+
+
+def average_precision(
+    scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], counted: Floats
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """One label's average precision in each replicate, and whether any sample has it there; 0 where none has.
+
+    Args:
+        scores: [n], higher is more likely.
+        positive: whether each sample has the label, bool [n].
+        counted: how often each sample counts, float64 [n, replicates].
+    """
+    order = np.argsort(-scores)
+    hits = np.flatnonzero(positive[order])
+    if not len(hits):
+        return np.zeros(counted.shape[1]), np.zeros(counted.shape[1], bool)
+    ranked = scores[order]
+    # Precision is read where a run of equal scores ends, and only runs with a sample that has the label matter.
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    run = np.searchsorted(ends, hits)
+    first = np.flatnonzero(np.diff(run, prepend=-1))
+    ends = ends[run[first]]
+    gained = np.add.reduceat(counted[order[hits]], first, axis=0)
+    seen = np.add.reduceat(counted[order[: ends[-1] + 1]], np.append(0, ends[:-1] + 1), axis=0)
+    found, seen = np.cumsum(gained, axis=0), np.cumsum(seen, axis=0)
+    present = found[-1] > 0
+    steps = gained * found / np.where(seen > 0, seen, 1.0)
+    return steps.sum(axis=0) / np.where(present, found[-1], 1.0), present
+
+
+def unseen_ranks(reference: Evidence, deployed: Evidence) -> tuple[Evidence, Evidence]:
+    """The sample that was not seen, at its worst: the reference ranks its labels first, the deployed model last.
+
+    It has the labels of the sample that weighs most, by the shares of their labels' samples that each is.
+    """
+    labels = reference["label"].astype(bool)
+    weight = labels @ (1.0 / np.maximum(labels.sum(axis=0), 1))
+    has = labels[[int(weight.argmax())]]
+    right, wrong = np.where(has, np.inf, -np.inf), np.full(has.shape, -np.inf)
+    return {"score": right, "label": has}, {"score": wrong, "label": has}

@@ -21,8 +21,8 @@ from edgetl.core.data import SPLITS
 from edgetl.core.run import Run, load_run
 from edgetl.core.targets import Target, find_target
 from edgetl.runtime.plan import Plan
-from edgetl.workflow.build_bundle import Request, bundle_for
-from edgetl.workflow.certify_bundle import Terms, contradiction, judge, judge_again
+from edgetl.workflow.build_bundle import Request, build_bundle
+from edgetl.workflow.certify_bundle import Terms, certify_again, certify_bundle, contradiction
 from edgetl.workflow.exported import Demo, Exported
 from edgetl.workflow.stage_cache import workspace
 from edgetl.workflow.time_bundle import plan_for, time_bundle
@@ -108,7 +108,7 @@ def export(
     done = []
     with workspace(Path(out)) as work:
         for request in requests:
-            made = bundle_for(request, Path(out), work, progress)
+            made = build_bundle(request, Path(out), work, progress)
             certificate = verify(made, margin=margin, alpha=alpha, metric=metric, progress=progress)
             record = made.record(BENCH)
             if bench and record is None and certificate.executed == "host":
@@ -198,11 +198,11 @@ def verify_bundle(
     terms = Terms(margin, alpha, metric)
     opened = load_bundle(bundle)
     if data is None and device is None and predictions is None and not corruptions:
-        saved = judge_again(opened, terms)
+        saved = certify_again(opened, terms)
         if saved is not None:
             return saved
     answers = None if predictions is None else Path(predictions)
-    return judge(
+    return certify_bundle(
         opened, terms, data=data, device=device, predictions=answers, corruptions=corruptions, progress=progress
     )
 

@@ -50,7 +50,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Answers:
     """The answers of all rungs on the certify images; logits are float32 (n, classes).
 
     Attributes:
@@ -100,7 +100,9 @@ def check_fits(bundle: Bundle, device: Device, arch: str) -> None:
         raise DeviceError(f"{device.name} {what}, and {target.name} needs its accelerator", "use the device")
 
 
-def observe(bundle: Bundle, data: str | Path | None, device: str | None, progress: Progress) -> tuple[Place, Seen]:
+def collect_answers(
+    bundle: Bundle, data: str | Path | None, device: str | None, progress: Progress
+) -> tuple[Place, Answers]:
     """Run the certify images through the bundle, and through the rungs above it that this machine can run."""
     at = place(bundle, device)
     paths = certify_files(bundle.dataset, data, progress)
@@ -111,10 +113,10 @@ def observe(bundle: Bundle, data: str | Path | None, device: str | None, progres
         rungs[QDQ_RUNG] = devices.predict(here, bundle, paths, simulated=True, progress=progress)
     if at.device.kind != "local" and find_target(bundle.target).executes_on_host() == "host":
         rungs[HOST_RUNG] = devices.predict(here, bundle, paths, progress=progress)
-    return at, Seen(tuple(paths), deployed, rungs, _facts(bundle, at), at.emulates)
+    return at, Answers(tuple(paths), deployed, rungs, _facts(bundle, at), at.emulates)
 
 
-def answered(bundle: Bundle, predictions: Path) -> Seen:
+def read_answers(bundle: Bundle, predictions: Path) -> Answers:
     """The answers of a program of the user's own: an ``.npz`` with ``logits`` (n, classes) and ``sha256`` (n).
 
     Args:
@@ -151,7 +153,7 @@ def answered(bundle: Bundle, predictions: Path) -> Seen:
     }
     rungs = {FLOAT_RUNG: _stored(bundle)["exported"]}
     paths = tuple(dataset.root / sample.path for sample in samples)
-    return Seen(paths, logits[[rows[name] for name in wanted]], rungs, facts, None)
+    return Answers(paths, logits[[rows[name] for name in wanted]], rungs, facts, None)
 
 
 def reference(bundle: Bundle) -> Mapping[str, Any]:

@@ -38,10 +38,10 @@ from edgetl.core.targets import Target
 from edgetl.inputs import input_of
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
-from edgetl.workflow.candidates import Compressed, Workshop
+from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED as MODEL
-from edgetl.workflow.reference import Answers, Trained, answers, exported
-from edgetl.workflow.repair_search import Mended, mend
+from edgetl.workflow.reference import Answers, TorchReference, answers, exported
+from edgetl.workflow.repair_search import Selected, search_repair
 from edgetl.workflow.stage_cache import versions
 
 GOLDEN_IMAGES = 4
@@ -99,7 +99,7 @@ class Request:
         )
 
 
-def bundle_for(request: Request, out: Path, work: Path, progress: Progress) -> Bundle:
+def build_bundle(request: Request, out: Path, work: Path, progress: Progress) -> Bundle:
     """The finished bundle ``out/NAME``, made if it is not there yet, damaged, or made from something else."""
     folder, key = out / request.name, request.key()
     try:
@@ -109,14 +109,16 @@ def bundle_for(request: Request, out: Path, work: Path, progress: Progress) -> B
     except BundleError as error:
         if folder.exists() and not (folder / MANIFEST).is_file():
             raise EdgetlError(f"{folder} exists and is no bundle", "choose another --out, or remove it") from error
-    trained = Trained(request.run)
+    trained = TorchReference(request.run)
     floating = exported(trained, request.batch, work, progress)
-    told = answers(trained, floating, work, progress)
-    shop = Workshop(trained, request.target, floating, work, progress, request.batch)
-    mended = mend(shop, request.precision, request.recipe, told.search, request.margin, request.minutes)
-    twin = shop.floated(_widest(request))
+    reference = answers(trained, floating, work, progress)
+    candidates = Candidates(trained, request.target, floating, work, progress, request.batch)
+    selected = search_repair(
+        candidates, request.precision, request.recipe, reference.search, request.margin, request.minutes
+    )
+    twin = candidates.in_float(_widest(request))
     with new_folder(folder) as partial:
-        _fill(partial, request, key, shop, told, mended, twin)
+        _fill(partial, request, key, candidates, reference, selected, twin)
     return load_bundle(folder)
 
 
@@ -128,17 +130,23 @@ def _widest(request: Request) -> Precision:
 
 
 def _fill(
-    folder: Path, request: Request, key: str, shop: Workshop, told: Answers, mended: Mended, twin: Compressed
+    folder: Path,
+    request: Request,
+    key: str,
+    candidates: Candidates,
+    reference: Answers,
+    selected: Selected,
+    twin: Compressed,
 ) -> None:
     run, target = request.run, request.target
-    artifacts = _compiled(folder, request, mended.compressed, twin, shop.progress)
-    files = _sources(folder, shop.floating, mended.compressed)
+    artifacts = _compiled(folder, request, selected.compressed, twin, candidates.progress)
+    files = _sources(folder, candidates.floating, selected.compressed)
     write_json(folder / LABELS, list(run.classes))
     write_json(folder / PREPROCESS_FILE, input_of(run).to_json())
     write_json(folder / SPLITS_FILE, run.dataset.to_json())
-    write_json(folder / LAYERS, list(mended.layers))
-    (folder / CALIBRATION).write_bytes((mended.compressed.folder / CALIBRATION).read_bytes())
-    told.save(folder / REFERENCE)
+    write_json(folder / LAYERS, list(selected.layers))
+    (folder / CALIBRATION).write_bytes((selected.compressed.folder / CALIBRATION).read_bytes())
+    reference.save(folder / REFERENCE)
     _write_golden(folder / GOLDEN, request, artifacts["deployed"])
     body = {
         "key": key,
@@ -149,15 +157,15 @@ def _fill(
                 "strategy": run.strategy, "settings": dict(run.settings), "metrics": dict(run.metrics),
                 "preprocess": input_of(run).to_json(), "classes": list(run.classes)},
         "lineage": dict(run.lineage),
-        "quantization": dict(mended.compressed.record),
-        "repair": without_times(mended.repair) if mended.repair else None,
-        "parity": read_json(shop.floating / "parity.json"),
+        "quantization": dict(selected.compressed.record),
+        "repair": without_times(selected.repair) if selected.repair else None,
+        "parity": read_json(candidates.floating / "parity.json"),
         "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert"),
         **files,
     }  # fmt: skip
     write_manifest(folder, body, artifacts)
-    if mended.repair and mended.repair["needed"]:
-        write_sealed(folder / REPAIR, {**mended.repair, "manifest": read_json(folder / MANIFEST)[DIGEST_FIELD]})
+    if selected.repair and selected.repair["needed"]:
+        write_sealed(folder / REPAIR, {**selected.repair, "manifest": read_json(folder / MANIFEST)[DIGEST_FIELD]})
 
 
 def _compiled(

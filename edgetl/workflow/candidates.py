@@ -27,7 +27,7 @@ from edgetl.core.targets import Target
 from edgetl.inputs import input_of
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
-from edgetl.workflow.reference import EXPORTED, Logits, Trained
+from edgetl.workflow.reference import EXPORTED, Logits, TorchReference
 from edgetl.workflow.stage_cache import stage, versions
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Compressed:
 
 
 @dataclass
-class Workshop:
+class Candidates:
     """Where a run is compressed for one target.
 
     Attributes:
@@ -70,7 +70,7 @@ class Workshop:
         batch: fixed batch size of the graph, or None.
     """
 
-    trained: Trained
+    trained: TorchReference
     target: Target
     floating: Path
     work: Path
@@ -87,7 +87,7 @@ class Workshop:
         """Whether this machine can only simulate the target."""
         return self.target.executes_on_host() == "simulated"
 
-    def floated(self, precision: Precision) -> Compressed:
+    def in_float(self, precision: Precision) -> Compressed:
         """The model in a float precision."""
         return self.compressed(Attempt("default", precision, precision, None))
 
@@ -132,7 +132,7 @@ class Workshop:
             return BACKENDS["litert"].compile(compressed.model, self.target, compressed.folder / "compiled")
         return Artifact(self.target.backend, compressed.model, precision, self.target.runtime_device)
 
-    def judge(self, attempt: Attempt, reference: Logits) -> Judged:
+    def measure(self, attempt: Attempt, reference: Logits) -> Judged:
         """Make an attempt and compare it with the trained model's logits on the search split."""
         artifact = self.artifact(self.compressed(attempt), attempt.precision)
         rows, paths = [], self.run.dataset.paths("search")

@@ -28,11 +28,11 @@ from edgetl.workflow.answers import (
     FLOAT_RUNG,
     HOST_RUNG,
     QDQ_RUNG,
+    Answers,
     Logits,
     Place,
-    Seen,
-    answered,
-    observe,
+    collect_answers,
+    read_answers,
     reference,
     reproduced,
 )
@@ -56,7 +56,7 @@ class Terms:
     metric: str = "accuracy"
 
 
-def judge(
+def certify_bundle(
     bundle: Bundle,
     terms: Terms,
     *,
@@ -69,27 +69,27 @@ def judge(
     """Obtain answers for the certify images, diagnose them, keep them and write the certificate."""
     at: Place | None = None
     if predictions is not None:
-        seen = answered(bundle, predictions)
+        seen = read_answers(bundle, predictions)
     else:
-        at, seen = observe(bundle, data, device, progress)
-    told = reference(bundle)
-    logits: dict[str, Logits] = {"reference": told["logits"], **seen.rungs, "deployed": seen.deployed}
+        at, seen = collect_answers(bundle, data, device, progress)
+    kept = reference(bundle)
+    logits: dict[str, Logits] = {"reference": kept["logits"], **seen.rungs, "deployed": seen.deployed}
     labels = bundle.dataset.labels("certify")
     root = _root(seen.paths, bundle)
     observations = Observations(seen.paths, labels, logits, seen.simulated)
     findings = diagnose(bundle, observations, root=root, progress=progress)
-    hurt = _robustness(bundle, at, seen, terms, progress) if corruptions and at is not None else None
-    saved = _saved(bundle, told, seen)
+    robustness = _robustness(bundle, at, seen, terms, progress) if corruptions and at is not None else None
+    saved = _saved(bundle, kept, seen)
     # Should this be killed now, a missing certificate is better than one of other predictions.
     (bundle.path / CERTIFICATE).unlink(missing_ok=True)
     saved.save(bundle.path / PREDICTIONS)
-    facts = {**seen.facts, "robustness": hurt}
+    facts = {**seen.facts, "robustness": robustness}
     first = _certificate(bundle, saved, facts, findings, terms)
-    more = _culprits(bundle, first, root)
+    more = _layers_behind(bundle, first, root)
     return _written(bundle, _certificate(bundle, saved, facts, (*findings, *more), terms) if more else first)
 
 
-def judge_again(bundle: Bundle, terms: Terms) -> Certificate | None:
+def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
     """Judge the saved predictions on other terms, without inference; None if there are none.
 
     Raises:
@@ -97,12 +97,12 @@ def judge_again(bundle: Bundle, terms: Terms) -> Certificate | None:
     """
     if not all((bundle.path / name).is_file() for name in (CERTIFICATE, PREDICTIONS)):
         return None
-    before = check_certificate(bundle)
+    record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
-    brought = [finding for finding in _brought(before) if finding.kind != "quantization-noise"]
-    first = _certificate(bundle, saved, before, brought, terms)
-    more = _culprits(bundle, first, None)
-    return _written(bundle, _certificate(bundle, saved, before, (*brought, *more), terms) if more else first)
+    earlier = [finding for finding in _earlier_findings(record) if finding.kind != "quantization-noise"]
+    first = _certificate(bundle, saved, record, earlier, terms)
+    more = _layers_behind(bundle, first, None)
+    return _written(bundle, _certificate(bundle, saved, record, (*earlier, *more), terms) if more else first)
 
 
 def contradiction(bundle: Bundle) -> str | None:
@@ -116,7 +116,7 @@ def contradiction(bundle: Bundle) -> str | None:
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
     terms = Terms(record["margin"], record["alpha"], record["metric"])
-    again = _certificate(bundle, saved, record, _brought(record), terms).to_json()
+    again = _certificate(bundle, saved, record, _earlier_findings(record), terms).to_json()
     judged = FOLLOWING + (BY_ACCURACY if terms.metric == "accuracy" else ())
     wrong = [name for name in judged if _rounded(record[name]) != _rounded(again[name])]
     if not wrong and bundle.splits != bundle.dataset.digest:
@@ -129,7 +129,7 @@ def _rounded(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_float=lambda digits: round(float(digits), 9))
 
 
-def _brought(record: Mapping[str, Any]) -> list[Finding]:
+def _earlier_findings(record: Mapping[str, Any]) -> list[Finding]:
     """An earlier certificate's findings, but for those that follow from its predictions and will be found again."""
     return [Finding.from_json(f) for f in record["findings"] if not f["evidence"].get("statistical")]
 
@@ -143,18 +143,18 @@ def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
     return paths[0].parents[len(own.parts) - 1] if paths[0].parts[-len(own.parts) :] == own.parts else None
 
 
-def _saved(bundle: Bundle, told: Mapping[str, Any], seen: Seen) -> Predictions:
+def _saved(bundle: Bundle, kept: Mapping[str, Any], seen: Answers) -> Predictions:
     samples = bundle.dataset.split("certify")
     return Predictions.from_logits(
         labels=bundle.dataset.labels("certify"),
-        reference=told["logits"],
+        reference=kept["logits"],
         deployed=seen.deployed,
         # A CSV may name its files by absolute paths, which would mean nothing on another machine.
         paths=[s.path.lstrip("/") for s in samples],
         sha256=[s.sha256 for s in samples],
         classes=bundle.labels,
         rungs=seen.rungs,
-        baseline=(str(told["baseline_kind"]), told["baseline"]) if "baseline" in told else None,
+        baseline=(str(kept["baseline_kind"]), kept["baseline"]) if "baseline" in kept else None,
     )
 
 
@@ -181,7 +181,7 @@ def _certificate(
 
 
 def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
-    """Export refuses what it could not mend, unless its owner now tolerates more."""
+    """Export refuses what it could not search_repair, unless its owner now tolerates more."""
     repair = bundle.manifest["repair"]
     if not repair or repair["survived"] or terms.margin > repair["margin"]:
         return []
@@ -213,7 +213,7 @@ def hashes(bundle: Bundle) -> dict[str, str]:
     }
 
 
-def _culprits(bundle: Bundle, certificate: Certificate, root: Path | None) -> list[Finding]:
+def _layers_behind(bundle: Bundle, certificate: Certificate, root: Path | None) -> list[Finding]:
     """The layers behind the first rung that is proven to diverge, if quantization or the runtime explains it."""
     rungs = [rung["name"] for rung in certificate.ladder]
     first = next((rung["name"] for rung in certificate.ladder if rung["diverges"]), None)
@@ -255,7 +255,7 @@ def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
     return [Finding("runtime", what, tuple(x.module or x.tensor for x in tensors), {"rung": rung})]
 
 
-def _robustness(bundle: Bundle, at: Place, seen: Seen, terms: Terms, progress: Progress) -> Mapping[str, Any]:
+def _robustness(bundle: Bundle, at: Place, seen: Answers, terms: Terms, progress: Progress) -> Mapping[str, Any]:
     labels = bundle.dataset.labels("certify")
 
     def before(paths: Sequence[Path]) -> Logits:

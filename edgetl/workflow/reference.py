@@ -29,7 +29,7 @@ EXPORTED = "model.onnx"
 
 
 @dataclass
-class Trained:
+class TorchReference:
     """The trained torch model, loaded when a stage first needs it."""
 
     run: Run
@@ -55,7 +55,7 @@ class Trained:
         return compute(self.model, store, torch.device("cpu"), task, progress)
 
 
-def exported(trained: Trained, batch: int | None, work: Path, progress: Progress) -> Path:
+def exported(trained: TorchReference, batch: int | None, work: Path, progress: Progress) -> Path:
     """Folder of the float ONNX, ``model.onnx``, with the proof that it follows torch, ``parity.json``."""
     from edgetl.compress.export import check_parity, export_onnx
 
@@ -99,7 +99,7 @@ class Answers:
         np.savez(file, logits=self.certify, exported=self.exported, reproduced=np.array(self.reproduced), **more)
 
 
-def answers(trained: Trained, floating: Path, work: Path, progress: Progress) -> Answers:
+def answers(trained: TorchReference, floating: Path, work: Path, progress: Progress) -> Answers:
     """Run the trained model, its baseline and the exported graph; each is kept in ``work``."""
     run = trained.run
     reference = _reference(trained, work, progress)
@@ -111,7 +111,7 @@ def answers(trained: Trained, floating: Path, work: Path, progress: Progress) ->
     return Answers(certify, search, floats, baseline, kind, (recorded, measured, n))
 
 
-def _reference(trained: Trained, work: Path, progress: Progress) -> Path:
+def _reference(trained: TorchReference, work: Path, progress: Progress) -> Path:
     from edgetl.transfer.model import measured
 
     run = trained.run

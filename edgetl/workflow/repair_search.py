@@ -21,7 +21,7 @@ from edgetl.compress.repair import Attempt
 from edgetl.compress.sensitivity import choose, costs, gains
 from edgetl.core.bundle import Precision
 from edgetl.inputs import input_of
-from edgetl.workflow.candidates import Compressed, Workshop
+from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED, OPSET, Logits
 from edgetl.workflow.stage_cache import stage, versions
 
@@ -34,7 +34,7 @@ DISTILLING = 300.0
 
 
 @dataclass(frozen=True)
-class Mended:
+class Selected:
     """What is deployed.
 
     Attributes:
@@ -49,13 +49,18 @@ class Mended:
     layers: tuple[Mapping[str, Any], ...]
 
 
-def mend(
-    shop: Workshop, precision: Precision, recipe: Recipe | None, reference: Logits, margin: float, minutes: float
-) -> Mended:
+def search_repair(
+    candidates: Candidates,
+    precision: Precision,
+    recipe: Recipe | None,
+    reference: Logits,
+    margin: float,
+    minutes: float,
+) -> Selected:
     """Compress as asked; where that loses too much on the search split, climb the repair ladder.
 
     Args:
-        shop: the run and the target.
+        candidates: the run and the target.
         precision, recipe: what was asked for.
         reference: the trained model's logits on the search split, float32 (n, classes).
         margin: greatest tolerable loss.
@@ -63,55 +68,56 @@ def mend(
     """
     start = Attempt("default", f"recipe {recipe.name}" if recipe else precision, precision, recipe)
     if recipe is None:
-        return Mended(shop.compressed(start), None, ())
+        return Selected(candidates.compressed(start), None, ())
     chosen, record = start, None
     if minutes and len(reference):
-        chosen, record = _repaired(shop, start, reference, margin, minutes)
-    compressed = shop.compressed(chosen)
-    noises = shop.noises(compressed) if chosen.recipe else ()
-    return Mended(compressed, record, tuple(noise.to_json() for noise in noises))
+        chosen, record = _repaired(candidates, start, reference, margin, minutes)
+    compressed = candidates.compressed(chosen)
+    noises = candidates.noises(compressed) if chosen.recipe else ()
+    return Selected(compressed, record, tuple(noise.to_json() for noise in noises))
 
 
 def _repaired(
-    shop: Workshop, start: Attempt, reference: Logits, margin: float, minutes: float
+    candidates: Candidates, start: Attempt, reference: Logits, margin: float, minutes: float
 ) -> tuple[Attempt, dict[str, Any]]:
-    available = len(shop.run.dataset.split("calibration"))
-    refused = BACKENDS[shop.target.backend].refuses(shop.target, "fp16")
+    available = len(candidates.run.dataset.split("calibration"))
+    refused = BACKENDS[candidates.target.backend].refuses(candidates.target, "fp16")
     ladder = [
         *remedies.recipe_rungs(available),
-        remedies.mixed_precision(lambda best: ranked(shop, best)),
-        remedies.distillation(lambda best: distilled(shop, best)),
+        remedies.mixed_precision(lambda best: ranked(candidates, best)),
+        remedies.distillation(lambda best: distilled(candidates, best)),
         remedies.half_precision(refused),
     ]
 
     def build(folder: Path) -> None:
         done = repair.climb(
-            start, ladder, lambda attempt: shop.judge(attempt, reference),
-            margin=margin, minutes=minutes, progress=shop.progress,
+            start, ladder, lambda attempt: candidates.measure(attempt, reference),
+            margin=margin, minutes=minutes, progress=candidates.progress,
         )  # fmt: skip
         broken = done.needed and start.recipe is not None
-        first = [noise.to_json() for noise in shop.noises(shop.compressed(start))] if broken else []
+        first = [noise.to_json() for noise in candidates.noises(candidates.compressed(start))] if broken else []
         write_json(
             folder / "repair.json", {"record": {**done.to_json(), "layers": first}, "chosen": _plain(done.chosen)}
         )
 
     inputs = {
-        "start": _plain(start), "target": shop.target.to_json(), "onnx": shop.floating.name, "run": shop.run.digest,
-        "margin": margin, "minutes": minutes, **versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
+        "start": _plain(start), "target": candidates.target.to_json(), "onnx": candidates.floating.name,
+        "run": candidates.run.digest, "margin": margin, "minutes": minutes,
+        **versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
     }  # fmt: skip
-    kept = read_json(stage(shop.work, "repair", inputs, build) / "repair.json")
+    kept = read_json(stage(candidates.work, "repair", inputs, build) / "repair.json")
     return _attempt(kept["chosen"]), kept["record"]
 
 
-def ranked(shop: Workshop, best: Attempt) -> list[Reverted]:
+def ranked(candidates: Candidates, best: Attempt) -> list[Reverted]:
     """Groups of layers that may go to float: the most error removed for the least cost first, as measured."""
-    compressed = shop.compressed(best)
-    points, images = shop.points(compressed), np.concatenate(shop.images(SENSITIVE))
+    compressed = candidates.compressed(best)
+    points, images = candidates.points(compressed), np.concatenate(candidates.images(SENSITIVE))
     measured = gains(
-        compressed.source, compressed.model, points, shop.noises(compressed), images,
-        most=CANDIDATES, progress=shop.progress,
+        compressed.source, compressed.model, points, candidates.noises(compressed), images,
+        most=CANDIDATES, progress=candidates.progress,
     )  # fmt: skip
-    cost = costs(points, *_times(shop, compressed, images[:1]))
+    cost = costs(points, *_times(candidates, compressed, images[:1]))
     return [
         Reverted(g.nodes, f"{g.removed / g.error:.0%} of the error at {cost.of(g.nodes):+.3f} {cost.unit}")
         for g in choose(measured, cost)
@@ -119,11 +125,11 @@ def ranked(shop: Workshop, best: Attempt) -> list[Reverted]:
 
 
 def _times(
-    shop: Workshop, compressed: Compressed, image: npt.NDArray[np.uint8]
+    candidates: Candidates, compressed: Compressed, image: npt.NDArray[np.uint8]
 ) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """Milliseconds of each node in integers and in float; nothing where no runtime here tells."""
-    engine = shop.target.backend
-    if shop.simulated or engine not in ENGINES:
+    engine = candidates.target.backend
+    if candidates.simulated or engine not in ENGINES:
         return {}, {}
     return (
         profile_layers(compressed.model, compressed.source, image, engine=engine),
@@ -131,12 +137,12 @@ def _times(
     )
 
 
-def distilled(shop: Workshop, best: Attempt) -> tuple[str, str]:
+def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
     """Train the weights for the recipe on training images; what was done, and the stage that holds the outcome."""
     from edgetl.compress.distil import MOST, Training, distil
     from edgetl.compress.export import export_onnx
 
-    run, recipe = shop.run, best.recipe
+    run, recipe = candidates.run, best.recipe
     paths = run.dataset.paths("train") or run.dataset.paths("calibration")
     if recipe is None or not paths:
         raise CompressionError("there are no images to distil on", "train on images of your own")
@@ -145,12 +151,17 @@ def distilled(shop: Workshop, best: Attempt) -> tuple[str, str]:
     def build(folder: Path) -> None:
         images = (input_of(run).apply(paths[index])[None] for index in order)
         how = Training(seconds=DISTILLING)
-        done = distil(shop.trained.model, recipe, images, training=how, progress=shop.progress)
-        export_onnx(done.model, input_of(run), folder / EXPORTED, batch=shop.batch, opset=OPSET)
+        done = distil(candidates.trained.model, recipe, images, training=how, progress=candidates.progress)
+        export_onnx(done.model, input_of(run), folder / EXPORTED, batch=candidates.batch, opset=OPSET)
         write_json(folder / "distilled.json", dict(done.record))
 
-    inputs = {"run": run.digest, "onnx": shop.floating.name, "recipe": recipe.to_json(), **versions("torch", "onnx")}
-    folder = stage(shop.work, "distilled", inputs, build)
+    inputs = {
+        "run": run.digest,
+        "onnx": candidates.floating.name,
+        "recipe": recipe.to_json(),
+        **versions("torch", "onnx"),
+    }
+    folder = stage(candidates.work, "distilled", inputs, build)
     record = read_json(folder / "distilled.json")
     start, end = (record["loss"][name] for name in ("start", "end"))
     return f"{record['steps']} steps of distillation (divergence {start:.3g} → {end:.3g} nats)", folder.name

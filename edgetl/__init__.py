@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgetl.devices import add_device, create_device, find_device, list_devices, probe_device, remove_device
     from edgetl.inputs import Preprocess, load_dataset
     from edgetl.pipeline import bench, check, demo, export, finetune, report, verify
+    from edgetl.tasks import list_tasks
     from edgetl.transfer.backbones import list_backbones
     from edgetl.transfer.strategies import list_strategies
     from edgetl.workflow.doctor import doctor
@@ -60,6 +61,7 @@ _HOMES = {
     "list_backbones": "edgetl.transfer.backbones",
     "list_devices": "edgetl.devices",
     "list_strategies": "edgetl.transfer.strategies",
+    "list_tasks": "edgetl.tasks",
     "load_bundle": "edgetl.core.bundle",
     "load_dataset": "edgetl.inputs",
     "load_run": "edgetl.core.run",
@@ -96,6 +98,7 @@ __all__ = [
     "list_backbones",
     "list_devices",
     "list_strategies",
+    "list_tasks",
     "load_bundle",
     "load_dataset",
     "load_run",

@@ -51,6 +51,7 @@ def build() -> typer.Typer:
     app.add_typer(targets.app, name="targets")
     app.command("backbones")(lists.backbones)
     app.command("strategies")(lists.strategies)
+    app.command("tasks")(lists.tasks)
     app.add_typer(devices.app, name="devices")
     app.command("doctor")(doctor.command)
     return app

@@ -1,4 +1,4 @@
-"""``edgetl backbones`` and ``edgetl strategies``"""
+"""``edgetl backbones``, ``edgetl strategies`` and ``edgetl tasks``"""
 
 from __future__ import annotations
 
@@ -44,3 +44,27 @@ def strategies(json: Json = False) -> None:
     rows = [[s["name"], s["description"]] for s in found]
     with output(json=json, bars=False) as shown:
         shown.show({"strategies": found}, lambda console: print_table(console, ["strategy", "what it does"], rows))
+
+
+def tasks(json: Json = False) -> None:
+    """What a model can be for, and the data that each task reads.
+
+    \b
+    edgetl tasks
+    edgetl tasks --json
+    """
+    from edgetl.reporting.console import print_table
+
+    found = edgetl.list_tasks()
+    rows = [
+        [
+            task["name"],
+            task["about"],
+            "; ".join(f"{kind}: {','.join(columns)}" for kind, columns in task["columns"].items()),
+            ", ".join(metric["name"] for metric in task["metrics"]),
+        ]
+        for task in found
+    ]
+    columns = ["task", "what it answers", "CSV columns by input", "metrics"]
+    with output(json=json, bars=False) as shown:
+        shown.show({"tasks": found}, lambda console: print_table(console, columns, rows))

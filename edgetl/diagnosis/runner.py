@@ -27,7 +27,7 @@ Pixels = npt.NDArray[np.uint8]
 Preparation = Callable[[Path], Pixels]
 #: Images on which it is asked whether there is anything to explain, on which hypotheses are weighed, and on which
 #: the best few are told apart.
-GLANCE, WEIGHED, TOLD_APART = 6, 8, 24
+SCREENED, WEIGHED, COMPARED = 6, 8, 24
 KEPT = 6
 #: Distance of logits, as a share of their spread, from which an explanation is looked for.
 APART = 0.02
@@ -197,11 +197,11 @@ def _normalisations(right: Preprocess) -> list[Hypothesis]:
 def reproduce(bundle: Bundle, seen: Observations, progress: Progress) -> tuple[Finding, ...]:
     """Run the bundle's own artifact on images prepared wrongly in each way; name the one that gives what was seen."""
     observed = seen.logits[DEPLOYED]
-    rows = _spread(seen.paths, TOLD_APART)
+    rows = _spread(seen.paths, COMPARED)
     simulated = seen.simulated
     if simulated is None:
         simulated = find_target(bundle.target).executes_on_host() == "simulated"
-    if len(rows) < GLANCE:
+    if len(rows) < SCREENED:
         return ()
     try:
         session = open_session(bundle.artifact(), threads=2, simulated=simulated)
@@ -237,19 +237,19 @@ def _explained(
     def distance(prepare: Preparation, count: int) -> float:
         return float(np.sqrt(squares(prepare, count).mean()))
 
-    if distance(right.apply, GLANCE) < APART:
+    if distance(right.apply, SCREENED) < APART:
         return []
     tried = tracked(hypotheses(right), "reproducing the runner's mistake", progress)
     weighed = sorted(((distance(h.prepare, WEIGHED), h) for h in tried), key=lambda pair: pair[0])
-    of_right = squares(right.apply, TOLD_APART)
+    of_right = squares(right.apply, COMPARED)
     healthy = float(np.sqrt(of_right.mean()))
     rival = next(h for _, h in weighed if h.kind != weighed[0][1].kind)
     kept = dict.fromkeys([h for _, h in weighed[:KEPT]] + [rival])
-    told = {h: squares(h.prepare, TOLD_APART) for h in kept}
-    final = sorted(((float(np.sqrt(found.mean())), h) for h, found in told.items()), key=lambda pair: pair[0])
+    compared = {h: squares(h.prepare, COMPARED) for h in kept}
+    final = sorted(((float(np.sqrt(found.mean())), h) for h, found in compared.items()), key=lambda pair: pair[0])
     nearest, best = final[0]
     away, other = min(((d, h) for d, h in final if h.kind != best.kind), key=lambda pair: pair[0])
-    nearer = float((told[best] < of_right).mean())
+    nearer = float((compared[best] < of_right).mean())
     if nearest > EXPLAINS * healthy or nearer < NEARER:
         return []
     figures = {"distance": nearest, "healthy": healthy, "runner_up": away, "nearer": nearer}

@@ -21,6 +21,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
         ("targets", "targets", 11),
         ("backbones", "backbones", 3),
         ("strategies", "strategies", 2),
+        ("tasks", "tasks", 4),
         ("doctor", "checks", 8),
     ],
 )

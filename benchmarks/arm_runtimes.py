@@ -177,7 +177,7 @@ def main() -> None:
     files = sorted((Path(data) / "imagenet-sample").glob("*.jpg"))
     order = np.random.default_rng(0).permutation(len(files))
     chosen, held = np.sort(order[:CALIBRATION]), order[CALIBRATION : CALIBRATION + options.images]
-    images = PREPROCESS.batch([files[i] for i in [*chosen, *held]])
+    images = PREPROCESS.batch([files[i] for i in [*chosen, *held]])["image"]
     with tempfile.TemporaryDirectory() as folder:
         artifacts = build(images, np.arange(CALIBRATION), Path(folder))
         tested = images[CALIBRATION:]

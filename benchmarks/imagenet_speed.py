@@ -159,7 +159,7 @@ def main() -> int:
     if not data:
         raise SystemExit("set EDGETL_TEST_DATA to the folder that holds imagenet-sample")
     files = sorted((Path(data) / "imagenet-sample").glob("*.jpg"))
-    images = PREPROCESS.batch(files[: options.images])
+    images = PREPROCESS.batch(files[: options.images])["image"]
     chosen = np.sort(np.random.default_rng(0).choice(len(images), min(CALIBRATION, len(images) // 2), replace=False))
     with tempfile.TemporaryDirectory() as folder:
         artifacts = build(images, chosen, Path(folder))

@@ -61,7 +61,7 @@ def _scores(body: Any, dataset: Dataset, backbone: Any) -> dict[str, Any]:
 
     model = Deployable(body, backbone.preprocess).eval()
     with torch.inference_mode():
-        logits = model(torch.from_numpy(backbone.preprocess.batch(dataset.paths("val")))).numpy()
+        logits = model(torch.from_numpy(backbone.preprocess.batch(dataset.paths("val"))["image"])).numpy()
     return dict(score(logits, dataset.labels("val")).to_json())
 
 

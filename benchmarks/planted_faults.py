@@ -28,7 +28,7 @@ from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.core.run import Run, load_run
 from edgetl.diagnosis import diagnose
-from edgetl.inputs import input_of
+from edgetl.inputs import preprocess_of
 from edgetl.runtime.machine import machine
 from edgetl.transfer.model import load_model
 from tests.diagnosis.catalogue import Fault, planted
@@ -48,7 +48,7 @@ def bundles(runs: Mapping[str, Run], targets: Sequence[str], work: Path) -> dict
             folder = work / f"{name}-{target}"
             there = (folder / "manifest.json").is_file()
             made[name, target] = (
-                load_bundle(folder) if there else healthy_bundle(model, run.dataset, input_of(run), target, folder)
+                load_bundle(folder) if there else healthy_bundle(model, run.dataset, preprocess_of(run), target, folder)
             )
     return made
 

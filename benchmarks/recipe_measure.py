@@ -29,7 +29,7 @@ from edgetl.compress.samples import select_samples
 from edgetl.core.bundle import Artifact
 from edgetl.devices.payload import write_payload
 from edgetl.devices.rootfs import emulated_environment, emulated_python, read_marker
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, preprocess_of
 from edgetl.latency.stats import speedup
 from edgetl.runtime.measure import interleave
 from edgetl.runtime.predict import infer
@@ -142,15 +142,15 @@ def prepare(data: Path, work: Path, seconds: float, lock: Path | None) -> Bench:
         run = imagenet_run(data, work / "run", 700)
         from edgetl.transfer.model import load_model
 
-        export_onnx(load_model(run), input_of(run), source)
+        export_onnx(load_model(run), preprocess_of(run), source)
         chosen = select_samples(run.dataset, "class-balanced", 128, 0)
         rest = [s for s in run.dataset.samples if s.split != "calibration"]
         rest = [rest[i] for i in np.random.default_rng(0).permutation(len(rest))]
         with stored.open("wb") as stream:
             np.savez(
                 stream,
-                calibration=input_of(run).batch(chosen.paths),
-                held_out=input_of(run).batch([run.dataset.root / s.path for s in rest]),
+                calibration=input_of(run).batch(chosen.paths)["image"],
+                held_out=input_of(run).batch([run.dataset.root / s.path for s in rest])["image"],
                 labels=np.array([s.label for s in rest], np.int64),
             )
     with np.load(stored) as arrays:

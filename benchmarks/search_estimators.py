@@ -45,7 +45,7 @@ def attempts(work: Path) -> Iterator[tuple[str, Run, dict[str, Logits], dict[str
         (reference,) = export.glob(".work/reference-*")
         with np.load(reference / "reference.npz") as stored:
             trained = {split: stored[split] for split in ("search", "certify")}
-        images = {split: [input_of(run).apply(p)[None] for p in run.dataset.paths(split)] for split in trained}
+        images = {split: [input_of(run).feeds(p)["image"] for p in run.dataset.paths(split)] for split in trained}
         for folder in sorted(export.glob(".work/compressed-*")):
             told = read_json(folder / "compressed.json")
             if told["file"] is None or told["record"]["precision"] != "int8":

@@ -60,8 +60,12 @@ HEAVY = (
     "timm",
     "rich",
     "ai_edge_litert",
+    "tokenizers",
 )
-ALLOWED_ON_DEVICE = {"numpy", "PIL", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "ai_edge_litert", "cuda"}
+ALLOWED_ON_DEVICE = {
+    *("numpy", "PIL", "tokenizers"),
+    *("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "ai_edge_litert", "cuda"),
+}
 
 
 def modules() -> dict[str, Path]:

@@ -23,7 +23,7 @@ from edgetl.core.bundle import (
     write_manifest,
 )
 from edgetl.core.run import Run, load_run, write_run
-from edgetl.inputs import input_of, load_dataset
+from edgetl.inputs import load_dataset, preprocess_of
 from edgetl.inputs.image import Preprocess
 
 PREPROCESS = Preprocess(32, 24, 40, "bilinear", (0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
@@ -75,7 +75,7 @@ def test_round_trip(bundle: Bundle, photos: Path) -> None:
     assert bundle.target == "intel-cpu"
     assert bundle.precision == "int8"
     assert bundle.labels == ("blue", "green", "red")
-    assert input_of(bundle) == PREPROCESS
+    assert preprocess_of(bundle) == PREPROCESS
     assert bundle.dataset == load_dataset(photos)
     deployed, floating = bundle.artifact(), bundle.artifact("float")
     assert (deployed.backend, deployed.device, deployed.precision) == ("openvino", "CPU", "int8")
@@ -249,7 +249,7 @@ def test_a_run_is_read_back(run: Run, photos: Path) -> None:
     assert again.digest == run.digest
     assert again.classes == ("blue", "green", "red")
     assert again.dataset == load_dataset(photos)
-    assert input_of(again) == PREPROCESS
+    assert preprocess_of(again) == PREPROCESS
     assert again.settings == {"seed": 3, "lr": 1e-05}
     assert again.weights_sha256 == sha256_file(run.weights)
     assert again.to_json()["digest"] == run.digest
@@ -282,7 +282,7 @@ def test_the_digest_of_a_run_names_its_outcome(run: Run, tmp_path: Path, photos:
             "backbone": run.backbone,
             "strategy": run.strategy,
             "dataset": run.dataset,
-            "preprocess": input_of(run),
+            "input_record": run.input_record,
             "settings": run.settings,
             "metrics": run.metrics,
             "lineage": run.lineage,

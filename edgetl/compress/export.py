@@ -86,7 +86,7 @@ def _refuse_training(model: nn.Module) -> None:
 
 def _traced(model: nn.Module, preprocess: Preprocess, batch: int | None, opset: int) -> Any:
     # Exporting with a batch of 1 would bake that 1 in as a constant.
-    planes = torch.zeros(batch or 2, 3, preprocess.height, preprocess.width, dtype=torch.uint8)
+    planes = torch.zeros(batch or 2, len(preprocess.mean), preprocess.height, preprocess.width, dtype=torch.uint8)
     # Where activations lie channels-last, torch traces a pooling as a gather by strides. So everything is contiguous
     # here: the weights, and the example too once the model has permuted it.
     example = planes.permute(0, 2, 3, 1)

@@ -2,7 +2,7 @@
 
     manifest.json     sealed: schema, target, artifacts, quantization, lineage, SHA-256 and size of every file
     labels.json       class names in the order of the logits
-    preprocess.json   the one Preprocess definition
+    preprocess.json   the one definition of the input; what it needs besides (tokenizer.json) lies beside it
     splits.json       classes and every image with hash, label and split
     calibration.json  which images gave the ranges, how they were chosen, their hashes
     golden.npz        a few raw images with the logits that this artifact gave for them: the self-test

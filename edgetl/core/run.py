@@ -4,7 +4,7 @@
     weights.safetensors  the finalized model's tensors, under timm's or torchvision's names
     baseline.safetensors those of the model that the transfer is measured against, if one was trained
     splits.json          classes and every image with hash, label and split
-    preprocess.json      the one Preprocess definition
+    preprocess.json      the one definition of the input; what it needs besides (tokenizer.json) lies beside it
     history.jsonl        one line for each epoch
     val.npz              the finalized model's outputs on the val split, in its order: ``out.NAME``, first axis n
     images/              only for the embedded digits: the images themselves
@@ -155,6 +155,7 @@ def write_run(
     strategy: str,
     dataset: Dataset,
     input_record: Mapping[str, Any],
+    input_files: Mapping[str, bytes] | None = None,
     settings: Mapping[str, Any],
     metrics: Mapping[str, Any],
     lineage: Mapping[str, Any],
@@ -162,7 +163,9 @@ def write_run(
     """Complete a run whose weights, history and val outputs already lie in ``path``; the manifest comes last."""
     write_json(path / SPLITS_FILE, dataset.to_json())
     write_json(path / PREPROCESS_FILE, dict(input_record))
-    names = (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS)
+    for name, content in (input_files or {}).items():
+        write_bytes(path / name, content)
+    names = (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, *(input_files or ()))
     files = {name: sha256_file(path / name) for name in names if (path / name).is_file()}
     body = {"schema": SCHEMA, "backbone": backbone, "strategy": strategy, "settings": dict(settings)}
     write_sealed(path / MANIFEST, {**body, "metrics": dict(metrics), "lineage": dict(lineage), "files": files})

@@ -20,7 +20,7 @@ from edgetl.compress.layers.topology import Topology
 from edgetl.core.bundle import CALIBRATION, Bundle
 from edgetl.core.findings import Finding
 from edgetl.diagnosis.extremes import Extremes, extremes
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, preprocess_of
 
 Images = Sequence[npt.NDArray[np.uint8]]
 Array = npt.NDArray[np.float64]
@@ -84,7 +84,7 @@ def _claimed(bundle: Bundle, root: Path) -> list[npt.NDArray[np.uint8]]:
         chosen = [entries[i] for i in np.unique(np.linspace(0, len(entries) - 1, count).round().astype(int))]
         files = [root / path for path, digest in chosen if _is(root / path, digest)]
         if files:
-            return [input_of(bundle).apply(file)[None] for file in files]
+            return [input_of(bundle).feeds(file)["image"] for file in files]
     return []
 
 
@@ -148,7 +148,7 @@ def _too_wide_for_all(scene: Scene, room: Array) -> npt.NDArray[np.bool_]:
     if scene.estimator not in EXACT or not _many(wide) or not whole:
         return none
     points = [scene.points[i] for i in np.flatnonzero(wide)]
-    seen = extremes(scene.topology, points, (input_of(scene.bundle).apply(file)[None] for file in files))
+    seen = extremes(scene.topology, points, (input_of(scene.bundle).feeds(file)["image"] for file in files))
     if seen is not None:
         none[wide] = seen.room(scene.estimator) > limit
     return none
@@ -212,7 +212,7 @@ def _origins(scene: Scene, deviation: float) -> Iterator[tuple[str, str, float]]
     left = {}
     for label, name in enumerate(dataset.classes):
         files = [scene.root / s.path for s in dataset.split("calibration") if s.label == label]
-        images = [input_of(scene.bundle).apply(file)[None] for file in files[:OF_A_CLASS] if file.is_file()]
+        images = [input_of(scene.bundle).feeds(file)["image"] for file in files[:OF_A_CLASS] if file.is_file()]
         if len(images) > 2:
             left[name] = _deviation(scene, images)
     if left and min(left.values()) <= EXPLAINS_CLASS * deviation:
@@ -227,7 +227,7 @@ def _deviation(scene: Scene, images: Images) -> float:
 
 def _noises(scene: Scene) -> dict[str, Images]:
     draw = np.random.default_rng(0)
-    preprocess = input_of(scene.bundle)
+    preprocess = preprocess_of(scene.bundle)
     shape = (1, preprocess.height, preprocess.width, 3)
     normal = [np.clip(draw.normal(127, 50, shape), 0, 255).astype(np.uint8) for _ in range(NOISE)]
     return {

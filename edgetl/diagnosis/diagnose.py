@@ -21,7 +21,7 @@ from edgetl.diagnosis.prefix import audit_prefix
 from edgetl.diagnosis.records import read_records
 from edgetl.diagnosis.runner import reproduce
 from edgetl.diagnosis.weights import audit_weights
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, preprocess_of
 
 #: Top-1 agreement with the reference below which, or distance of logits as a share of their spread above which, the
 #: deployed answers are said to diverge, and a faulty runner is looked for.
@@ -70,8 +70,8 @@ def _some_images(bundle: Bundle, root: Path | None) -> np.ndarray[tuple[int, ...
     """A few images for one batch: of the search split, or random ones."""
     paths = [] if root is None else [root / s.path for s in bundle.dataset.split("search")[:BATCH]]
     if len(paths) == BATCH and all(path.is_file() for path in paths):
-        return input_of(bundle).batch(paths)
-    shape = (BATCH, input_of(bundle).height, input_of(bundle).width, 3)
+        return input_of(bundle).batch(paths)["image"]
+    shape = (BATCH, preprocess_of(bundle).height, preprocess_of(bundle).width, 3)
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
 

@@ -16,7 +16,7 @@ from edgetl.base.extras import require
 from edgetl.compress import graph
 from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
-from edgetl.inputs import input_of
+from edgetl.inputs import preprocess_of
 from edgetl.inputs.image import Preprocess
 
 Array = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ class Explanation:
 
 def audit_prefix(bundle: Bundle) -> tuple[Finding, ...]:
     """Compare the preprocessing of the exported graph and of the artifact with ``preprocess.json``."""
-    preprocess = input_of(bundle)
+    preprocess = preprocess_of(bundle)
     found: list[Finding] = []
     for where, model in (("the exported graph", bundle.exported), ("the artifact", bundle.artifact().graph)):
         image = probe(preprocess)

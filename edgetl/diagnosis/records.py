@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.base.errors import BundleError, DataError
-from edgetl.base.storage import read_json, sha256_bytes
+from edgetl.base.storage import read_json
 from edgetl.core.bundle import CALIBRATION, Bundle
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
-from edgetl.inputs import input_of
-from edgetl.inputs.image import Preprocess, decode
+from edgetl.inputs import preprocess_of
+from edgetl.inputs.image import Preprocess
+from edgetl.inputs.pictures import fingerprint
 
 #: Fewer calibration images than this are reported.
 FEWEST = 16
@@ -24,7 +25,7 @@ def read_records(bundle: Bundle, root: Path | None) -> tuple[Finding, ...]:
     dataset = bundle.dataset
     found = [*_labels(bundle.labels, tuple(run.get("classes") or dataset.classes), dataset.classes)]
     if "preprocess" in run:
-        found += preprocessing(Preprocess.from_json(run["preprocess"]), input_of(bundle))
+        found += preprocessing(Preprocess.from_json(run["preprocess"]), preprocess_of(bundle))
     if bundle.precision == "int8":
         record = read_json(bundle.path / CALIBRATION, BundleError)
         found += _calibration(record, bundle.manifest.get("quantization") or {}, dataset, root)
@@ -60,6 +61,13 @@ def preprocessing(trained: Preprocess, found: Preprocess) -> Iterable[Finding]:
             f"training resized to {trained.resize} ({_ratio(trained):.3f})."
         )
         yield Finding("crop-ratio", what, evidence=_both(trained.resize, found.resize))
+    for name in ("mode", "channels", "pad", "version"):
+        if getattr(trained, name) != getattr(found, name):
+            own, other = getattr(trained, name), getattr(found, name)
+            what = f"{where} says {name} {other}; training used {own}."
+            yield Finding("channel-order" if name == "channels" else "preprocessing", what, evidence=_both(own, other))
+    if trained.channels != found.channels:
+        return
     for name in ("mean", "std"):
         own, other = getattr(trained, name), getattr(found, name)
         if max(abs(a - b) for a, b in zip(own, other, strict=True)) > 1e-6:
@@ -125,7 +133,6 @@ def _pixels(root: Path | None, path: str) -> str:
     if root is None:
         return ""
     try:
-        image = decode(root / path)
+        return fingerprint(root / path)
     except DataError:
         return ""
-    return sha256_bytes(f"{image.size}".encode() + image.tobytes())

@@ -18,8 +18,9 @@ from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
 from edgetl.core.targets import find_target
 from edgetl.diagnosis.observations import DEPLOYED, Logits, Observations
-from edgetl.inputs import input_of
-from edgetl.inputs.image import INTERPOLATIONS, Preprocess, decode
+from edgetl.inputs import preprocess_of
+from edgetl.inputs.image import INTERPOLATIONS, Preprocess
+from edgetl.inputs.pictures import decode
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import Session, open_session
 
@@ -208,7 +209,7 @@ def reproduce(bundle: Bundle, seen: Observations, progress: Progress) -> tuple[F
     except BackendError:
         return ()
     with closing(session):
-        return tuple(_explained(input_of(bundle), session, seen.paths, observed, rows, progress))
+        return tuple(_explained(preprocess_of(bundle), session, seen.paths, observed, rows, progress))
 
 
 def _spread(paths: Sequence[Path], most: int) -> list[int]:

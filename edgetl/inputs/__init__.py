@@ -1,22 +1,27 @@
 """From a file to the network's input: one definition with four users (training, calibration, the graph, the device).
 
-numpy and Pillow alone, also on the device.
+One file a kind, one line in :mod:`edgetl.inputs.kinds`. numpy, and Pillow or ``tokenizers``: no more on the device.
 """
 
-from __future__ import annotations
-
-from edgetl.core.bundle import Bundle
-from edgetl.core.run import Run
+from edgetl.inputs.base import Input, InputKind
 from edgetl.inputs.datasets import load_dataset
 from edgetl.inputs.image import Preprocess
+from edgetl.inputs.kinds import INPUTS, find_input, input_of, preprocess_of, read_input, write_input
+from edgetl.inputs.tensor import ArraySpec, Tensors
+from edgetl.inputs.text import Text
 
-__all__ = ["Preprocess", "input_of", "load_dataset"]
-
-
-def input_of(owner: Run | Bundle) -> Preprocess:
-    """How a file becomes the input of a run's or a bundle's network.
-
-    Raises:
-        DataError: the definition is malformed.
-    """
-    return Preprocess.from_json(owner.input_record)
+__all__ = [
+    "INPUTS",
+    "ArraySpec",
+    "Input",
+    "InputKind",
+    "Preprocess",
+    "Tensors",
+    "Text",
+    "find_input",
+    "input_of",
+    "load_dataset",
+    "preprocess_of",
+    "read_input",
+    "write_input",
+]

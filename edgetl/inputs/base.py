@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -30,7 +31,12 @@ class Input(Protocol):
         """SHA-256 of the definition: equal for equal ones, different when anything of them is."""
         ...
 
-    def feeds(self, source: Path | Any) -> dict[str, npt.NDArray[Any]]:
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """What travels beside the record in a run and in a bundle: name → content; the record holds each one's hash."""
+        ...
+
+    def feeds(self, source: Any) -> dict[str, npt.NDArray[Any]]:
         """One sample, from its file or from what a program holds instead (an image, a text, an array).
 
         Returns:
@@ -41,10 +47,40 @@ class Input(Protocol):
         """
         ...
 
-    def batch(self, sources: Iterable[Path | Any]) -> dict[str, npt.NDArray[Any]]:
-        """Several samples: as :meth:`feeds`, with a first axis of n."""
+    def batch(self, sources: Iterable[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Several samples: as :meth:`feeds`, with a first axis of n.
+
+        Raises:
+            DataError: there is no sample, or as :meth:`feeds` does.
+        """
         ...
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, ``kind`` among them."""
         ...
+
+
+@dataclass(frozen=True)
+class InputKind:
+    """One kind of input.
+
+    Attributes:
+        name: as in records.
+        about: one line: which files, and what becomes of them.
+        noun: one sample, in messages; its plural ends in s.
+        suffixes: of its files, in lower case, the commonest first.
+        read: the record and the folder that holds its :attr:`Input.files` → the definition; raises DataError.
+        fields: that a user may write, but for ``kind``.
+        given: the same as ``read`` of what a user wrote, in which what has a sensible value may be left out.
+        fingerprint: SHA-256 of what a file holds once it is decoded, equal for copies of one sample in different
+            files; raises DataError for a file that is no such sample.
+    """
+
+    name: str
+    about: str
+    noun: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Mapping[str, Any], Path], Input]
+    fields: frozenset[str]
+    given: Callable[[Mapping[str, Any], Path], Input]
+    fingerprint: Callable[[Path], str]

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from edgetl.base.progress import Progress, silent
 from edgetl.core.data import SHARES, Dataset, read_dataset
-from edgetl.inputs.image import fingerprint
+from edgetl.inputs.kinds import find_input
 
 
 def load_dataset(
     source: str | Path,
     *,
+    kind: str = "image",
     seed: int = 0,
     shares: Mapping[str, float] = SHARES,
     digits_into: Path | None = None,
@@ -23,4 +24,6 @@ def load_dataset(
     Raises:
         DataError: nothing to learn from, or more than 5 % of the files are unusable; the message names them.
     """
-    return read_dataset(source, fingerprint, seed=seed, shares=shares, digits_into=digits_into, progress=progress)
+    return read_dataset(
+        source, find_input(kind).fingerprint, seed=seed, shares=shares, digits_into=digits_into, progress=progress
+    )

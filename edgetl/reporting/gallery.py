@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgetl.base.errors import BundleError, DataError
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import PREDICTIONS, Bundle
-from edgetl.inputs.image import decode
+from edgetl.inputs.pictures import decode
 
 SIDE = 160
 #: Thumbnails of each kind in a page; the rest are counted, not shown, so that the page stays light.

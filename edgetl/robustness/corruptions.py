@@ -26,7 +26,7 @@ import numpy as np
 
 from edgetl.base.errors import CertifyError, UnknownNameError
 from edgetl.base.storage import sha256_file, sha256_json
-from edgetl.inputs.image import decode
+from edgetl.inputs.pictures import decode
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgetl.base.errors import BundleError
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.core.bundle import GOLDEN, Bundle
-from edgetl.inputs import input_of
+from edgetl.inputs import preprocess_of
 from edgetl.runtime.sessions import Session, open_session
 
 #: Largest share of the logits' range by which a golden vector may differ from one machine to the next. Other
@@ -48,7 +48,7 @@ def predict(
         DataError: an image is missing or damaged.
         BackendError: the runtime refuses the artifact.
     """
-    preprocess, classes = input_of(bundle), len(bundle.labels)
+    preprocess, classes = preprocess_of(bundle), len(bundle.labels)
     logits = np.empty((len(paths), classes), np.float32)
     task = f"{bundle.target}: running {'(simulated) ' if simulated else ''}{role}"
     with closing(_open(bundle, role, threads, simulated)) as session:

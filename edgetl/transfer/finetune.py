@@ -154,6 +154,7 @@ def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
         strategy=order.settings["strategy"],
         dataset=dataset,
         input_record=order.preprocess.to_json(),
+        input_files=order.preprocess.files,
         settings=order.settings,
         metrics=metrics,
         lineage=_lineage(order, state, len(dataset.split("train"))),

@@ -19,7 +19,7 @@ MEMORY_LIMIT = 2 << 30
 
 
 class ImageStore:
-    """The images of one split at ``preprocess.resize`` pixels on the shorter side.
+    """The images of one split, resized (and padded) but not cropped, in RGB or, where the network sees that, in grey.
 
     Whether they are kept in memory changes the speed and nothing else.
 
@@ -45,27 +45,29 @@ class ImageStore:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Pixels:
-        """One image, uint8, shape (h, w, 3), uncropped."""
+        """One image, uint8, shape (h, w, 3) in RGB or (h, w, 1), uncropped."""
         return self.kept[index] if self.kept else self._read(self.paths[index])
 
     def cropped(self, index: int) -> Pixels:
-        """One image as :meth:`Preprocess.apply` gives it, uint8, shape (height, width, 3)."""
-        return self.preprocess.apply(Image.fromarray(self[index]))
+        """One image as :meth:`Preprocess.apply` gives it, uint8, shape (height, width, c)."""
+        pixels = self[index]
+        return self.preprocess.apply(Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
 
     def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[Pixels]:
-        """Cropped images in order, uint8, shape (n, height, width, 3), at most ``size`` at a time."""
+        """Cropped images in order, uint8, shape (n, height, width, c), at most ``size`` at a time."""
         wanted = range(len(self)) if indices is None else indices
         for first in range(0, len(wanted), size):
             yield np.stack([self.cropped(index) for index in wanted[first : first + size]])
 
     def _read(self, path: Path) -> Pixels:
-        return np.asarray(self.preprocess.resized(path), dtype=np.uint8)
+        pixels = np.asarray(self.preprocess.resized(path), dtype=np.uint8)
+        return pixels if pixels.ndim == 3 else pixels[..., None]
 
     def _bytes(self, path: Path) -> int:
         try:
             with Image.open(path) as image:
-                short, long = sorted(image.size)
+                width, height = self.preprocess.scaled(*image.size)
         except OSError:
             # Decoding it will say what is wrong.
             return 0
-        return 3 * self.preprocess.resize * int(self.preprocess.resize * long / short)
+        return len(self.preprocess.mean) * width * height

@@ -29,11 +29,12 @@ class Varied(Dataset):
         return len(self.store)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        """One image, uint8, shape (height, width, 3), and its class."""
+        """One image, uint8, shape (height, width, c), and its class."""
         epoch, index = key
         image = torch.from_numpy(self.store[index].copy()).permute(2, 0, 1)
         changed = varied(image, self.transform, self.seed, epoch, index)
-        return changed.permute(1, 2, 0).contiguous(), int(self.labels[index])
+        pixels = self.store.preprocess.ordered(changed.permute(1, 2, 0).numpy())
+        return torch.from_numpy(pixels).contiguous(), int(self.labels[index])
 
 
 def batch_indices(count: int, batch_size: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:

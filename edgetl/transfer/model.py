@@ -13,7 +13,7 @@ from edgetl.base.errors import RunError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.data import Dataset
 from edgetl.core.run import BASELINE, Run
-from edgetl.inputs import input_of
+from edgetl.inputs import preprocess_of
 from edgetl.inputs.image import Preprocess
 from edgetl.transfer.images import ImageStore
 from edgetl.transfer.scores import Scores, score
@@ -23,7 +23,7 @@ EVAL_BATCH = 64
 
 
 class Normalise(nn.Module):
-    """uint8 images, shape (n, height, width, 3), to normalised float32, shape (n, 3, height, width).
+    """uint8 images, shape (n, height, width, c), to normalised float32, shape (n, c, height, width).
 
     Cast, then transpose, then normalise: TensorRT takes uint8 only if the cast comes first. Equal channels are
     normalised by scalars, others by an inference BatchNorm: per-channel Sub and Div cost ONNX Runtime 2 ms of 8 for
@@ -37,7 +37,7 @@ class Normalise(nn.Module):
         self.shift = mean[0] / std[0]
         self.channels: nn.BatchNorm2d | None = None
         if len(set(mean)) > 1 or len(set(std)) > 1:
-            self.channels = nn.BatchNorm2d(3, affine=False, eps=0.0)
+            self.channels = nn.BatchNorm2d(len(mean), affine=False, eps=0.0)
             self.channels.running_mean = 255 * torch.tensor(mean)
             self.channels.running_var = (255 * torch.tensor(std)) ** 2
         self.train(False)
@@ -130,12 +130,12 @@ def load_baseline(run: Run) -> Deployable:
 
 
 def _filled(run: Run, file: Path) -> Deployable:
-    backbone = build(run.backbone, len(run.classes), weights="none", preprocess=input_of(run))
+    backbone = build(run.backbone, len(run.classes), weights="none", preprocess=preprocess_of(run))
     try:
         backbone.load_state_dict(read_tensors(file))
     except RuntimeError as error:
         raise RunError(f"{file} does not fit the backbone '{run.backbone}'", "train the run again") from error
-    model = Deployable(backbone, input_of(run))
+    model = Deployable(backbone, preprocess_of(run))
     model.eval().to(memory_format=torch.channels_last)
     return model
 

@@ -23,7 +23,6 @@ from edgetl.core.bundle import (
     LABELS,
     LAYERS,
     MANIFEST,
-    PREPROCESS_FILE,
     REFERENCE,
     REPAIR,
     SOURCE,
@@ -35,7 +34,7 @@ from edgetl.core.bundle import (
 )
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, write_input
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
 from edgetl.workflow.candidates import Candidates, Compressed
@@ -142,7 +141,7 @@ def _fill(
     artifacts = _compiled(folder, request, selected.compressed, twin, candidates.progress)
     files = _sources(folder, candidates.floating, selected.compressed)
     write_json(folder / LABELS, list(run.classes))
-    write_json(folder / PREPROCESS_FILE, input_of(run).to_json())
+    write_input(folder, input_of(run))
     write_json(folder / SPLITS_FILE, run.dataset.to_json())
     write_json(folder / LAYERS, list(selected.layers))
     (folder / CALIBRATION).write_bytes((selected.compressed.folder / CALIBRATION).read_bytes())
@@ -204,7 +203,7 @@ def _write_golden(file: Path, request: Request, artifact: Any) -> None:
     """A few images that nothing is certified on, with the logits that the artifact gives for them here."""
     run, simulated = request.run, request.target.executes_on_host() == "simulated"
     held = run.dataset.paths("search") or run.dataset.paths("val")
-    images = input_of(run).batch(held[:: max(1, len(held) // GOLDEN_IMAGES)][:GOLDEN_IMAGES])
+    images = input_of(run).batch(held[:: max(1, len(held) // GOLDEN_IMAGES)][:GOLDEN_IMAGES])["image"]
     session = open_session(artifact, threads=1, simulated=simulated)
     logits = np.concatenate([infer(session, image[None]) for image in images])
     session.close()

@@ -116,7 +116,7 @@ class Candidates:
             write_json(folder / CALIBRATION, {"images": [], "selection": None})
         else:
             chosen = select_samples(run.dataset, recipe.selection, recipe.size, recipe.seed, self._features)
-            images = (input_of(run).apply(path)[None] for path in chosen.paths)
+            images = (input_of(run).feeds(path)["image"] for path in chosen.paths)
             made = quantize(source, recipe, images, folder, self.progress, cache=self.work / "ranges")
             write_json(folder / CALIBRATION, chosen.record)
         file = made.path.name if made.path.parent == folder else None
@@ -138,7 +138,7 @@ class Candidates:
         rows, paths = [], self.run.dataset.paths("search")
         with closing(open_session(artifact, threads=1, simulated=self.simulated)) as session:
             for path in tracked(paths, f"trying {attempt.change} on search images", self.progress):
-                image = input_of(self.run).apply(path)[None]
+                image = input_of(self.run).feeds(path)["image"]
                 rows.append(infer(session, image))
             executed = None if self.simulated else session.executed().integer_macs
             ms = None if self.simulated else _milliseconds(lambda: infer(session, image))
@@ -164,7 +164,7 @@ class Candidates:
     def images(self, most: int) -> list[npt.NDArray[np.uint8]]:
         """Some search images, spread over the split, preprocessed: uint8 (1, H, W, 3) each."""
         paths = self.run.dataset.paths("search") or self.run.dataset.paths("val")
-        return [input_of(self.run).apply(path)[None] for path in paths[:: -(-len(paths) // most)]]
+        return [input_of(self.run).feeds(path)["image"] for path in paths[:: -(-len(paths) // most)]]
 
 
 def _milliseconds(infer: Any) -> float:

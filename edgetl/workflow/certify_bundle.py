@@ -243,7 +243,7 @@ def _quantized(bundle: Bundle, rung: str) -> list[Finding]:
 
 def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
     held = [root / s.path for s in bundle.dataset.split("search")][:COMPARED]
-    images = [input_of(bundle).apply(path)[None] for path in held if path.is_file()]
+    images = [input_of(bundle).feeds(path)["image"] for path in held if path.is_file()]
     if not images:
         return []
     model = bundle.artifact().path

@@ -17,6 +17,7 @@ _PARTS = {
     "tensorrt": "checked TensorRT builds",
     "litert": "LiteRT targets",
     "report": "reports",
+    "text": "texts",
 }
 _PROGRAMS = {
     "qemu-aarch64-static": ("emulated devices", "apt install qemu-user-static"),

@@ -14,7 +14,7 @@ from edgetl.base.progress import Progress, tracked
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle import REFERENCE, Artifact
 from edgetl.core.run import Run
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, preprocess_of
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
 from edgetl.workflow.stage_cache import stage, versions
@@ -51,7 +51,7 @@ class TorchReference:
         from edgetl.transfer.features import compute
         from edgetl.transfer.images import ImageStore
 
-        store = ImageStore(list(paths), input_of(self.run))
+        store = ImageStore(list(paths), preprocess_of(self.run))
         return compute(self.model, store, torch.device("cpu"), task, progress)
 
 
@@ -64,8 +64,8 @@ def exported(trained: TorchReference, batch: int | None, work: Path, progress: P
 
     def build(folder: Path) -> None:
         progress("exporting to ONNX", 0, 1)
-        path = export_onnx(trained.model, input_of(run), folder / EXPORTED, batch=batch, opset=OPSET)
-        images = input_of(run).batch(run.dataset.paths("val")[:PARITY_IMAGES])
+        path = export_onnx(trained.model, preprocess_of(run), folder / EXPORTED, batch=batch, opset=OPSET)
+        images = input_of(run).batch(run.dataset.paths("val")[:PARITY_IMAGES])["image"]
         write_json(folder / "parity.json", check_parity(path, trained.model, images).to_json())
         progress("exporting to ONNX", 1, 1)
 
@@ -147,7 +147,7 @@ def batched(
     """Logits (n, classes) of image files, 16 at a time."""
     rows = [np.empty((0, len(run.classes)), np.float32)]
     chunks = [paths[start : start + 16] for start in range(0, len(paths), 16)]
-    rows += [infer(input_of(run).batch(chunk)) for chunk in tracked(chunks, task, progress)]
+    rows += [infer(input_of(run).batch(chunk)["image"]) for chunk in tracked(chunks, task, progress)]
     return np.concatenate(rows)
 
 
@@ -169,7 +169,7 @@ def run_artifact(artifact: Artifact, run: Run, split: str, simulated: bool, task
     rows = [np.empty((0, len(run.classes)), np.float32)]
     with closing(open_session(artifact, threads=os.cpu_count() or 1, simulated=simulated)) as session:
         for path in tracked(run.dataset.paths(split), task, progress):
-            rows.append(infer(session, input_of(run).apply(path)[None]))
+            rows.append(infer(session, input_of(run).feeds(path)["image"]))
     return np.concatenate(rows)
 
 

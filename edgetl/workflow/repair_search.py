@@ -20,7 +20,7 @@ from edgetl.compress.remedies import Reverted
 from edgetl.compress.repair import Attempt
 from edgetl.compress.sensitivity import choose, costs, gains
 from edgetl.core.bundle import Precision
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, preprocess_of
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED, OPSET, Logits
 from edgetl.workflow.stage_cache import stage, versions
@@ -149,10 +149,10 @@ def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
     order = np.random.default_rng(run.settings.get("seed", 0)).permutation(len(paths))[:MOST]
 
     def build(folder: Path) -> None:
-        images = (input_of(run).apply(paths[index])[None] for index in order)
+        images = (input_of(run).feeds(paths[index])["image"] for index in order)
         how = Training(seconds=DISTILLING)
         done = distil(candidates.trained.model, recipe, images, training=how, progress=candidates.progress)
-        export_onnx(done.model, input_of(run), folder / EXPORTED, batch=candidates.batch, opset=OPSET)
+        export_onnx(done.model, preprocess_of(run), folder / EXPORTED, batch=candidates.batch, opset=OPSET)
         write_json(folder / "distilled.json", dict(done.record))
 
     inputs = {

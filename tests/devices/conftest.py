@@ -63,7 +63,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, jpegs: list[Path]) -> Bundl
         "float": Artifact("onnxruntime", folder / "float/model.onnx", "fp32"),
     }
     preprocess = Preprocess(SIDE, SIDE, 36, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    images = preprocess.batch(jpegs)
+    images = preprocess.batch(jpegs)["image"]
     _write_network(artifacts["float"].path)
     _quantize(artifacts["float"].path, artifacts["deployed"].path, images)
     labels = [f"class {index}" for index in range(CLASSES)]

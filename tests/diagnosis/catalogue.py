@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from edgetl.core.bundle import Bundle
-from edgetl.inputs import input_of
+from edgetl.inputs import preprocess_of
 from tests.diagnosis import faults, training_mode
 from tests.diagnosis.healthy import Logits, deployed_logits
 from tests.diagnosis.runners import Pixels, runners
@@ -59,7 +59,7 @@ def _by(plant: Callable[..., Bundle], healthy: Bundle, *what: Any, **how: Any) -
 
 
 def _graphs(b: Bundle, model: torch.nn.Module) -> list[Fault]:
-    other = faults.normalised_by((0.3, 0.35, 0.4), (0.2, 0.22, 0.24), input_of(b))
+    other = faults.normalised_by((0.3, 0.35, 0.4), (0.2, 0.22, 0.24), preprocess_of(b))
     return [
         Fault(1, "BGR in the graph", "channel-order", _by(faults.faulty_graph, b, faults.bgr)),
         Fault(2, "wrong mean and std in the graph", "normalisation", _by(faults.faulty_graph, b, other)),
@@ -80,7 +80,7 @@ def _runners(b: Bundle, certified: int) -> list[Fault]:
     }
     paths = b.dataset.paths("certify")[:certified]
     found = []
-    for kind, prepare in runners(input_of(b)).items():
+    for kind, prepare in runners(preprocess_of(b)).items():
 
         def plant(folder: Path, prepare: Callable[[Path], Pixels] = prepare) -> Faulty:
             return b, deployed_logits(b, [prepare(path) for path in paths])
@@ -90,8 +90,8 @@ def _runners(b: Bundle, certified: int) -> list[Fault]:
 
 
 def _files(b: Bundle) -> list[Fault]:
-    filter_ = "bilinear" if input_of(b).interpolation != "bilinear" else "nearest"
-    side = max(input_of(b).height, input_of(b).width)
+    filter_ = "bilinear" if preprocess_of(b).interpolation != "bilinear" else "nearest"
+    side = max(preprocess_of(b).height, preprocess_of(b).width)
     return [
         Fault(
             4, f"{filter_} in preprocess.json", "interpolation", _by(faults.other_preprocess, b, interpolation=filter_)

@@ -23,7 +23,7 @@ from edgetl.compress.recipes import Recipe
 from edgetl.core.bundle import CALIBRATION, LABELS, PREPROCESS_FILE, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.core.data import Sample
 from edgetl.core.targets import find_target
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, preprocess_of
 from edgetl.inputs.image import Preprocess
 from tests.diagnosis.tampering import edit_ir, edit_onnx
 
@@ -57,7 +57,7 @@ def recipe_of(bundle: Bundle) -> Recipe:
 def calibration_images(bundle: Bundle) -> list[Pixels]:
     """The images that its record names, uint8 (1, H, W, 3) each."""
     listed = read_json(bundle.path / CALIBRATION)["images"]
-    return [input_of(bundle).apply(bundle.dataset.root / entry["path"])[None] for entry in listed]
+    return [input_of(bundle).feeds(bundle.dataset.root / entry["path"])["image"] for entry in listed]
 
 
 def quantized_again(bundle: Bundle, folder: Path, images: Images, exported: Path | None = None, **recipe: Any) -> None:
@@ -141,7 +141,7 @@ def faulty_graph(bundle: Bundle, folder: Path, edit: Callable[[Any], None]) -> B
 def other_preprocess(bundle: Bundle, folder: Path, **changes: Any) -> Bundle:
     """A ``preprocess.json`` that is not training's."""
     copied(bundle, folder)
-    write_json(folder / PREPROCESS_FILE, dataclasses.replace(input_of(bundle), **changes).to_json())
+    write_json(folder / PREPROCESS_FILE, dataclasses.replace(preprocess_of(bundle), **changes).to_json())
     return sealed(bundle, folder)
 
 
@@ -157,7 +157,7 @@ def calibrated_on(bundle: Bundle, folder: Path, samples: Sequence[Sample]) -> Bu
     """Ranges of these images, and a record that says so."""
     copied(bundle, folder)
     root = bundle.dataset.root
-    quantized_again(bundle, folder, [input_of(bundle).apply(root / s.path)[None] for s in samples])
+    quantized_again(bundle, folder, [input_of(bundle).feeds(root / s.path)["image"] for s in samples])
     record = read_json(folder / CALIBRATION)
     images = [{"path": s.path, "label": s.label, "sha256": sha256_file(root / s.path)} for s in samples]
     write_json(folder / CALIBRATION, {**record, "size": len(images), "images": images})
@@ -190,7 +190,7 @@ def of_noise(bundle: Bundle, folder: Path, *, normal: bool = False) -> Bundle:
     """Ranges of random noise; the record still names images."""
     copied(bundle, folder)
     draw = np.random.default_rng(1)
-    shape = (32, 1, input_of(bundle).height, input_of(bundle).width, 3)
+    shape = (32, 1, preprocess_of(bundle).height, preprocess_of(bundle).width, 3)
     values = draw.normal(127, 50, shape) if normal else draw.integers(0, 256, shape)
     quantized_again(bundle, folder, list(np.clip(values, 0, 255).astype(np.uint8)))
     return sealed(bundle, folder)

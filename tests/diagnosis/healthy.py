@@ -29,7 +29,7 @@ from edgetl.core.bundle import (
 from edgetl.core.data import Dataset
 from edgetl.core.targets import find_target
 from edgetl.diagnosis import Observations
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, preprocess_of
 from edgetl.inputs.image import Preprocess
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
@@ -84,9 +84,9 @@ def observed(bundle: Bundle, reference: Bundle, deployed: Logits | None = None, 
     root, samples = reference.dataset.root, reference.dataset.split("certify")[:most]
     paths = [root / sample.path for sample in samples]
     logits = {
-        "reference": run_onnx(reference.exported, input_of(reference).batch(paths)),
-        "float ONNX": run_onnx(bundle.exported, input_of(bundle).batch(paths)),
-        "deployed": deployed_logits(bundle, [input_of(bundle).apply(p) for p in paths])
+        "reference": run_onnx(reference.exported, input_of(reference).batch(paths)["image"]),
+        "float ONNX": run_onnx(bundle.exported, input_of(bundle).batch(paths)["image"]),
+        "deployed": deployed_logits(bundle, [preprocess_of(bundle).apply(p) for p in paths])
         if deployed is None
         else deployed,
     }

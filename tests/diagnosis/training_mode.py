@@ -13,7 +13,7 @@ import torch
 from edgetl.compress import graph
 from edgetl.compress.quiet import quiet
 from edgetl.core.bundle import Bundle
-from edgetl.inputs import input_of
+from edgetl.inputs import preprocess_of
 from tests.diagnosis.faults import calibration_images, copied, quantized_again, sealed
 
 
@@ -54,7 +54,7 @@ def _spoiled(
     for name, layer in damaged.named_modules():
         if isinstance(layer, torch.nn.BatchNorm2d) and not name.startswith("normalise"):
             spoil(layer)
-    example = torch.zeros(2, input_of(bundle).height, input_of(bundle).width, 3, dtype=torch.uint8)
+    example = torch.zeros(2, preprocess_of(bundle).height, preprocess_of(bundle).width, 3, dtype=torch.uint8)
     path = folder / bundle.exported.relative_to(bundle.path)
     names = {"input_names": ["image"], "output_names": ["logits"]}
     with quiet():

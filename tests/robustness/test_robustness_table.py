@@ -16,7 +16,7 @@ from scipy import stats
 
 from edgetl.base.errors import CertifyError
 from edgetl.certify import PairedCounts, noninferiority
-from edgetl.inputs.image import decode
+from edgetl.inputs.pictures import decode
 from edgetl.robustness import CORRUPTIONS, excess_loss, measure
 from edgetl.robustness.table import CHUNK
 

@@ -148,7 +148,7 @@ def test_lite0_accuracy_on_the_imagenet_sample() -> None:
     right = 0
     with torch.inference_mode():
         for first in range(0, len(files), 50):
-            batch = torch.from_numpy(preprocess.batch(files[first : first + 50]))
+            batch = torch.from_numpy(preprocess.batch(files[first : first + 50])["image"])
             right += int((model(batch).argmax(1) == torch.arange(first, first + len(batch))).sum())
     assert len(files) == 1000
     assert abs(right / 10 - 87.2) <= 0.2

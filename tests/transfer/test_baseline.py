@@ -67,7 +67,7 @@ def test_its_recorded_accuracy_is_reproduced(kind: str, finished: Run, few_digit
     run = finetune(few_digits, finished.path, **OPTIONS, baseline=kind)
     assert run.baseline is not None
     with torch.inference_mode():
-        logits = load_baseline(run)(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))))
+        logits = load_baseline(run)(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))["image"]))
     found = score(logits.numpy(), run.dataset.labels("val"))
     assert found.accuracy == run.baseline["metrics"]["val"]["accuracy"]
     assert found.loss == pytest.approx(run.baseline["metrics"]["val"]["loss"], rel=1e-5)

@@ -92,7 +92,7 @@ def test_linear_probe_on_digits_beats_chance_by_far(tmp_path: Path) -> None:
     assert not (run.path / "checkpoint").exists()
     model = load_model(run)
     with torch.inference_mode():
-        logits = model(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))))
+        logits = model(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))["image"]))
     found = score(logits.numpy(), run.dataset.labels("val"))
     assert found.accuracy == run.metrics["val"]["accuracy"]
     again = finetune("digits", tmp_path / "run", **TINY, strategy="linear-probe")

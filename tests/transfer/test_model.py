@@ -50,7 +50,7 @@ def test_stored_images_equal_the_preprocessing(few_digits: Path) -> None:
     assert kept.kept
     assert not unkept.kept
     for store in (kept, unkept):
-        assert np.array_equal(np.concatenate(list(store.batches(3))), preprocess.batch(files))
+        assert np.array_equal(np.concatenate(list(store.batches(3))), preprocess.batch(files)["image"])
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index() -> None:

@@ -30,7 +30,7 @@ def gradients(fabric: Fabric, job: train.Job, into: Path) -> None:
     train.enter_train_mode(setup)
     paths, labels = job.dataset.paths("train"), job.dataset.labels("train")
     mine = np.array_split(np.arange(0, 10 * BATCH, 10), fabric.world_size)[fabric.global_rank]
-    images = torch.from_numpy(job.preprocess.batch([paths[i] for i in mine]))
+    images = torch.from_numpy(job.preprocess.batch([paths[i] for i in mine])["image"])
     train.accumulate(setup, images, torch.from_numpy(labels[mine]), BATCH, 0.0)
     named = setup.network.backbone.named_parameters()
     found = {name: value.grad.numpy() for name, value in named if value.grad is not None}

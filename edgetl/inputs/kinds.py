@@ -1,0 +1,106 @@
+"""Every kind of input, and reading a definition of any of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgetl.base.errors import DataError, UnknownNameError
+from edgetl.base.storage import write_bytes, write_json
+from edgetl.core.bundle import Bundle
+from edgetl.core.run import PREPROCESS_FILE, Run
+from edgetl.inputs import image, tensor, text
+from edgetl.inputs.base import Input, InputKind
+from edgetl.inputs.image import Preprocess
+
+INPUTS: Mapping[str, InputKind] = {
+    kind.name: kind
+    for kind in (
+        image.KIND,
+        text.KIND,
+        tensor.KIND,
+    )
+}
+
+
+def find_input(name: str) -> InputKind:
+    """A kind of input by its name.
+
+    Raises:
+        UnknownNameError: there is no such kind; the near ones are offered.
+    """
+    if name not in INPUTS:
+        raise UnknownNameError("kind of input", name, INPUTS)
+    return INPUTS[name]
+
+
+def input_of(owner: Run | Bundle) -> Input:
+    """How a file becomes the input of a run's or a bundle's network.
+
+    Raises:
+        DataError: the definition is malformed, or a file of it is missing or another.
+        UnknownNameError: it is of a kind that this edgetl does not know.
+    """
+    record = owner.input_record
+    return find_input(_kind(record)).read(record, owner.path)
+
+
+def preprocess_of(owner: Run | Bundle) -> Preprocess:
+    """The definition of a network that sees images, for what makes sense of images alone.
+
+    Raises:
+        DataError: the network sees something else, or as :func:`input_of` does.
+    """
+    found = input_of(owner)
+    if not isinstance(found, Preprocess):
+        raise DataError(f"the network of {owner.path} takes a {found.kind}, no image", "give one that takes images")
+    return found
+
+
+def read_input(file: str | Path) -> Input:
+    """A definition as a user writes it, JSON or TOML: the fields of ``preprocess.json``, the evident ones left out.
+
+    Files that it names lie beside it.
+
+    Raises:
+        DataError: no such file, neither JSON nor TOML, or a field is missing, unknown or of the wrong kind.
+        UnknownNameError: it is of a kind that this edgetl does not know.
+    """
+    path = Path(file)
+    try:
+        content = path.read_text(encoding="utf-8")
+        record = json.loads(content) if path.suffix != ".toml" else _toml(content)
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror or error})", "give a JSON or TOML file") from error
+    except ValueError as error:
+        raise DataError(f"{path} is neither JSON nor TOML ({error})", "correct it") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path} holds no fields", "give the fields of preprocess.json")
+    kind = find_input(_kind(record))
+    unknown = sorted(set(record) - kind.fields - {"kind"})
+    if unknown:
+        raise DataError(f"{path} has the unknown field {unknown[0]}", f"known are {', '.join(sorted(kind.fields))}")
+    try:
+        return kind.given(record, path.parent)
+    except DataError as error:
+        raise DataError(f"{path}: {error.what}", error.remedy) from error
+
+
+def write_input(folder: Path, definition: Input) -> tuple[str, ...]:
+    """Write ``preprocess.json`` and what travels beside it, where :func:`input_of` finds them; the files' names."""
+    write_json(folder / PREPROCESS_FILE, definition.to_json())
+    for name, content in definition.files.items():
+        write_bytes(folder / name, content)
+    return (PREPROCESS_FILE, *definition.files)
+
+
+def _kind(record: Mapping[str, Any]) -> str:
+    return str(record.get("kind", Preprocess.kind))
+
+
+def _toml(content: str) -> Any:
+    import tomllib
+
+    return tomllib.loads(content)

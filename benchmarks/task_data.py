@@ -66,7 +66,7 @@ def log_mel(sound: npt.NDArray[np.int16]) -> Floats:
     starts = range(0, len(kept) - WINDOW + 1, STEP)
     frames = np.stack([kept[start : start + WINDOW] * np.hanning(WINDOW) for start in starts])
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
-    return np.log(_bands() @ power.T + 1e-6).astype(np.float32)
+    return np.asarray(np.log(_bands() @ power.T + 1e-6), np.float32)
 
 
 def _bands() -> npt.NDArray[np.float64]:

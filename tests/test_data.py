@@ -386,7 +386,7 @@ def test_copies_across_given_splits_are_refused(photos: Path) -> None:
     Image.open(photos / "red" / "00.png").save(photos / "red" / "copy.bmp")
     names = {index: SPLITS[index % 5] for index in range(20)}
     rows = [*as_csv_rows(photos, names), ["red/copy.bmp", "red", "certify"]]
-    with pytest.raises(DataError, match="are the same picture") as caught:
+    with pytest.raises(DataError, match="are the same sample") as caught:
         load_dataset(write_csv(photos / "list.csv", rows, "path,label,split"))
     text = one_line(caught.value)
     assert "red/00.png (train)" in text
@@ -441,12 +441,12 @@ def test_a_malformed_record(photos: Path, change: dict[str, object]) -> None:
 
 def test_digits(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn (edgetl[train]) carries the digits")
-    dataset = load_dataset("digits", digits_into=tmp_path / "digits")
+    dataset = load_dataset("digits", into=tmp_path / "digits")
     assert dataset.classes == tuple("0123456789")
     assert len(dataset.samples) + len(dataset.skipped) == 1797
     assert not dataset.mirror_safe, "a mirrored digit is another digit"
     assert Image.open(dataset.paths("train")[0]).size == (8, 8)
-    again = load_dataset("digits", digits_into=write_digits(tmp_path / "more"))
+    again = load_dataset("digits", into=write_digits(tmp_path / "more"))
     assert again.digest == dataset.digest
     where = defaultdict(set)
     for sample in dataset.samples:

@@ -4,7 +4,7 @@ One file a kind, one line in :mod:`edgetl.inputs.kinds`. numpy, and Pillow or ``
 """
 
 from edgetl.inputs.base import Input, InputKind
-from edgetl.inputs.datasets import load_dataset
+from edgetl.inputs.datasets import load_dataset, what
 from edgetl.inputs.image import Preprocess
 from edgetl.inputs.kinds import INPUTS, find_input, input_of, preprocess_of, read_input, write_input
 from edgetl.inputs.tensor import ArraySpec, Tensors
@@ -23,5 +23,6 @@ __all__ = [
     "load_dataset",
     "preprocess_of",
     "read_input",
+    "what",
     "write_input",
 ]

@@ -1,4 +1,4 @@
-"""Reading a data set whose files are this kind of input: what cannot be decoded is no sample."""
+"""Reading a data set whose files are of one kind of input: what cannot be decoded is no sample."""
 
 from __future__ import annotations
 
@@ -6,24 +6,47 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgetl.base.progress import Progress, silent
-from edgetl.core.data import SHARES, Dataset, read_dataset
-from edgetl.inputs.kinds import find_input
+from edgetl.core.data import SHARES, Content, Dataset, find_reader, read_dataset
+from edgetl.inputs.image import Preprocess
+from edgetl.inputs.kinds import INPUTS, find_input
 
 
 def load_dataset(
     source: str | Path,
     *,
-    kind: str = "image",
+    kind: str | None = None,
     seed: int = 0,
     shares: Mapping[str, float] = SHARES,
-    digits_into: Path | None = None,
+    into: Path | None = None,
     progress: Progress = silent,
 ) -> Dataset:
-    """Read labelled images and split them; see :func:`edgetl.core.data.read_dataset`.
+    """Read labelled samples and split them; see :func:`edgetl.core.data.read_dataset`.
+
+    Args:
+        source: a folder with a folder for each class, a CSV file (``path`` or ``text``; ``label``, ``labels`` or
+            ``target``; ``split``), an .npz file (``x``; ``y``, ``labels`` or ``target``), or ``"digits"``.
+        kind: of its files, a key into :data:`edgetl.inputs.INPUTS`; None: what most of them look like.
+        seed, shares, into, progress: see there.
 
     Raises:
         DataError: nothing to learn from, or more than 5 % of the files are unusable; the message names them.
+        UnknownNameError: there is no such kind.
     """
-    return read_dataset(
-        source, find_input(kind).fingerprint, seed=seed, shares=shares, digits_into=digits_into, progress=progress
-    )
+    found = find_input(kind or what(source)[0])
+    content = Content(found.noun, found.fingerprint)
+    return read_dataset(source, content, seed=seed, shares=shares, into=into, progress=progress)
+
+
+def what(source: str | Path) -> tuple[str, str]:
+    """What a data set looks like, without reading its samples: from this a task can be guessed.
+
+    Returns:
+        the kind of input (:data:`edgetl.inputs.INPUTS`; ``image`` where the suffixes tell nothing) and the kind of
+        label (:data:`edgetl.core.data.LABEL_KINDS`).
+
+    Raises:
+        DataError: there is no such source, or it is malformed.
+    """
+    suffix, labels = find_reader(source).sniff(Path(source))
+    kind = next((name for name, known in INPUTS.items() if suffix in known.suffixes), Preprocess.kind)
+    return kind, labels

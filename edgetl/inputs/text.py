@@ -194,6 +194,8 @@ def read_text(source: Path | str) -> str:
         DataError: the file is missing, larger than :data:`MOST_BYTES` or no UTF-8, or there is no text in it.
     """
     name = _name(source)
+    if not isinstance(source, (str, Path)):
+        raise DataError(f"a {type(source).__name__} is no text", "give a text, or the path of a file")
     if isinstance(source, str):
         content = source.encode(errors="surrogatepass")
     else:
@@ -217,7 +219,7 @@ def read_text(source: Path | str) -> str:
 
 
 def _name(source: Path | str) -> str:
-    return str(source) if isinstance(source, Path) else f"the text {source[:40]!a}"
+    return f"the text {source[:40]!a}" if isinstance(source, str) else str(source)
 
 
 def fingerprint(path: Path) -> str:

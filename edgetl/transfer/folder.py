@@ -112,12 +112,13 @@ def dataset_of(out: Path, data: str | Path, seed: int, shares: Mapping[str, floa
     Raises:
         DataError: nothing to learn from, or the files changed since the run began.
     """
-    digits = str(data) == "digits"
-    if (out / SPLITS_FILE).is_file() and not (digits and not (out / IMAGES).is_dir()):
+    if (out / SPLITS_FILE).is_file():
         dataset = Dataset.from_json(read_json(out / SPLITS_FILE, RunError))
-        check_unchanged(dataset, progress)
-        return dataset
-    dataset = load_dataset(data, seed=seed, shares=shares, digits_into=out / IMAGES, progress=progress)
+        # What a reader wrote into the run's folder, it can write again.
+        if dataset.root.is_dir() or dataset.root != (out / IMAGES).resolve():
+            check_unchanged(dataset, progress)
+            return dataset
+    dataset = load_dataset(data, seed=seed, shares=shares, into=out / IMAGES, progress=progress)
     write_json(out / SPLITS_FILE, dataset.to_json())
     return dataset
 

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.base.storage import sha256_bytes
-from edgetl.core.data.digits import write_digits
-from edgetl.core.data.folder import from_folder, strays, writable_name
+from edgetl.core.data.labels import LABEL_KINDS, Label
+from edgetl.core.data.readers import Listing, find_reader
+from edgetl.core.data.readers.folder import writable_name
 from edgetl.core.data.samples import Dataset, Sample, Skipped
 from edgetl.core.data.splits import SHARES, assign_splits
-from edgetl.core.data.table import from_table
 
 MAX_BAD_SHARE = 0.05
-#: SHA-256 of what a file holds once it is decoded; raises DataError for a file that cannot be.
-Content = Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the files of a data set hold.
+
+    Attributes:
+        noun: one of them, in messages; its plural ends in s.
+        fingerprint: SHA-256 of what a file holds once it is decoded, equal for copies of one sample in different
+            files; raises DataError for a file that cannot be decoded.
+    """
+
+    noun: str
+    fingerprint: Callable[[Path], str]
 
 
 def read_dataset(
@@ -27,65 +39,61 @@ def read_dataset(
     *,
     seed: int = 0,
     shares: Mapping[str, float] = SHARES,
-    digits_into: Path | None = None,
+    into: Path | None = None,
     progress: Progress = silent,
 ) -> Dataset:
-    """Read labelled images and split them.
+    """Read labelled samples and split them.
 
     Args:
-        source: a folder with a folder for each class, a CSV file with the columns ``path,label[,split]``
-            (paths relative to the file), or ``"digits"`` (scikit-learn's 1,797 handwritten digits).
-        content: SHA-256 of what a file holds once it is decoded, equal for copies of one sample in different files;
-            raises DataError for a file that cannot be decoded.
-        seed: decides which image falls into which split; nothing else does.
+        source: what one of :data:`edgetl.core.data.READERS` takes: a folder with a folder for each class, a CSV file
+            (paths relative to it, or texts), an .npz file, or ``"digits"``.
+        content: what its files hold.
+        seed: decides which sample falls into which split; nothing else does.
         shares: the part of each class that each split gets.
-        digits_into: where the embedded digits are written as PNG files.
+        into: folder for the samples of a source that has no file for each; None: one named after the source, here.
         progress: told of each file read.
 
     Raises:
         DataError: nothing to learn from, or more than 5 % of the files are unusable; the message names them.
     """
-    if str(source) == "digits":
-        root = write_digits(digits_into or Path("digits"))
-        return replace(read_dataset(root, content, seed=seed, shares=shares, progress=progress), mirror_safe=False)
-    path = Path(source)
-    if not path.exists():
-        raise DataError(
-            f"there is no {path}", "give a folder with a folder for each class, a CSV file (path,label), or 'digits'"
-        )
-    root, classes, listed = from_table(path) if path.is_file() else from_folder(path)
-    samples, damaged = _read(root, listed, content, progress)
-    samples, conflicting = _without_conflicts(samples, classes)
+    reader, path = find_reader(source), Path(source)
+    own = Path(f"{path.stem}-samples") if path.suffix else path
+    listing = reader.read(path, into or own)
+    samples, damaged = _read(listing, content, progress)
+    samples, conflicting = _without_conflicts(samples, listing, content)
     skipped = damaged + conflicting
-    _refuse_if_unusable(path, classes, samples, skipped)
-    split, copies = _certified_once(assign_splits(samples, seed, shares))
-    dataset = Dataset(root.resolve(), classes, split, skipped + copies + strays(path))
+    _refuse_if_unusable(path, listing, samples, skipped, content)
+    split, copies = _certified_once(assign_splits(samples, seed, shares, listing.label_kind))
+    left_out = skipped + copies + listing.skipped
+    dataset = Dataset(listing.root.resolve(), listing.classes, split, left_out, listing.mirror_safe, listing.label_kind)
     for name in ("train", "val", "certify"):
         if not dataset.split(name):
-            raise DataError(f"{path} leaves no image for the split '{name}'", "add images: five a class at least")
+            few = "five a class" if listing.classes else "ten"
+            raise DataError(
+                f"{path} leaves no {content.noun} for the split '{name}'", f"add {content.noun}s: {few} at least"
+            )
     return dataset
 
 
-def _read(
-    root: Path, listed: Sequence[Sample], content: Content, progress: Progress
-) -> tuple[list[Sample], tuple[Skipped, ...]]:
+def _read(listing: Listing, content: Content, progress: Progress) -> tuple[list[Sample], tuple[Skipped, ...]]:
     def read(sample: Sample) -> Sample | Skipped:
-        file = root / sample.path
+        file = listing.root / sample.path
         if not writable_name(sample.path):
             return Skipped(ascii(sample.path), "its name holds a line break or is no UTF-8")
         try:
-            pixels = content(file)
+            pixels = content.fingerprint(file)
         except DataError as error:
             return Skipped(sample.path, error.what.replace(str(file), "the file"))
         return replace(sample, sha256=sha256_bytes(file.read_bytes()), pixels=pixels)
 
     with ThreadPoolExecutor(4) as pool:
-        done = list(tracked(pool.map(read, listed), "reading images", progress, len(listed)))
+        found = pool.map(read, listing.samples)
+        done = list(tracked(found, f"reading {content.noun}s", progress, len(listing.samples)))
     return [s for s in done if isinstance(s, Sample)], tuple(s for s in done if isinstance(s, Skipped))
 
 
 def _refuse_if_unusable(
-    source: Path, classes: Sequence[str], samples: Sequence[Sample], skipped: Sequence[Skipped]
+    source: Path, listing: Listing, samples: Sequence[Sample], skipped: Sequence[Skipped], content: Content
 ) -> None:
     total = len(samples) + len(skipped)
     named = "; ".join(f"{bad.path}: {bad.reason}" for bad in skipped[:3]) + (" …" if len(skipped) > 3 else "")
@@ -94,27 +102,34 @@ def _refuse_if_unusable(
             f"{len(skipped)} of {total} files in {source} are unusable, more than 5 % ({named})",
             "remove or replace them",
         )
-    present = {sample.label for sample in samples}
-    for label, name in enumerate(classes):
-        if label not in present:
-            raise DataError(f"the class '{name}' in {source} has no usable image ({named})", "add images")
+    present = LABEL_KINDS[listing.label_kind].summary([sample.label for sample in samples], listing.classes)
+    for name in listing.classes:
+        if not present[name]:
+            what = f"the class '{name}' in {source} has no usable {content.noun} ({named})"
+            raise DataError(what, f"add {content.noun}s")
+    if not listing.classes and len({sample.label for sample in samples}) < 2:
+        raise DataError(f"all {content.noun}s in {source} have the same target", "there is nothing to learn: vary it")
 
 
-def _without_conflicts(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[list[Sample], tuple[Skipped, ...]]:
-    labels: dict[str, set[int]] = {}
+def _without_conflicts(
+    samples: Sequence[Sample], listing: Listing, content: Content
+) -> tuple[list[Sample], tuple[Skipped, ...]]:
+    """Samples apart from those that are labelled in two ways, of which one must be wrong and nobody knows which."""
+    labels: dict[str, set[Label]] = {}
     for sample in samples:
         labels.setdefault(sample.pixels, set()).add(sample.label)
+    shown = LABEL_KINDS[listing.label_kind].shown
+
+    def reason(sample: Sample) -> str:
+        found = sorted(labels[sample.pixels], key=lambda label: (label,) if not isinstance(label, tuple) else label)
+        return f"the same {content.noun} is labelled " + " and ".join(shown(label, listing.classes) for label in found)
+
     kept = [s for s in samples if len(labels[s.pixels]) == 1]
-    out = tuple(
-        Skipped(s.path, "the same picture is labelled " + " and ".join(classes[i] for i in sorted(labels[s.pixels])))
-        for s in samples
-        if len(labels[s.pixels]) > 1
-    )
-    return kept, out
+    return kept, tuple(Skipped(s.path, reason(s)) for s in samples if len(labels[s.pixels]) > 1)
 
 
 def _certified_once(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Skipped, ...]]:
-    """Without further copies of a certify picture, which would count as independent images in the paired test."""
+    """Without further copies of a certify sample, which would count as independent ones in the paired test."""
     first: dict[str, str] = {}
     for sample in samples:
         first.setdefault(sample.pixels, sample.path)

@@ -1,37 +1,38 @@
-"""Samples, their classes and their splits: what a reader gives and what a run keeps."""
+"""Samples, their labels and their splits: what a reader gives and what a run keeps."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import DataError
 from edgetl.base.storage import sha256_json
+from edgetl.core.data.labels import LABEL_KINDS, Label, LabelKind
 
 #: Each split has one use: weights; early stopping; ranges; choices; the certificate. ``certify`` is read once.
 SPLITS = ("train", "val", "calibration", "search", "certify")
+#: What labels are where ``splits.json`` does not say.
+CLASS = "class"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image.
+    """One labelled file: an image, a text, arrays.
 
     Attributes:
         path: relative to the dataset's root, with forward slashes.
-        label: index into the dataset's classes.
+        label: index into the dataset's classes, sorted indexes of several, or a number (:data:`LABEL_KINDS`).
         sha256: of the file's bytes.
-        pixels: SHA-256 of the decoded picture; equal for copies of one image in different files.
+        pixels: SHA-256 of what the file holds once it is decoded; equal for copies of one sample in different files.
         split: one of :data:`SPLITS`, or "" before splitting.
     """
 
     path: str
-    label: int
+    label: Label
     sha256: str
     pixels: str
     split: str = ""
@@ -47,13 +48,22 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images under one root, their classes and their splits."""
+    """Samples under one root, their classes and their splits.
+
+    Attributes:
+        root: the folder.
+        classes: names; none where labels are numbers.
+        samples, skipped: what was read, and what was left out.
+        mirror_safe: whether a mirrored sample still has its label (letters and digits do not).
+        label_kind: key into :data:`LABEL_KINDS`.
+    """
 
     root: Path
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     skipped: tuple[Skipped, ...] = ()
     mirror_safe: bool = True
+    label_kind: str = CLASS
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """The samples of one split, in the dataset's order."""
@@ -63,14 +73,28 @@ class Dataset:
         """Absolute paths of one split's files."""
         return [self.root / sample.path for sample in self.split(name)]
 
-    def labels(self, name: str) -> npt.NDArray[np.int64]:
-        """Class indices of one split, shape (n,)."""
-        return np.array([sample.label for sample in self.split(name)], dtype=np.int64)
+    def labels(self, name: str) -> npt.NDArray[Any]:
+        """Labels of one split: class indexes int64 (n,), indicators uint8 (n, classes), or numbers float64 (n,)."""
+        return self._kind.array([sample.label for sample in self.split(name)], len(self.classes))
+
+    def sizes(self) -> dict[str, int]:
+        """Samples of each split."""
+        return {name: len(self.split(name)) for name in SPLITS}
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images for each split and class."""
-        counted = Counter((sample.split, sample.label) for sample in self.samples)
-        return {s: {c: counted[s, i] for i, c in enumerate(self.classes)} for s in SPLITS}
+        """Samples for each split and class, those of several classes in each; no class where labels are numbers."""
+        return {s: {c: int(found[c]) for c in self.classes} for s, found in self.summary().items()}
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """For each split, the samples of each class, or of numbers ``n``, ``mean``, ``sd``, ``min`` and ``max``."""
+        labels: dict[str, list[Label]] = {name: [] for name in SPLITS}
+        for sample in self.samples:
+            labels.setdefault(sample.split, []).append(sample.label)
+        return {name: self._kind.summary(labels[name], self.classes) for name in SPLITS}
+
+    @property
+    def _kind(self) -> LabelKind:
+        return LABEL_KINDS[self.label_kind]
 
     @property
     def digest(self) -> str:
@@ -78,13 +102,15 @@ class Dataset:
         return digest_of(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """As plain JSON values; the kind of label where it is not one class."""
+        rows = [[s.path, _plain(s.label), s.sha256, s.pixels, s.split] for s in self.samples]
         return {
             "root": str(self.root),
             "classes": list(self.classes),
             "mirror_safe": self.mirror_safe,
-            "samples": [[s.path, s.label, s.sha256, s.pixels, s.split] for s in self.samples],
+            "samples": rows,
             "skipped": [[s.path, s.reason] for s in self.skipped],
+            **({"label_kind": self.label_kind} if self.label_kind != CLASS else {}),
         }
 
     @classmethod
@@ -95,18 +121,30 @@ class Dataset:
             DataError: a field is missing or of the wrong kind.
         """
         try:
+            kind = LABEL_KINDS[record.get("label_kind", CLASS)]
+            classes = tuple(record["classes"])
+            restore, count = kind.restore, len(classes)
             return cls(
                 root=Path(record["root"]),
-                classes=tuple(record["classes"]),
-                samples=tuple(Sample(*row) for row in record["samples"]),
+                classes=classes,
+                samples=tuple(
+                    Sample(path, restore(label, count), sha256, pixels, split)
+                    for path, label, sha256, pixels, split in record["samples"]
+                ),
                 skipped=tuple(Skipped(*row) for row in record["skipped"]),
                 mirror_safe=bool(record["mirror_safe"]),
+                label_kind=kind.name,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the list of splits is malformed ({error})", "make the run again") from error
+
+
+def _plain(label: Label) -> Any:
+    return list(label) if isinstance(label, tuple) else label
 
 
 def digest_of(record: Mapping[str, Any]) -> str:
     """:attr:`Dataset.digest` of what :meth:`Dataset.to_json` wrote, without making its samples."""
     rows = [[path, label, sha256, split] for path, label, sha256, _, split in record["samples"]]
-    return sha256_json([record["classes"], rows])
+    kind = record.get("label_kind", CLASS)
+    return sha256_json([record["classes"], rows] if kind == CLASS else [record["classes"], rows, kind])

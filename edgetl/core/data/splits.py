@@ -1,31 +1,44 @@
-"""Splits: stratified, the same for the same seed, and disjoint by picture, not by file."""
+"""Splits: stratified, the same for the same seed, and disjoint by what a sample holds, not by file."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from edgetl.base.errors import DataError
-from edgetl.core.data.samples import SPLITS, Sample
+from edgetl.core.data.labels import LABEL_KINDS, LabelKind
+from edgetl.core.data.samples import CLASS, SPLITS, Sample
 
 SHARES: Mapping[str, float] = {"train": 0.5, "val": 0.1, "calibration": 0.1, "search": 0.1, "certify": 0.2}
-SPLIT_ALIASES = {"valid": "val", "validation": "val", "test": "certify", "calib": "calibration"}
-#: When a class has fewer images than there are splits, the splits go without in this order, last first.
+SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "test": "certify", "calib": "calibration"}
+#: When a class has fewer samples than there are splits, the splits go without in this order, last first.
 _PRIORITY = ("train", "certify", "val", "calibration", "search")
 
 
-def assign_splits(samples: Iterable[Sample], seed: int, shares: Mapping[str, float] = SHARES) -> list[Sample]:
-    """Give each sample its split: stratified, disjoint by picture, and the same for the same seed.
+def assign_splits(
+    samples: Iterable[Sample], seed: int, shares: Mapping[str, float] = SHARES, kind: str = CLASS
+) -> list[Sample]:
+    """Give each sample its split: stratified by label, disjoint by content, and the same for the same seed.
 
-    Samples that already have a split keep it; where only some splits were given, calibration and search are
-    taken from train.
+    Classes keep their shares, several of one sample each its own, and numbers their distribution. Samples that already
+    have a split keep it; where only some splits were given, calibration and search are taken from train.
+
+    Args:
+        samples: what to divide.
+        seed: decides which sample falls into which split; nothing else does.
+        shares: of each split, summing to 1.
+        kind: of the labels, a key into :data:`LABEL_KINDS`.
 
     Raises:
-        DataError: shares that are no partition, or one picture in two of the given splits.
+        DataError: shares that are no partition, or one sample in two of the given splits.
     """
     if set(shares) != set(SPLITS) or min(shares.values()) < 0 or not abs(sum(shares.values()) - 1) <= 1e-6:
-        raise DataError(f"the shares {dict(shares)} do not split the images", f"give {', '.join(SPLITS)}, summing to 1")
+        what = f"the shares {dict(shares)} do not split the samples"
+        raise DataError(what, f"give {', '.join(SPLITS)}, summing to 1")
     listed = list(samples)
     given = {s.split for s in listed if s.split}
     if given and any(not s.split for s in listed):
@@ -35,8 +48,9 @@ def assign_splits(samples: Iterable[Sample], seed: int, shares: Mapping[str, flo
         missing = {name: shares[name] for name in ("calibration", "search", "val", "certify") if name not in given}
         pool = [s for s in listed if s.split == "train"]
         rest = {"train": 1 - sum(missing.values()), **missing}
-        return sorted([s for s in listed if s.split != "train"] + _divide(pool, seed, rest), key=lambda s: s.path)
-    return sorted(_divide(listed, seed, shares), key=lambda s: s.path)
+        divided = _divide(pool, seed, rest, LABEL_KINDS[kind])
+        return sorted([s for s in listed if s.split != "train"] + divided, key=lambda s: s.path)
+    return sorted(_divide(listed, seed, shares, LABEL_KINDS[kind]), key=lambda s: s.path)
 
 
 def _refuse_straddling(samples: Iterable[Sample]) -> None:
@@ -45,23 +59,68 @@ def _refuse_straddling(samples: Iterable[Sample]) -> None:
         other = first.setdefault(sample.pixels, sample)
         if other.split != sample.split:
             raise DataError(
-                f"{other.path} ({other.split}) and {sample.path} ({sample.split}) are the same picture",
-                "keep each picture in one split",
+                f"{other.path} ({other.split}) and {sample.path} ({sample.split}) are the same sample",
+                "keep each one in one split",
             )
 
 
-def _divide(samples: Sequence[Sample], seed: int, shares: Mapping[str, float]) -> list[Sample]:
-    result: list[Sample] = []
-    for label in sorted({s.label for s in samples}):
-        groups: dict[str, list[Sample]] = {}
-        for sample in samples:
-            if sample.label == label:
-                groups.setdefault(sample.pixels, []).append(sample)
-        order = sorted(groups, key=lambda pixels: hashlib.sha256(f"{seed}:{pixels}".encode()).digest())
-        names = _quota(len(order), shares)
-        for pixels, name in zip(order, names, strict=True):
-            result += [replace(sample, split=name) for sample in groups[pixels]]
-    return result
+def _divide(samples: Sequence[Sample], seed: int, shares: Mapping[str, float], kind: LabelKind) -> list[Sample]:
+    copies: dict[str, list[Sample]] = {}
+    for sample in sorted(samples, key=lambda s: s.path):
+        copies.setdefault(sample.pixels, []).append(sample)
+    # In an order that depends on the seed and on the contents alone, not on names.
+    order = sorted(copies, key=lambda pixels: hashlib.sha256(f"{seed}:{pixels}".encode()).digest())
+    labels = [copies[pixels][0].label for pixels in order]
+    strata = kind.strata(labels) if kind.strata else None
+    names = _by_class(labels, shares) if strata is None else _by_stratum(strata, shares)
+    return [replace(s, split=name) for pixels, name in zip(order, names, strict=True) for s in copies[pixels]]
+
+
+def _by_stratum(strata: Sequence[Hashable], shares: Mapping[str, float]) -> list[str]:
+    """A split for each, so that each stratum is divided by the shares."""
+    places: dict[Hashable, list[int]] = {}
+    for place, stratum in enumerate(strata):
+        places.setdefault(stratum, []).append(place)
+    names = [""] * len(strata)
+    for inside in places.values():
+        for place, name in zip(inside, _quota(len(inside), shares), strict=True):
+            names[place] = name
+    return names
+
+
+def _by_class(labels: Sequence[Any], shares: Mapping[str, float]) -> list[str]:
+    """A split for each sample of any number of classes, so that each class is divided by the shares.
+
+    The rarest class goes first, because its samples can be shared out in few ways; a sample goes where its class is
+    wanted most. Sechidis, Tsoumakas and Vlahavas 2011, On the stratification of multi-label data, ECML PKDD.
+    """
+    wanted = [name for name in _PRIORITY if shares.get(name, 0) > 0]
+    share = np.array([shares[name] for name in wanted])
+    left = np.bincount([c for label in labels for c in label], minlength=1)
+    lacking = share[:, None] * left
+    lacking_all = share * len(labels)
+    waiting: dict[int, list[int]] = {}
+    for place, label in enumerate(labels):
+        for c in label:
+            waiting.setdefault(c, []).append(place)
+    names = [""] * len(labels)
+
+    def give(place: int, need: Any) -> None:
+        best = max(range(len(wanted)), key=lambda k: (need[k], lacking_all[k], -k))
+        names[place] = wanted[best]
+        lacking[best, list(labels[place])] -= 1
+        left[list(labels[place])] -= 1
+        lacking_all[best] -= 1
+
+    while left.any():
+        rarest = min((c for c in waiting if left[c] > 0), key=lambda c: (left[c], c))
+        for place in waiting[rarest]:
+            if not names[place]:
+                give(place, lacking[:, rarest])
+    for place in range(len(labels)):
+        if not names[place]:
+            give(place, lacking_all)
+    return names
 
 
 def _quota(count: int, shares: Mapping[str, float]) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgetl.base.extras import require
 from edgetl.base.storage import new_folder
+from edgetl.core.data.readers import folder as class_folders
+from edgetl.core.data.readers.base import Reader
+from edgetl.core.data.samples import CLASS
 
 
 def write_digits(folder: Path) -> Path:
@@ -23,3 +27,12 @@ def write_digits(folder: Path) -> Path:
             grey = np.clip(image * 255 / 16, 0, 255).round().astype(np.uint8)
             Image.fromarray(grey).save(root / str(label) / f"{index:04d}.png", optimize=False)
     return folder
+
+
+READER = Reader(
+    name="digits",
+    about="'digits', scikit-learn's 1,797 handwritten digits",
+    takes=lambda source: str(source) == "digits",
+    sniff=lambda source: (".png", CLASS),
+    read=lambda source, into: replace(class_folders.read(write_digits(into), into), mirror_safe=False),
+)

@@ -1,0 +1,105 @@
+"""A CSV file's rows, and the labels and splits in its columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from edgetl.base.errors import DataError
+from edgetl.core.data.labels import LABEL_KINDS, Label, LabelKind
+from edgetl.core.data.samples import SPLITS
+from edgetl.core.data.splits import SPLIT_ALIASES
+
+#: How a CSV file should look.
+WANTED = "path or text; then label (a class), labels (several, as in a|b) or target (a number); split if you like"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file that was read.
+
+    Attributes:
+        path: of the file.
+        columns: their names.
+        rows: column → cell, None where a row is too short; line numbers start at 2.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, str | None], ...]
+
+    @property
+    def kind(self) -> LabelKind:
+        """The kind of label that its columns hold.
+
+        Raises:
+            DataError: none of them, or several.
+        """
+        found = [kind for kind in LABEL_KINDS.values() if kind.column in self.columns]
+        if len(found) != 1:
+            raise DataError(f"{self.path} has the columns {', '.join(self.columns) or 'none'}", f"it needs {WANTED}")
+        return found[0]
+
+
+def read_table(path: Path, rows: int | None = None) -> Table:
+    """Read a CSV file, or its first rows.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            return Table(path, tuple(reader.fieldnames or ()), tuple(islice(reader, rows)))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file ({error})", f"give one with the columns {WANTED}") from error
+
+
+def has_column(source: str | Path, column: str) -> bool:
+    """Whether a source is a CSV file with this column."""
+    path = Path(source)
+    try:
+        return path.is_file() and column in read_table(path, 0).columns
+    except DataError:
+        return False
+
+
+def labels_of(table: Table) -> tuple[tuple[str, ...], list[Label]]:
+    """The classes' names, sorted, and each row's label.
+
+    Raises:
+        DataError: a cell that holds none, named by its line, or too few classes.
+    """
+    kind, parsed = table.kind, []
+    for line, row in enumerate(table.rows, 2):
+        try:
+            parsed.append(kind.parse(row[kind.column] or ""))
+        except ValueError as error:
+            held = f"'{row[kind.column] or ''}' in the column {kind.column}"
+            raise DataError(f"{table.path}, line {line}: {held} is bad, it should be {error}", "correct it") from error
+    named = {name for value in parsed if isinstance(value, tuple) for name in value}
+    if len(named) < kind.fewest:
+        shown = f"{len(named)} class" + ("es" if len(named) == 0 else "")
+        raise DataError(f"{table.path} names {shown}", f"it needs at least {kind.fewest}")
+    classes = tuple(sorted(named))
+    indexes = {name: index for index, name in enumerate(classes)}
+    return classes, [kind.label(value, indexes) for value in parsed]
+
+
+def splits_of(path: Path, cells: Sequence[str | None], first_line: int = 2) -> list[str]:
+    """Names of splits from what people call them; "" where there is none.
+
+    Raises:
+        DataError: another name; the message gives the line.
+    """
+    names = []
+    for line, cell in enumerate(cells, first_line):
+        name = (cell or "").strip().lower()
+        split = SPLIT_ALIASES.get(name, name)
+        if split and split not in SPLITS:
+            raise DataError(f"{path}, line {line}: bad split '{cell}'", f"splits are {', '.join(SPLITS)}")
+        names.append(split)
+    return names

@@ -66,7 +66,7 @@ def select_samples(
     if selection == "random":
         indexes = [int(i) for i in draw.permutation(len(samples))[:count]]
     elif selection == "class-balanced":
-        indexes = _class_balanced([sample.label for sample in samples], count, draw)
+        indexes = _class_balanced(dataset.labels(SPLIT).tolist(), count, draw)
     elif selection == "k-centre":
         indexes = _k_centre(_feature_array(features, files), count, draw)
     else:

@@ -1,4 +1,4 @@
-"""An .npz file: ``x`` with a sample in each row; ``y``, ``labels`` or ``target``; ``split`` and ``classes`` if given."""
+"""An .npz file: ``x`` with a sample in each row; ``y``, ``labels`` or ``target``; ``split`` and ``classes``, if any."""
 
 from __future__ import annotations
 

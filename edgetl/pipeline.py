@@ -17,9 +17,12 @@ from edgetl.base.errors import BackendError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.certify import Certificate, check_margin, check_metric, verify_arrays
 from edgetl.core.bundle import BENCH, PRECISIONS, Bundle, Precision, load_bundle
+from edgetl.core.bundle import MANIFEST as BUNDLE_MANIFEST
 from edgetl.core.data import SPLITS
-from edgetl.core.run import Run, load_run
+from edgetl.core.run import CHECKPOINT, Run, load_run
+from edgetl.core.run import MANIFEST as RUN_MANIFEST
 from edgetl.core.targets import Target, find_target
+from edgetl.reporting.html import write_report
 from edgetl.runtime.plan import Plan
 from edgetl.workflow.build_bundle import Request, build_bundle
 from edgetl.workflow.certify_bundle import Terms, certify_again, certify_bundle, contradiction
@@ -259,19 +262,38 @@ def bench(
 
 
 def report(
-    bundles: Sequence[str | Path | Bundle], out: str | Path = "report.html", *, data: str | Path | None = None
+    sources: str | Path | Run | Bundle | Sequence[str | Path | Run | Bundle],
+    out: str | Path = "report.html",
+    *,
+    data: str | Path | None = None,
 ) -> Path:
-    """Write one self-contained HTML page about one or more bundles; returns its path.
+    """Write one self-contained HTML page about runs and bundles; returns its path.
 
-    ``data`` is the folder in which the images lie now, if it is not where the run found them.
+    Args:
+        sources: runs and bundles or their folders, one or more.
+        out: the page.
+        data: the folder in which the samples lie now, if it is not where the run found them.
 
     Raises:
-        EdgetlError: a bundle is damaged, or the page cannot be written.
+        EdgetlError: a folder is neither a run nor a bundle, one is damaged, or the page cannot be written.
     """
-    from edgetl.reporting.html import write_report
-
-    opened = [load_bundle(bundle) for bundle in bundles]
+    given = [sources] if isinstance(sources, str | Path | Run | Bundle) else sources
+    opened = [_opened(source) for source in given]
     return write_report(opened, Path(out), data_root=None if data is None else Path(data))
+
+
+def _opened(source: str | Path | Run | Bundle) -> Run | Bundle:
+    if isinstance(source, Run | Bundle):
+        return source
+    folder = Path(source)
+    if (folder / BUNDLE_MANIFEST).is_file():
+        return load_bundle(folder)
+    if (folder / RUN_MANIFEST).is_file() or (folder / CHECKPOINT).is_dir():
+        return load_run(folder)
+    raise EdgetlError(
+        f"{folder} is neither a run (it has no {RUN_MANIFEST}) nor a bundle (it has no {BUNDLE_MANIFEST})",
+        "give what finetune or export wrote",
+    )
 
 
 def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:

@@ -12,19 +12,21 @@ from edgetl.cli.output import Json, output
 
 
 def command(
-    bundle: Annotated[list[Path], typer.Argument(help="One or more bundles.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="BUNDLE|RUN...", help="One or more bundles and runs.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
-    data: Annotated[Path | None, typer.Option(help="Where the images lie now, if they were moved.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the samples lie now, if they were moved.")] = None,
     json: Json = False,
 ) -> None:
-    """Write one HTML page about bundles.
+    """Write one HTML page about bundles and runs.
 
-    Certificates in words, recall by class, latencies, lost and gained images; nothing is loaded from elsewhere.
+    Of a bundle: its certificate in words, scores, latencies, what was lost and gained. Of a run: learning curves,
+    answers on val, the data, and the most confident mistakes. Nothing is loaded from elsewhere.
 
     \b
+    edgetl report run --out run.html
     edgetl report out/jetson out/intel-cpu --out report.html
     """
     with output(json=json, bars=False) as shown:
-        page = edgetl.report(bundle, out=out, data=data)
+        page = edgetl.report(sources, out=out, data=data)
         answer = {"report": str(page), "bytes": page.stat().st_size}
         shown.show(answer, lambda console: console.print(f"wrote {page}", markup=False))

@@ -68,6 +68,7 @@ class Run:
         baseline: ``{"kind": "scratch" | "probe", "sha256", "metrics": {"val": …}, "settings"}`` of the model in
             ``baseline.safetensors``; None without one.
         hashes: SHA-256 of each file that the manifest seals, by name.
+        task: as in ``edgetl tasks``; runs from before there were others are classification.
     """
 
     path: Path
@@ -81,6 +82,7 @@ class Run:
     weights_sha256: str
     baseline: Mapping[str, Any] | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
+    task: str = "classification"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -223,6 +225,7 @@ def load_run(path: str | Path) -> Run:
         weights_sha256=manifest["files"][WEIGHTS],
         baseline=manifest.get("baseline"),
         hashes=dict(manifest["files"]),
+        task=manifest.get("task", "classification"),
     )
 
 

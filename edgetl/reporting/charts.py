@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgetl.base.wording import number, percent, points, span
 from edgetl.reporting import svg
-from edgetl.reporting.wording import number, percent, points, span
 
 _ROW = 26
 _NAME = 160

@@ -16,8 +16,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from edgetl.base.progress import Progress, silent
+from edgetl.base.wording import ABSENT, count, number, percent, points, printable, times
 from edgetl.reporting.summary import Row
-from edgetl.reporting.wording import ABSENT, EXECUTED, VERDICTS, count, number, percent, points, printable, times
+from edgetl.reporting.wording import EXECUTED, VERDICTS
 
 #: How each verdict looks.
 STYLES = {"pass": "bold green", "fail": "bold red", "underpowered": "bold yellow", "": "dim"}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
+from edgetl.base.wording import percent
 from edgetl.reporting import svg
-from edgetl.reporting.wording import percent
 
 #: Decibels beyond which a bar ends; the figure beside it is exact.
 _DB_LOW, _DB_HIGH = -20.0, 60.0

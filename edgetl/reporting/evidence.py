@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgetl.base.wording import count, percent, points, printable, small
 from edgetl.reporting import diagrams, sentences, tables
 from edgetl.reporting.facts import facts
-from edgetl.reporting.wording import count, percent, points, printable, small
+from edgetl.reporting.views import TableView
 
 #: Layers in the chart; the table has all.
 CHARTED_LAYERS = 12
@@ -48,7 +49,7 @@ class Figure:
 
     sentence: str
     chart: str
-    table: tables.TableView | None
+    table: TableView | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Robustness:
     sentence: str
     tested: str
     panels: tuple[tuple[str, str], ...]
-    table: tables.TableView
+    table: TableView
 
 
 @dataclass(frozen=True)

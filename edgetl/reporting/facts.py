@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from edgetl.reporting.wording import ABSENT, printable
+from edgetl.base.wording import ABSENT, printable
 
 _LIST = 12
 

@@ -1,44 +1,74 @@
-"""One self-contained HTML page from one or more bundles: no script, no request, the same bytes every time."""
+"""One self-contained HTML page from bundles and runs: no script, no request, the same bytes every time."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from edgetl.base.errors import BundleError
+from edgetl.base import wording as figures
+from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import require
 from edgetl.base.storage import write_bytes
 from edgetl.core.bundle import CERTIFICATE, Bundle
+from edgetl.core.run import Run
 from edgetl.reporting import charts, page, wording
+from edgetl.reporting.runs.section import run_section
 
 _TEMPLATE = "report.html.j2"
 
 
-def write_report(bundles: Sequence[Bundle], out: Path, *, data_root: Path | None = None) -> Path:
+def write_report(sources: Sequence[Run | Bundle], out: Path, *, data_root: Path | None = None) -> Path:
     """Write the page.
 
     Args:
-        bundles: what to report on, in this order; at least one.
+        sources: what to report on, in this order; at least one.
         out: the HTML file, replaced if it exists.
-        data_root: where the images lie now; by default where they lay when the run was made.
+        data_root: where the samples lie now; by default where they lay when the run was made.
 
     Returns:
         ``out``.
 
     Raises:
-        BundleError: no bundle was given, or a record was altered.
+        EdgetlError: there is nothing to report on, or the file cannot be written.
+        BundleError, RunError: a record was altered.
         MissingExtraError: jinja2 is not installed.
-        EdgetlError: the file cannot be written.
     """
-    write_bytes(out, render(bundles, data_root=data_root).encode())
+    write_bytes(out, render(sources, data_root=data_root).encode())
     return out
 
 
-def render(bundles: Sequence[Bundle], *, data_root: Path | None = None) -> str:
+def render(sources: Sequence[Run | Bundle], *, data_root: Path | None = None) -> str:
     """The page as text; see :func:`write_report`."""
-    if not bundles:
-        raise BundleError("there is no bundle to report on", "name at least one")
+    if not sources:
+        raise EdgetlError("there is no bundle or run to report on", "name at least one")
+    bundles = [source for source in sources if isinstance(source, Bundle)]
+    runs = [run_section(run, i, data_root=data_root) for i, run in enumerate(_runs(sources), 1)]
+    sections = [page.section(bundle, i, data_root=data_root) for i, bundle in enumerate(bundles, 1)]
+    drawn = [page.interval(s.row, f"{i}. {s.row.target}") for i, s in enumerate(sections, 1)]
+    intervals = [row for row in drawn if row is not None]
+    text: str = (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            title="Transfer report" if bundles else "Training report",
+            subjects=[*(s.name for s in runs), *(s.row.target for s in sections)],
+            runs=runs,
+            bundles=sections,
+            verdicts=sorted(Counter(s.row.verdict for s in sections).items()),
+            overview=charts.intervals("overview", intervals) if len(intervals) > 1 else "",
+            comparable=_same_images(bundles),
+        )
+    )
+    return text
+
+
+def _runs(sources: Sequence[Run | Bundle]) -> list[Run]:
+    return [source for source in sources if isinstance(source, Run)]
+
+
+def _environment() -> Any:
     jinja2 = require("jinja2", "the HTML report")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("edgetl.reporting"),
@@ -47,18 +77,11 @@ def render(bundles: Sequence[Bundle], *, data_root: Path | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["w"] = wording
-    environment.filters["printable"] = wording.printable
-    sections = [page.section(bundle, i, data_root=data_root) for i, bundle in enumerate(bundles, 1)]
-    drawn = [page.interval(s.row, f"{i}. {s.row.target}") for i, s in enumerate(sections, 1)]
-    intervals = [row for row in drawn if row is not None]
-    text: str = environment.get_template(_TEMPLATE).render(
-        sections=sections,
-        verdicts=sorted(Counter(s.row.verdict for s in sections).items()),
-        overview=charts.intervals("overview", intervals) if len(intervals) > 1 else "",
-        comparable=_same_images(bundles),
-    )
-    return text
+    environment.globals["w"] = figures
+    environment.globals["words"] = wording
+    environment.filters["printable"] = figures.printable
+    environment.filters["lines"] = wording.lines
+    return environment
 
 
 def _same_images(bundles: Sequence[Bundle]) -> bool:

@@ -8,20 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from edgetl.base.wording import count, number, percent, points, printable, small
 from edgetl.reporting import sentences
 from edgetl.reporting.console import STYLES, print_table
-from edgetl.reporting.wording import (
-    EXECUTED,
-    VERDICTS,
-    count,
-    measured_sentence,
-    number,
-    percent,
-    points,
-    printable,
-    small,
-    verdict_sentence,
-)
+from edgetl.reporting.wording import EXECUTED, VERDICTS, measured_sentence, verdict_sentence
 
 #: Layers and corruptions that a terminal shows; the page has all.
 WORST = 5

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgetl.base.errors import BundleError, CertifyError
 from edgetl.base.storage import read_json
+from edgetl.base.wording import count, printable
 from edgetl.core.bundle import CALIBRATION, CERTIFICATE, REPAIR, Bundle, check_certificate
 from edgetl.inputs import input_of
 from edgetl.reporting import charts, tables
@@ -17,13 +18,8 @@ from edgetl.reporting.facts import facts
 from edgetl.reporting.gallery import Flips, flips
 from edgetl.reporting.sentences import balanced_sentence
 from edgetl.reporting.summary import Row, batch_of, measured_bench, rows
-from edgetl.reporting.wording import (
-    count,
-    executed_sentences,
-    measured_sentence,
-    printable,
-    verdict_sentence,
-)
+from edgetl.reporting.views import TableView
+from edgetl.reporting.wording import executed_sentences, measured_sentence, verdict_sentence
 
 #: Classes in the chart of recalls: those that changed most; the table has all.
 CHARTED_CLASSES = 24
@@ -51,20 +47,20 @@ class Section:
     id: str
     row: Row
     statement: Statement | None
-    ladder: tables.TableView | None
+    ladder: TableView | None
     evidence: Evidence
     balanced: str
     recall_chart: str
-    recall: tables.TableView | None
+    recall: TableView | None
     latency_chart: str
-    latency: tables.TableView | None
+    latency: TableView | None
     timed: str
     machine: Facts
     certified: Facts
     flips: Flips
-    sizes: tables.TableView
+    sizes: TableView
     provenance: tuple[tuple[str, Facts], ...]
-    files: tables.TableView
+    files: TableView
 
 
 def section(bundle: Bundle, index: int, *, data_root: Path | None = None) -> Section:

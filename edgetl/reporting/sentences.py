@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgetl.reporting.wording import ABSENT, count, number, percent, points, printable, small, span
+from edgetl.base.wording import ABSENT, count, number, percent, points, printable, small, span
 
 BASELINES: Mapping[str, str] = {
     "scratch": "a model of equal budget trained from scratch",

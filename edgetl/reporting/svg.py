@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from edgetl.reporting.wording import printable
+from edgetl.base.wording import printable
 
 WIDTH = 480
 
@@ -64,9 +64,9 @@ def chart(chart_id: str, height: float, title: str, description: str, width: flo
 
 
 def add(parent: ET.Element, tag: str, *, class_: str, **attributes: float | str) -> ET.Element:
-    """Append an element; numbers are rounded to a tenth."""
-    plain = {k: v if isinstance(v, str) else f"{round(v, 1):g}" for k, v in attributes.items()}
-    return ET.SubElement(parent, tag, {"class": printable(class_), **plain})
+    """Append an element; numbers are rounded to a tenth, and an underscore in a name stands for a hyphen."""
+    written = {k.replace("_", "-"): v if isinstance(v, str) else f"{round(v, 1):g}" for k, v in attributes.items()}
+    return ET.SubElement(parent, tag, {"class": printable(class_), **written})
 
 
 def line(parent: ET.Element, x1: float, y1: float, x2: float, y2: float, style: str) -> None:

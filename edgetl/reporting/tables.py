@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from edgetl.base.wording import ABSENT, count, number, percent, points, printable, small, span
 from edgetl.core.bundle import Bundle
 from edgetl.reporting.summary import Row
-from edgetl.reporting.wording import ABSENT, count, number, percent, points, printable, small, span
-
-
-@dataclass(frozen=True)
-class TableView:
-    """A table: the first cell of each row is its heading; a line break in a cell is kept."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+from edgetl.reporting.views import TableView
 
 
 def ladder(certificate: Mapping[str, Any]) -> TableView | None:
@@ -62,6 +54,7 @@ def layers(rows: Sequence[Mapping[str, Any]]) -> TableView:
             )
             for row in rows
         ),
+        numbers_from=4,
     )
 
 
@@ -87,6 +80,7 @@ def trials(rows: Sequence[Mapping[str, Any]]) -> TableView:
             )
             for position, row in enumerate(rows, 1)
         ),
+        numbers_from=4,
     )  # fmt: skip
 
 
@@ -227,6 +221,7 @@ def sizes(bundle: Bundle) -> TableView:
             )
             for role, entry in sorted(entries.items())
         ),
+        numbers_from=4,
     )
 
 
@@ -235,4 +230,5 @@ def files(bundle: Bundle) -> TableView:
     return TableView(
         ("File", "Bytes", "SHA-256"),
         tuple((printable(f), count(e["bytes"]), e["sha256"]) for f, e in sorted(bundle.manifest["files"].items())),
+        numbers_from=9,
     )

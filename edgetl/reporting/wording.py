@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-#: Stands wherever nothing was measured.
-ABSENT = "—"
+from edgetl.base.wording import count, number, percent, points, printable
+from edgetl.inputs import INPUTS
 
 VERDICTS: Mapping[str, str] = {
     "pass": "pass",
@@ -33,47 +32,9 @@ METRICS: Mapping[str, str] = {
 SHARES = ("accuracy", "balanced-accuracy")
 
 
-def percent(share: float | None, digits: int = 2) -> str:
-    """A share from 0 to 1 as a percentage."""
-    return ABSENT if share is None else f"{100 * share:.{digits}f} %"
-
-
-def points(difference: float | None, digits: int = 2) -> str:
-    """A difference of two shares in percentage points, with its sign."""
-    if difference is None:
-        return ABSENT
-    text = f"{100 * difference:+.{digits}f}"
-    return text.replace("-", "−") if float(text) else text[1:]
-
-
-def span(low: float | None, high: float | None) -> str:
-    """An interval of a difference, in percentage points."""
-    return ABSENT if low is None or high is None else f"{points(low)} to {points(high)}"
-
-
-def number(value: float | None, unit: str = "") -> str:
-    """Three significant digits, never in scientific notation."""
-    if value is None:
-        return ABSENT
-    if value == 0:
-        return f"0 {unit}".strip()
-    digits = max(0, min(6, 2 - math.floor(math.log10(abs(value)))))
-    return f"{value:,.{digits}f}" + (f" {unit}" if unit else "")
-
-
-def count(value: int | None) -> str:
-    """A whole number with thousands separated."""
-    return ABSENT if value is None else f"{value:,}"
-
-
-def small(value: float | None) -> str:
-    """A figure that may be next to nothing."""
-    return "<0.0001" if value is not None and 0 < abs(value) < 1e-4 else number(value)
-
-
-def times(value: float | None) -> str:
-    """A ratio, such as a speed-up."""
-    return ABSENT if value is None else f"{value:.2f}x"
+def nouns(kind: str) -> str:
+    """What samples of a kind of input are called: images, texts, arrays; samples where the kind is unknown."""
+    return f"{INPUTS[kind].noun}s" if kind in INPUTS else "samples"
 
 
 def megabytes(size: int | None) -> float | None:
@@ -81,9 +42,9 @@ def megabytes(size: int | None) -> float | None:
     return None if size is None else size / 1e6
 
 
-def printable(text: object) -> str:
-    """``text`` with every control character replaced, so that a file name cannot steer a terminal or a page."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in str(text))
+def lines(text: str) -> str:
+    """A text of several lines with every other control character replaced."""
+    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def metric_of(certificate: Mapping[str, Any]) -> str:

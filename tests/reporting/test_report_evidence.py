@@ -19,7 +19,8 @@ pytest.importorskip("jinja2", reason="the page needs jinja2 (pip install 'edgetl
 from edgetl.core.findings import KINDS
 from edgetl.reporting import diagrams
 from edgetl.reporting.html import render, write_report
-from tests.reporting.test_report_page import CHROMIUM, Page
+from tests.reporting.page import Page
+from tests.reporting.test_report_page import CHROMIUM
 
 MakeBundle = Callable[..., Bundle]
 #: The fields that certificates did not always have.

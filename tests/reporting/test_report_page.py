@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import base64
-import io
 import re
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -20,50 +17,13 @@ from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, Bundle
 from edgetl.core.data import Dataset
 from edgetl.inputs import load_dataset
 
+from .page import Page, picture
+
 pytest.importorskip("jinja2", reason="the page needs jinja2 (pip install 'edgetl[report]')")
 from edgetl.reporting.html import render, write_report
 
 MakeBundle = Callable[..., Bundle]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-VOID = {"meta", "link", "img", "br"}
-
-
-class Page(HTMLParser):
-    """A page as lists of its elements and of its text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.words.append(data)
-
-    def all(self, tag: str, style: str = "") -> list[dict[str, str | None]]:
-        return [a for t, a in self.elements if t == tag and style in ["", *(a.get("class") or "").split(" ")]]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def picture(uri: str | None) -> Image.Image:
-    assert uri is not None
-    return Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1])))
 
 
 def test_page_says_in_words_what_the_certificate_says(make_bundle: MakeBundle) -> None:
@@ -133,9 +93,13 @@ def test_lost_and_gained_images_are_the_ones_predicted(make_bundle: MakeBundle, 
     page = Page(render([make_bundle()]))
     assert (len(page.all("figure", "lost")), len(page.all("figure", "gained"))) == (2, 1)
     lost = [dataset.split("certify")[i].path for i in (3, 9)]
+
+    def after(name: str) -> str:
+        return dataset.classes[(dataset.classes.index(name) + 1) % len(dataset.classes)]
+
     alts = [a["alt"] or "" for a in page.all("img")]
     assert [alt for alt in alts if alt.startswith("lost")] == [
-        f"lost image: {path}, true class {path.rsplit('/', 1)[0]}" for path in lost
+        f"lost {path}: true {(name := path.rsplit('/', 1)[0])}; before {name}; after {after(name)}" for path in lost
     ]
     shown = picture(page.all("img")[0]["src"]).convert("RGB")
     assert shown.size == (160, 96)
@@ -148,8 +112,8 @@ def test_images_that_moved_are_found_with_data_root(make_bundle: MakeBundle, dat
     gone = make_bundle(data=replace(dataset, root=tmp_path / "nowhere"))
     page = Page(render([gone]))
     assert not page.all("img")
-    assert page.text.count("No picture: the file is not there any more") == 3
-    assert len(page.all("figure", "flip")) == 3
+    assert page.text.count("Not shown: the file is not there any more") == 3
+    assert len(page.all("figure", "sample")) == 3
     assert len(Page(render([gone], data_root=dataset.root)).all("img")) == 3
 
 
@@ -165,7 +129,7 @@ def test_changed_and_foreign_files_are_not_shown(make_bundle: MakeBundle, datase
     np.savez(bundle.path / PREDICTIONS, **saved)
     page = Page(render([bundle], data_root=root))
     assert "the file has changed since" in page.text
-    assert "not an image of this bundle's splits" in page.text
+    assert "not one of the samples that were split" in page.text
     assert len(page.all("img")) == 1
     assert "The seal is broken" in page.text
 
@@ -315,7 +279,7 @@ def test_page_renders_in_chromium(make_bundle: MakeBundle, tmp_path: Path, hosti
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     rendered = Page(done.stdout)
-    assert len(rendered.all("figure", "flip")) == len(rendered.all("img")) == 6
+    assert len(rendered.all("figure", "sample")) == len(rendered.all("img")) == 6
     assert len(rendered.all("svg", "chart")) == 1 + 3 + 2
     assert len(rendered.all("section", "bundle")) == 2
     assert "<script" not in done.stdout

@@ -1,0 +1,162 @@
+"""What the page shows of one run: everything computed here, so that the template only lays it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetl.base.wording import count, printable
+from edgetl.core.data.labels import LABEL_KINDS
+from edgetl.core.run import VAL_OUTPUTS, Run
+from edgetl.reporting import metrics
+from edgetl.reporting.facts import facts
+from edgetl.reporting.runs.answers import VIEWS, Answers, Mistake, Val
+from edgetl.reporting.runs.dataset import DataView, data_view
+from edgetl.reporting.runs.learning import NO_METRICS, Learning, learning
+from edgetl.reporting.samples import Card, Previews
+from edgetl.reporting.wording import nouns
+from edgetl.tasks import find_task
+
+Facts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric on val; ``detail`` says what it was at the start of training, or what the baseline has."""
+
+    title: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """One run.
+
+    Attributes:
+        id: unique in the page.
+        name: of the run's folder.
+        backbone, strategy, task: names.
+        noun: what samples are called.
+        train, val: how many samples.
+        scores: the task's metrics on val.
+        learning: curves.
+        answers: on val; None where the run did not keep them, and ``absent`` says so.
+        cards: the first of the mistakes, with their samples.
+        data: the data set at a glance.
+        input: how a file becomes the network's input; ``input_sentence`` says what arrives there.
+        provenance: everything else that the run records, as (title, facts).
+    """
+
+    id: str
+    name: str
+    backbone: str
+    strategy: str
+    task: str
+    noun: str
+    train: int
+    val: int
+    scores: tuple[Score, ...]
+    learning: Learning
+    answers: Answers | None
+    absent: str
+    cards: tuple[Card, ...]
+    data: DataView
+    input_sentence: str
+    input: Facts
+    provenance: tuple[tuple[str, Facts], ...]
+
+
+def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSection:
+    """Prepare one run; ``index`` makes its ids unique in the page, ``data_root`` says where the samples lie now.
+
+    Raises:
+        RunError: a file of the run holds something else than it should.
+        UnknownNameError: its task is unknown.
+    """
+    identity = f"run-{index}"
+    task, kind = find_task(run.task), str(run.input_record.get("kind", "image"))
+    noun, previews = nouns(kind), Previews(run.dataset, kind, data_root)
+    answers = _answers(run, noun, identity)
+    return RunSection(
+        id=identity,
+        name=printable(run.path.resolve().name),
+        backbone=printable(run.backbone),
+        strategy=printable(run.strategy),
+        task=task.name,
+        noun=noun,
+        train=len(run.dataset.split("train")),
+        val=len(run.dataset.split("val")),
+        scores=_scores(run),
+        learning=learning(run, identity),
+        answers=answers,
+        absent="" if answers else _absent(run),
+        cards=_cards(run, answers.mistakes if answers else (), previews),
+        data=data_view(run.dataset, task.labels, noun, identity),
+        input_sentence=_input_sentence(run.input_record),
+        input=facts(run.input_record),
+        provenance=_provenance(run),
+    )
+
+
+def _answers(run: Run, noun: str, identity: str) -> Answers | None:
+    outputs = run.val_outputs
+    if outputs is None:
+        return None
+    task = find_task(run.task)
+    labels = [sample.label for sample in run.dataset.split("val")]
+    truth = LABEL_KINDS[task.labels].array(labels, len(run.classes))
+    return VIEWS[task.labels](Val(task.decode(outputs, task.options), truth, run.classes, noun, identity))
+
+
+def _absent(run: Run) -> str:
+    command = printable(run.lineage.get("command") or "edgetl finetune DATA --out RUN")
+    return f"The run holds no {VAL_OUTPUTS}: it was made before runs kept it. Make it again with: {command} --fresh"
+
+
+def _cards(run: Run, mistakes: Sequence[Mistake], previews: Previews) -> tuple[Card, ...]:
+    paths = [sample.path for sample in run.dataset.split("val")]
+    return tuple(Card(paths[found.row], previews.of(paths[found.row]), found.facts) for found in mistakes)
+
+
+def _scores(run: Run) -> tuple[Score, ...]:
+    start: Mapping[str, Any] = run.metrics.get("start") or {}
+    baseline: Mapping[str, Any] = (run.baseline or {}).get("metrics", {}).get("val", {})
+    kind = printable((run.baseline or {}).get("kind", ""))
+    scores = []
+    for name, figure in run.metrics["val"].items():
+        if name in NO_METRICS:
+            continue
+        others = ((baseline, f"baseline ({kind})"), (start, "at the start"))
+        detail = [f"{metrics.value(run.task, name, of[name])} {words}" for of, words in others if name in of]
+        metric = metrics.title(run.task, name)
+        scores.append(Score(metric[:1].upper() + metric[1:], metrics.value(run.task, name, figure), ", ".join(detail)))
+    return tuple(scores)
+
+
+def _input_sentence(record: Mapping[str, Any]) -> str:
+    """The size of what arrives at the network."""
+    if "arrays" in record:
+        arrays = (f"{printable(array['name'])} ({_sizes(array['shape'])})" for array in record["arrays"])
+        return f"Arrays of single precision: {', '.join(arrays)}."
+    if "length" in record:
+        return f"At most {count(record['length'])} tokens of a text; what is longer is cut."
+    return f"Pictures of {_sizes((record['height'], record['width']))} pixels, height by width."
+
+
+def _sizes(shape: Sequence[int | None]) -> str:
+    return " x ".join("any" if size is None else str(size) for size in shape) or "a single value"
+
+
+def _provenance(run: Run) -> tuple[tuple[str, Facts], ...]:
+    hashes = {"run": run.digest, **run.hashes}
+    listed: Sequence[tuple[str, Facts]] = (
+        ("Settings", facts(run.settings)),
+        ("Lineage", facts(run.lineage)),
+        ("Metrics", facts(run.metrics)),
+        ("Baseline", facts(run.baseline)),
+        ("Hashes (SHA-256)", facts(hashes)),
+    )
+    return tuple((title, pairs) for title, pairs in listed if pairs)

@@ -29,7 +29,7 @@ def main() -> None:
     session = open_session(Artifact(backend, Path(path), precision, "CPU" if backend == "openvino" else ""), threads=1)
     stored = np.load(images, mmap_mode="r")
     if int(calls):
-        feeds = {session.input_name: np.ascontiguousarray(stored[:1])}
+        feeds = {session.inputs[0].name: np.ascontiguousarray(stored[:1])}
         for _ in range(WARMUP):
             session.run(feeds)
         for _ in range(int(calls)):
@@ -37,7 +37,7 @@ def main() -> None:
             session.run(feeds)
             os.getpriority(os.PRIO_PROCESS, 0)
         return
-    feeds_of = ({session.input_name: np.ascontiguousarray(image[None])} for image in stored)
+    feeds_of = ({session.inputs[0].name: np.ascontiguousarray(image[None])} for image in stored)
     logits = np.concatenate([session.run(feeds)["logits"] for feeds in feeds_of])
     with Path(out).open("wb") as stream:
         np.savez(stream, logits=logits, executed=np.array(json.dumps(vars(session.executed()))))

@@ -103,7 +103,7 @@ def timings(artifacts: Mapping[str, Artifact], images: Images, seconds: float) -
     """Median latency on this machine at one thread, and the ratio of float ONNX Runtime's to it, with intervals."""
     sessions = {name: open_session(artifact, threads=1) for name, artifact in artifacts.items()}
     before = state()
-    samples = interleave(sessions, images[:64], seconds=seconds)
+    samples = interleave(sessions, [{"image": image[None]} for image in images[:64]], seconds=seconds)
     told: dict[str, Any] = {"before": before, "after": state(), "artifacts": {}}
     for name, session in sessions.items():
         median = percentile(samples[name], 0.5)

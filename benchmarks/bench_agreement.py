@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from edgetl.base.storage import sha256_file, write_json
 from edgetl.core.bundle import GOLDEN, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.runtime.machine import machine
-from edgetl.runtime.measure import pictures
+from edgetl.runtime.measure import golden_feeds
 from edgetl.runtime.ov import OpenVinoSession
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.queries import opened
@@ -82,7 +82,7 @@ def same_queries(bundle: Bundle, seconds: float) -> dict[str, float]:
 
     Whatever else the machine does hits both, so this tells what edgetl's way of asking adds.
     """
-    with opened(bundle.artifact(), pictures(bundle), Plan()) as ready:
+    with opened(bundle.artifact(), golden_feeds(bundle), Plan()) as ready:
         session = ready.sessions[0]
         assert isinstance(session, OpenVinoSession)
         request = session._request

@@ -107,7 +107,7 @@ def timings(artifacts: Mapping[str, Artifact], images: Images, seconds: float, t
     """Median latency and speed-up of each artifact, with intervals, and the precision that was executed."""
     sessions = {name: open_session(artifact, threads=threads) for name, artifact in artifacts.items()}
     before = state()
-    samples = interleave(sessions, images[:64], seconds=seconds)
+    samples = interleave(sessions, [{"image": image[None]} for image in images[:64]], seconds=seconds)
     results: dict[str, Any] = {"before": before, "after": state(), "artifacts": {}}
     for name, session in sessions.items():
         median = percentile(samples[name], 0.5)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgetl.core.bundle import Artifact
+from edgetl.core.tensors import single
 from edgetl.runtime import ort, ov
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import Session, open_session
@@ -92,7 +93,7 @@ def main() -> None:
     artifact = Artifact(options.backend, Path(options.artifact), options.precision, device)
     session = open_configured(artifact, 1, dict(entry.split("=", 1) for entry in options.config))
     images = np.load(options.images, mmap_mode="r")
-    feeds = {session.input_name: np.ascontiguousarray(images[:1])}
+    feeds = {session.inputs[0].name: np.ascontiguousarray(images[:1])}
     if options.marks:
         for _ in range(WARMUP):
             session.run(feeds)
@@ -102,7 +103,8 @@ def main() -> None:
             _mark()
         logits = np.empty((0, 0), np.float32)
     else:
-        logits = np.stack([infer(session, np.ascontiguousarray(image[None]))[0] for image in images])
+        feeds_of = ({session.inputs[0].name: np.ascontiguousarray(image[None])} for image in images)
+        logits = np.concatenate([single(infer(session, feeds)) for feeds in feeds_of])
     executed = json.dumps(vars(session.executed()))
     with Path(options.out).open("wb") as stream:
         np.savez(stream, logits=logits, executed=np.array(executed))

@@ -27,6 +27,7 @@ from edgetl.certify import PairedCounts, noninferiority
 from edgetl.compress.export import export_onnx
 from edgetl.compress.samples import select_samples
 from edgetl.core.bundle import Artifact
+from edgetl.core.tensors import Arrays, single
 from edgetl.devices.payload import write_payload
 from edgetl.devices.rootfs import emulated_environment, emulated_python, read_marker
 from edgetl.inputs import input_of, preprocess_of
@@ -34,7 +35,7 @@ from edgetl.latency.stats import speedup
 from edgetl.runtime.measure import interleave
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sensors import state
-from edgetl.runtime.sessions import Arrays, Executed, Session
+from edgetl.runtime.sessions import Executed, Session
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -106,7 +107,7 @@ class Clocked:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.input_name, self.input_shape = session.input_name, session.input_shape
+        self.inputs = session.inputs
         self.cpu_ms: list[float] = []
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -163,7 +164,7 @@ def answers(bench: Bench, artifact: Artifact, settings: Settings = MappingProxyT
     if not kept.is_file():
         with bench.alone(False):
             session = open_configured(artifact, 1, dict(settings))
-            found = np.stack([infer(session, image[None])[0] for image in bench.held_out])
+            found = np.concatenate([single(infer(session, {"image": image[None]})) for image in bench.held_out])
             executed = json.dumps(vars(session.executed()))
             session.close()
         with kept.open("wb") as stream:
@@ -221,7 +222,7 @@ def timed(bench: Bench, compared: Timed) -> dict[str, Any]:
         for name, (artifact, threads, settings) in compared.items()
     }
     before = state()["load_1min"]
-    walls = interleave(sessions, bench.held_out[:32], seconds=bench.seconds)
+    walls = interleave(sessions, [{"image": image[None]} for image in bench.held_out[:32]], seconds=bench.seconds)
     rounds = len(walls[next(iter(walls))])
     times = {name: (walls[name], session.cpu_ms[-rounds:]) for name, session in sessions.items()}
     first = next(iter(times.values()))

@@ -24,10 +24,12 @@ from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle import Artifact, load_bundle
 from edgetl.core.run import Run, load_run
 from edgetl.core.targets import find_target
+from edgetl.core.tensors import joined, single
 from edgetl.inputs import input_of
 from edgetl.runtime.machine import machine
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
+from edgetl.runtime.transport import read_arrays
 from edgetl.workflow.candidates import expected_difference
 
 Logits = npt.NDArray[np.float32]
@@ -43,9 +45,9 @@ def attempts(work: Path) -> Iterator[tuple[str, Run, dict[str, Logits], dict[str
         run, bundle = load_run(run_folder), load_bundle(next(export.glob("[!.]*")))
         target = find_target(bundle.target)
         (reference,) = export.glob(".work/reference-*")
-        with np.load(reference / "reference.npz") as stored:
-            trained = {split: stored[split] for split in ("search", "certify")}
-        images = {split: [input_of(run).feeds(p)["image"] for p in run.dataset.paths(split)] for split in trained}
+        stored = {split: (reference / f"{split}.npz").read_bytes() for split in ("search", "certify")}
+        trained = {split: single(read_arrays(data)) for split, data in stored.items()}
+        feeds = {split: [input_of(run).feeds(p) for p in run.dataset.paths(split)] for split in trained}
         for folder in sorted(export.glob(".work/compressed-*")):
             told = read_json(folder / "compressed.json")
             if told["file"] is None or told["record"]["precision"] != "int8":
@@ -53,7 +55,7 @@ def attempts(work: Path) -> Iterator[tuple[str, Run, dict[str, Logits], dict[str
             artifact = Artifact(target.backend, folder / told["file"], "int8", target.runtime_device)
             simulated = target.executes_on_host() == "simulated"
             with closing(open_session(artifact, threads=2, simulated=simulated)) as session:
-                found = {s: np.concatenate([infer(session, image) for image in images[s]]) for s in trained}
+                found = {s: single(joined([infer(session, one) for one in feeds[s]])) for s in trained}
             yield f"{export.name} {folder.name}", run, trained, found
 
 

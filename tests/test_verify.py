@@ -75,7 +75,7 @@ def answers(bundle: Path) -> tuple[np.ndarray, list[str], list[str]]:
     opened = load_bundle(bundle)
     samples = opened.dataset.split("certify")
     with np.load(bundle / "reference.npz") as stored:
-        logits = stored["logits"]
+        logits = stored["reference.logits"]
     return logits, [s.sha256 for s in samples], [s.path for s in samples]
 
 
@@ -193,7 +193,7 @@ def test_a_reference_that_is_not_what_was_trained_fails_whatever_the_accuracies(
         backbone=trained.backbone,
         strategy=trained.strategy,
         dataset=trained.dataset,
-        input_record=trained.preprocess.to_json(),
+        input_record=trained.input_record,
         settings=trained.settings,
         metrics=trained.metrics,
         lineage=trained.lineage,

@@ -57,3 +57,14 @@ def joined(parts: Sequence[Arrays]) -> dict[str, npt.NDArray[Any]]:
     if len({tuple(part) for part in parts}) != 1:
         raise ValueError(f"parts with the names {sorted({tuple(part) for part in parts})} cannot be joined")
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def single(arrays: Arrays) -> npt.NDArray[Any]:
+    """The one array, for what knows models of one input or of one output alone.
+
+    Raises:
+        ValueError: there are several, or none.
+    """
+    if len(arrays) != 1:
+        raise ValueError(f"one array is wanted, not {len(arrays)} ({', '.join(arrays)})")
+    return next(iter(arrays.values()))

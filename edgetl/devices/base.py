@@ -2,13 +2,13 @@
 
 A device is a place, not a kind of hardware: this machine (``local.py``), an emulated one (``emulated.py``), or
 another one behind SSH (``ssh.py``). Each runs ``python -m edgetl.runtime`` there and brings the answer back.
-Image *files* travel, never preprocessed arrays: what is certified starts at the JPEG bytes, on the device.
+Sample *files* travel, never preprocessed arrays: what is certified starts at the JPEG bytes, on the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,6 +19,7 @@ from edgetl.base.errors import DeviceError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import Bundle
 from edgetl.runtime.plan import Plan
+from edgetl.runtime.predict import output_specs
 
 Kind = Literal["local", "emulated", "ssh"]
 Executed = Literal["host", "simulated", "device"]
@@ -97,13 +98,13 @@ class Device(Protocol):
         """Run ``python -m edgetl.runtime VERB [BUNDLE] [OPTIONS]`` there.
 
         Args:
-            arguments: the verb, then its options; without the bundle, ``--images`` and ``--out``.
+            arguments: the verb, then its options; without the bundle, ``--samples`` and ``--out``.
             bundle: a folder that is taken there and put after the verb.
-            files: image files that are taken there and handed to ``--images``, in this order.
+            files: sample files that are taken there and handed to ``--samples``, in this order.
             progress: told of the steps done there.
 
         Returns:
-            the JSON object it printed; with ``files``, ``logits`` holds the array it wrote (float32, n×classes).
+            the JSON object it printed; with ``files``, ``outputs`` holds the arrays it wrote by name.
 
         Raises:
             DeviceError: unreachable, unfit, or the call failed; one line with the last line of its standard error.
@@ -136,34 +137,37 @@ def predict(
     threads: int | None = None,
     simulated: bool = False,
     progress: Progress = silent,
-) -> npt.NDArray[np.float32]:
-    """Run image files through a bundle on a device.
+) -> dict[str, npt.NDArray[Any]]:
+    """Run sample files through a bundle on a device.
 
     Args:
         device: where.
         bundle: opened and checked.
-        paths: image files on this machine.
+        paths: sample files on this machine.
         role: ``deployed`` or ``float``.
         threads: worker threads there; all its cores when None.
         simulated: execute there in float what was made for other hardware (``edgetl.runtime.sessions``).
-        progress: told of each image.
+        progress: told of each sample.
 
     Returns:
-        float32 logits of shape (n, classes), in the order of ``paths``.
+        each of the network's outputs by name, (n, …), in the order of ``paths``.
 
     Raises:
-        DeviceError: see :meth:`Device.call`.
+        DeviceError: see :meth:`Device.call`; or what it answered are not the outputs of that bundle for these files.
     """
+    specs = output_specs(bundle)
     if not paths:
-        return np.empty((0, len(bundle.labels)), np.float32)
+        return {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:])), spec.dtype) for spec in specs}
     options = [*_threads(threads), *(["--simulated"] if simulated else [])]
     answer = device.call(["predict", "--role", role, *options], bundle=bundle.path, files=paths, progress=progress)
-    logits: npt.NDArray[np.float32] = answer["logits"]
-    if logits.shape != (len(paths), len(bundle.labels)):
-        raise DeviceError(
-            f"{device.name} gave logits of shape {logits.shape} for {len(paths)} images", "report this as a bug"
-        )
-    return logits
+    outputs: dict[str, npt.NDArray[Any]] = answer["outputs"]
+    wanted = tuple(replace(spec, shape=(len(paths), *spec.shape[1:])) for spec in specs)
+    fits = set(outputs) == {spec.name for spec in specs} and all(spec.accepts(outputs[spec.name]) for spec in wanted)
+    if not fits:
+        got = ", ".join(f"{name[:40]!a}: {x.dtype} {'x'.join(map(str, x.shape))}" for name, x in outputs.items())
+        asked = ", ".join(map(str, wanted))
+        raise DeviceError(f"{device.name} gave {got[:200] or 'nothing'} instead of {asked}", "report this as a bug")
+    return outputs
 
 
 def bench(device: Device, bundle: Bundle, plan: Plan | None = None, *, progress: Progress = silent) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from edgetl.base.errors import DeviceError
 from edgetl.base.progress import Progress, silent
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, probe_by_calling
 from edgetl.devices.payload import import_root
-from edgetl.devices.process import LEFTOVERS_VARIABLE, PROGRESS_VARIABLE, answer, read_array, run_watched
+from edgetl.devices.process import LEFTOVERS_VARIABLE, PROGRESS_VARIABLE, answer, read_outputs, run_watched
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ def call_here(
     verb, *options = arguments
     command = [*python, "-m", "edgetl.runtime", verb, *([str(bundle.resolve())] if bundle else []), *options]
     with tempfile.TemporaryDirectory(prefix="edgetl-call-") as scratch:
-        listed, out, left = (Path(scratch) / name for name in ("images.txt", "logits.npy", "leftovers"))
+        listed, out, left = (Path(scratch) / name for name in ("samples.txt", "outputs.npz", "leftovers"))
         if files:
-            listed.write_text(image_list([str(file.resolve()) for file in files]), encoding="utf-8")
-            command += ["--images", str(listed), "--out", str(out)]
+            listed.write_text(sample_list([str(file.resolve()) for file in files]), encoding="utf-8")
+            command += ["--samples", str(listed), "--out", str(out)]
         # An empty working directory: "-m" puts it first on the import path.
         try:
             finished = run_watched(
@@ -106,7 +106,7 @@ def call_here(
             for line in left.read_text(encoding="utf-8").splitlines() if left.is_file() else ():
                 _remove(Path(line))
         record = answer(name, finished)
-        return {**record, "logits": read_array(name, _content(out))} if files else record
+        return {**record, "outputs": read_outputs(name, _content(out))} if files else record
 
 
 def _remove(folder: Path) -> None:
@@ -121,8 +121,8 @@ def _content(file: Path) -> bytes:
     return file.read_bytes() if file.is_file() else b""
 
 
-def image_list(names: Sequence[str]) -> str:
-    """One path a line, as ``--images`` wants it.
+def sample_list(names: Sequence[str]) -> str:
+    """One path a line, as ``--samples`` wants it.
 
     Raises:
         DeviceError: a name cannot stand on one line of UTF-8.

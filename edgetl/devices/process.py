@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import signal
@@ -16,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import DeviceError
 from edgetl.base.progress import Progress, silent
+from edgetl.runtime.transport import read_arrays
 
 #: Asks ``edgetl.runtime`` to write its progress on standard error, in lines of this form:
 #: ``progress ["task", done, total, "detail"]``.
@@ -238,13 +237,13 @@ def _failure(name: str, finished: Finished) -> DeviceError:
     return DeviceError(f"{name}: {line}", remedy)
 
 
-def read_array(name: str, data: bytes) -> npt.NDArray[np.float32]:
-    """Decode an array that a device wrote as ``.npy``.
+def read_outputs(name: str, data: bytes) -> dict[str, npt.NDArray[Any]]:
+    """Decode the outputs that a device wrote.
 
     Raises:
-        DeviceError: it is not whole.
+        DeviceError: they are not whole, or something else.
     """
     try:
-        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
-    except (ValueError, OSError, EOFError) as error:
-        raise DeviceError(f"{name} wrote no whole array ({error})", "run it again") from error
+        return read_arrays(data)
+    except ValueError as error:
+        raise DeviceError(f"{name} wrote no whole outputs ({error})", "run it again") from error

@@ -3,7 +3,7 @@
 What is sent there is kept in ``~/.cache/edgetl`` under the SHA-256 of its content, so that nothing is sent twice and
 a transfer that was cut goes on where it was cut (see ``receiver.py``):
 
-    files/SHA256[.suffix] images, and each file of the folders below
+    files/SHA256[.suffix] samples, and each file of the folders below
     bundles/SHA256/       bundles, without the records that were made after export
     code/SHA256/          the device's share of edgetl
     calls/PID.*           one scratch folder for each call, gone when it ends
@@ -40,7 +40,7 @@ from edgetl.devices.process import (
     PROGRESS_VARIABLE,
     Finished,
     answer,
-    read_array,
+    read_outputs,
     remaining,
 )
 from edgetl.devices.receiver import LAST
@@ -53,21 +53,21 @@ _MISSING = (
     f'if [ -n "$2" ] && [ -d "$1/$2" ]; then echo {_WHOLE}; exit 0; fi; '
     'while read -r n; do [ -f "$1/files/$n" ] || echo "$n"; done'
 )
-#: $1 cache, $2 lines of images.txt on standard input, $3 import path, $4 seconds or nothing, then the command. Prints
-#: the answer's last line and then the logits, if any.
+#: $1 cache, $2 lines of samples.txt on standard input, $3 import path, $4 seconds or nothing, then the command. Prints
+#: the answer's last line and then the outputs, if any.
 _RUN = (
     'd=$(mktemp -d "$1/calls/$$.XXXXXX") || exit 1; '
     'left() { rm -rf "$1"; rmdir "${1%/*}" "${1%/*/*}" 2>/dev/null; }; '
     'clean() { if [ -f leftovers ]; then while read -r x; do left "$x"; done < leftovers; fi; '
     'cd /; rm -rf "$d"; }; '
     'trap clean EXIT; trap "exit 129" HUP INT TERM PIPE; cd "$d" || exit 1; '
-    'if [ "$2" -gt 0 ]; then head -n "$2" > images.txt || exit 1; fi; p=$3; t=$4; shift 4; exec 3<&0; '
+    'if [ "$2" -gt 0 ]; then head -n "$2" > samples.txt || exit 1; fi; p=$3; t=$4; shift 4; exec 3<&0; '
     f'PYTHONPATH="$p" {PROGRESS_VARIABLE}=1 {DEADLINE_VARIABLE}="$t" {LEFTOVERS_VARIABLE}="$d/leftovers" '
     'EDGETL_GROUP=1 "$@" </dev/null >answer & c=$!; '
     "( cat <&3; kill -s TERM -- -$c || kill $c; sleep 2; kill -s KILL -- -$c || kill -s KILL $c ) "
     ">/dev/null 2>&1 & w=$!; "
     "exec 3<&-; wait $c; s=$?; kill $w 2>/dev/null; "
-    "if [ $s -eq 0 ]; then tail -n 1 answer; if [ -f logits.npy ]; then cat logits.npy; fi; fi; exit $s"
+    "if [ $s -eq 0 ]; then tail -n 1 answer; if [ -f outputs.npz ]; then cat outputs.npz; fi; fi; exit $s"
 )
 
 
@@ -130,9 +130,9 @@ class SshDevice:
         if bundle is not None:
             command.append(self._place_bundle(link, bundle, progress))
         command += options
-        there = self._place_images(link, files, progress)
+        there = self._place_samples(link, files, progress)
         if files:
-            command += ["--images", "images.txt", "--out", "logits.npy"]
+            command += ["--samples", "samples.txt", "--out", "outputs.npz"]
         seconds = remaining()
         limit = "" if seconds is None else str(math.ceil(seconds))
         listed = "".join(f"{name}\n" for name in there).encode()
@@ -142,10 +142,10 @@ class SshDevice:
             feed=lambda stream: _write(stream, listed),
             progress=progress,
         )
-        line, _, logits = done.stdout.partition(b"\n")
+        line, _, outputs = done.stdout.partition(b"\n")
         spoken = _with_local_names(replace(done, stdout=line), dict(zip(there, files, strict=True)))
         record = answer(self.name, spoken)
-        return {**record, "logits": read_array(self.name, logits)} if files else record
+        return {**record, "outputs": read_outputs(self.name, outputs)} if files else record
 
     def close(self) -> None:
         """See :class:`edgetl.devices.base.Device`."""
@@ -189,8 +189,8 @@ class SshDevice:
         members: dict[str, Path | bytes] = {name: bundle / name for name in listed}
         return self._place(link, f"bundles/{sha256_json(names)}", members, names, progress)
 
-    def _place_images(self, link: Connection, files: Sequence[Path], progress: Progress) -> list[str]:
-        """Take image files there; returns their paths there, in order."""
+    def _place_samples(self, link: Connection, files: Sequence[Path], progress: Progress) -> list[str]:
+        """Take sample files there; returns their paths there, in order."""
         if not files:
             return []
         names = [_content_name(file) for file in files]

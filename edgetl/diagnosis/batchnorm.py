@@ -15,6 +15,7 @@ from edgetl.compress import graph
 from edgetl.compress.layers.topology import Topology, module_of
 from edgetl.core.bundle import Artifact, Bundle
 from edgetl.core.findings import Finding
+from edgetl.core.tensors import single
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
 
@@ -53,8 +54,9 @@ def _behaviour(exported: Path, images: npt.NDArray[np.uint8]) -> Iterator[Findin
         return
     try:
         with closing(open_session(Artifact("onnxruntime", exported, "fp32"), threads=1)) as session:
-            together = infer(session, images)
-            alone = np.concatenate([infer(session, image[None]) for image in images])
+            name = session.inputs[0].name
+            together = single(infer(session, {name: images}))
+            alone = np.concatenate([single(infer(session, {name: image[None]})) for image in images])
     except BackendError:
         return
     away, spread = float(np.abs(together - alone).max()), float(np.ptp(alone))

@@ -17,6 +17,7 @@ from edgetl.base.progress import Progress, tracked
 from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
 from edgetl.core.targets import find_target
+from edgetl.core.tensors import single
 from edgetl.diagnosis.observations import DEPLOYED, Logits, Observations
 from edgetl.inputs import preprocess_of
 from edgetl.inputs.image import INTERPOLATIONS, Preprocess
@@ -230,7 +231,8 @@ def _explained(
 ) -> list[Finding]:
     def squares(prepare: Preparation, count: int) -> npt.NDArray[np.float64]:
         chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
-        logits = np.concatenate([infer(session, np.ascontiguousarray(prepare(paths[row]))[None]) for row in chosen])
+        images = (np.ascontiguousarray(prepare(paths[row]))[None] for row in chosen)
+        logits = np.concatenate([single(infer(session, {session.inputs[0].name: image})) for image in images])
         spread = max(float(observed.std()), 1e-12)
         apart = (logits.astype(np.float64) - observed[chosen]) / spread
         return np.asarray((apart**2).mean(axis=1))

@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import Bundle, load_bundle
@@ -33,9 +31,10 @@ def _progress() -> Progress:
 
 def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
     from edgetl.runtime.predict import predict
+    from edgetl.runtime.transport import write_arrays
 
-    paths = [Path(line) for line in Path(options.images).read_text(encoding="utf-8").split("\n") if line]
-    logits = predict(
+    paths = [Path(line) for line in Path(options.samples).read_text(encoding="utf-8").split("\n") if line]
+    outputs = predict(
         bundle,
         paths,
         role=options.role,
@@ -44,7 +43,7 @@ def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
         progress=_progress(),
     )
     with Path(options.out).open("wb") as stream:
-        np.save(stream, logits)
+        write_arrays(stream, outputs)
     return {"n": len(paths), "out": options.out}
 
 
@@ -55,9 +54,9 @@ def _bench(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _cold(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
-    from edgetl.runtime.measure import cold_start, pictures
+    from edgetl.runtime.measure import cold_start, golden_feeds
 
-    return dict(cold_start(bundle.artifact(options.role), pictures(bundle, options.role)[0], options.threads or 1))
+    return dict(cold_start(bundle.artifact(options.role), golden_feeds(bundle, options.role)[0], options.threads or 1))
 
 
 def _selftest(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
@@ -121,8 +120,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         verb.add_argument("--threads", type=int)
         verb.add_argument("--simulated", action="store_true")
         if name == "predict":
-            verb.add_argument("--images", required=True, help="a file with one image path a line")
-            verb.add_argument("--out", required=True, help="where the logits go (.npy, float32, n x classes)")
+            verb.add_argument("--samples", required=True, help="a file with one path of a sample a line")
+            verb.add_argument("--out", required=True, help="where the outputs go (.npz, each by its name)")
         if name == "install":
             verb.add_argument("--name", help="what it is called here; its target's name by default")
         if name == "bench":

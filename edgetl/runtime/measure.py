@@ -19,19 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import BackendError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import GOLDEN, Artifact, Bundle
+from edgetl.core.tensors import Arrays
 from edgetl.runtime import energy, sensors
 from edgetl.runtime.intervals import percentile
 from edgetl.runtime.machine import machine
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer, read_golden
-from edgetl.runtime.queries import Images, Opened, Query, full_batches, opened
-from edgetl.runtime.sessions import Session, open_session
+from edgetl.runtime.queries import Opened, Query, full_batches, opened
+from edgetl.runtime.sessions import Session, fixed_batch, open_session
 
 WARMUP = 10
 MIN_RUNS = 30
@@ -52,17 +52,17 @@ class Timed:
 
 def interleave(
     sessions: Mapping[str, Session],
-    images: Images,
+    samples: Sequence[Arrays],
     *,
     seconds: float,
     warmup: int = WARMUP,
     progress: Progress = silent,
 ) -> dict[str, list[float]]:
-    """Time inferences of several sessions in turn: of one image, or of one full batch where it is fixed.
+    """Time inferences of several sessions in turn: of one sample, or of one full batch where it is fixed.
 
     Args:
         sessions: by name.
-        images: uint8 (n, H, W, 3), fed in rotation.
+        samples: feeds of one sample each, in rotation.
         seconds: how long to go on; at least :data:`MIN_RUNS` rounds are made in any case.
         warmup: rounds thrown away first, interleaved too.
         progress: told once a second.
@@ -70,10 +70,10 @@ def interleave(
     Returns:
         name → milliseconds of each inference, in order.
     """
-    feeds = {name: full_batches(images, session.input_shape[0] or 1) for name, session in sessions.items()}
+    feeds = {name: full_batches(samples, fixed_batch(session.inputs) or 1) for name, session in sessions.items()}
 
     def query(name: str) -> Query:
-        return lambda number: infer(sessions[name], feeds[name][number % len(images)])
+        return lambda number: infer(sessions[name], feeds[name][number % len(samples)])
 
     return take_turns(
         {name: query(name) for name in sessions}, Plan(seconds), warmup=warmup, progress=progress
@@ -138,7 +138,7 @@ def bench(bundle: Bundle, plan: Plan | None = None, *, progress: Progress = sile
     Returns:
         raw record: ``samples_ms``, ``executed``, ``cold``, ``ways`` and ``energy`` by role, ``device``, ``before``,
         ``after``, ``watch`` (samples of :func:`edgetl.runtime.sensors.sample`), ``stopped`` (``duration`` or
-        ``interval``), ``plan``, ``threads``, ``warmup``, ``batch`` (images that a session takes at once: the graph's
+        ``interval``), ``plan``, ``threads``, ``warmup``, ``batch`` (samples that a session takes at once: the graph's
         fixed batch, or 1), ``loadgen`` (its own figures, or None).
 
     Raises:
@@ -150,10 +150,10 @@ def bench(bundle: Bundle, plan: Plan | None = None, *, progress: Progress = sile
     loadgen = plan.harness == "loadgen"
     # LoadGen asks one artifact for as long as it lasts: there is no taking turns with a twin.
     roles = ["deployed"] if loadgen else [role for role in ROLES if _timed(bundle, role)]
-    images = {role: pictures(bundle, role) for role in roles}
+    feeds = {role: golden_feeds(bundle, role) for role in roles}
     cold = {role: _cold_in_fresh_process(bundle, role, plan.threads) for role in roles}
     with contextlib.ExitStack() as stack:
-        ready = {role: stack.enter_context(opened(bundle.artifact(role), images[role], plan)) for role in roles}
+        ready = {role: stack.enter_context(opened(bundle.artifact(role), feeds[role], plan)) for role in roles}
         before = sensors.state()
         timed, told = _loadgen(ready["deployed"], plan, progress) if loadgen else (_turns(ready, plan, progress), None)
         after = sensors.state()
@@ -198,32 +198,35 @@ def _loadgen(ready: Opened, plan: Plan, progress: Progress) -> tuple[Timed, dict
     return Timed({"deployed": samples}, watch), told
 
 
-def pictures(bundle: Bundle, role: str = "deployed") -> Images:
-    """The raw images that an artifact is fed: those beside it where it came from another bundle, else the golden ones.
+def golden_feeds(bundle: Bundle, role: str = "deployed") -> list[dict[str, npt.NDArray[Any]]]:
+    """What an artifact is fed while it is timed: the golden vectors beside it where it came from another bundle, else
+    the bundle's own.
 
     Raises:
         BundleError: the bundle has no golden vectors.
     """
-    beside = bundle.artifact(role).path.with_name(GOLDEN)
-    if beside.is_file():
-        with np.load(beside, allow_pickle=False) as stored:
-            return np.asarray(stored["images"])
-    return read_golden(bundle)[0]
+    beside = bundle.artifact(role).path.parent
+    return read_golden(beside if (beside / GOLDEN).is_file() else bundle.path)[0]
 
 
-def cold_start(artifact: Artifact, image: npt.NDArray[np.uint8], threads: int) -> dict[str, float]:
+def cold_start(artifact: Artifact, feeds: Arrays, threads: int) -> dict[str, float]:
     """Load an artifact and infer once, in this process, which should be a fresh one.
 
+    Args:
+        artifact: what to load.
+        feeds: of one sample.
+        threads: worker threads of the runtime.
+
     Returns:
-        ``cold_start_ms``: from opening the file to the first logits, the runtime's own import included;
+        ``cold_start_ms``: from opening the file to the first outputs, the runtime's own import included;
         ``peak_rss_mb``: the process's high-water mark after ten more inferences.
     """
     started = time.perf_counter()
     session = open_session(artifact, threads=threads)
-    infer(session, image[None])
+    infer(session, feeds)
     elapsed = (time.perf_counter() - started) * 1e3
     for _ in range(10):
-        infer(session, image[None])
+        infer(session, feeds)
     return {"cold_start_ms": elapsed, "peak_rss_mb": _peak_rss_mb()}
 
 

@@ -8,16 +8,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import BackendError
 from edgetl.base.extras import require
 from edgetl.core.bundle import Artifact
+from edgetl.core.tensors import Arrays, TensorSpec
 from edgetl.runtime.machine import machine, saturates
-from edgetl.runtime.sessions import Arrays, Executed, the_image
+from edgetl.runtime.sessions import Executed, check_feeds, zeros
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+_ATTENTION = ("Attention", "QAttention", "MultiHeadAttention")
 #: Quantizes the weights of layers that a recipe left in float between quantized neighbours, and computes them in
 #: integers all the same.
 _REQUANTIZER = "WeightBiasQuantization"
@@ -36,9 +37,7 @@ class OrtSession:
             self._session = self._load(self._options())
         except Exception as error:  # pybind exceptions of ONNX Runtime share no base class
             raise BackendError(f"ONNX Runtime cannot load {path} ({error})", "export the bundle again") from error
-        only = self._session.get_inputs()[0]
-        self.input_name: str = only.name
-        self.input_shape = tuple(size if isinstance(size, int) else None for size in only.shape)
+        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def _load(self, options: Any, *disabled: str) -> Any:
@@ -64,13 +63,12 @@ class OrtSession:
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See :class:`edgetl.runtime.sessions.Session`."""
-        image = the_image(feeds, self.input_shape, self.input_name)
-        results = self._session.run(self._outputs, {self.input_name: image})
+        check_feeds(feeds, self.inputs)
+        results = self._session.run(self._outputs, feeds)
         return dict(zip(self._outputs, results, strict=True))
 
     def executed(self) -> Executed:
         """Profile one inference and read the kernels' own shapes and types."""
-        shape = tuple(1 if size is None else size for size in self.input_shape)
         with tempfile.TemporaryDirectory() as folder:
             options = self._options()
             options.enable_profiling = True
@@ -78,31 +76,56 @@ class OrtSession:
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._load(options, _PADDING)
-            session.run(self._outputs, {self.input_name: np.zeros(shape, np.uint8)})
+            session.run(self._outputs, zeros(self.inputs))
             events = json.loads(Path(session.end_profiling()).read_text())
-        return Executed.from_layers([layer for event in events if (layer := _layer(event)) is not None])
+        return Executed.from_layers([layer for event in events for layer in _layers(event)])
 
     def close(self) -> None:
         """Drop the session."""
         del self._session
 
 
-def _layer(event: dict[str, Any]) -> tuple[str, int] | None:
+def _spec(value: Any) -> TensorSpec:
+    kind = str(value.type).removeprefix("tensor(").removesuffix(")")
+    dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
+    return TensorSpec(value.name, dtype, tuple(size if isinstance(size, int) else None for size in value.shape))
+
+
+def _layers(event: dict[str, Any]) -> list[tuple[str, int]]:
+    """(precision, multiply-accumulates) of the weighted layers that one kernel of a profile computes."""
     arguments = event.get("args", {})
     if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
-        return None
-    operator = arguments["op_name"]
-    if not operator.replace("Fused", "").removesuffix("ToFloat").removesuffix("Integer").endswith(_WEIGHTED):
-        return None
+        return []
+    operator = str(arguments["op_name"])
     tensors = [next(iter(tensor.items())) for tensor in arguments["input_type_shape"]]
     wide = [(kind, shape) for kind, shape in tensors if len(shape) >= 2]
-    output = next(iter(arguments["output_type_shape"][0].values()))
-    if len(wide) < 2 or not math.prod(output):
-        return None
-    (kind, _), (_, weight) = wide[0], wide[1]
+    if len(wide) < 2:
+        return []
+    (kind, first), (weight_kind, weight) = wide[0], wide[1]
+    if operator in _ATTENTION:
+        return _attention(operator, _TYPES.get(kind, kind), first, weight)
+    output: list[int] = next(iter(arguments["output_type_shape"][0].values()))
+    plain = operator.replace("Fused", "").removesuffix("ToFloat").removesuffix("Integer")
+    if not plain.endswith(_WEIGHTED) or not math.prod(output):
+        return []
     # A product's second operand is stored K×N, or N×K when transposed; a convolution's is O×I×h×w.
     depth = math.prod(weight[1:]) if "Conv" in operator else math.prod(weight[-2:]) // output[-1]
-    return _TYPES.get(kind, kind), math.prod(output) * depth
+    # What quantizes its float input by itself multiplies integers: the type of its weights tells the arithmetic.
+    computed = weight_kind if operator.startswith("DynamicQuantize") else kind
+    return [(_TYPES.get(computed, computed), math.prod(output) * depth)]
+
+
+def _attention(operator: str, kind: str, first: list[int], second: list[int]) -> list[tuple[str, int]]:
+    """A fused attention: the projection to queries, keys and values where it holds those weights, and two products.
+
+    The products of activations are computed in float also where the projection is in integers.
+    """
+    float_kind = "fp32" if kind == "int8" else kind
+    if operator == "MultiHeadAttention":
+        product = (float_kind, math.prod(first) * second[1])
+        return [product, product]
+    product = (float_kind, math.prod(first[:2]) * first[1] * (second[-1] // 3))
+    return [(kind, math.prod(first) * second[-1]), product, product]
 
 
 def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> OrtSession:

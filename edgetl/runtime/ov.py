@@ -11,7 +11,8 @@ import numpy.typing as npt
 from edgetl.base.errors import BackendError
 from edgetl.base.extras import require
 from edgetl.core.bundle import Artifact
-from edgetl.runtime.sessions import Arrays, Executed, the_image
+from edgetl.core.tensors import Arrays, TensorSpec
+from edgetl.runtime.sessions import Executed, check_feeds
 
 _TYPES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 #: Left alone, the CPU plugin runs float layers in bfloat16 where it can: say what is meant.
@@ -43,25 +44,23 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {artifact.path} ({error})", "export the bundle again") from error
         self._request = self._compiled.create_infer_request()
-        port = self._compiled.inputs[0]
-        self.input_name: str = port.get_any_name()
-        sizes = port.get_partial_shape()
-        self.input_shape = tuple(size.get_length() if size.is_static else None for size in sizes)
-        self._output: str = self._compiled.outputs[0].get_any_name()
+        self.inputs = tuple(_spec(port) for port in self._compiled.inputs)
+        self._outputs: list[str] = [port.get_any_name() for port in self._compiled.outputs]
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See :class:`edgetl.runtime.sessions.Session`."""
-        image = the_image(feeds, self.input_shape, self.input_name)
-        bound = self._request.get_input_tensor()
-        # bound.shape is slow to ask: 0.03 ms.
-        if (pixels := bound.data).shape != image.shape:
-            bound.shape = image.shape
-            pixels = bound.data
-        np.copyto(pixels, image)
+        check_feeds(feeds, self.inputs)
+        for index, spec in enumerate(self.inputs):
+            given, bound = feeds[spec.name], self._request.get_input_tensor(index)
+            # bound.shape is slow to ask: 0.03 ms.
+            if (values := bound.data).shape != given.shape:
+                bound.shape = given.shape
+                values = bound.data
+            np.copyto(values, given)
         # Not start_async() and wait(): another thread would work, whose waking takes a thirtieth of a small network.
-        # Nor infer(image), whose conversions take as long.
+        # Nor infer(feeds), whose conversions take as long.
         self._request.infer(share_outputs=True)
-        return {self._output: self._request.get_output_tensor().data.copy()}
+        return {name: self._request.get_output_tensor(i).data.copy() for i, name in enumerate(self._outputs)}
 
     def executed(self) -> Executed:
         """Read the runtime model's precisions; multiply-accumulates come from the layers of the file."""
@@ -101,6 +100,11 @@ def write_out(model: Any) -> None:
         number = ops.round(ops.multiply(ops.divide(inside, width), steps), "half_to_even")
         value = ops.add(ops.multiply(ops.divide(number, steps), ops.subtract(last, first)), first)
         node.output(0).replace(value.output(0))
+
+
+def _spec(port: Any) -> TensorSpec:
+    sizes = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
+    return TensorSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, sizes)
 
 
 def _sizes(port: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""From image files to logits, through a bundle's own preprocessing and runtime."""
+"""From sample files to a network's outputs, through a bundle's own preprocessing and runtime."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ import numpy.typing as npt
 from edgetl.base.errors import BundleError
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.core.bundle import GOLDEN, Bundle
-from edgetl.inputs import preprocess_of
-from edgetl.runtime.sessions import Session, open_session
+from edgetl.core.tensors import Arrays, TensorSpec, count, joined, rows
+from edgetl.inputs import input_of
+from edgetl.runtime.sessions import Session, fixed_batch, open_session
+from edgetl.tasks import find_task
 
-#: Largest share of the logits' range by which a golden vector may differ from one machine to the next. Other
+#: Largest share of an output's range by which a golden vector may differ from one machine to the next. Other
 #: ISAs round integers differently: 1 to 2 % between x86-64 and aarch64 was measured.
 GOLDEN_TOLERANCE = 0.05
+#: Prefixes of golden.npz: the network's inputs, and the outputs that are expected for them.
+_IN, _OUT = "in.", "out."
 
 
 def predict(
@@ -30,78 +34,117 @@ def predict(
     threads: int | None = None,
     simulated: bool = False,
     progress: Progress = silent,
-) -> npt.NDArray[np.float32]:
-    """Run image files through a bundle, one at a time, so that memory does not grow with their number.
+) -> dict[str, npt.NDArray[Any]]:
+    """Run sample files through a bundle, one at a time, so that memory does not grow with their number.
 
     Args:
         bundle: opened and checked.
-        paths: image files.
-        role: ``deployed`` or ``float``.
+        paths: sample files: images, texts, arrays.
+        role: ``deployed``, ``float`` or ``exported``.
         threads: worker threads; all cores when None.
         simulated: see :func:`edgetl.runtime.sessions.open_session`.
-        progress: told of each image.
+        progress: told of each sample.
 
     Returns:
-        float32 logits of shape (n, classes).
+        each of the network's outputs by name, of shape (n, …), floating ones as float32.
 
     Raises:
-        DataError: an image is missing or damaged.
+        DataError: a file is missing or damaged.
         BackendError: the runtime refuses the artifact.
     """
-    preprocess, classes = preprocess_of(bundle), len(bundle.labels)
-    logits = np.empty((len(paths), classes), np.float32)
+    source = input_of(bundle)
+    outputs = {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:]))) for spec in output_specs(bundle)}
     task = f"{bundle.target}: running {'(simulated) ' if simulated else ''}{role}"
     with closing(_open(bundle, role, threads, simulated)) as session:
         for row, path in enumerate(tracked(paths, task, progress)):
-            logits[row] = infer(session, preprocess.apply(path)[None])[0]
-    return logits
+            found = infer(session, source.feeds(path))
+            if not row:
+                outputs = {name: np.empty((len(paths), *x.shape[1:]), x.dtype) for name, x in found.items()}
+            for name, value in found.items():
+                outputs[name][row] = value[0]
+    return outputs
+
+
+def output_specs(bundle: Bundle) -> tuple[TensorSpec, ...]:
+    """The outputs that a bundle's network must have, as its task says."""
+    return find_task(bundle.manifest.get("task")).outputs(bundle.labels)
 
 
 def _open(bundle: Bundle, role: str, threads: int | None, simulated: bool) -> Session:
     return open_session(bundle.artifact(role), threads=threads or os.cpu_count() or 1, simulated=simulated)
 
 
-def infer(session: Session, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """One run of a session: uint8 (n, H, W, 3) → float32 logits (n, classes).
+def infer(session: Session, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """One run of a session: feeds of n samples → outputs of n samples by name, floating ones as float32.
 
-    A graph with a fixed batch is filled up with copies of the last image, whose logits are left out.
+    A graph with a fixed batch is filled up with copies of the last sample, whose outputs are left out.
     """
-    n, size = len(images), session.input_shape[0] or len(images)
-    if n < size:
-        images = np.concatenate([images, np.repeat(images[-1:], size - n, axis=0)])
-    outputs = session.run({session.input_name: images})
-    return np.asarray(next(iter(outputs.values()))[:n], np.float32)
+    n = count(feeds)
+    missing = (fixed_batch(session.inputs) or n) - n
+    if missing > 0:
+        feeds = {name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) for name, x in feeds.items()}
+    outputs = {name: value[:n] for name, value in session.run(feeds).items()}
+    return {
+        name: value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
+        for name, value in outputs.items()
+    }
 
 
-def read_golden(bundle: Bundle) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The bundle's raw images (uint8, n×H×W×3) and the logits expected for them (float32, n×classes).
+def golden(feeds: Arrays, outputs: Arrays) -> dict[str, Any]:
+    """What golden.npz holds, by key, of n samples and the network's outputs for them: ``in.NAME`` and ``out.NAME``."""
+    inputs = {f"{_IN}{name}": value for name, value in feeds.items()}
+    return {**inputs, **{f"{_OUT}{name}": value for name, value in outputs.items()}}
+
+
+def read_golden(path: Path) -> tuple[list[dict[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]]:
+    """A bundle's golden vectors.
+
+    Args:
+        path: the bundle's folder.
+
+    Returns:
+        the feeds of each sample, first axes of 1; and each output that is expected for them, (n, …).
 
     Raises:
-        BundleError: the bundle has no golden vectors.
+        BundleError: the folder has no golden vectors.
     """
-    if not (bundle.path / GOLDEN).is_file():
-        raise BundleError(f"{bundle.path} has no golden vectors", "export it again")
-    with np.load(bundle.path / GOLDEN, allow_pickle=False) as stored:
-        return stored["images"], stored["logits"]
+    file = path / GOLDEN
+    if not file.is_file():
+        raise BundleError(f"{path} has no golden vectors", "export it again")
+    with np.load(file, allow_pickle=False) as stored:
+        inputs, outputs = (
+            {key.removeprefix(kind): stored[key] for key in stored.files if key.startswith(kind)}
+            for kind in (_IN, _OUT)
+        )
+    if not inputs or not outputs or len({len(values) for values in (*inputs.values(), *outputs.values())}) != 1:
+        raise BundleError(f"{file} holds no golden vectors that this edgetl reads", "export the bundle again")
+    return [rows(inputs, slice(row, row + 1)) for row in range(count(inputs))], outputs
 
 
 def selftest(bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> dict[str, Any]:
-    """Does this machine give the golden logits?
+    """Does this machine give the golden outputs?
 
     Returns:
-        ``passed``, ``max_difference`` (share of the logits' range), ``tolerance`` and ``n``.
+        ``passed``, ``max_difference`` (the greatest of all outputs, as a share of an output's range), ``tolerance`` and
+        ``n``.
 
     Raises:
-        BundleError: the bundle has no golden vectors.
+        BundleError: the bundle has no golden vectors, or they are another network's.
     """
-    images, expected = read_golden(bundle)
+    feeds, expected = read_golden(bundle.path)
     with closing(_open(bundle, "deployed", threads, simulated)) as session:
-        found = np.concatenate([infer(session, image[None]) for image in images])
-    spread = float(np.ptp(expected)) or 1.0
-    difference = float(np.abs(found - expected).max()) / spread
+        found = joined([infer(session, sample) for sample in feeds])
+    shapes = [{name: x.shape for name, x in outputs.items()} for outputs in (expected, found)]
+    if shapes[0] != shapes[1]:
+        raise BundleError(f"{bundle.path} has golden vectors of another network", "export it again")
+    differences = [
+        float(np.abs(found[name] - x).max()) / (float(np.ptp(x)) or 1.0) for name, x in expected.items() if x.size
+    ]
+    # NaN passes no test, and max() would drop it behind a number.
+    difference = float(np.max(differences, initial=0.0))
     return {
         "passed": difference <= GOLDEN_TOLERANCE,
         "max_difference": difference,
         "tolerance": GOLDEN_TOLERANCE,
-        "n": len(images),
+        "n": len(feeds),
     }

@@ -1,4 +1,4 @@
-"""What one query is, in each of MLPerf's scenarios: one image, several at once, or a heap of them.
+"""What one query is, in each of MLPerf's scenarios: one sample, several at once, or a heap of them.
 
 Sessions that work at once are real ones, each with its own runtime threads, called from one thread each: every
 runtime here lets go of Python's lock while it computes.
@@ -20,19 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.core.bundle import Artifact
+from edgetl.core.tensors import Arrays
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer
-from edgetl.runtime.sessions import Session, open_sessions
+from edgetl.runtime.sessions import Session, fixed_batch, open_sessions
 
-Images = npt.NDArray[np.uint8]
-#: A query, given its number; the number says which image comes next.
+#: A query, given its number; the number says which sample comes next.
 Query = Callable[[int], object]
 
 #: Seconds for which each way of working offline is tried before the best is measured.
 TRIAL_S = 0.7
 #: An offline query lasts about this long, so that its ends, where sessions wait for the last, weigh little.
 OFFLINE_QUERY_S = 0.1
-#: Images that a session takes at once offline, where the graph leaves its batch open.
+#: Samples that a session takes at once offline, where the graph leaves its batch open.
 OFFLINE_BATCHES = (1, 8)
 
 
@@ -43,7 +43,7 @@ class Way:
     Attributes:
         streams: sessions at work at once.
         threads: worker threads of each.
-        batch: images that a session takes at once.
+        batch: samples that a session takes at once.
         turns: times that each session is called in one query, on average.
     """
 
@@ -54,7 +54,7 @@ class Way:
 
     @property
     def images(self) -> int:
-        """Images of one query."""
+        """Samples of one query."""
         return self.streams * self.batch * self.turns
 
 
@@ -73,12 +73,12 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(artifact: Artifact, images: Images, plan: Plan) -> Iterator[Opened]:
+def opened(artifact: Artifact, samples: Sequence[Arrays], plan: Plan) -> Iterator[Opened]:
     """Open as many sessions of an artifact as the plan's scenario wants, and close them afterwards.
 
     Args:
         artifact: what to execute.
-        images: uint8 (n, H, W, 3), fed in rotation.
+        samples: feeds of one sample each, in rotation.
         plan: scenario, streams and threads.
 
     Raises:
@@ -86,14 +86,14 @@ def opened(artifact: Artifact, images: Images, plan: Plan) -> Iterator[Opened]:
     """
     cores = os.cpu_count() or 1
     if plan.scenario == "offline":
-        way, tried = _best_offline(artifact, images, plan, cores)
+        way, tried = _best_offline(artifact, samples, plan, cores)
     else:
         several = plan.scenario == "multi-stream"
         way, tried = Way(plan.streams or max(2, cores // plan.threads) if several else 1, plan.threads), []
     with _sessions(artifact, way) as (sessions, pool):
-        fixed = sessions[0].input_shape[0]
+        fixed = fixed_batch(sessions[0].inputs)
         way = way if fixed is None else Way(way.streams, way.threads, fixed, way.turns)
-        yield Opened(sessions, _query(sessions, pool, images, way), way, tried)
+        yield Opened(sessions, _query(sessions, pool, samples, way), way, tried)
 
 
 @contextlib.contextmanager
@@ -106,13 +106,13 @@ def _sessions(artifact: Artifact, way: Way) -> Iterator[tuple[list[Session], Thr
         yield sessions, pool
 
 
-def full_batches(images: Images, batch: int) -> list[Images]:
-    """Each image, as often as a session takes images at once."""
-    return [np.repeat(image[None], batch, axis=0) for image in images]
+def full_batches(samples: Sequence[Arrays], batch: int) -> list[dict[str, npt.NDArray[Any]]]:
+    """The feeds of each sample, as often as a session takes samples at once."""
+    return [{name: np.repeat(x, batch, axis=0) for name, x in feeds.items()} for feeds in samples]
 
 
-def _query(sessions: Sequence[Session], pool: ThreadPoolExecutor, images: Images, way: Way) -> Query:
-    feeds = full_batches(images, way.batch)
+def _query(sessions: Sequence[Session], pool: ThreadPoolExecutor, samples: Sequence[Arrays], way: Way) -> Query:
+    feeds = full_batches(samples, way.batch)
     if way.streams == way.turns == 1:
         only = sessions[0]
         return lambda number: infer(only, feeds[number % len(feeds)])
@@ -133,16 +133,18 @@ def _query(sessions: Sequence[Session], pool: ThreadPoolExecutor, images: Images
     return query
 
 
-def _best_offline(artifact: Artifact, images: Images, plan: Plan, cores: int) -> tuple[Way, list[dict[str, Any]]]:
+def _best_offline(
+    artifact: Artifact, samples: Sequence[Arrays], plan: Plan, cores: int
+) -> tuple[Way, list[dict[str, Any]]]:
     """Try the ways in which all cores can be kept busy, and size the query for the fastest."""
     shapes = [(cores, 1), (1, cores)] if plan.streams is None else [(plan.streams, plan.threads)]
     tried: list[dict[str, Any]] = []
     for streams, threads in dict.fromkeys(shapes):
         for batch in OFFLINE_BATCHES:
             with _sessions(artifact, Way(streams, threads)) as (sessions, pool):
-                fixed = sessions[0].input_shape[0]
+                fixed = fixed_batch(sessions[0].inputs)
                 way = Way(streams, threads, batch if fixed is None else fixed, 4)
-                rate = way.images * _rate(_query(sessions, pool, images, way))
+                rate = way.images * _rate(_query(sessions, pool, samples, way))
             tried.append({"streams": streams, "threads": threads, "batch": way.batch, "images_per_s": rate})
             if fixed is not None:
                 break

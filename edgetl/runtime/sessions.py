@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Protocol
@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from edgetl.base.errors import BackendError
 from edgetl.core.bundle import Artifact
-
-Arrays = Mapping[str, npt.NDArray[Any]]
+from edgetl.core.tensors import Arrays, TensorSpec
 
 #: backend → module of this package that executes its artifacts
 _MODULES = {"onnxruntime": "ort", "openvino": "ov", "tensorrt": "trt", "litert": "tfl"}
+#: Size of an open axis other than the batch's where a runtime is profiled: tokens of a short sentence.
+_OPEN_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,23 @@ class Session(Protocol):
     """An artifact loaded into its runtime.
 
     Attributes:
-        input_name: name of the one input, uint8 of shape (n, height, width, 3).
-        input_shape: (n, height, width, 3), with None where any size is accepted.
+        inputs: of the network, in its order.
     """
 
-    input_name: str
-    input_shape: tuple[int | None, ...]
+    inputs: tuple[TensorSpec, ...]
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Execute once: ``{"image": uint8 (n, H, W, 3)}`` → ``{"logits": float32 (n, classes)}``."""
+        """Execute once.
+
+        Args:
+            feeds: an array for each of :attr:`inputs`, of its dtype and shape.
+
+        Returns:
+            every output of the network by its name; first axes count samples.
+
+        Raises:
+            BackendError: an input is missing, unknown, or has another dtype or shape.
+        """
         ...
 
     def executed(self) -> Executed:
@@ -120,28 +129,34 @@ def _opened_by(artifact: Artifact, simulated: bool) -> tuple[ModuleType, Artifac
         ) from error
 
 
-def check_image(value: npt.NDArray[Any], shape: tuple[int | None, ...], name: str) -> None:
+def check_feeds(feeds: Arrays, inputs: Sequence[TensorSpec]) -> None:
     """Refuse what a session was not made for.
 
     Raises:
-        BackendError: wrong dtype or shape, with what was expected.
+        BackendError: a name is missing or unknown, or a dtype or shape is wrong, with what was expected.
     """
-    fits = value.shape == shape or (
-        len(value.shape) == len(shape) and all(w in (None, g) for w, g in zip(shape, value.shape, strict=True))
-    )
-    if value.dtype != np.uint8 or not fits:
-        wanted = "x".join("n" if size is None else str(size) for size in shape)
-        got = "x".join(map(str, value.shape))
-        raise BackendError(f"the input '{name}' takes uint8 {wanted}, not {value.dtype} {got}", "use Preprocess.apply")
+    if len(feeds) != len(inputs) or any(spec.name not in feeds for spec in inputs):
+        names = ", ".join(f"'{spec.name}'" for spec in inputs)
+        wanted = f"input is {names}" if len(inputs) == 1 else f"inputs are {names}"
+        raise BackendError(f"the model's {wanted}, not {', '.join(feeds) or 'nothing'}", "name them so")
+    for spec in inputs:
+        array = feeds[spec.name]
+        if not spec.accepts(array):
+            wanted = f"{spec.dtype} {'x'.join('n' if size is None else str(size) for size in spec.shape)}"
+            got = f"{array.dtype} {'x'.join(map(str, array.shape))}"
+            raise BackendError(f"the input '{spec.name}' takes {wanted}, not {got}", "prepare it as the bundle says")
 
 
-def the_image(feeds: Arrays, shape: tuple[int | None, ...], name: str) -> npt.NDArray[Any]:
-    """The one input among ``feeds``, checked.
+def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
+    """How many samples a network takes at once; None where any number is accepted."""
+    return next((spec.shape[0] for spec in inputs if spec.shape and spec.shape[0] is not None), None)
 
-    Raises:
-        BackendError: it is missing, or has another dtype or shape.
-    """
-    if name not in feeds:
-        raise BackendError(f"the model's input is '{name}', not {', '.join(feeds) or 'nothing'}", "name it so")
-    check_image(feeds[name], shape, name)
-    return feeds[name]
+
+def zeros(inputs: Sequence[TensorSpec]) -> dict[str, npt.NDArray[Any]]:
+    """Feeds of zeros for one run: one sample, or a fixed batch; other open axes have 16 places."""
+    return {
+        spec.name: np.zeros(
+            [size or (_OPEN_SIZE if axis else 1) for axis, size in enumerate(spec.shape)], np.dtype(spec.dtype)
+        )
+        for spec in inputs
+    }

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from edgetl.base.errors import BackendError
 from edgetl.base.extras import require
 from edgetl.core.bundle import Artifact
-from edgetl.runtime.sessions import Arrays, Executed, the_image
+from edgetl.core.tensors import Arrays, TensorSpec
+from edgetl.runtime.sessions import Executed, check_feeds
 
 #: Operators with weights, and the axes of these whose sizes multiply to the products for one output value.
 _WEIGHTED = {"CONV_2D": slice(1, None), "DEPTHWISE_CONV_2D": slice(1, 3), "FULLY_CONNECTED": slice(1, None)}
@@ -32,16 +33,18 @@ class LiteRtSession:
             raise BackendError(
                 f"LiteRT cannot load {artifact.path} ({reason[0]})", "export the bundle again"
             ) from error
-        image, logits = self._interpreter.get_input_details()[0], self._interpreter.get_output_details()[0]
-        self.input_name: str = image["name"]
-        self.input_shape = tuple(int(size) for size in image["shape"])
-        self._image, self._logits, self._output = image["index"], logits["index"], str(logits["name"])
+        entries = self._interpreter.get_input_details()
+        self.inputs = tuple(TensorSpec(x["name"], np.dtype(x["dtype"]).name, _sizes(x)) for x in entries)
+        self._indexes = {x["name"]: x["index"] for x in entries}
+        self._outputs = {str(x["name"]): x["index"] for x in self._interpreter.get_output_details()}
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See :class:`edgetl.runtime.sessions.Session`."""
-        self._interpreter.set_tensor(self._image, the_image(feeds, self.input_shape, self.input_name))
+        check_feeds(feeds, self.inputs)
+        for name, index in self._indexes.items():
+            self._interpreter.set_tensor(index, feeds[name])
         self._interpreter.invoke()
-        return {self._output: self._interpreter.get_tensor(self._logits)}
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
 
     def executed(self) -> Executed:
         """Read the types in the interpreter's own table of operators and tensors.
@@ -63,6 +66,10 @@ class LiteRtSession:
     def close(self) -> None:
         """Drop the interpreter."""
         del self._interpreter
+
+
+def _sizes(entry: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(int(size) for size in entry["shape"])
 
 
 def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> LiteRtSession:

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from edgetl.base.errors import BackendError
 from edgetl.core.bundle import Artifact
-from edgetl.runtime.sessions import Arrays, Executed, the_image
+from edgetl.core.tensors import Arrays, TensorSpec
+from edgetl.runtime.sessions import Executed, check_feeds
 
 BUILD_SCRIPT = "build_engine.py"
 
@@ -77,7 +78,7 @@ class Cuda:
 
 
 class TensorRtSession:
-    """One engine, its execution context and its buffers, for one image at a time."""
+    """One engine, its execution context and its buffers, for one sample at a time."""
 
     def __init__(self, engine_file: Path, module: str) -> None:
         trt = __import__(module)
@@ -87,28 +88,57 @@ class TensorRtSession:
         if self._engine is None:
             raise BackendError(f"TensorRT cannot load {engine_file}", "delete it: it is built again")
         self._context = self._engine.create_execution_context()
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        self.input_name, self._output = names
-        shape = tuple(self._engine.get_tensor_shape(self.input_name))
-        self.input_shape: tuple[int | None, ...] = (1, *shape[1:])
-        self._context.set_input_shape(self.input_name, (1, *shape[1:]))
-        logits = tuple(self._context.get_tensor_shape(self._output))
-        self._result = np.empty(logits, trt.nptype(self._engine.get_tensor_dtype(self._output)))
-        self._addresses = {
-            self.input_name: self._cuda.allocate(int(np.prod(shape[1:]))),
-            self._output: self._cuda.allocate(self._result.nbytes),
+        engine = self._engine
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        given = {name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
+        self.inputs = tuple(self._spec(trt, name) for name in names if name in given)
+        self._dtypes = {
+            name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names if name not in given
         }
-        for name, address in self._addresses.items():
-            self._context.set_tensor_address(name, address)
+        #: Device memory of each tensor: its address and its size in bytes.
+        self._memory: dict[str, tuple[int, int]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def _spec(self, trt: Any, name: str) -> TensorSpec:
+        batch, *sizes = self._engine.get_tensor_shape(name)
+        shape = (max(batch, 1), *(None if size < 0 else int(size) for size in sizes))
+        return TensorSpec(name, np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))).name, shape)
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See :class:`edgetl.runtime.sessions.Session`."""
-        image = np.ascontiguousarray(the_image(feeds, self.input_shape, self.input_name))
-        self._cuda.upload(self._addresses[self.input_name], image)
+        check_feeds(feeds, self.inputs)
+        for spec in self.inputs:
+            array = np.ascontiguousarray(feeds[spec.name])
+            self._shape(spec.name, array.shape)
+            self._cuda.upload(self._place(spec.name, array.nbytes), array)
+        results = {
+            name: np.empty(tuple(self._context.get_tensor_shape(name)), dtype) for name, dtype in self._dtypes.items()
+        }
+        addresses = {name: self._place(name, result.nbytes) for name, result in results.items()}
         if not self._context.execute_async_v3(self._cuda.stream.value or 0):
             raise BackendError("TensorRT could not execute the engine", "build it again on this device")
-        self._cuda.download(self._result, self._addresses[self._output])
-        return {self._output: self._result.astype(np.float32)}
+        for name, result in results.items():
+            self._cuda.download(result, addresses[name])
+        return results
+
+    def _shape(self, name: str, shape: tuple[int, ...]) -> None:
+        if self._shapes.get(name) == shape:
+            return
+        if not self._context.set_input_shape(name, shape):
+            sizes = "x".join(map(str, shape))
+            raise BackendError(f"the engine takes no '{name}' of {sizes}", "build it for that size: build_engine.py")
+        self._shapes[name] = shape
+
+    def _place(self, name: str, size: int) -> int:
+        """The address of a tensor's device memory, which grows as it must."""
+        address, have = self._memory.get(name, (0, 0))
+        if have < size:
+            if have:
+                self._cuda.free(address)
+            address = self._cuda.allocate(size)
+            self._memory[name] = address, size
+            self._context.set_tensor_address(name, address)
+        return address
 
     def executed(self) -> Executed:
         """TensorRT tells tensor formats, not what a fused kernel computes in: nothing is claimed."""
@@ -116,7 +146,7 @@ class TensorRtSession:
 
     def close(self) -> None:
         """Free the device memory and the engine."""
-        for address in self._addresses.values():
+        for address, _ in self._memory.values():
             self._cuda.free(address)
         del self._context, self._engine, self._runtime
 

@@ -17,13 +17,14 @@ from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import REFERENCE, Bundle
 from edgetl.core.data import Dataset, Sample, write_digits
 from edgetl.core.targets import find_target
+from edgetl.core.tensors import Arrays, rows
 from edgetl.devices import find_device
+from edgetl.runtime.predict import output_specs
 
 if TYPE_CHECKING:
     from edgetl.devices import Device
     from edgetl.devices.base import DeviceProbe
 
-Logits = npt.NDArray[np.float32]
 #: The rungs of the ladder between the trained torch model and what runs on the device, in order.
 FLOAT_RUNG, QDQ_RUNG, HOST_RUNG = "float ONNX", "Q/DQ in float", "host runtime"
 ELSEWHERE = "elsewhere"
@@ -51,19 +52,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of all rungs on the certify images; logits are float32 (n, classes).
+    """The outputs of all rungs on the certify samples, (n, …) by name.
 
     Attributes:
-        paths: the image files.
-        deployed: the artifact's logits.
+        paths: the sample files.
+        deployed: the artifact's.
         rungs: the models between reference and deployed, in order.
         facts: executed, runtime and executed_on, for the certificate.
         simulated: whether the artifact's arithmetic was only imitated; None for answers from elsewhere.
     """
 
     paths: tuple[Path, ...]
-    deployed: Logits
-    rungs: Mapping[str, Logits]
+    deployed: Arrays
+    rungs: Mapping[str, Arrays]
     facts: Mapping[str, Any]
     simulated: bool | None
 
@@ -108,7 +109,7 @@ def collect_answers(
     paths = certify_files(bundle.dataset, data, progress)
     here = devices.find_device("local")
     deployed = devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress)
-    rungs = {FLOAT_RUNG: _stored(bundle)["exported"]}
+    rungs = {FLOAT_RUNG: reference(bundle).exported}
     if bundle.precision == "int8" and not at.emulates:
         rungs[QDQ_RUNG] = devices.predict(here, bundle, paths, simulated=True, progress=progress)
     if at.device.kind != "local" and find_target(bundle.target).executes_on_host() == "host":
@@ -126,46 +127,75 @@ def read_answers(bundle: Bundle, predictions: Path) -> Answers:
     Raises:
         CertifyError: the file is none, or certify images are missing from it.
     """
-    dataset = bundle.dataset
+    dataset, specs = bundle.dataset, output_specs(bundle)
     samples = dataset.split("certify")
     try:
         with np.load(predictions, allow_pickle=False) as stored:
-            logits = np.asarray(stored["logits"], np.float32)
+            outputs = {spec.name: np.asarray(stored[spec.name], spec.dtype) for spec in specs}
             key = "sha256" if "sha256" in stored.files else "paths"
             names = [str(name) for name in stored[key].tolist()]
     except (OSError, KeyError, ValueError, EOFError) as error:
+        wanted_names = ", ".join(spec.name for spec in specs)
         raise CertifyError(
-            f"{predictions} holds no predictions ({error})", "save logits and sha256 with numpy.savez"
+            f"{predictions} holds no predictions ({error})", f"save {wanted_names} and sha256 with numpy.savez"
         ) from error
-    rows = {name: row for row, name in enumerate(names)}
+    rows_of = {name: row for row, name in enumerate(names)}
     wanted = [sample.sha256 if key == "sha256" else sample.path for sample in samples]
-    missing = [name for name in wanted if name not in rows]
-    if missing or logits.shape != (len(names), len(bundle.labels)):
+    missing = [name for name in wanted if name not in rows_of]
+    wrong = next((s for s in specs if outputs[s.name].shape != (len(names), *s.shape[1:])), None)
+    if missing or wrong:
+        shown = wrong or specs[0]
         raise CertifyError(
-            f"{predictions} has logits of shape {logits.shape} for {len(names)} images, and lacks {len(missing)} of "
-            f"the {len(wanted)} certify images",
-            f"give {len(bundle.labels)} logits for every certify image of splits.json",
+            f"{predictions} has {shown.name} of shape {outputs[shown.name].shape} for {len(names)} samples, and lacks "
+            f"{len(missing)} of the {len(wanted)} certify samples",
+            f"give {shown} for every certify sample of splits.json",
         )
     facts = {
         "executed": "device",
         "runtime": f"a program of the user's own ({predictions.name})",
         "executed_on": {"device": ELSEWHERE},
     }
-    rungs = {FLOAT_RUNG: _stored(bundle)["exported"]}
+    rungs = {FLOAT_RUNG: reference(bundle).exported}
     paths = tuple(dataset.root / sample.path for sample in samples)
-    return Answers(paths, logits[[rows[name] for name in wanted]], rungs, facts, None)
+    return Answers(paths, rows(outputs, np.array([rows_of[name] for name in wanted], np.int64)), rungs, facts, None)
 
 
-def reference(bundle: Bundle) -> Mapping[str, Any]:
-    """What the bundle keeps of the models before compression: logits, exported, reproduced, perhaps baseline.
+@dataclass(frozen=True)
+class Reference:
+    """What a bundle keeps of the models before compression: their outputs on the certify split, (n, …) by name.
+
+    Attributes:
+        reference: the trained model's.
+        exported: its float ONNX file's, in ONNX Runtime.
+        baseline: those of the model that the transfer is measured against; None without one.
+        baseline_kind: scratch or probe; "" without one.
+    """
+
+    reference: Arrays
+    exported: Arrays
+    baseline: Arrays | None
+    baseline_kind: str
+
+
+def reference(bundle: Bundle) -> Reference:
+    """Read what the bundle keeps of the models before compression.
 
     Raises:
-        BundleError: it does not fit the certify split.
+        BundleError: it does not fit the certify split, or is none that this edgetl reads.
     """
-    stored = _stored(bundle)
-    if len(stored["logits"]) != len(bundle.dataset.split("certify")):
-        raise BundleError(f"{bundle.path / REFERENCE} does not fit the certify split", "export the bundle again")
-    return stored
+    file = bundle.path / REFERENCE
+    with np.load(file, allow_pickle=False) as stored:
+        kept = {name: stored[name] for name in stored.files}
+    models: dict[str, dict[str, npt.NDArray[Any]]] = {"reference": {}, "exported": {}, "baseline": {}}
+    for key, values in kept.items():
+        model, _, name = key.partition(".")
+        if name and model in models:
+            models[model][name] = values
+    n = len(bundle.dataset.split("certify"))
+    if any(len(values) != n for outputs in models.values() for values in outputs.values()) or not models["reference"]:
+        raise BundleError(f"{file} does not fit the certify split", "export the bundle again")
+    kind = str(kept["baseline_kind"]) if "baseline_kind" in kept else ""
+    return Reference(models["reference"], models["exported"], models["baseline"] or None, kind)
 
 
 def reproduced(bundle: Bundle) -> tuple[float, float, int]:
@@ -173,11 +203,6 @@ def reproduced(bundle: Bundle) -> tuple[float, float, int]:
     with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
         recorded, measured, n = stored["reproduced"].tolist()
     return recorded, measured, int(n)
-
-
-def _stored(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
-    with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
 
 
 def _facts(bundle: Bundle, at: Place) -> dict[str, Any]:

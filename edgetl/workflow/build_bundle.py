@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +34,9 @@ from edgetl.core.bundle import (
 )
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
+from edgetl.core.tensors import count, joined, rows
 from edgetl.inputs import input_of, write_input
-from edgetl.runtime.predict import infer
+from edgetl.runtime.predict import golden, infer
 from edgetl.runtime.sessions import open_session
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED as MODEL
@@ -43,7 +44,7 @@ from edgetl.workflow.reference import Answers, TorchReference, answers, exported
 from edgetl.workflow.repair_search import Selected, search_repair
 from edgetl.workflow.stage_cache import versions
 
-GOLDEN_IMAGES = 4
+GOLDEN_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -200,12 +201,11 @@ def _sources(folder: Path, floating: Path, compressed: Compressed) -> dict[str, 
 
 
 def _write_golden(file: Path, request: Request, artifact: Any) -> None:
-    """A few images that nothing is certified on, with the logits that the artifact gives for them here."""
+    """A few samples that nothing is certified on, with the outputs that the artifact gives for them here."""
     run, simulated = request.run, request.target.executes_on_host() == "simulated"
     held = run.dataset.paths("search") or run.dataset.paths("val")
-    images = input_of(run).batch(held[:: max(1, len(held) // GOLDEN_IMAGES)][:GOLDEN_IMAGES])["image"]
-    session = open_session(artifact, threads=1, simulated=simulated)
-    logits = np.concatenate([infer(session, image[None]) for image in images])
-    session.close()
-    executed: Mapping[str, Any] = {"executed": np.array("simulated" if simulated else "host")}
-    np.savez(file, images=images, logits=logits, **executed)
+    # Samples of different lengths are padded to one, so that they stand in one array.
+    batch = input_of(run).batch(held[:: max(1, len(held) // GOLDEN_SAMPLES)][:GOLDEN_SAMPLES])
+    with closing(open_session(artifact, threads=1, simulated=simulated)) as session:
+        outputs = joined([infer(session, rows(batch, slice(row, row + 1))) for row in range(count(batch))])
+    np.savez(file, **golden(batch, outputs), executed=np.array("simulated" if simulated else "host"))

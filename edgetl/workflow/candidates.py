@@ -24,6 +24,7 @@ from edgetl.compress.samples import select_samples
 from edgetl.core.bundle import CALIBRATION, Artifact, Precision
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
+from edgetl.core.tensors import Arrays, joined, single
 from edgetl.inputs import input_of
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
@@ -132,18 +133,18 @@ class Candidates:
             return BACKENDS["litert"].compile(compressed.model, self.target, compressed.folder / "compiled")
         return Artifact(self.target.backend, compressed.model, precision, self.target.runtime_device)
 
-    def measure(self, attempt: Attempt, reference: Logits) -> Judged:
-        """Make an attempt and compare it with the trained model's logits on the search split."""
+    def measure(self, attempt: Attempt, reference: Arrays) -> Judged:
+        """Make an attempt and compare it with the trained model's outputs on the search split."""
         artifact = self.artifact(self.compressed(attempt), attempt.precision)
-        rows, paths = [], self.run.dataset.paths("search")
+        source, outputs, paths = input_of(self.run), [], self.run.dataset.paths("search")
         with closing(open_session(artifact, threads=1, simulated=self.simulated)) as session:
             for path in tracked(paths, f"trying {attempt.change} on search images", self.progress):
-                image = input_of(self.run).feeds(path)["image"]
-                rows.append(infer(session, image))
+                feeds = source.feeds(path)
+                outputs.append(infer(session, feeds))
             executed = None if self.simulated else session.executed().integer_macs
-            ms = None if self.simulated else _milliseconds(lambda: infer(session, image))
+            ms = None if self.simulated else _milliseconds(lambda: infer(session, feeds))
         planned = self._planned(attempt) if self.simulated else executed
-        return compare(reference, np.concatenate(rows), self.run, planned, ms)
+        return compare(single(reference), single(joined(outputs)), self.run, planned, ms)
 
     def _planned(self, attempt: Attempt) -> float | None:
         """Share of MACs that the file asks for in integers, where no runtime here tells what it executed."""

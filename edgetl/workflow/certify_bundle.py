@@ -20,6 +20,7 @@ from edgetl.compress.layers.taps import compare
 from edgetl.compress.layers.taps_ir import compare_ir
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
 from edgetl.core.findings import Finding
+from edgetl.core.tensors import single
 from edgetl.diagnosis import Observations, diagnose
 from edgetl.inputs import input_of
 from edgetl.robustness import measure
@@ -29,8 +30,8 @@ from edgetl.workflow.answers import (
     HOST_RUNG,
     QDQ_RUNG,
     Answers,
-    Logits,
     Place,
+    Reference,
     collect_answers,
     read_answers,
     reference,
@@ -73,7 +74,8 @@ def certify_bundle(
     else:
         at, seen = collect_answers(bundle, data, device, progress)
     kept = reference(bundle)
-    logits: dict[str, Logits] = {"reference": kept["logits"], **seen.rungs, "deployed": seen.deployed}
+    outputs = {"reference": kept.reference, **seen.rungs, "deployed": seen.deployed}
+    logits = {name: single(found) for name, found in outputs.items()}
     labels = bundle.dataset.labels("certify")
     root = _root(seen.paths, bundle)
     observations = Observations(seen.paths, labels, logits, seen.simulated)
@@ -143,18 +145,18 @@ def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
     return paths[0].parents[len(own.parts) - 1] if paths[0].parts[-len(own.parts) :] == own.parts else None
 
 
-def _saved(bundle: Bundle, kept: Mapping[str, Any], seen: Answers) -> Predictions:
+def _saved(bundle: Bundle, kept: Reference, seen: Answers) -> Predictions:
     samples = bundle.dataset.split("certify")
     return Predictions.from_logits(
         labels=bundle.dataset.labels("certify"),
-        reference=kept["logits"],
-        deployed=seen.deployed,
+        reference=single(kept.reference),
+        deployed=single(seen.deployed),
         # A CSV may name its files by absolute paths, which would mean nothing on another machine.
         paths=[s.path.lstrip("/") for s in samples],
         sha256=[s.sha256 for s in samples],
         classes=bundle.labels,
-        rungs=seen.rungs,
-        baseline=(str(kept["baseline_kind"]), kept["baseline"]) if "baseline" in kept else None,
+        rungs={name: single(outputs) for name, outputs in seen.rungs.items()},
+        baseline=None if kept.baseline is None else (kept.baseline_kind, single(kept.baseline)),
     )
 
 
@@ -258,14 +260,14 @@ def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
 def _robustness(bundle: Bundle, at: Place, seen: Answers, terms: Terms, progress: Progress) -> Mapping[str, Any]:
     labels = bundle.dataset.labels("certify")
 
-    def before(paths: Sequence[Path]) -> Logits:
-        return predict(bundle, paths, role="exported", progress=progress)
+    def before(paths: Sequence[Path]) -> npt.NDArray[Any]:
+        return single(predict(bundle, paths, role="exported", progress=progress))
 
-    def after(paths: Sequence[Path]) -> Logits:
+    def after(paths: Sequence[Path]) -> npt.NDArray[Any]:
         # Dozens of short calls: a process for each would take longer than its inferences.
         if at.device.kind == "local":
-            return predict(bundle, paths, simulated=at.emulates, progress=progress)
-        return devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress)
+            return single(predict(bundle, paths, simulated=at.emulates, progress=progress))
+        return single(devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress))
 
     def paired(
         first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]

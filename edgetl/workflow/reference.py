@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +14,13 @@ import numpy.typing as npt
 
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.storage import read_json, write_json
-from edgetl.core.bundle import REFERENCE, Artifact
+from edgetl.core.bundle import Artifact
 from edgetl.core.run import Run
+from edgetl.core.tensors import Arrays, joined
 from edgetl.inputs import input_of, preprocess_of
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
+from edgetl.runtime.transport import read_arrays, write_arrays
 from edgetl.workflow.stage_cache import stage, versions
 
 if TYPE_CHECKING:
@@ -26,6 +30,10 @@ Logits = npt.NDArray[np.float32]
 PARITY_IMAGES = 32
 OPSET = 18
 EXPORTED = "model.onnx"
+#: Of what these stages keep.
+FORMAT = 2
+#: File of a stage that holds a model's outputs, and the name of the only one that a classifier has.
+OUTPUTS, OUTPUT = "outputs.npz", "logits"
 
 
 @dataclass
@@ -74,7 +82,7 @@ def exported(trained: TorchReference, batch: int | None, work: Path, progress: P
 
 @dataclass(frozen=True)
 class Answers:
-    """What the models of a run say, before any compression; logits are float32 (n, classes).
+    """What the models of a run say, before any compression; outputs are by name, (n, …).
 
     Attributes:
         certify, search: the trained model's, on either split.
@@ -84,19 +92,22 @@ class Answers:
         reproduced: validation accuracy as training recorded it, as the weights give it now, and the images.
     """
 
-    certify: Logits
-    search: Logits
-    exported: Logits
-    baseline: Logits | None
+    certify: Arrays
+    search: Arrays
+    exported: Arrays
+    baseline: Arrays | None
     baseline_kind: str
     reproduced: tuple[float, float, int]
 
     def save(self, file: Path) -> None:
-        """Write what a bundle keeps of them."""
-        more: dict[str, Any] = {}
+        """Write what a bundle keeps of them: ``reference.NAME``, ``exported.NAME``, ``baseline.NAME``, and the rest."""
+        models = {"reference": self.certify, "exported": self.exported, "baseline": self.baseline or {}}
+        kept: dict[str, Any] = {
+            f"{model}.{name}": values for model, outputs in models.items() for name, values in outputs.items()
+        }
         if self.baseline is not None:
-            more = {"baseline": self.baseline, "baseline_kind": np.array(self.baseline_kind)}
-        np.savez(file, logits=self.certify, exported=self.exported, reproduced=np.array(self.reproduced), **more)
+            kept["baseline_kind"] = np.array(self.baseline_kind)
+        np.savez(file, **kept, reproduced=np.array(self.reproduced))
 
 
 def answers(trained: TorchReference, floating: Path, work: Path, progress: Progress) -> Answers:
@@ -105,8 +116,7 @@ def answers(trained: TorchReference, floating: Path, work: Path, progress: Progr
     reference = _reference(trained, work, progress)
     floats = _floating(run, floating, work, progress)
     baseline, kind = _baseline(run, work, progress)
-    with np.load(reference / REFERENCE, allow_pickle=False) as stored:
-        certify, search = stored["certify"], stored["search"]
+    certify, search = (_read(reference / f"{split}.npz") for split in ("certify", "search"))
     recorded, measured, n = read_json(reference / "reproduced.json")
     return Answers(certify, search, floats, baseline, kind, (recorded, measured, n))
 
@@ -117,18 +127,21 @@ def _reference(trained: TorchReference, work: Path, progress: Progress) -> Path:
     run = trained.run
 
     def build(folder: Path) -> None:
-        logits: dict[str, Any] = {
-            split: _torch_logits(trained.model, run, split, f"running the trained model ({split})", progress)
-            for split in ("certify", "search")
-        }
+        for split in ("certify", "search"):
+            outputs = _torch_outputs(trained.model, run, split, f"running the trained model ({split})", progress)
+            _write(folder / f"{split}.npz", outputs)
         write_json(folder / "reproduced.json", list(measured(run, progress)))
-        np.savez(folder / REFERENCE, **logits)
 
-    inputs = {"run": run.digest, "metrics": dict(run.metrics), **versions("torch", "timm", "torchvision")}
+    inputs = {
+        "format": FORMAT,
+        "run": run.digest,
+        "metrics": dict(run.metrics),
+        **versions("torch", "timm", "torchvision"),
+    }
     return stage(work, "reference", inputs, build)
 
 
-def _torch_logits(model: nn.Module, run: Run, split: str, task: str, progress: Progress) -> Logits:
+def _torch_outputs(model: nn.Module, run: Run, split: str, task: str, progress: Progress) -> dict[str, Any]:
     import torch
 
     paths = run.dataset.paths(split)
@@ -138,7 +151,7 @@ def _torch_logits(model: nn.Module, run: Run, split: str, task: str, progress: P
             logits: Logits = model(torch.from_numpy(images)).numpy()
         return logits
 
-    return batched(infer, run, paths, task, progress)
+    return {OUTPUT: batched(infer, run, paths, task, progress)}
 
 
 def batched(
@@ -151,38 +164,44 @@ def batched(
     return np.concatenate(rows)
 
 
-def _floating(run: Run, floating: Path, work: Path, progress: Progress) -> Logits:
+def _floating(run: Run, floating: Path, work: Path, progress: Progress) -> Arrays:
     def build(folder: Path) -> None:
         artifact = Artifact("onnxruntime", floating / EXPORTED, "fp32")
-        np.save(folder / "logits.npy", run_artifact(artifact, run, "certify", False, "running float ONNX", progress))
+        _write(folder / OUTPUTS, run_artifact(artifact, run, "certify", False, "running float ONNX", progress))
 
-    inputs = {"onnx": floating.name, "splits": run.dataset.digest, **versions("onnxruntime")}
-    logits: Logits = np.load(stage(work, "float", inputs, build) / "logits.npy", allow_pickle=False)
-    return logits
+    inputs = {"format": FORMAT, "onnx": floating.name, "splits": run.dataset.digest, **versions("onnxruntime")}
+    return _read(stage(work, "float", inputs, build) / OUTPUTS)
 
 
-def run_artifact(artifact: Artifact, run: Run, split: str, simulated: bool, task: str, progress: Progress) -> Logits:
-    """Logits (n, classes) of an artifact on a split of a run, in this process, one image at a time."""
-    import os
-    from contextlib import closing
-
-    rows = [np.empty((0, len(run.classes)), np.float32)]
+def run_artifact(
+    artifact: Artifact, run: Run, split: str, simulated: bool, task: str, progress: Progress
+) -> dict[str, npt.NDArray[Any]]:
+    """Outputs (n, …) by name of an artifact on a split of a run, in this process, one sample at a time."""
+    source, paths = input_of(run), run.dataset.paths(split)
+    if not paths:
+        return {OUTPUT: np.empty((0, len(run.classes)), np.float32)}
     with closing(open_session(artifact, threads=os.cpu_count() or 1, simulated=simulated)) as session:
-        for path in tracked(run.dataset.paths(split), task, progress):
-            rows.append(infer(session, input_of(run).feeds(path)["image"]))
-    return np.concatenate(rows)
+        return joined([infer(session, source.feeds(path)) for path in tracked(paths, task, progress)])
 
 
-def _baseline(run: Run, work: Path, progress: Progress) -> tuple[Logits | None, str]:
-    from edgetl.transfer.model import load_baseline
+def _write(file: Path, outputs: Arrays) -> None:
+    with file.open("wb") as stream:
+        write_arrays(stream, outputs)
 
+
+def _read(file: Path) -> dict[str, npt.NDArray[Any]]:
+    return read_arrays(file.read_bytes())
+
+
+def _baseline(run: Run, work: Path, progress: Progress) -> tuple[Arrays | None, str]:
     if run.baseline is None:
         return None, ""
+    from edgetl.transfer.model import load_baseline
 
     def build(folder: Path) -> None:
         model = load_baseline(run)
-        np.save(folder / "logits.npy", _torch_logits(model, run, "certify", "running the baseline", progress))
+        _write(folder / OUTPUTS, _torch_outputs(model, run, "certify", "running the baseline", progress))
 
-    inputs: dict[str, Any] = {"run": run.digest, "baseline": dict(run.baseline), **versions("torch", "timm")}
-    logits: Logits = np.load(stage(work, "baseline", inputs, build) / "logits.npy", allow_pickle=False)
-    return logits, str(run.baseline["kind"])
+    described = {"run": run.digest, "baseline": dict(run.baseline)}
+    inputs: dict[str, Any] = {"format": FORMAT, **described, **versions("torch", "timm")}
+    return _read(stage(work, "baseline", inputs, build) / OUTPUTS), str(run.baseline["kind"])

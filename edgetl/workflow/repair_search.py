@@ -20,9 +20,10 @@ from edgetl.compress.remedies import Reverted
 from edgetl.compress.repair import Attempt
 from edgetl.compress.sensitivity import choose, costs, gains
 from edgetl.core.bundle import Precision
+from edgetl.core.tensors import Arrays, count
 from edgetl.inputs import input_of, preprocess_of
 from edgetl.workflow.candidates import Candidates, Compressed
-from edgetl.workflow.reference import EXPORTED, OPSET, Logits
+from edgetl.workflow.reference import EXPORTED, OPSET
 from edgetl.workflow.stage_cache import stage, versions
 
 #: Images that the sensitivity of layers is measured on.
@@ -53,7 +54,7 @@ def search_repair(
     candidates: Candidates,
     precision: Precision,
     recipe: Recipe | None,
-    reference: Logits,
+    reference: Arrays,
     margin: float,
     minutes: float,
 ) -> Selected:
@@ -62,7 +63,7 @@ def search_repair(
     Args:
         candidates: the run and the target.
         precision, recipe: what was asked for.
-        reference: the trained model's logits on the search split, float32 (n, classes).
+        reference: the trained model's outputs on the search split, (n, …) by name.
         margin: greatest tolerable loss.
         minutes: that the climb may take; 0 to take the first attempt as it is.
     """
@@ -70,7 +71,7 @@ def search_repair(
     if recipe is None:
         return Selected(candidates.compressed(start), None, ())
     chosen, record = start, None
-    if minutes and len(reference):
+    if minutes and count(reference):
         chosen, record = _repaired(candidates, start, reference, margin, minutes)
     compressed = candidates.compressed(chosen)
     noises = candidates.noises(compressed) if chosen.recipe else ()
@@ -78,7 +79,7 @@ def search_repair(
 
 
 def _repaired(
-    candidates: Candidates, start: Attempt, reference: Logits, margin: float, minutes: float
+    candidates: Candidates, start: Attempt, reference: Arrays, margin: float, minutes: float
 ) -> tuple[Attempt, dict[str, Any]]:
     available = len(candidates.run.dataset.split("calibration"))
     refused = BACKENDS[candidates.target.backend].refuses(candidates.target, "fp16")

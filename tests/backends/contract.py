@@ -16,6 +16,7 @@ from edgetl.base.storage import sha256_file
 from edgetl.compress.export import export_onnx, run_onnx
 from edgetl.core.bundle import Artifact
 from edgetl.core.targets import Target, find_target, load_targets
+from edgetl.core.tensors import TensorSpec
 from edgetl.runtime.sessions import Session
 from tests.compress.images import SIZE, pictures
 from tests.compress.models import CLASSES, PREPROCESS, small_model
@@ -135,8 +136,7 @@ class BackendContract:
 
     def test_input_is_described_and_checked(self, opened: Callable[[str], Session]) -> None:
         session = opened("fp32")
-        assert session.input_name == "image"
-        assert tuple(session.input_shape) == (self.batch, SIZE, SIZE, 3)
+        assert session.inputs == (TensorSpec("image", "uint8", (self.batch, SIZE, SIZE, 3)),)
         good = pictures(1)
         for bad in (good.astype(np.float32), good[0], good[:, :16], good.transpose(0, 3, 1, 2)):
             with pytest.raises(BackendError, match=r"the input 'image' takes uint8 (n|1)x32x32x3, not"):
@@ -156,7 +156,7 @@ class BackendContract:
                 session.run({"image": images})
         fixed = export_onnx(small_model(), PREPROCESS, tmp_path / "fixed.onnx", batch=2)
         pair = backend.open(backend.compile(fixed, target, tmp_path / "fixed"), simulated=self.simulated)
-        assert tuple(pair.input_shape) == (2, SIZE, SIZE, 3)
+        assert pair.inputs[0].shape == (2, SIZE, SIZE, 3)
         assert pair.run({"image": images[:2]})["logits"].shape == (2, CLASSES)
         pair.close()
 

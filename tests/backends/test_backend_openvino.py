@@ -33,7 +33,7 @@ class TestOpenVinoForTheNpu:
         artifact = backend.compile(half, target, tmp_path / "out")
         assert (artifact.precision, artifact.device) == ("fp16", "NPU")
         session = backend.open(artifact, simulated=True)
-        assert tuple(session.input_shape) == (1, 32, 32, 3)
+        assert session.inputs[0].shape == (1, 32, 32, 3)
         images = pictures(10)
         found = np.concatenate([session.run({"image": image[None]})["logits"] for image in images])
         expected = run_onnx(small_onnx, images)

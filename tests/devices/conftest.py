@@ -71,11 +71,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, jpegs: list[Path]) -> Bundl
     write_json(folder / PREPROCESS_FILE, preprocess.to_json())
     write_json(folder / SPLITS_FILE, Dataset(folder, tuple(labels), ()).to_json())
     with (folder / GOLDEN).open("wb") as stream:
-        np.savez(stream, images=images[:2], logits=np.zeros((2, CLASSES), np.float32))
+        np.savez(stream, **{"in.image": images[:2], "out.logits": np.zeros((2, CLASSES), np.float32)})
     write_manifest(folder, {"target": {"name": "arm64-generic"}}, artifacts)
-    logits = predict(load_bundle(folder), jpegs[:2], threads=1)
+    logits = predict(load_bundle(folder), jpegs[:2], threads=1)["logits"]
     with (folder / GOLDEN).open("wb") as stream:
-        np.savez(stream, images=images[:2], logits=logits)
+        np.savez(stream, **{"in.image": images[:2], "out.logits": logits})
     write_manifest(folder, {"target": {"name": "arm64-generic"}}, artifacts)
     return load_bundle(folder)
 
@@ -101,7 +101,7 @@ def variant(bundle: Bundle, folder: Path, *, target: str = "", wrong: bool = Fal
         with np.load(folder / GOLDEN) as stored:
             golden = dict(stored)
         with (folder / GOLDEN).open("wb") as stream:
-            np.savez(stream, images=golden["images"], logits=golden["logits"][:, ::-1])
+            np.savez(stream, **{**golden, "out.logits": golden["out.logits"][:, ::-1]})
     if ballast:
         (folder / "ballast.bin").write_bytes(np.random.default_rng(ballast).bytes(ballast))
     artifacts = {

@@ -21,15 +21,15 @@ from edgetl.devices.rootfs import MARKER, check_tools, read_marker
 
 
 def test_float_logits_agree_with_this_machine(emulated: Device, bundle: Bundle, jpegs: list[Path]) -> None:
-    found = predict(emulated, bundle, jpegs, role="float", threads=1)
-    here = runtime.predict(bundle, jpegs, role="float", threads=1)
+    found = predict(emulated, bundle, jpegs, role="float", threads=1)["logits"]
+    here = runtime.predict(bundle, jpegs, role="float", threads=1)["logits"]
     assert float(np.abs(found - here).max()) < 1e-4
     assert np.ptp(here, axis=0).min() > 0.01
 
 
 def test_int8_logits_come_from_the_arm_kernels(emulated: Device, bundle: Bundle, jpegs: list[Path]) -> None:
-    found = predict(emulated, bundle, jpegs, threads=1)
-    here = runtime.predict(bundle, jpegs, threads=1)
+    found = predict(emulated, bundle, jpegs, threads=1)["logits"]
+    here = runtime.predict(bundle, jpegs, threads=1)["logits"]
     assert float(np.abs(found - here).max()) < 0.05 * float(np.ptp(here))
 
 

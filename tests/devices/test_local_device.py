@@ -22,22 +22,22 @@ from tests.devices.real_sshd import Heard
 
 
 def test_a_fresh_process_gives_the_same_logits_as_this_one(bundle: Bundle, jpegs: list[Path]) -> None:
-    found = predict(find_device("local"), bundle, jpegs, threads=1)
+    found = predict(find_device("local"), bundle, jpegs, threads=1)["logits"]
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, runtime.predict(bundle, jpegs, threads=1))
+    np.testing.assert_array_equal(found, runtime.predict(bundle, jpegs, threads=1)["logits"])
     assert np.ptp(found, axis=0).min() > 0, "the images must give different logits for order to show"
 
 
 def test_the_order_of_the_images_is_kept_and_repeats_are_allowed(bundle: Bundle, jpegs: list[Path]) -> None:
     order = [jpegs[3], jpegs[0], jpegs[3]]
-    found = predict(find_device("local"), bundle, order, role="float", threads=1)
-    np.testing.assert_array_equal(found, runtime.predict(bundle, order, role="float", threads=1))
+    found = predict(find_device("local"), bundle, order, role="float", threads=1)["logits"]
+    np.testing.assert_array_equal(found, runtime.predict(bundle, order, role="float", threads=1)["logits"])
 
 
 def test_relative_paths_are_of_this_process(bundle: Bundle, jpegs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(jpegs[0].parent)
-    found = predict(find_device("local"), bundle, [Path(jpegs[0].name)])
-    np.testing.assert_allclose(found, runtime.predict(bundle, jpegs[:1]))
+    found = predict(find_device("local"), bundle, [Path(jpegs[0].name)])["logits"]
+    np.testing.assert_allclose(found, runtime.predict(bundle, jpegs[:1])["logits"])
 
 
 def test_progress_there_is_told_here(bundle: Bundle, jpegs: list[Path], heard: Heard) -> None:
@@ -47,7 +47,7 @@ def test_progress_there_is_told_here(bundle: Bundle, jpegs: list[Path], heard: H
 
 
 def test_no_images_give_no_logits(bundle: Bundle) -> None:
-    assert predict(find_device("local"), bundle, []).shape == (0, len(bundle.labels))
+    assert predict(find_device("local"), bundle, [])["logits"].shape == (0, len(bundle.labels))
 
 
 def test_local_says_host_and_can_be_used() -> None:

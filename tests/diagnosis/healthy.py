@@ -28,6 +28,7 @@ from edgetl.core.bundle import (
 )
 from edgetl.core.data import Dataset
 from edgetl.core.targets import find_target
+from edgetl.core.tensors import single
 from edgetl.diagnosis import Observations
 from edgetl.inputs import input_of, preprocess_of
 from edgetl.inputs.image import Preprocess
@@ -76,7 +77,7 @@ def is_simulated(bundle: Bundle) -> bool:
 def deployed_logits(bundle: Bundle, images: Sequence[npt.NDArray[np.uint8]]) -> Logits:
     """What the artifact answers to network inputs, uint8 (H, W, 3) each."""
     session = open_session(bundle.artifact(), threads=1, simulated=is_simulated(bundle))
-    return np.concatenate([infer(session, image[None]) for image in images])
+    return np.concatenate([single(infer(session, {"image": image[None]})) for image in images])
 
 
 def observed(bundle: Bundle, reference: Bundle, deployed: Logits | None = None, *, most: int = 40) -> Observations:

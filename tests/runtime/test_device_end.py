@@ -54,7 +54,7 @@ def device(tmp_path: Path) -> Device:
 
 
 def listed(tmp_path: Path, files: list[Path]) -> Path:
-    names = tmp_path / "images.txt"
+    names = tmp_path / "samples.txt"
     names.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
     return names
 
@@ -94,15 +94,15 @@ def test_machine(device: Device) -> None:
 def test_predict(
     device: Device, float_bundle: MakeBundle, image_files: list[Path], tmp_path: Path, locale: str
 ) -> None:
-    out = tmp_path / "logits.npy"
+    out = tmp_path / "outputs.npz"
     names = listed(tmp_path, image_files)
     done = device(
-        "predict", float_bundle().path, "--images", names, "--out", out, LC_ALL=locale, PYTHONCOERCECLOCALE="0"
+        "predict", float_bundle().path, "--samples", names, "--out", out, LC_ALL=locale, PYTHONCOERCECLOCALE="0"
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"n": 6, "out": str(out)}
     wanted = tiny.expected(np.stack([tiny.PREPROCESS.apply(file) for file in image_files]))
-    assert np.abs(np.load(out) - wanted).max() <= 1e-4 * np.ptp(wanted)
+    assert np.abs(np.load(out)["logits"] - wanted).max() <= 1e-4 * np.ptp(wanted)
     assert not done.stderr
 
 
@@ -110,7 +110,7 @@ def test_predict_tells_its_progress(
     device: Device, int8_bundle: MakeBundle, image_files: list[Path], tmp_path: Path
 ) -> None:
     done = device(
-        *("predict", int8_bundle().path, "--images", listed(tmp_path, image_files), "--out", tmp_path / "o.npy"),
+        *("predict", int8_bundle().path, "--samples", listed(tmp_path, image_files), "--out", tmp_path / "o.npz"),
         *("--simulated", "--threads", 1),
         EDGETL_PROGRESS="1",
     )
@@ -152,13 +152,13 @@ def test_bad_input_is_one_line(
     assert refused(device("selftest", tmp_path), "is not a bundle")
     assert refused(device("cold", bundle.path, "--role", "float"), "no float artifact")
     gone = tmp_path / "gone.txt"
-    assert refused(device("predict", bundle.path, "--images", gone, "--out", tmp_path / "o.npy"), "gone.txt")
-    nowhere = tmp_path / "no" / "o.npy"
-    assert refused(device("predict", bundle.path, "--images", names, "--out", nowhere), "o.npy")
+    assert refused(device("predict", bundle.path, "--samples", gone, "--out", tmp_path / "o.npz"), "gone.txt")
+    nowhere = tmp_path / "no" / "o.npz"
+    assert refused(device("predict", bundle.path, "--samples", names, "--out", nowhere), "o.npz")
     image_files[0].write_bytes(b"no image")
-    done = device("predict", bundle.path, "--images", names, "--out", tmp_path / "o.npy")
+    done = device("predict", bundle.path, "--samples", names, "--out", tmp_path / "o.npz")
     assert refused(done, image_files[0].name)
-    assert not (tmp_path / "o.npy").exists()
+    assert not (tmp_path / "o.npz").exists()
     model = bundle.artifact().path
     model.write_bytes(model.read_bytes()[:-1] + b"?")
     assert refused(device("bench", bundle.path), "model.onnx")

@@ -13,13 +13,14 @@ import tiny
 
 from edgetl.base.errors import BackendError, BundleError
 from edgetl.core.bundle import Bundle
+from edgetl.core.tensors import Arrays, TensorSpec
 from edgetl.latency import bench_record
 from edgetl.runtime import open_session
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import MIN_RUNS, WARMUP, bench, cold_start, interleave
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.sensors import state
-from edgetl.runtime.sessions import Arrays, Executed
+from edgetl.runtime.sessions import Executed
 
 MakeBundle = Callable[..., Bundle]
 
@@ -27,11 +28,9 @@ MakeBundle = Callable[..., Bundle]
 class Counting:
     """A session that writes down what it was given."""
 
-    input_name = "image"
-
     def __init__(self, log: list[tuple[str, int, int]], name: str, batch: int | None = None) -> None:
         self.log, self.name = log, name
-        self.input_shape = (batch, tiny.HEIGHT, tiny.WIDTH, 3)
+        self.inputs = (TensorSpec("image", "uint8", (batch, tiny.HEIGHT, tiny.WIDTH, 3)),)
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
         image = feeds["image"]
@@ -45,10 +44,10 @@ class Counting:
         return
 
 
-def numbered(n: int) -> np.ndarray:
+def numbered(n: int) -> list[Arrays]:
     images = tiny.pictures(n)
     images[:, 0, 0, 0] = np.arange(n)
-    return images
+    return [{"image": image[None]} for image in images]
 
 
 @pytest.mark.parametrize("names", [("one",), ("a", "b"), ("a", "b", "c")])
@@ -134,7 +133,7 @@ def test_cold_start_is_measured_in_another_process(float_bundle: MakeBundle) -> 
 
 
 def test_cold_start_here(float_bundle: MakeBundle) -> None:
-    measured = cold_start(float_bundle().artifact(), tiny.pictures(1)[0], 1)
+    measured = cold_start(float_bundle().artifact(), {"image": tiny.pictures(1)}, 1)
     assert set(measured) == {"cold_start_ms", "peak_rss_mb"}
 
 

@@ -21,7 +21,7 @@ MakeBundle = Callable[..., Bundle]
 def test_predict_is_preprocessing_then_network(
     float_bundle: MakeBundle, image_files: list[Path], batch: int | None
 ) -> None:
-    logits = predict(float_bundle(batch), image_files, threads=2)
+    logits = predict(float_bundle(batch), image_files, threads=2)["logits"]
     images = np.stack([tiny.PREPROCESS.apply(file) for file in image_files])
     wanted = tiny.expected(images)
     assert logits.shape == (6, tiny.CLASSES)
@@ -33,16 +33,16 @@ def test_predict_is_preprocessing_then_network(
 def test_predict_takes_the_role_asked_for(int8_bundle: MakeBundle, image_files: list[Path]) -> None:
     bundle = int8_bundle()
     images = np.stack([tiny.PREPROCESS.apply(file) for file in image_files])
-    floats, deployed = (predict(bundle, image_files, role=role) for role in ("float", "deployed"))
+    floats, deployed = (predict(bundle, image_files, role=role)["logits"] for role in ("float", "deployed"))
     assert np.abs(floats - tiny.expected(images)).max() <= 1e-4 * np.ptp(floats)
     assert np.abs(deployed - floats).max() > 1e-3 * np.ptp(floats), "the deployed artifact is the quantized one"
     assert np.abs(deployed - floats).max() < 0.1 * np.ptp(floats)
-    simulated = predict(bundle, image_files, simulated=True)
+    simulated = predict(bundle, image_files, simulated=True)["logits"]
     assert np.abs(simulated - deployed).max() < 0.1 * np.ptp(floats)
 
 
 def test_predict_of_nothing_is_empty(float_bundle: MakeBundle) -> None:
-    assert predict(float_bundle(), []).shape == (0, tiny.CLASSES)
+    assert predict(float_bundle(), [])["logits"].shape == (0, tiny.CLASSES)
 
 
 def test_predict_reports_each_image(float_bundle: MakeBundle, image_files: list[Path]) -> None:

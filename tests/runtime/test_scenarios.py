@@ -14,28 +14,36 @@ import tiny
 
 from edgetl.base.errors import EdgetlError, MissingExtraError
 from edgetl.core.bundle import Artifact, Bundle
+from edgetl.core.tensors import Arrays
 from edgetl.latency import bench_record
 from edgetl.runtime import loadgen, open_session
-from edgetl.runtime.measure import MIN_RUNS, bench, pictures, take_turns
+from edgetl.runtime.measure import MIN_RUNS, bench, golden_feeds, take_turns
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.queries import Way, opened
 
 MakeBundle = Callable[..., Bundle]
 
 
+def samples(n: int) -> list[Arrays]:
+    return [{"image": image[None]} for image in tiny.pictures(n)]
+
+
 def test_a_single_stream_is_one_session(float_bundle: MakeBundle) -> None:
-    with opened(float_bundle().artifact(), tiny.pictures(3), Plan(threads=2)) as ready:
+    with opened(float_bundle().artifact(), samples(3), Plan(threads=2)) as ready:
         assert len(ready.sessions) == 1
         assert ready.way == Way(1, 2, 1, 1)
         answer = ready.query(4)
-    assert np.abs(answer - tiny.expected(tiny.pictures(3)[1:2])).max() < 1e-4, "the fourth query asks image 4 mod 3"
+    assert isinstance(answer, dict)
+    assert np.abs(answer["logits"] - tiny.expected(tiny.pictures(3)[1:2])).max() < 1e-4, (
+        "the fourth query asks image 4 mod 3"
+    )
 
 
 def test_streams_work_at_once(int8_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of three real sessions waits for the other two inside its call: one after another would never end."""
     meeting = threading.Barrier(3, timeout=20)
     asked = []
-    with opened(int8_bundle().artifact(), tiny.pictures(5), Plan(scenario="multi-stream", streams=3)) as ready:
+    with opened(int8_bundle().artifact(), samples(5), Plan(scenario="multi-stream", streams=3)) as ready:
         for session in ready.sessions:
 
             def run(feeds: object, real: Callable[..., object] = session.run) -> object:
@@ -75,7 +83,7 @@ def test_offline_asks_every_image_of_a_query_once(float_bundle: MakeBundle, monk
     monkeypatch.setattr("edgetl.runtime.queries.OFFLINE_QUERY_S", 0.001)
     plan = Plan(scenario="offline", streams=2)
     asked: list[int] = []
-    with opened(float_bundle(batch=4).artifact(), tiny.pictures(2), plan) as ready:
+    with opened(float_bundle(batch=4).artifact(), samples(2), plan) as ready:
         for session in ready.sessions:
 
             def run(feeds: object, real: Callable[..., object] = session.run) -> object:
@@ -113,11 +121,11 @@ def test_a_goal_out_of_reach_ends_with_the_time(int8_bundle: MakeBundle) -> None
     assert record["until"]["reached"] is False
 
 
-def test_images_beside_an_artifact_are_its_own(float_bundle: MakeBundle) -> None:
+def test_golden_vectors_beside_an_artifact_are_its_own(float_bundle: MakeBundle) -> None:
     bundle = float_bundle()
     own = tiny.pictures(2, seed=77)
-    np.savez(bundle.artifact().path.with_name("golden.npz"), images=own)
-    assert (pictures(bundle) == own).all()
+    np.savez(bundle.artifact().path.with_name("golden.npz"), **{"in.image": own, "out.logits": tiny.expected(own)})
+    assert (np.concatenate([feeds["image"] for feeds in golden_feeds(bundle)]) == own).all()
 
 
 @pytest.mark.parametrize(

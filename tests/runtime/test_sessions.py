@@ -12,9 +12,10 @@ import tiny
 
 from edgetl.base.errors import BackendError, EdgetlError
 from edgetl.core.bundle import Artifact, Bundle
+from edgetl.core.tensors import TensorSpec
 from edgetl.runtime import open_session
 from edgetl.runtime.predict import infer
-from edgetl.runtime.sessions import open_sessions
+from edgetl.runtime.sessions import Session, fixed_batch, open_sessions
 
 MakeBundle = Callable[..., Bundle]
 
@@ -31,6 +32,10 @@ def openvino_artifact(tmp_path: Path) -> Callable[..., Artifact]:
     return convert
 
 
+def answer(session: Session, images: np.ndarray) -> np.ndarray:
+    return infer(session, {"image": images})["logits"]
+
+
 def close(found: np.ndarray, wanted: np.ndarray, share: float = 1e-4) -> bool:
     return float(np.abs(found - wanted).max()) <= share * float(np.ptp(wanted))
 
@@ -39,8 +44,7 @@ def close(found: np.ndarray, wanted: np.ndarray, share: float = 1e-4) -> bool:
 @pytest.mark.parametrize("n", [1, 3])
 def test_onnx_runtime_answers_as_worked_out(float_bundle: MakeBundle, threads: int, n: int) -> None:
     session = open_session(float_bundle().artifact(), threads=threads)
-    assert session.input_name == "image"
-    assert session.input_shape == (None, tiny.HEIGHT, tiny.WIDTH, 3)
+    assert session.inputs == (TensorSpec("image", "uint8", (None, tiny.HEIGHT, tiny.WIDTH, 3)),)
     logits = session.run({"image": tiny.pictures(n)})["logits"]
     assert logits.dtype == np.float32
     assert logits.shape == (n, tiny.CLASSES)
@@ -51,8 +55,8 @@ def test_onnx_runtime_answers_as_worked_out(float_bundle: MakeBundle, threads: i
 @pytest.mark.parametrize("n", [1, 3, 4])
 def test_a_fixed_batch_is_filled_up(float_bundle: MakeBundle, n: int) -> None:
     session = open_session(float_bundle(batch=4).artifact())
-    assert session.input_shape[0] == 4
-    found = infer(session, tiny.pictures(n))
+    assert fixed_batch(session.inputs) == 4
+    found = answer(session, tiny.pictures(n))
     assert found.shape == (n, tiny.CLASSES)
     assert close(found, tiny.expected(tiny.pictures(n)))
 
@@ -110,16 +114,16 @@ def test_simulated_runs_quantized_models_in_float(int8_bundle: MakeBundle) -> No
     images = tiny.pictures(8)
     simulated = open_session(artifact, simulated=True)
     assert simulated.executed().integer_macs == 0
-    assert close(infer(simulated, images), infer(open_session(artifact), images), share=0.05)
-    assert close(infer(simulated, images), tiny.expected(images), share=0.1)
-    assert not close(infer(simulated, images), tiny.expected(images), share=1e-5), "the Q/DQ nodes did nothing"
+    assert close(answer(simulated, images), answer(open_session(artifact), images), share=0.05)
+    assert close(answer(simulated, images), tiny.expected(images), share=0.1)
+    assert not close(answer(simulated, images), tiny.expected(images), share=1e-5), "the Q/DQ nodes did nothing"
 
 
 def test_simulated_runs_a_tensorrt_bundles_onnx(int8_bundle: MakeBundle) -> None:
     path = int8_bundle().artifact().path
     jetson = Artifact("tensorrt", path, "int8")
     images = tiny.pictures(2)
-    assert close(infer(open_session(jetson, simulated=True), images), tiny.expected(images), share=0.1)
+    assert close(answer(open_session(jetson, simulated=True), images), tiny.expected(images), share=0.1)
 
 
 def test_an_artifact_for_another_machine_is_refused(float_bundle: MakeBundle) -> None:
@@ -145,9 +149,9 @@ def test_a_damaged_model_is_refused_in_one_line(tmp_path: Path, damage: str) -> 
 
 def test_openvino_answers_as_worked_out(float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact]) -> None:
     session = open_session(openvino_artifact(float_bundle().artifact().path, "fp32"), threads=2)
-    assert session.input_shape == (None, tiny.HEIGHT, tiny.WIDTH, 3)
+    assert session.inputs == (TensorSpec("image", "uint8", (None, tiny.HEIGHT, tiny.WIDTH, 3)),)
     for n in (1, 3):
-        assert close(infer(session, tiny.pictures(n)), tiny.expected(tiny.pictures(n)), share=1e-3)
+        assert close(answer(session, tiny.pictures(n)), tiny.expected(tiny.pictures(n)), share=1e-3)
     executed = session.executed()
     assert executed.precision == "fp32", "float layers must not fall to bfloat16 unasked"
     assert executed.integer_macs == 0
@@ -158,9 +162,9 @@ def test_openvino_answers_are_not_overwritten_by_the_next(
     float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact]
 ) -> None:
     session = open_session(openvino_artifact(float_bundle().artifact().path, "fp32"))
-    first = infer(session, tiny.pictures(1, seed=1))
+    first = answer(session, tiny.pictures(1, seed=1))
     kept = first.copy()
-    infer(session, tiny.pictures(1, seed=2))
+    answer(session, tiny.pictures(1, seed=2))
     np.testing.assert_array_equal(first, kept)
 
 
@@ -170,7 +174,7 @@ def test_openvino_share_of_integer_macs(
 ) -> None:
     session = open_session(openvino_artifact(quantized(*floats), "int8"))
     images = tiny.pictures(4)
-    assert close(infer(session, images), tiny.expected(images), share=0.1)
+    assert close(answer(session, images), tiny.expected(images), share=0.1)
     executed = session.executed()
     left = sum(count for name, count in tiny.MACS.items() if name in floats)
     assert executed.integer_macs == pytest.approx(1 - left / sum(tiny.MACS.values()), abs=0.01)
@@ -189,7 +193,7 @@ def test_openvino_counts_what_nncf_quantized(
     file = floating.path.with_name("int8.xml")
     openvino.save_model(made, file, compress_to_fp16=False)
     session = open_session(Artifact("openvino", file, "int8", "CPU"))
-    assert close(infer(session, tiny.pictures(4)), tiny.expected(tiny.pictures(4)), share=0.15)
+    assert close(answer(session, tiny.pictures(4)), tiny.expected(tiny.pictures(4)), share=0.15)
     share = session.executed().integer_macs
     assert share is not None
     assert share >= 1 - (tiny.MACS["head"] + 1) / sum(tiny.MACS.values())
@@ -218,7 +222,7 @@ def test_openvino_device_that_is_not_here(float_bundle: MakeBundle, openvino_art
         pytest.skip("this machine has an NPU")
     with pytest.raises(BackendError, match="finds no NPU here"):
         open_session(npu)
-    assert close(infer(open_session(npu, simulated=True), tiny.pictures(2)), tiny.expected(tiny.pictures(2)), 1e-3)
+    assert close(answer(open_session(npu, simulated=True), tiny.pictures(2)), tiny.expected(tiny.pictures(2)), 1e-3)
 
 
 def test_transformer_products_are_counted(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def seal(
     """Add what every bundle holds beside its artifacts, and the manifest."""
     images = pictures(4, seed=9)
     stored = golden if golden is not None else (images, expected(images))
-    np.savez(folder / "golden.npz", images=stored[0], logits=stored[1])
+    np.savez(folder / "golden.npz", **{"in.image": stored[0], "out.logits": stored[1]})
     names = ("ash", "birch", "cedar", "fir")
     write_json(folder / "labels.json", list(names))
     write_json(folder / "preprocess.json", PREPROCESS.to_json())

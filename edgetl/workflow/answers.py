@@ -15,7 +15,8 @@ from edgetl.base.errors import BundleError, CertifyError, DeviceError
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import REFERENCE, Bundle
-from edgetl.core.data import Dataset, Sample, write_digits
+from edgetl.core.data import Dataset, Sample
+from edgetl.core.data.readers import find_reader
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, rows
 from edgetl.devices import find_device
@@ -248,10 +249,11 @@ def certify_files(dataset: Dataset, data: str | Path | None, progress: Progress)
 
 
 def _root(data: str | Path, dataset: Dataset) -> Path:
-    if str(data) == "digits":
-        return dataset.root if dataset.root.is_dir() else write_digits(dataset.root)
     path = Path(data)
-    return path.parent if path.is_file() else path
+    if path.is_dir() or not (path.is_file() or str(data) == "digits"):
+        return path
+    # Texts and arrays of one file are written out again, each under the name that it had.
+    return find_reader(data).read(path, dataset.root).root
 
 
 def _is(root: Path, sample: Sample) -> bool:

@@ -94,7 +94,7 @@ def _labels(label: Any) -> Sequence[int]:
 
 
 def _by_number(dataset: Dataset, noun: str, identity: str) -> tuple[Plot, TableView]:
-    values = {split: np.array([float(sample.label) for sample in dataset.split(split)]) for split in SPLITS}
+    values = {split: dataset.labels(split) for split in SPLITS}
     every = np.concatenate(list(values.values()))
     edges = np.histogram_bin_edges(every, min(BINS, max(5, len(every) // 4)))
     counts = {split: np.histogram(part, edges)[0] for split, part in values.items()}

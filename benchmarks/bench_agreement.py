@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgetl.base.storage import sha256_file, write_json
 from edgetl.core.bundle import GOLDEN, Artifact, Bundle, load_bundle, write_manifest
+from edgetl.core.manifest import Manifest
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import golden_feeds
 from edgetl.runtime.ov import OpenVinoSession
@@ -49,7 +50,7 @@ def alone(bundle: Bundle, role: str, folder: Path) -> Bundle:
     shutil.copytree(artifact.path.parent, folder / "model")
     shutil.copyfile(bundle.path / GOLDEN, folder / GOLDEN)
     copied = Artifact(artifact.backend, folder / "model" / artifact.path.name, artifact.precision, artifact.device)
-    write_manifest(folder, {"target": bundle.manifest["target"]}, {"deployed": copied})
+    write_manifest(folder, Manifest(target=bundle.manifest.target), {"deployed": copied})
     return load_bundle(folder)
 
 

@@ -20,9 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.models import hostile_run, imagenet_run
 from edgetl import pipeline
+from edgetl.base.schema import to_json
 from edgetl.base.storage import read_json, write_json
-from edgetl.compress.layers.attribution import LayerNoise, responsible
+from edgetl.compress.layers.attribution import responsible
 from edgetl.core.bundle import load_bundle
+from edgetl.core.manifest import Manifest
 from edgetl.core.run import Run
 from edgetl.runtime.machine import machine
 
@@ -65,19 +67,19 @@ def hostile(run: Run, work: Path) -> list[dict[str, Any]]:
         (done,) = pipeline.export(
             bad, targets=["x86-generic"], out=work / f"hostile-{name}", bench=True, repair=repair, progress=told
         )
-        named = responsible([LayerNoise(**layer) for layer in load_bundle(done.bundle.path).layers])
+        named = responsible(load_bundle(done.bundle.path).layers)
         right = sum(noise.module.removeprefix("backbone.") in touched for noise in named)
         more = {
             "target": "x86-generic", "export": name, "named": [n.module for n in named], "named_right": right,
-            "rescaled": sorted(touched), "repair": done.bundle.manifest["repair"],
+            "rescaled": sorted(touched), "repair": to_json(done.bundle.manifest.repair),
             "integer_macs": (done.bench or {}).get("integer_macs"), "p50_ms": (done.bench or {}).get("p50_ms"),
         }  # fmt: skip
         rows.append(row(done.certificate, **more))
     return rows
 
 
-def _needed(manifest: Any) -> bool:
-    return bool(manifest["repair"] and manifest["repair"]["needed"])
+def _needed(manifest: Manifest) -> bool:
+    return bool(manifest.repair and manifest.repair.needed)
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ class Patient:
 def fleet_of_fifty(bundle: Bundle, work: Path, stack: ExitStack) -> list[Patient]:
     """Start and add every device, in a mixed order."""
     sent = sum(len(data) for data in payload().values())
-    room = sent + sum(entry["bytes"] for entry in bundle.manifest["files"].values()) // 2
+    room = sent + sum(entry.bytes for entry in bundle.manifest.files.values()) // 2
     hangs, _ = hanging_python(work / "hanging")
     dead = iter(free_ports(CONDITIONS["dead"]))
     patients = []
@@ -150,7 +150,7 @@ def main() -> None:
         "bundle": {
             "target": bundle.target,
             "precision": bundle.precision,
-            "bytes": sum(entry["bytes"] for entry in bundle.manifest["files"].values()),
+            "bytes": sum(entry.bytes for entry in bundle.manifest.files.values()),
         },
         "jobs": options.jobs,
         "timeout_seconds": options.timeout,

@@ -121,8 +121,8 @@ def honest(data: Mapping[str, str], targets: Sequence[str], count: int, work: Pa
         run = pipeline.finetune(data[name], out, strategy="linear-probe", image_size=size, seed=number)
         (done,) = pipeline.export(run, targets=[target], out=work / f"honest-{number}", bench=False)
         kinds = [f["kind"] for f in done.certificate.findings]
-        repair, certificate = done.bundle.manifest["repair"], done.certificate
-        mended = repair["chosen"] if repair["needed"] else "not needed"
+        repair, certificate = done.bundle.manifest.repair, done.certificate
+        mended = repair.chosen if repair and repair.needed else "not needed"
         told = f"{', '.join(kinds) or 'no alarm'}; {certificate.verdict}; repair: {mended}"
         print(f"{name:<14}{target:<18} seed {number:>2}: {told}", flush=True)
         yield {

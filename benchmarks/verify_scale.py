@@ -113,8 +113,7 @@ def saved(run: Run, work: Path) -> dict[str, Any]:
     write_json(folder / SPLITS_FILE, record)
     told = dict(np.load(folder / REFERENCE))
     np.savez(folder / REFERENCE, **{**told, "logits": logits, "exported": logits})
-    body = {k: v for k, v in made.bundle.manifest.items() if k not in ("digest", "files", "artifacts", "schema")}
-    write_manifest(folder, body, {role: made.bundle.artifact(role) for role in ("deployed", "float")})
+    write_manifest(folder, made.bundle.manifest, {role: made.bundle.artifact(role) for role in ("deployed", "float")})
     for name in ("certificate.json", "predictions.npz"):
         (folder / name).unlink()
     answers = logits + draw.normal(0, 0.1, logits.shape).astype(np.float32)

@@ -42,7 +42,11 @@ WITHIN = {
         ("reference",),
         ("stage_cache", "doctor", "exported"),
     ),
-    "core": (("run", "bundle"), ("data", "targets", "findings", "tensors")),
+    "core": (
+        ("run", "bundle"),
+        ("manifest", "data", "targets"),
+        ("target", "compression", "findings", "tensors"),
+    ),
     "base": (("storage", "extras", "resources", "schema"), ("errors", "progress", "wording")),
 }
 #: What may stand at the top of the package: the façade and the journey.

@@ -10,6 +10,7 @@ import pytest
 import edgetl
 from benchmarks.models import hostile_run
 from edgetl.base.errors import BundleError
+from edgetl.base.schema import to_json
 from edgetl.core.bundle import CERTIFICATE, REPAIR, Bundle, load_bundle
 from edgetl.core.run import Run, load_run
 from edgetl.pipeline import Exported
@@ -58,7 +59,7 @@ def test_the_recipe_alone_loses_it_and_the_certificate_says_where(
     assert certificate.first_divergence == "Q/DQ in float"
     (noise,) = (finding for finding in certificate.findings if finding["kind"] == "quantization-noise")
     assert share_of(noise["layers"], hostile[1]) >= 0.8
-    assert plain.bundle.manifest["repair"] is None
+    assert plain.bundle.manifest.repair is None
 
 
 def test_export_mends_it_and_it_still_computes_in_integers(mended: Exported) -> None:
@@ -66,30 +67,34 @@ def test_export_mends_it_and_it_still_computes_in_integers(mended: Exported) -> 
     assert certificate.verdict != "fail"
     assert certificate.difference > -0.01
     assert certificate.precision == "int8"
-    trials = mended.bundle.manifest["repair"]["trials"]
-    assert trials[0]["difference"] < -0.1
-    assert [trial for trial in trials if trial["kept"]][-1]["integer_macs"] >= 0.9
+    repair = mended.bundle.manifest.repair
+    assert repair is not None
+    assert repair.best is not None
+    assert (repair.trials[0].difference or 0) < -0.1
+    assert (repair.best.integer_macs or 0) >= 0.9
 
 
 def test_what_was_tried_is_in_the_bundle_with_its_times(mended: Exported) -> None:
     bundle: Bundle = mended.bundle
-    told, timed = bundle.manifest["repair"], bundle.record(REPAIR)
+    told, timed = bundle.manifest.repair, bundle.repair
+    assert told is not None
     assert timed is not None
-    assert told["needed"]
-    assert told["survived"]
-    assert [t["change"] for t in told["trials"]] == [t["change"] for t in timed["trials"]]
-    assert all(t["ms"] is None for t in told["trials"])
-    assert any(t["ms"] for t in timed["trials"])
-    assert json.loads((bundle.path / CERTIFICATE).read_text())["repair"] == told
-    rungs = [t["rung"] for t in told["trials"]]
-    assert rungs[0] == "default"
-    assert told["chosen"] == rungs[-1]
+    assert told.needed
+    assert told.survived
+    assert timed.untimed() == told
+    assert all(trial.ms is None for trial in told.trials)
+    assert any(trial.ms for trial in timed.trials)
+    assert json.loads((bundle.path / CERTIFICATE).read_text())["repair"] == to_json(told)
+    assert told.trials[0].remedy == "default"
+    assert told.chosen == told.trials[-1].remedy
 
 
 def test_the_repair_changed_what_was_quantized_and_kept_the_trained_graph(mended: Exported) -> None:
     """Equalization scales the weights: both graphs are kept, so that layers can be traced and channels compared."""
     bundle = load_bundle(mended.bundle.path)
-    assert bundle.manifest["quantization"]["recipe"]["equalize"]
+    assert bundle.manifest.quantization is not None
+    assert bundle.manifest.quantization.recipe is not None
+    assert bundle.manifest.quantization.recipe["equalize"]
     assert bundle.source != bundle.exported
     assert not [f for f in mended.certificate.findings if f["kind"] == "dead-channel"]
 

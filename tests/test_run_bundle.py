@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,9 @@ from edgetl.core.bundle import (
     load_bundle,
     write_manifest,
 )
+from edgetl.core.manifest import Manifest
 from edgetl.core.run import Run, load_run, write_run
+from edgetl.core.targets import find_target
 from edgetl.inputs import load_dataset, preprocess_of
 from edgetl.inputs.image import Preprocess
 
@@ -61,8 +64,8 @@ def bundle(tmp_path: Path, photos: Path) -> Bundle:
         np.savez(folder / name, logits=np.eye(3, dtype=np.float32))
     deployed = Artifact("openvino", folder / "model" / "model.xml", "int8", "CPU")
     floating = Artifact("onnxruntime", folder / "float" / "model.onnx", "fp32")
-    body = {"target": {"name": "intel-cpu"}, "threshold": 1e-05}
-    write_manifest(folder, body, {"deployed": deployed, "float": floating})
+    manifest = Manifest(target=find_target("intel-cpu"), parity={"max_abs": 1e-05})
+    write_manifest(folder, manifest, {"deployed": deployed, "float": floating})
     made = load_bundle(folder)
     np.savez(folder / PREDICTIONS, labels=np.arange(3))
     hashes = {"predictions": sha256_file(folder / PREDICTIONS)}
@@ -82,13 +85,13 @@ def test_round_trip(bundle: Bundle, photos: Path) -> None:
     assert [file.name for file in deployed.files] == ["model.xml", "model.bin"]
     assert deployed.size_bytes == 2 * 20 * len("model/model.xml")
     assert floating.files == (bundle.path / "float" / "model.onnx",)
-    assert bundle.manifest["artifacts"]["deployed"]["bytes"] == deployed.size_bytes
-    assert bundle.manifest["threshold"] == 1e-05
+    assert bundle.manifest.artifacts["deployed"].bytes == deployed.size_bytes
+    assert bundle.manifest.parity == {"max_abs": 1e-05}
     record = bundle.record(BENCH)
     assert record is not None
     assert record["p50_ms"] == 1.25
     assert check_certificate(bundle)["verdict"] == "pass"
-    assert {*bundle.manifest["files"]} == {*FILES} - {"manifest.json", CERTIFICATE, PREDICTIONS, BENCH}
+    assert {*bundle.manifest.files} == {*FILES} - {"manifest.json", CERTIFICATE, PREDICTIONS, BENCH}
 
 
 def test_a_bundle_may_be_moved(bundle: Bundle, tmp_path: Path) -> None:
@@ -159,10 +162,12 @@ def resealed(file: Path, **changes: Any) -> None:
     write_sealed(file, {**read_json(file), **changes})
 
 
-def test_an_unknown_schema(bundle: Bundle) -> None:
-    resealed(bundle.path / "manifest.json", schema=99)
-    with pytest.raises(BundleError, match="schema 99"):
+@pytest.mark.parametrize("schema", [2, 99, None, [3]])
+def test_another_schema_is_refused_in_one_line(bundle: Bundle, schema: Any) -> None:
+    resealed(bundle.path / "manifest.json", schema=schema)
+    with pytest.raises(BundleError, match=re.escape(f"schema {schema}")) as caught:
         load_bundle(bundle.path)
+    assert caught.value.remedy == "export it again"
 
 
 @pytest.mark.parametrize("name", [CERTIFICATE, BENCH])
@@ -174,7 +179,7 @@ def test_the_record_of_another_bundle(bundle: Bundle, name: str) -> None:
 
 
 def test_records_do_not_outlive_a_new_manifest(bundle: Bundle) -> None:
-    resealed(bundle.path / "manifest.json", threshold=2)
+    resealed(bundle.path / "manifest.json", key="2")
     with pytest.raises(BundleError, match="belongs to another bundle"):
         load_bundle(bundle.path)
 

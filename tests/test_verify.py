@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import edgetl
 from edgetl.base.errors import BundleError, CertifyError, EdgetlError
 from edgetl.base.storage import sealed, write_json
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, load_bundle, write_manifest
+from edgetl.core.compression import RepairRecord, TrialRecord
 from edgetl.core.run import WEIGHTS, load_run, write_run
 
 Edgetl = Callable[..., object]
@@ -235,11 +237,11 @@ def test_the_command_prints_the_ladder_and_the_findings(edgetl: Edgetl, bundle: 
 def test_what_could_not_be_mended_is_refused_until_more_is_tolerated(bundle: Path) -> None:
     """A bundle whose climb ended without success, sealed as an export seals it."""
     opened = load_bundle(bundle)
-    trial = {"rung": "default", "accuracy": 0.5, "difference": -0.2, "expected_difference": -0.1, "n": 12, "kept": True}
-    repair = {"needed": True, "survived": False, "margin": 0.3, "chosen": "default", "trials": [trial]}
-    body = {k: v for k, v in opened.manifest.items() if k not in ("schema", "files", "artifacts", "digest")}
+    trial = TrialRecord(remedy="default", accuracy=0.5, difference=-0.2, expected_difference=-0.1, n=12, kept=True)
+    repair = RepairRecord(True, "default", False, "Every remedy was tried.", 0.3, 10.0, None, (trial,))
+    manifest = replace(opened.manifest, repair=repair)
     (bundle / CERTIFICATE).unlink()
-    write_manifest(bundle, {**body, "repair": repair}, {role: opened.artifact(role) for role in ("deployed", "float")})
+    write_manifest(bundle, manifest, {role: opened.artifact(role) for role in ("deployed", "float")})
     refused = edgetl.verify(bundle, margin=0.3)
     assert refused.verdict == "fail"
     assert "not-repaired" in {finding["kind"] for finding in refused.findings}

@@ -1,9 +1,9 @@
 """Records of a known shape: frozen dataclasses, read from JSON with every value checked, and written back.
 
-The annotations are the schema: dataclasses, ``tuple``, ``Mapping`` with string keys, ``Literal``, unions, ``str``,
-``bool``, ``int``, ``float`` (which takes whole numbers too) and :data:`Json` for what is only shown. A field that may
-be absent has a default; one that a record does not know is left out, so that an older reader takes what a newer writer
-added. Values that fit their types and make no sense are refused by ``__post_init__`` with a ValueError.
+The annotations are the schema: dataclasses, ``tuple``, ``Mapping`` or ``dict`` with string keys, ``Literal``, unions,
+``str``, ``bool``, ``int``, ``float`` (which takes whole numbers too) and :data:`Json` for what is only shown. A field
+that may be absent has a default; one that a record does not know is left out, so that an older reader takes what a
+newer writer added. Values that fit their types and make no sense are refused by ``__post_init__`` with a ValueError.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _value(hint: Any, value: Json) -> Any:
         return _either(wanted, value)
     if origin is tuple:
         return _tuple(wanted, value)
-    if origin is Mapping:
-        return {key: _at(key, wanted[1], item) for key, item in _object(value).items()}
+    if origin in (Mapping, dict):
+        return {_at(key, wanted[0], key): _at(key, wanted[1], item) for key, item in _object(value).items()}
     return _record(hint, value)
 
 

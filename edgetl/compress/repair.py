@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.compress.recipes import Recipe
+from edgetl.core.compression import LayerNoise, RepairRecord, TrialRecord
 
 #: An attempt has to lower the divergence from the trained model by this share to be built upon: on a model that has
 #: collapsed, settings that hardly matter help a little by chance, and then stand in the way of the cure.
@@ -121,21 +122,28 @@ class Trial:
     kept: bool
     note: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+    @property
+    def record(self) -> TrialRecord:
+        """What a bundle keeps of it."""
+        attempt, judged = self.attempt, self.judged
         names = ("n", "accuracy", "difference", "expected_difference", "lost", "gained", "kl", "integer_macs", "ms")
-        measured = asdict(self.judged) if self.judged else dict.fromkeys((*names, "collapsed"))
-        return {
-            "rung": self.rung,
-            "change": self.attempt.change if self.attempt else "",
-            "precision": self.attempt.precision if self.attempt else None,
-            **measured,
-            "collapsed": list(measured["collapsed"] or ()),
-            "ms_unit": "host, one thread" if measured["ms"] is not None else "",
-            "seconds": round(self.seconds, 1),
-            "kept": self.kept,
-            "note": self.note,
-        }
+        figures = {name: None if judged is None else _finite(getattr(judged, name)) for name in names}
+        return TrialRecord(
+            remedy=self.rung,
+            change=attempt.change if attempt else "",
+            precision=attempt.precision if attempt else None,
+            collapsed=judged.collapsed if judged else (),
+            ms_unit="host, one thread" if figures["ms"] is not None else "",
+            seconds=round(self.seconds, 1),
+            kept=self.kept,
+            note=self.note,
+            **figures,
+        )
+
+
+def _finite(value: Any) -> Any:
+    """JSON holds no answer that is no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -162,24 +170,19 @@ class Repair:
     budget_minutes: float
     margin: float
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "needed": self.needed,
-            "survived": self.survived,
-            "chosen": self.chosen.rung,
-            "stopped": self.stopped,
-            "margin": self.margin,
-            "budget_minutes": self.budget_minutes,
-            "seconds": round(self.seconds, 1),
-            "trials": [trial.to_json() for trial in self.trials],
-        }
-
-
-def without_times(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of :meth:`Repair.to_json` without anything that a clock told, so that equal exports are equal."""
-    untimed = {"ms": None, "ms_unit": "", "seconds": None}
-    return {**record, "seconds": None, "trials": [{**trial, **untimed} for trial in record["trials"]]}
+    def record(self, layers: tuple[LayerNoise, ...] = ()) -> RepairRecord:
+        """What a bundle keeps of it, with what the default attempt did to each layer."""
+        return RepairRecord(
+            needed=self.needed,
+            chosen=self.chosen.rung,
+            survived=self.survived,
+            stopped=self.stopped,
+            margin=self.margin,
+            budget_minutes=self.budget_minutes,
+            seconds=round(self.seconds, 1),
+            trials=tuple(trial.record for trial in self.trials),
+            layers=layers,
+        )
 
 
 Judge = Callable[[Attempt], Judged]

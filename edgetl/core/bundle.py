@@ -21,16 +21,18 @@ digest, so it belongs to exactly one bundle.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from edgetl.base.errors import BundleError, CertifyError
-from edgetl.base.storage import DIGEST_FIELD, read_json, read_sealed, sha256_file, write_sealed
+from edgetl.base.schema import Json, from_json, to_json
+from edgetl.base.storage import read_json, read_sealed, sha256_file, write_sealed
+from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
 from edgetl.core.data import Dataset, digest_of
+from edgetl.core.manifest import ArtifactEntry, FileEntry, Manifest, read_manifest
 
-SCHEMA = 2
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
 PREPROCESS_FILE = "preprocess.json"
@@ -47,6 +49,7 @@ BENCH = "bench.json"
 REPAIR = "repair.json"
 RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR)
 
+_T = TypeVar("_T")
 Precision = Literal["int8", "fp16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
 
@@ -90,17 +93,17 @@ class Bundle:
     """An opened bundle whose files match its manifest."""
 
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @property
     def digest(self) -> str:
         """SHA-256 that names this bundle; certificate and benchmark refer to it."""
-        return str(self.manifest[DIGEST_FIELD])
+        return self.manifest.digest
 
     @property
     def target(self) -> str:
         """Canonical name of the target."""
-        return str(self.manifest["target"]["name"])
+        return self.manifest.target.name
 
     @property
     def precision(self) -> str:
@@ -108,15 +111,14 @@ class Bundle:
         return self.artifact("deployed").precision
 
     @property
-    def input_record(self) -> Mapping[str, Any]:
+    def input_record(self) -> Mapping[str, Json]:
         """How a file becomes the network's input, as :func:`edgetl.inputs.input_of` reads it."""
-        record: Mapping[str, Any] = read_json(self.path / PREPROCESS_FILE, BundleError)
-        return record
+        return self._read(PREPROCESS_FILE, dict[str, Json])
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
-        return tuple(read_json(self.path / LABELS, BundleError))
+        return self._read(LABELS, tuple[str, ...])
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -126,7 +128,29 @@ class Bundle:
     @property
     def splits(self) -> str:
         """SHA-256 that names classes, images, labels and splits (:attr:`Dataset.digest`)."""
-        return str(self.manifest.get("splits") or self.dataset.digest)
+        return self.manifest.splits or self.dataset.digest
+
+    @property
+    def calibration(self) -> Calibration:
+        """Which samples gave the ranges."""
+        return self._read(CALIBRATION, Calibration)
+
+    @property
+    def layers(self) -> tuple[LayerNoise, ...]:
+        """What quantization does to each layer by itself, the worst first; empty for a float bundle."""
+        return self._read(LAYERS, tuple[LayerNoise, ...])
+
+    @property
+    def repair(self) -> RepairRecord | None:
+        """What was tried to mend the model, with times where they were kept; None where nothing was."""
+        record = self.record(REPAIR)
+        return self.manifest.repair if record is None else self._checked(RepairRecord, record, REPAIR)
+
+    def _read(self, name: str, cls: type[_T]) -> _T:
+        return self._checked(cls, read_json(self.path / name, BundleError), name)
+
+    def _checked(self, cls: type[_T], record: Json, name: str) -> _T:
+        return from_json(cls, record, self.path / name, BundleError, "export the bundle again")
 
     def artifact(self, role: str = "deployed") -> Artifact:
         """The ``deployed`` artifact, its ``float`` twin, or the ``exported`` float ONNX file for ONNX Runtime.
@@ -136,25 +160,25 @@ class Bundle:
         """
         if role == "exported":
             return Artifact("onnxruntime", self.exported, "fp32")
-        entry = self.manifest["artifacts"].get(role)
+        entry = self.manifest.artifacts.get(role)
         if entry is None:
             raise BundleError(f"{self.path} has no {role} artifact", "export it again")
-        return Artifact(entry["backend"], self.path / entry["file"], entry["precision"], entry["device"])
+        return Artifact(entry.backend, self.path / entry.file, entry.precision, entry.device)
 
     @property
     def exported(self) -> Path:
         """The trained model as float32 ONNX."""
-        return self.path / str(self.manifest["exported"])
+        return self._float(self.manifest.exported)
 
     @property
     def source(self) -> Path:
         """The float ONNX file that was compressed: :attr:`exported`, unless repair changed its weights first."""
-        return self.path / str(self.manifest["source"])
+        return self._float(self.manifest.source)
 
-    @property
-    def layers(self) -> tuple[Mapping[str, Any], ...]:
-        """What quantization does to each layer by itself, the worst first; empty for a float bundle."""
-        return tuple(read_json(self.path / LAYERS, BundleError))
+    def _float(self, name: str) -> Path:
+        if not name:
+            raise BundleError(f"{self.path} keeps no float ONNX file", "export it from a run")
+        return self.path / name
 
     def record(self, name: str) -> dict[str, Any] | None:
         """A sealed record (certificate or benchmark) of this bundle, or None if it was not made yet.
@@ -180,32 +204,27 @@ class Bundle:
         return read_sealed(self.path / name, BundleError)
 
 
-def write_manifest(folder: Path, body: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> None:
+def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Artifact]) -> None:
     """Seal a folder as a bundle: hash every file in it and write ``manifest.json``.
 
     Args:
         folder: holds all files of the bundle already.
-        body: target, quantization, lineage and whatever else is known.
+        manifest: target, quantization, lineage and whatever else is known; files, artifacts and splits are filled in.
         artifacts: by role, ``deployed`` and ``float``; their paths lie inside ``folder``.
     """
     files = {
-        file.relative_to(folder).as_posix(): {"sha256": sha256_file(file), "bytes": file.stat().st_size}
+        file.relative_to(folder).as_posix(): FileEntry(sha256_file(file), file.stat().st_size)
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.relative_to(folder).as_posix() not in (MANIFEST, *RECORDS)
     }
     entries = {
-        role: {
-            "backend": a.backend,
-            "file": a.path.relative_to(folder).as_posix(),
-            "precision": a.precision,
-            "device": a.device,
-            "bytes": a.size_bytes,
-        }
+        role: ArtifactEntry(a.backend, a.path.relative_to(folder).as_posix(), a.precision, a.device, a.size_bytes)
         for role, a in artifacts.items()
     }
     # Named here because 50,000 rows take a fifth of a second to read, whenever a bundle is judged again.
-    named = {"splits": digest_of(read_json(folder / SPLITS_FILE, BundleError))} if SPLITS_FILE in files else {}
-    write_sealed(folder / MANIFEST, {**body, **named, "schema": SCHEMA, "files": files, "artifacts": entries})
+    splits = digest_of(read_json(folder / SPLITS_FILE, BundleError)) if SPLITS_FILE in files else ""
+    whole = replace(manifest, splits=splits, files=files, artifacts=entries)
+    write_sealed(folder / MANIFEST, to_json(whole))
 
 
 def load_bundle(path: str | Path | Bundle) -> Bundle:
@@ -223,16 +242,12 @@ def load_bundle(path: str | Path | Bundle) -> Bundle:
         raise BundleError(
             f"{folder} is not a bundle (it has no {MANIFEST})", "make one with: edgetl export RUN --target T --out DIR"
         )
-    manifest = read_sealed(folder / MANIFEST, BundleError)
-    if manifest.get("schema") != SCHEMA:
-        raise BundleError(
-            f"{folder} has schema {manifest.get('schema')}, this edgetl reads {SCHEMA}", "export it again"
-        )
-    for name, entry in manifest["files"].items():
+    manifest = read_manifest(folder / MANIFEST)
+    for name, entry in manifest.files.items():
         file = folder / name
         if not file.is_file():
             raise BundleError(f"{folder} lacks {name}", "export it again or copy it whole")
-        if file.stat().st_size != entry["bytes"] or sha256_file(file) != entry["sha256"]:
+        if file.stat().st_size != entry.bytes or sha256_file(file) != entry.sha256:
             raise BundleError(f"{file} is altered or damaged (its SHA-256 differs)", "export it again or copy it whole")
     bundle = Bundle(folder, manifest)
     bundle.record(BENCH)
@@ -240,13 +255,25 @@ def load_bundle(path: str | Path | Bundle) -> Bundle:
     return bundle
 
 
-def _refuse_other_predictions(bundle: Bundle, certificate: Mapping[str, Any] | None) -> None:
-    expected = ((certificate or {}).get("hashes") or {}).get("predictions")
+@dataclass(frozen=True)
+class _Hashes:
+    predictions: str = ""
+
+
+@dataclass(frozen=True)
+class _Certified:
+    """What of a certificate ties it to a bundle."""
+
+    hashes: _Hashes | None = None
+
+
+def _refuse_other_predictions(bundle: Bundle, certificate: Mapping[str, Json] | None) -> None:
     file = bundle.path / PREDICTIONS
+    again = "delete both, then verify this bundle again"
+    certified = from_json(_Certified, certificate or {}, bundle.path / CERTIFICATE, BundleError, again)
+    expected = certified.hashes and certified.hashes.predictions
     if expected and (not file.is_file() or sha256_file(file) != expected):
-        raise BundleError(
-            f"{file} is not what {CERTIFICATE} was made from", "delete both, then verify this bundle again"
-        )
+        raise BundleError(f"{file} is not what {CERTIFICATE} was made from", again)
 
 
 def check_certificate(bundle: Bundle) -> Mapping[str, Any]:

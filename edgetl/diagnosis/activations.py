@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.base.errors import BundleError
-from edgetl.base.storage import read_json, sha256_file
+from edgetl.base.storage import sha256_file
 from edgetl.compress.layers.points import Point
 from edgetl.compress.layers.topology import Topology
-from edgetl.core.bundle import CALIBRATION, Bundle
+from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
 from edgetl.diagnosis.extremes import Extremes, extremes
 from edgetl.inputs import input_of, preprocess_of
@@ -68,7 +67,7 @@ class Scene:
 def audit_activations(bundle: Bundle, points: Sequence[Point], topology: Topology, root: Path) -> tuple[Finding, ...]:
     """Compare the grids of ``points`` with what the calibration images under ``root`` give in the float graph."""
     quantized = tuple(point for point in points if point.grid is not None)
-    recipe = (bundle.manifest.get("quantization") or {}).get("recipe") or {}
+    recipe = (bundle.manifest.quantization and bundle.manifest.quantization.recipe) or {}
     if not quantized or not recipe:
         return ()
     scene = Scene(bundle, topology, quantized, str(recipe["estimator"]), root)
@@ -90,8 +89,7 @@ def _claimed(bundle: Bundle, root: Path) -> list[npt.NDArray[np.uint8]]:
 
 def _listed(bundle: Bundle) -> list[tuple[str, str]]:
     """Path and hash of the images that the record names."""
-    record = read_json(bundle.path / CALIBRATION, BundleError).get("images") or ()
-    return [(str(image["path"]), str(image["sha256"])) for image in record]
+    return [(sample.path, sample.sha256) for sample in bundle.calibration.images]
 
 
 def _is(file: Path, digest: str) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgetl.base.errors import BundleError, DataError
-from edgetl.base.storage import read_json
-from edgetl.core.bundle import CALIBRATION, Bundle
+from edgetl.base.errors import DataError
+from edgetl.core.bundle import Bundle
+from edgetl.core.compression import Calibration, CalibrationSample
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
+from edgetl.core.manifest import TrainedRun
 from edgetl.inputs import preprocess_of
 from edgetl.inputs.image import Preprocess
 from edgetl.inputs.pictures import fingerprint
@@ -21,14 +22,13 @@ FEWEST = 16
 
 def read_records(bundle: Bundle, root: Path | None) -> tuple[Finding, ...]:
     """Findings from the files alone; ``root`` has the run's images, or is None."""
-    run: Mapping[str, Any] = bundle.manifest.get("run") or {}
-    dataset = bundle.dataset
-    found = [*_labels(bundle.labels, tuple(run.get("classes") or dataset.classes), dataset.classes)]
-    if "preprocess" in run:
-        found += preprocessing(Preprocess.from_json(run["preprocess"]), preprocess_of(bundle))
+    run, dataset = bundle.manifest.run or TrainedRun(), bundle.dataset
+    found = [*_labels(bundle.labels, run.classes or dataset.classes, dataset.classes)]
+    if run.input:
+        found += preprocessing(Preprocess.from_json(run.input), preprocess_of(bundle))
     if bundle.precision == "int8":
-        record = read_json(bundle.path / CALIBRATION, BundleError)
-        found += _calibration(record, bundle.manifest.get("quantization") or {}, dataset, root)
+        quantization = bundle.manifest.quantization
+        found += _calibration(bundle.calibration, quantization.images if quantization else 0, dataset, root)
     return tuple(found)
 
 
@@ -88,39 +88,42 @@ def _both(trained: Any, found: Any) -> dict[str, Any]:
     return {"trained": plain[0], "found": plain[1]}
 
 
-def _calibration(
-    record: Mapping[str, Any], quantization: Mapping[str, Any], dataset: Dataset, root: Path | None
-) -> Iterable[Finding]:
-    images: Sequence[Mapping[str, Any]] = record.get("images") or ()
+def _calibration(record: Calibration, used: int, dataset: Dataset, root: Path | None) -> Iterable[Finding]:
+    images = record.images
     if not images:
         return
     yield from _overlap(images, dataset, root)
-    count = min(len(images), int(quantization.get("images") or len(images)))
+    count = min(len(images), used or len(images))
     if count < FEWEST:
         what = f"The activation ranges come from {count} images; {FEWEST} are the least that this trusts."
         yield Finding("calibration-too-few", what, evidence={"images": count, "fewest": FEWEST})
-    labels = {int(image["label"]) for image in images}
+    labels = {image.label for image in images}
     if len(labels) == 1 and len(dataset.classes) > 1 and len(images) > 1:
-        name = dataset.classes[labels.pop()]
+        name = _name(dataset, labels.pop())
         what = f"All {len(images)} calibration images are of the class '{name}', one of {len(dataset.classes)}."
         yield Finding("calibration-one-class", what, evidence={"class": name, "images": len(images)})
     known = {sample.sha256 for sample in dataset.samples}
-    foreign = [str(image["path"]) for image in images if image["sha256"] not in known]
+    foreign = [image.path for image in images if image.sha256 not in known]
     if foreign:
         what = f"{len(foreign)} of {len(images)} calibration images are none of this run's (first: {foreign[0]})."
         yield Finding("calibration-stale", what, evidence={"images": len(foreign), "first": foreign[0]})
 
 
-def _overlap(images: Sequence[Mapping[str, Any]], dataset: Dataset, root: Path | None) -> Iterable[Finding]:
+def _name(dataset: Dataset, label: object) -> str:
+    if isinstance(label, int) and 0 <= label < len(dataset.classes):
+        return dataset.classes[label]
+    return str(label)
+
+
+def _overlap(images: Sequence[CalibrationSample], dataset: Dataset, root: Path | None) -> Iterable[Finding]:
     certified = dataset.split("certify")
     files, pictures = {s.sha256 for s in certified}, {s.pixels for s in certified}
     known = {sample.sha256: sample.pixels for sample in dataset.samples}
 
-    def is_certified(image: Mapping[str, Any]) -> bool:
-        digest = str(image["sha256"])
-        return digest in files or (known.get(digest) or _pixels(root, str(image["path"]))) in pictures
+    def is_certified(image: CalibrationSample) -> bool:
+        return image.sha256 in files or (known.get(image.sha256) or _pixels(root, image.path)) in pictures
 
-    shared = [str(image["path"]) for image in images if is_certified(image)]
+    shared = [image.path for image in images if is_certified(image)]
     if shared:
         what = (
             f"{len(shared)} of {len(images)} calibration images are pictures of the certify split (first: {shared[0]})."

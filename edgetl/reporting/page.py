@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.base.errors import BundleError, CertifyError
-from edgetl.base.storage import read_json
+from edgetl.base.errors import CertifyError
+from edgetl.base.schema import to_json
 from edgetl.base.wording import count, printable
-from edgetl.core.bundle import CALIBRATION, CERTIFICATE, REPAIR, Bundle, check_certificate
+from edgetl.core.bundle import CALIBRATION, CERTIFICATE, Bundle, check_certificate
 from edgetl.inputs import input_of
 from edgetl.reporting import charts, tables
 from edgetl.reporting.evidence import Evidence, evidence
@@ -79,7 +79,7 @@ def section(bundle: Bundle, index: int, *, data_root: Path | None = None) -> Sec
         row=row,
         statement=_statement(bundle, certificate, row, identity) if certificate else None,
         ladder=tables.ladder(certificate or {}),
-        evidence=evidence(certificate or {}, bundle.record(REPAIR) or bundle.manifest.get("repair"), identity),
+        evidence=evidence(certificate or {}, to_json(bundle.repair), identity),
         balanced=balanced_sentence(certificate or {}),
         recall_chart=_recall_chart(classes, identity),
         recall=tables.recall(classes),
@@ -176,20 +176,19 @@ def _marks(record: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
 
 def _provenance(bundle: Bundle, certificate: Mapping[str, Any]) -> tuple[tuple[str, Facts], ...]:
     manifest = bundle.manifest
-    calibration: object = {}
-    if (bundle.path / CALIBRATION).is_file():
-        calibration = read_json(bundle.path / CALIBRATION, BundleError)
-    known = {"target", "quantization", "lineage", "run", "versions", "artifacts", "files", "schema", "digest", "repair"}
+    there = (bundle.path / CALIBRATION).is_file()
+    others = {"name": manifest.name, "key": manifest.key, "parity": manifest.parity, "splits": manifest.splits,
+              "exported": manifest.exported, "source": manifest.source}  # fmt: skip
     hashes = {"bundle": bundle.digest, **(certificate.get("hashes") or {})}
     listed: Sequence[tuple[str, Facts]] = (
-        ("Target", facts(manifest.get("target"))),
-        ("Quantization", facts(manifest.get("quantization"))),
-        ("Calibration images", facts(calibration)),
+        ("Target", facts(manifest.target.to_json())),
+        ("Quantization", facts(to_json(manifest.quantization))),
+        ("Calibration images", facts(to_json(bundle.calibration)) if there else []),
         ("Preprocessing", facts(input_of(bundle).to_json())),
-        ("Lineage", facts(manifest.get("lineage"))),
-        ("Training run", facts(manifest.get("run"))),
-        ("Versions", facts(manifest.get("versions"))),
-        ("Other facts of the export", facts(manifest, without=tuple(known))),
+        ("Lineage", facts(manifest.lineage)),
+        ("Training run", facts(to_json(manifest.run))),
+        ("Versions", facts(manifest.versions)),
+        ("Other facts of the export", facts({name: value for name, value in others.items() if value})),
         ("Hashes in the certificate (SHA-256)", facts(hashes)),
     )
     return tuple((title, found) for title, found in listed if found)

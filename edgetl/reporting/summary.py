@@ -76,14 +76,14 @@ def measured_bench(bundle: Bundle) -> dict[str, Any] | None:
 def _row(bundle: Bundle) -> Row:
     certificate: Mapping[str, Any] = bundle.record(CERTIFICATE) or {}
     bench: Mapping[str, Any] = measured_bench(bundle) or {}
-    entries = bundle.manifest["artifacts"]
+    deployed, twin = bundle.manifest.artifacts["deployed"], bundle.manifest.artifacts.get("float")
     speedup: Mapping[str, Any] = bench.get("speedup") or {}
     floating: Mapping[str, Any] = bench.get("float") or {}
     return Row(
         bundle=bundle.path.resolve().name,
         target=bundle.target,
-        runtime=str(entries["deployed"]["backend"]),
-        precision=str(entries["deployed"]["precision"]),
+        runtime=deployed.backend,
+        precision=deployed.precision,
         executed=str(certificate.get("executed", "")),
         reference_accuracy=certificate.get("reference_accuracy"),
         deployed_accuracy=certificate.get("deployed_accuracy"),
@@ -99,8 +99,8 @@ def _row(bundle: Bundle) -> Row:
         speedup=speedup.get("value"),
         speedup_low=speedup.get("ci_low"),
         speedup_high=speedup.get("ci_high"),
-        size_mb=entries["deployed"]["bytes"] / 1e6,
-        float_size_mb=megabytes(entries["float"]["bytes"] if "float" in entries else None),
+        size_mb=deployed.bytes / 1e6,
+        float_size_mb=megabytes(twin.bytes if twin else None),
         failures=_failures(bench),
         notes=_notes(bundle, certificate, bench),
     )
@@ -130,8 +130,8 @@ def _notes(bundle: Bundle, certificate: Mapping[str, Any], bench: Mapping[str, A
 
 
 def _why_no_twin(bundle: Bundle) -> str:
-    entries = bundle.manifest["artifacts"]
-    if "float" not in entries or entries["float"]["file"] == entries["deployed"]["file"]:
+    entries = bundle.manifest.artifacts
+    if "float" not in entries or entries["float"].file == entries["deployed"].file:
         return "the artifact has no float twin but itself"
     return "the float twin was not benchmarked"
 

@@ -210,14 +210,14 @@ def _percentile(record: Mapping[str, Any], name: str) -> str:
 
 def sizes(bundle: Bundle) -> TableView:
     """The model files of a bundle."""
-    entries = bundle.manifest["artifacts"]
+    entries = bundle.manifest.artifacts
     return TableView(
         ("Artifact", "File", "Runtime", "Precision", "Megabytes"),
         tuple(
             (
                 "deployed" if role == "deployed" else "float twin" if role == "float" else printable(role),
-                *(printable(entry[key]) for key in ("file", "backend", "precision")),
-                number(entry["bytes"] / 1e6),
+                *(printable(text) for text in (entry.file, entry.backend, entry.precision)),
+                number(entry.bytes / 1e6),
             )
             for role, entry in sorted(entries.items())
         ),
@@ -229,6 +229,6 @@ def files(bundle: Bundle) -> TableView:
     """Every file of a bundle with its hash."""
     return TableView(
         ("File", "Bytes", "SHA-256"),
-        tuple((printable(f), count(e["bytes"]), e["sha256"]) for f, e in sorted(bundle.manifest["files"].items())),
+        tuple((printable(f), count(e.bytes), e.sha256) for f, e in sorted(bundle.manifest.files.items())),
         numbers_from=9,
     )

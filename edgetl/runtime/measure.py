@@ -179,7 +179,7 @@ def bench(bundle: Bundle, plan: Plan | None = None, *, progress: Progress = sile
 
 def _timed(bundle: Bundle, role: str) -> bool:
     """Whether the bundle has it. One in float is its own twin: timing it against itself would only measure noise."""
-    if role not in bundle.manifest["artifacts"]:
+    if role not in bundle.manifest.artifacts:
         return False
     return role != "float" or bundle.artifact("float") != bundle.artifact("deployed")
 

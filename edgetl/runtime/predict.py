@@ -67,7 +67,7 @@ def predict(
 
 def output_specs(bundle: Bundle) -> tuple[TensorSpec, ...]:
     """The outputs that a bundle's network must have, as its task says."""
-    return find_task(bundle.manifest.get("task")).outputs(bundle.labels)
+    return find_task(bundle.manifest.task).outputs(bundle.labels)
 
 
 def _open(bundle: Bundle, role: str, threads: int | None, simulated: bool) -> Session:

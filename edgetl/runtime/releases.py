@@ -151,7 +151,7 @@ def _add(bundle: Bundle, release: Path, threads: int | None) -> dict[str, Any]:
     partial = release.with_name(f"{_PARTIAL}-{release.name}")
     _remember(partial)
     try:
-        for name in (MANIFEST, *bundle.manifest["files"]):
+        for name in (MANIFEST, *bundle.manifest.files):
             file = partial / name
             file.parent.mkdir(parents=True, exist_ok=True)
             _link(bundle.path / name, file)

@@ -13,9 +13,9 @@ import numpy as np
 from edgetl.backends import BACKENDS
 from edgetl.base.errors import BundleError, EdgetlError
 from edgetl.base.progress import Progress
-from edgetl.base.storage import DIGEST_FIELD, new_folder, read_json, sha256_file, sha256_json, write_json, write_sealed
+from edgetl.base.schema import to_json
+from edgetl.base.storage import new_folder, read_json, sha256_file, sha256_json, write_json
 from edgetl.compress.recipes import Recipe, load_recipe, with_changes
-from edgetl.compress.repair import without_times
 from edgetl.core.bundle import (
     CALIBRATION,
     EXPORTED,
@@ -32,6 +32,7 @@ from edgetl.core.bundle import (
     load_bundle,
     write_manifest,
 )
+from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
 from edgetl.core.tensors import count, joined, rows
@@ -104,7 +105,7 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     folder, key = out / request.name, request.key()
     try:
         there = load_bundle(folder)
-        if there.manifest["key"] == key:
+        if there.manifest.key == key:
             return there
     except BundleError as error:
         if folder.exists() and not (folder / MANIFEST).is_file():
@@ -138,34 +139,45 @@ def _fill(
     selected: Selected,
     twin: Compressed,
 ) -> None:
-    run, target = request.run, request.target
+    run = request.run
     artifacts = _compiled(folder, request, selected.compressed, twin, candidates.progress)
-    files = _sources(folder, candidates.floating, selected.compressed)
     write_json(folder / LABELS, list(run.classes))
     write_input(folder, input_of(run))
     write_json(folder / SPLITS_FILE, run.dataset.to_json())
-    write_json(folder / LAYERS, list(selected.layers))
+    write_json(folder / LAYERS, to_json(selected.layers))
     (folder / CALIBRATION).write_bytes((selected.compressed.folder / CALIBRATION).read_bytes())
     reference.save(folder / REFERENCE)
     _write_golden(folder / GOLDEN, request, artifacts["deployed"])
-    body = {
-        "key": key,
-        "target": target.to_json(),
-        "name": request.name,
-        "classes": list(run.classes),
-        "run": {"digest": run.digest, "weights_sha256": run.weights_sha256, "backbone": run.backbone,
-                "strategy": run.strategy, "settings": dict(run.settings), "metrics": dict(run.metrics),
-                "preprocess": input_of(run).to_json(), "classes": list(run.classes)},
-        "lineage": dict(run.lineage),
-        "quantization": dict(selected.compressed.record),
-        "repair": without_times(selected.repair) if selected.repair else None,
-        "parity": read_json(candidates.floating / "parity.json"),
-        "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert"),
-        **files,
-    }  # fmt: skip
-    write_manifest(folder, body, artifacts)
-    if selected.repair and selected.repair["needed"]:
-        write_sealed(folder / REPAIR, {**selected.repair, "manifest": read_json(folder / MANIFEST)[DIGEST_FIELD]})
+    sources = _sources(folder, candidates.floating, selected.compressed)
+    manifest = Manifest(
+        target=request.target,
+        name=request.name,
+        key=key,
+        run=_trained(run),
+        lineage=run.lineage,
+        quantization=selected.compressed.record,
+        repair=selected.repair.untimed() if selected.repair else None,
+        parity=read_json(candidates.floating / "parity.json"),
+        versions=versions("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert"),
+        exported=sources["exported"],
+        source=sources["source"],
+    )
+    write_manifest(folder, manifest, artifacts)
+    if selected.repair and selected.repair.needed:
+        load_bundle(folder).write_record(REPAIR, to_json(selected.repair))
+
+
+def _trained(run: Run) -> TrainedRun:
+    return TrainedRun(
+        digest=run.digest,
+        weights_sha256=run.weights_sha256,
+        backbone=run.backbone,
+        strategy=run.strategy,
+        settings=run.settings,
+        metrics=run.metrics,
+        input=input_of(run).to_json(),
+        classes=run.classes,
+    )
 
 
 def _compiled(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgetl.backends import BACKENDS
 from edgetl.base.progress import Progress, tracked
+from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import read_json, write_json
 from edgetl.certify import PairedCounts, class_outcomes
 from edgetl.compress.layers.attribution import attribute
@@ -22,6 +23,7 @@ from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.repair import TRAINED, Attempt, Judged
 from edgetl.compress.samples import select_samples
 from edgetl.core.bundle import CALIBRATION, Artifact, Precision
+from edgetl.core.compression import Calibration, LayerNoise, Quantization
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
 from edgetl.core.tensors import Arrays, joined, single
@@ -32,7 +34,6 @@ from edgetl.workflow.reference import EXPORTED, Logits, TorchReference
 from edgetl.workflow.stage_cache import stage, versions
 
 if TYPE_CHECKING:
-    from edgetl.compress.layers.attribution import LayerNoise
     from edgetl.compress.layers.points import Point
 
 SOURCE = "source.onnx"
@@ -55,7 +56,7 @@ class Compressed:
     folder: Path
     model: Path
     source: Path
-    record: Mapping[str, Any]
+    record: Quantization
 
 
 @dataclass
@@ -105,7 +106,8 @@ class Candidates:
         folder = stage(self.work, "compressed", inputs, lambda folder: self._compress(attempt, source, folder))
         done = read_json(folder / "compressed.json")
         model = folder / done["file"] if done["file"] else source
-        return Compressed(folder, model, folder / SOURCE if (folder / SOURCE).is_file() else source, done["record"])
+        record = from_json(Quantization, done["record"], folder / "compressed.json")
+        return Compressed(folder, model, folder / SOURCE if (folder / SOURCE).is_file() else source, record)
 
     def _source(self, attempt: Attempt) -> Path:
         return (self.floating if attempt.source == TRAINED else self.work / attempt.source) / EXPORTED
@@ -114,7 +116,7 @@ class Candidates:
         run, recipe = self.run, attempt.recipe
         if recipe is None:
             made = to_float(source, self.target.backend, cast(Precision, attempt.precision), folder)
-            write_json(folder / CALIBRATION, {"images": [], "selection": None})
+            write_json(folder / CALIBRATION, to_json(Calibration()))
         else:
             chosen = select_samples(run.dataset, recipe.selection, recipe.size, recipe.seed, self._features)
             images = (input_of(run).feeds(path)["image"] for path in chosen.paths)

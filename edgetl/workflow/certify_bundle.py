@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from edgetl import devices
 from edgetl.base.progress import Progress
+from edgetl.base.schema import to_json
 from edgetl.base.storage import sha256_file, sha256_json
 from edgetl.certify import PairedCounts, Predictions, certify, noninferiority
-from edgetl.compress.layers.attribution import LayerNoise, responsible
+from edgetl.compress.layers.attribution import responsible
 from edgetl.compress.layers.taps import compare
 from edgetl.compress.layers.taps_ir import compare_ir
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
@@ -170,29 +171,31 @@ def _certificate(
         metric=terms.metric,
         executed=facts["executed"],
         runtime=facts["runtime"],
-        isa=str(bundle.manifest["target"]["isa"]),
+        isa=bundle.manifest.target.isa,
         precision=bundle.precision,
         hashes=hashes(bundle),
         executed_on=facts["executed_on"],
         reproduced=reproduced(bundle),
         findings=(*findings, *_refusal(bundle, terms)),
-        layers=bundle.layers,
+        layers=to_json(bundle.layers),
         robustness=facts.get("robustness"),
-        repair=bundle.manifest.get("repair"),
+        repair=to_json(bundle.manifest.repair),
     )
 
 
 def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
-    """Export refuses what it could not search_repair, unless its owner now tolerates more."""
-    repair = bundle.manifest["repair"]
-    if not repair or repair["survived"] or terms.margin > repair["margin"]:
+    """Export refuses what it could not repair, unless its owner now tolerates more."""
+    repair = bundle.manifest.repair
+    if repair is None or repair.survived or terms.margin > repair.margin:
         return []
-    tried = [trial for trial in repair["trials"] if trial["accuracy"] is not None]
-    chosen = [trial for trial in tried if trial["kept"]][-1]
-    what = (
-        f"{len(tried)} attempts, and the best still lost {-100 * chosen['difference']:.2f} points of accuracy "
-        f"({-100 * chosen['expected_difference']:.2f} expected of its noise) on {chosen['n']} search images."
-    )
+    what = f"{len(repair.measured)} attempts, and none was good enough."
+    if (best := repair.best) is not None:
+        expected = best.expected_difference
+        noise = "" if expected is None else f" ({-100 * expected:.2f} expected of its noise)"
+        what = (
+            f"{len(repair.measured)} attempts, and the best still lost {-100 * (best.difference or 0):.2f} points of "
+            f"accuracy{noise} on {best.n} search images."
+        )
     return [Finding("not-repaired", what, (), {"statistical": True})]
 
 
@@ -203,11 +206,11 @@ def _written(bundle: Bundle, certificate: Certificate) -> Certificate:
 
 def hashes(bundle: Bundle) -> dict[str, str]:
     """SHA-256 of everything that a certificate speaks of."""
-    entries = bundle.manifest["files"]
-    model = [entries[f.relative_to(bundle.path).as_posix()]["sha256"] for f in bundle.artifact().files]
+    entries = bundle.manifest.files
+    model = [entries[f.relative_to(bundle.path).as_posix()].sha256 for f in bundle.artifact().files]
     return {
         "model": sha256_json(model) if len(model) > 1 else model[0],
-        "reference_weights": str(bundle.manifest["run"]["weights_sha256"]),
+        "reference_weights": bundle.manifest.run.weights_sha256 if bundle.manifest.run else "",
         "splits": bundle.splits,
         "preprocess": input_of(bundle).digest,
         "manifest": bundle.digest,
@@ -231,13 +234,13 @@ def _layers_behind(bundle: Bundle, certificate: Certificate, root: Path | None) 
 
 
 def _quantized(bundle: Bundle, rung: str) -> list[Finding]:
-    noises = responsible([LayerNoise(**layer) for layer in bundle.layers])
+    noises = responsible(bundle.layers)
     if not noises:
         return []
     named = "; ".join(f"{x.module} ({x.cause}, {x.sqnr_db:.1f} dB)" for x in noises[:3])
     share = sum(x.share for x in noises)
     what = (
-        f"{len(noises)} of {len({layer['node'] for layer in bundle.layers})} layers make {share:.0%} of the noise that "
+        f"{len(noises)} of {len({layer.node for layer in bundle.layers})} layers make {share:.0%} of the noise that "
         f"quantization adds, as the rung '{rung}' shows: {named}{' …' if len(noises) > 3 else ''}."
     )
     return [Finding("quantization-noise", what, tuple(x.module for x in noises), {"rung": rung})]

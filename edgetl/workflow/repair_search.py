@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgetl.backends import BACKENDS
 from edgetl.base.errors import CompressionError
+from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import read_json, write_json
 from edgetl.compress import remedies, repair
 from edgetl.compress.layers.profiling import ENGINES, profile_layers
@@ -20,6 +21,7 @@ from edgetl.compress.remedies import Reverted
 from edgetl.compress.repair import Attempt
 from edgetl.compress.sensitivity import choose, costs, gains
 from edgetl.core.bundle import Precision
+from edgetl.core.compression import LayerNoise, RepairRecord
 from edgetl.core.tensors import Arrays, count
 from edgetl.inputs import input_of, preprocess_of
 from edgetl.workflow.candidates import Candidates, Compressed
@@ -40,14 +42,13 @@ class Selected:
 
     Attributes:
         compressed: the model.
-        repair: how it came about, with times (see :class:`edgetl.compress.repair.Repair`); None where nothing was
-            tried but the recipe.
+        repair: how it came about, with times; None where nothing was tried but the recipe.
         layers: what quantization does to each layer by itself, the worst first.
     """
 
     compressed: Compressed
-    repair: Mapping[str, Any] | None
-    layers: tuple[Mapping[str, Any], ...]
+    repair: RepairRecord | None
+    layers: tuple[LayerNoise, ...]
 
 
 def search_repair(
@@ -75,12 +76,12 @@ def search_repair(
         chosen, record = _repaired(candidates, start, reference, margin, minutes)
     compressed = candidates.compressed(chosen)
     noises = candidates.noises(compressed) if chosen.recipe else ()
-    return Selected(compressed, record, tuple(noise.to_json() for noise in noises))
+    return Selected(compressed, record, noises)
 
 
 def _repaired(
     candidates: Candidates, start: Attempt, reference: Arrays, margin: float, minutes: float
-) -> tuple[Attempt, dict[str, Any]]:
+) -> tuple[Attempt, RepairRecord]:
     available = len(candidates.run.dataset.split("calibration"))
     refused = BACKENDS[candidates.target.backend].refuses(candidates.target, "fp16")
     ladder = [
@@ -96,18 +97,17 @@ def _repaired(
             margin=margin, minutes=minutes, progress=candidates.progress,
         )  # fmt: skip
         broken = done.needed and start.recipe is not None
-        first = [noise.to_json() for noise in candidates.noises(candidates.compressed(start))] if broken else []
-        write_json(
-            folder / "repair.json", {"record": {**done.to_json(), "layers": first}, "chosen": _plain(done.chosen)}
-        )
+        record = done.record(candidates.noises(candidates.compressed(start)) if broken else ())
+        write_json(folder / "repair.json", {"record": to_json(record), "chosen": _plain(done.chosen)})
 
     inputs = {
         "start": _plain(start), "target": candidates.target.to_json(), "onnx": candidates.floating.name,
         "run": candidates.run.digest, "margin": margin, "minutes": minutes,
         **versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
     }  # fmt: skip
-    kept = read_json(stage(candidates.work, "repair", inputs, build) / "repair.json")
-    return _attempt(kept["chosen"]), kept["record"]
+    file = stage(candidates.work, "repair", inputs, build) / "repair.json"
+    kept = read_json(file)
+    return _attempt(kept["chosen"]), from_json(RepairRecord, kept["record"], file)
 
 
 def ranked(candidates: Candidates, best: Attempt) -> list[Reverted]:

@@ -11,6 +11,7 @@ from edgetl import devices
 from edgetl.base.errors import BackendError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import BENCH, GOLDEN, Artifact, Bundle, load_bundle, write_manifest
+from edgetl.core.manifest import Manifest
 from edgetl.latency import bench_record
 from edgetl.runtime.plan import Harness, Plan, Scenario
 from edgetl.workflow.answers import place
@@ -78,7 +79,7 @@ def _native(bundle: Bundle, device: str | None) -> Place:
 
 def _pair(bundle: Bundle, against: Bundle, folder: Path) -> Bundle:
     """One bundle of both, so that any device takes them as it takes every bundle and times them in one process."""
-    roles = [role for role in ("deployed", "float") if role in bundle.manifest["artifacts"]]
+    roles = [role for role in ("deployed", "float") if role in bundle.manifest.artifacts]
     artifacts = {role: _copied(bundle.artifact(role), folder / role) for role in roles}
     if "float" in roles and bundle.artifact("float") == bundle.artifact("deployed"):
         artifacts["float"] = artifacts["deployed"]
@@ -86,8 +87,8 @@ def _pair(bundle: Bundle, against: Bundle, folder: Path) -> Bundle:
     for whose, where in ((bundle, folder), (against, folder / "against")):
         if (whose.path / GOLDEN).is_file():
             shutil.copyfile(whose.path / GOLDEN, where / GOLDEN)
-    body = {"target": bundle.manifest["target"], "pair": [bundle.digest, against.digest]}
-    write_manifest(folder, body, artifacts)
+    pair = (bundle.digest, against.digest)
+    write_manifest(folder, Manifest(target=bundle.manifest.target, pair=pair), artifacts)
     return load_bundle(folder)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from edgetl.base.errors import CompressionError, EdgetlError
+from edgetl.base.schema import to_json
 from edgetl.compress.recipes import Recipe, load_recipe, with_changes
 from edgetl.compress.remedies import Reverted, distillation, half_precision, mixed_precision, recipe_rungs
-from edgetl.compress.repair import Attempt, Judged, Repair, Rung, climb, without_times
+from edgetl.compress.repair import Attempt, Judged, Repair, Rung, climb
 
 
 def judged(loss: float, kl: float, collapsed: tuple[str, ...] = ()) -> Judged:
@@ -194,7 +195,7 @@ def test_a_layer_left_out_by_the_recipe_stays_left_out() -> None:
 
 
 def test_the_record_is_json_and_names_every_trial() -> None:
-    record = json.loads(json.dumps(climbed(0.18).to_json()))
+    record = json.loads(json.dumps(to_json(climbed(0.18).record())))
     assert record["needed"] is True
     assert record["chosen"] == "mixed precision"
     assert len(record["trials"]) > 5
@@ -202,9 +203,9 @@ def test_the_record_is_json_and_names_every_trial() -> None:
 
 
 def test_a_record_without_times_is_the_same_for_equal_climbs() -> None:
-    first, second = climbed(0.18).to_json(), climbed(0.18).to_json()
-    assert without_times(first) == without_times(second)
-    assert "2.0" not in json.dumps(without_times(first))
+    first, second = climbed(0.18).record(), climbed(0.18).record()
+    assert first.untimed() == second.untimed()
+    assert "2.0" not in json.dumps(to_json(first.untimed()))
 
 
 def test_a_remainder_that_may_be_chance_is_left_to_the_certificate() -> None:

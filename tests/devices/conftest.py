@@ -27,6 +27,8 @@ from edgetl.core.bundle import (
     write_manifest,
 )
 from edgetl.core.data import Dataset
+from edgetl.core.manifest import Manifest
+from edgetl.core.targets import find_target
 from edgetl.devices import Device, create_device, find_device, list_devices
 from edgetl.devices.connection import disconnect
 from edgetl.devices.rootfs import check_tools
@@ -72,11 +74,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, jpegs: list[Path]) -> Bundl
     write_json(folder / SPLITS_FILE, Dataset(folder, tuple(labels), ()).to_json())
     with (folder / GOLDEN).open("wb") as stream:
         np.savez(stream, **{"in.image": images[:2], "out.logits": np.zeros((2, CLASSES), np.float32)})
-    write_manifest(folder, {"target": {"name": "arm64-generic"}}, artifacts)
+    write_manifest(folder, Manifest(target=find_target("arm64-generic")), artifacts)
     logits = predict(load_bundle(folder), jpegs[:2], threads=1)["logits"]
     with (folder / GOLDEN).open("wb") as stream:
         np.savez(stream, **{"in.image": images[:2], "out.logits": logits})
-    write_manifest(folder, {"target": {"name": "arm64-generic"}}, artifacts)
+    write_manifest(folder, Manifest(target=find_target("arm64-generic")), artifacts)
     return load_bundle(folder)
 
 
@@ -108,7 +110,7 @@ def variant(bundle: Bundle, folder: Path, *, target: str = "", wrong: bool = Fal
         role: replace(bundle.artifact(role), path=folder / bundle.artifact(role).path.relative_to(bundle.path))
         for role in ("deployed", "float")
     }
-    write_manifest(folder, {"target": {"name": target or bundle.target}, "variant": folder.name}, artifacts)
+    write_manifest(folder, Manifest(target=find_target(target or bundle.target), name=folder.name), artifacts)
     return load_bundle(folder)
 
 

@@ -15,12 +15,14 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgetl.backends import BACKENDS
-from edgetl.base.storage import DIGEST_FIELD, read_json, sha256_file, write_json
+from edgetl.base.schema import from_json
+from edgetl.base.storage import read_json, sha256_file, write_json
 from edgetl.compress import graph
 from edgetl.compress.layers.points import read_points
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import Recipe
 from edgetl.core.bundle import CALIBRATION, LABELS, PREPROCESS_FILE, Artifact, Bundle, load_bundle, write_manifest
+from edgetl.core.compression import Quantization
 from edgetl.core.data import Sample
 from edgetl.core.targets import find_target
 from edgetl.inputs import input_of, preprocess_of
@@ -39,19 +41,23 @@ def copied(bundle: Bundle, folder: Path) -> Path:
 
 def sealed(bundle: Bundle, folder: Path, **changes: Any) -> Bundle:
     """Seal the folder as if it had come out of the exporter like that."""
-    kept = {k: v for k, v in bundle.manifest.items() if k not in ("files", "artifacts", "schema", DIGEST_FIELD)}
     artifacts = {
-        role: Artifact(a["backend"], folder / a["file"], a["precision"], a["device"])
-        for role, a in bundle.manifest["artifacts"].items()
+        role: Artifact(a.backend, folder / a.file, a.precision, a.device)
+        for role, a in bundle.manifest.artifacts.items()
     }
-    write_manifest(folder, {**kept, **changes}, artifacts)
+    write_manifest(folder, dataclasses.replace(bundle.manifest, **changes), artifacts)
     return load_bundle(folder)
 
 
 def recipe_of(bundle: Bundle) -> Recipe:
     """How the healthy bundle was quantized."""
-    record = bundle.manifest["quantization"]["recipe"]
-    return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
+    return from_json(Recipe, quantization_of(bundle).recipe, "the recipe")
+
+
+def quantization_of(bundle: Bundle) -> Quantization:
+    """How the manifest says that it was quantized."""
+    assert bundle.manifest.quantization is not None
+    return bundle.manifest.quantization
 
 
 def calibration_images(bundle: Bundle) -> list[Pixels]:
@@ -146,11 +152,11 @@ def other_preprocess(bundle: Bundle, folder: Path, **changes: Any) -> Bundle:
 
 
 def permuted_labels(bundle: Bundle, folder: Path) -> Bundle:
-    """``labels.json`` and the manifest in another order, say the alphabet's."""
+    """``labels.json`` in another order, say the alphabet's."""
     copied(bundle, folder)
     names = [*bundle.labels[1:], bundle.labels[0]]
     write_json(folder / LABELS, names)
-    return sealed(bundle, folder, classes=names)
+    return sealed(bundle, folder)
 
 
 def calibrated_on(bundle: Bundle, folder: Path, samples: Sequence[Sample]) -> Bundle:
@@ -161,7 +167,7 @@ def calibrated_on(bundle: Bundle, folder: Path, samples: Sequence[Sample]) -> Bu
     record = read_json(folder / CALIBRATION)
     images = [{"path": s.path, "label": s.label, "sha256": sha256_file(root / s.path)} for s in samples]
     write_json(folder / CALIBRATION, {**record, "size": len(images), "images": images})
-    return sealed(bundle, folder, quantization={**bundle.manifest["quantization"], "images": len(images)})
+    return sealed(bundle, folder, quantization=dataclasses.replace(quantization_of(bundle), images=len(images)))
 
 
 def of_one_class(bundle: Bundle, folder: Path) -> Bundle:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from edgetl.backends import BACKENDS
+from edgetl.base.schema import from_json
 from edgetl.base.storage import write_json
 from edgetl.compress.export import export_onnx, run_onnx
 from edgetl.compress.quantize import quantize
@@ -26,7 +27,9 @@ from edgetl.core.bundle import (
     load_bundle,
     write_manifest,
 )
+from edgetl.core.compression import Quantization
 from edgetl.core.data import Dataset
+from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import single
 from edgetl.diagnosis import Observations
@@ -55,17 +58,15 @@ def healthy_bundle(
     write_json(folder / SPLITS_FILE, dataset.to_json())
     write_json(folder / CALIBRATION, chosen.record)
     write_json(folder / LAYERS, [])
-    body = {
-        "key": "",
-        "target": wanted.to_json(),
-        "name": target,
-        "classes": list(dataset.classes),
-        "run": {"preprocess": preprocess.to_json(), "classes": list(dataset.classes)},
-        "quantization": dict(made.record),
-        "exported": EXPORTED,
-        "source": EXPORTED,
-    }
-    write_manifest(folder, body, {"deployed": deployed})
+    manifest = Manifest(
+        target=wanted,
+        name=target,
+        run=TrainedRun(input=preprocess.to_json(), classes=dataset.classes),
+        quantization=from_json(Quantization, made.record, "quantize"),
+        exported=EXPORTED,
+        source=EXPORTED,
+    )
+    write_manifest(folder, manifest, {"deployed": deployed})
     return load_bundle(folder)
 
 

@@ -133,8 +133,9 @@ def test_estimators_that_cut_are_no_fault(
     healthy = bundles("x86-generic")
     folder = faults.copied(healthy, tmp_path / "other")
     faults.quantized_again(healthy, folder, faults.calibration_images(healthy), **changes)
-    record = healthy.manifest["quantization"]
-    other = faults.sealed(healthy, folder, quantization={**record, "recipe": {**record["recipe"], **changes}})
+    record = faults.quantization_of(healthy)
+    recipe = {**(record.recipe or {}), **changes}
+    other = faults.sealed(healthy, folder, quantization=replace(record, recipe=recipe))
     assert diagnose(other, observed(other, healthy), root=healthy.dataset.root) == ()
 
 

@@ -12,14 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgetl.base.schema import to_json
 from edgetl.base.storage import sha256_file, write_json
 from edgetl.certify import Baseline, certify
 from edgetl.certify.predictions import Predictions
 from edgetl.compress.recipes import Recipe, load_recipe
 from edgetl.compress.repair import Attempt, Judged, Repair, Trial
 from edgetl.core.bundle import BENCH, CERTIFICATE, PREDICTIONS, Artifact, Bundle, load_bundle, write_manifest
+from edgetl.core.compression import Calibration, CalibrationSample, Quantization
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
+from edgetl.core.manifest import Manifest
+from edgetl.core.targets import find_target
 from edgetl.inputs import load_dataset
 from edgetl.inputs.image import Preprocess
 from edgetl.latency import bench_record
@@ -80,16 +84,16 @@ def _write_files(folder: Path, target: str, backend: str, data: Dataset) -> None
     write_json(folder / "splits.json", data.to_json())
     preprocess = Preprocess(96, 96, 110, "bicubic", (0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
     write_json(folder / "preprocess.json", preprocess.to_json())
-    images = [[s.path, s.sha256] for s in data.split("calibration")]
-    write_json(folder / "calibration.json", {"selection": "class-balanced", "seed": 0, "images": images})
-    body = {
-        "target": {"name": target, "isa": "x86-64"},
-        "quantization": {"recipe": "ort-x86-u8s8", "activation": "uint8", "weight": "int8", "per_channel": True},
-        "lineage": {"backbone": "efficientnet_lite0", "seed": 0, "versions": {"numpy": "2.0"}},
-    }
+    images = tuple(CalibrationSample(s.path, s.sha256, s.label) for s in data.split("calibration"))
+    write_json(folder / "calibration.json", to_json(Calibration(selection="class-balanced", images=images)))
+    manifest = Manifest(
+        target=find_target(target),
+        quantization=Quantization("int8", "onnxruntime 1.32", load_recipe("ort-x86-int8").to_json()),
+        lineage={"backbone": "efficientnet_lite0", "seed": 0, "versions": {"numpy": "2.0"}},
+    )
     write_manifest(
         folder,
-        body,
+        manifest,
         {
             "deployed": Artifact(backend, folder / "model" / "model.onnx", "int8"),
             "float": Artifact(backend, folder / "float" / "model.onnx", "fp32"),
@@ -219,8 +223,8 @@ def _repair() -> dict[str, Any]:
     chosen = trials[-1].attempt
     assert chosen is not None
     stopped = "mixed precision: 2 layers in float: node_conv2d_3, node_conv2d_7 is good enough on the search split."
-    record = Repair(True, chosen, True, stopped, trials, 412.7, 20.0, 0.01).to_json()
-    return {**record, "layers": _layers(-6.0)}
+    record = Repair(True, chosen, True, stopped, trials, 412.7, 20.0, 0.01).record()
+    return {**to_json(record), "layers": _layers(-6.0)}
 
 
 def _trial(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_selftest_needs_golden_vectors(float_bundle: MakeBundle) -> None:
 
 def test_predict_on_a_machine_without_the_runtime(int8_bundle: MakeBundle, image_files: list[Path]) -> None:
     bundle = int8_bundle()
-    entry = {**bundle.manifest["artifacts"]["deployed"], "backend": "abacus"}
-    other = Bundle(bundle.path, {**bundle.manifest, "artifacts": {"deployed": entry}})
+    entry = replace(bundle.manifest.artifacts["deployed"], backend="abacus")
+    other = Bundle(bundle.path, replace(bundle.manifest, artifacts={"deployed": entry}))
     with pytest.raises(BackendError, match="abacus"):
         predict(other, image_files)

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.base.storage import write_json
 from edgetl.core.bundle import Artifact, Bundle, load_bundle, write_manifest
 from edgetl.core.data import Dataset
+from edgetl.core.manifest import Manifest
+from edgetl.core.targets import find_target
 from edgetl.inputs.image import Preprocess
 
 HEIGHT, WIDTH, CLASSES = 32, 24, 4
@@ -100,7 +102,6 @@ def seal(
     floating: Artifact | None = None,
     *,
     golden: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None = None,
-    body: Mapping[str, Any] | None = None,
     more: Mapping[str, Artifact] | None = None,
 ) -> Bundle:
     """Add what every bundle holds beside its artifacts, and the manifest."""
@@ -112,5 +113,5 @@ def seal(
     write_json(folder / "preprocess.json", PREPROCESS.to_json())
     write_json(folder / "splits.json", Dataset(Path("/nowhere"), names, ()).to_json())
     artifacts = {"deployed": deployed} | ({"float": floating} if floating else {}) | dict(more or {})
-    write_manifest(folder, {"target": {"name": "x86-generic"}, **(body or {})}, artifacts)
+    write_manifest(folder, Manifest(target=find_target("x86-generic")), artifacts)
     return load_bundle(folder)

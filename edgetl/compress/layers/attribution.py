@@ -12,9 +12,8 @@ small channel drowned in noise is harmless where it meets small weights, and fat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,37 +23,12 @@ from edgetl.base.progress import Progress, silent, tracked
 from edgetl.compress.layers.arithmetic import Builder, fed, session_of
 from edgetl.compress.layers.points import Point
 from edgetl.compress.layers.topology import Topology, read_topology
+from edgetl.core.compression import LayerNoise
 
-Cause = Literal["weights", "activations"]
+__all__ = ["LayerNoise", "attribute", "ranked", "responsible"]
+
 #: Noise is reported no further than this above or below the signal, in decibels.
 _LIMIT_DB = 120.0
-
-
-@dataclass(frozen=True)
-class LayerNoise:
-    """What quantizing one layer's weights, or the activations that it produces, does to the layer that reads them.
-
-    Attributes:
-        node, module: the layer to blame: whose weights are quantized, or that produces the quantized tensor; "" for
-            the image.
-        cause: weights or activations.
-        sqnr_db: signal to quantization noise at the consumer's output, decibels (see :func:`attribute`).
-        share: part of the noise-to-signal ratios of all layers, 0 to 1.
-        saturated: share of the activations beyond the ends of the grid; 0 for weights.
-        consumer: node at whose output the noise was measured.
-    """
-
-    node: str
-    module: str
-    cause: Cause
-    sqnr_db: float
-    share: float
-    saturated: float
-    consumer: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
 
 
 def attribute(
@@ -96,7 +70,7 @@ def ranked(noises: Iterable[LayerNoise]) -> tuple[LayerNoise, ...]:
     ratios = {key: 10 ** (-noise.sqnr_db / 10) for key, noise in worst.items()}
     total = sum(ratios.values()) or 1.0
     order = sorted(worst, key=lambda key: (worst[key].sqnr_db, key))
-    return tuple(LayerNoise(**{**asdict(worst[key]), "share": ratios[key] / total}) for key in order)
+    return tuple(replace(worst[key], share=ratios[key] / total) for key in order)
 
 
 def responsible(noises: Sequence[LayerNoise], share: float = 0.9, most: int = 10) -> tuple[LayerNoise, ...]:

@@ -1,0 +1,127 @@
+"""``manifest.json`` of a bundle, as a value: what it was made from and for, and the hash of every file in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from edgetl.base.errors import BundleError
+from edgetl.base.schema import Json, from_json
+from edgetl.base.storage import read_sealed
+from edgetl.core.compression import Quantization, RepairRecord
+from edgetl.core.target import Target
+
+SCHEMA: Literal[3] = 3
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of a bundle."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ArtifactEntry:
+    """A model of a bundle: ``file`` is the one that its runtime opens, ``bytes`` are of all that belong to it."""
+
+    backend: str
+    file: str
+    precision: str
+    device: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The run that a bundle was made from.
+
+    Attributes:
+        digest: :attr:`edgetl.core.run.Run.digest`.
+        weights_sha256: of the trained weights.
+        backbone, strategy: as in ``edgetl backbones`` and ``edgetl strategies``; "" where it was trained elsewhere.
+        settings, metrics: as in ``run.json``.
+        input: how a file became the network's input in training, as :func:`edgetl.inputs.input_of` reads it.
+        classes: their names, in the order of the outputs that the network was trained with.
+    """
+
+    digest: str = ""
+    weights_sha256: str = ""
+    backbone: str = ""
+    strategy: str = ""
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    metrics: Mapping[str, Json] = field(default_factory=dict)
+    input: Mapping[str, Json] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a bundle is.
+
+    Attributes:
+        target: what it is made for.
+        name: the target as the user named it; the bundle's folder is called so.
+        key: SHA-256 over everything that its content depends on; "" where it was not exported from a run.
+        task: key into :data:`edgetl.tasks.TASKS`.
+        run: what was trained; None where a bundle is only for timing.
+        lineage: source of the pretrained weights, their hash and licence, versions, command line.
+        quantization: how the deployed model came about; None where nobody knows.
+        repair: what was tried to mend it, without times; None where nothing was.
+        parity: how closely the exported graph follows the trained model.
+        versions: of the packages that made it; None for those that were not installed.
+        exported: the trained model as float ONNX, a file of the bundle; "" where there is none.
+        source: the float ONNX file that was compressed; it is ``exported`` unless repair changed its weights first.
+        pair: digests of the two bundles whose artifacts this one holds to be timed in turn.
+        splits: SHA-256 of classes, samples, labels and splits (:attr:`edgetl.core.data.Dataset.digest`).
+        files: every file of the bundle, but for the records that are made later.
+        artifacts: by role: ``deployed``, ``float``, ``against``.
+        digest: SHA-256 of all of this; it names the bundle.
+    """
+
+    target: Target
+    name: str = ""
+    key: str = ""
+    task: str = "classification"
+    run: TrainedRun | None = None
+    lineage: Mapping[str, Json] = field(default_factory=dict)
+    quantization: Quantization | None = None
+    repair: RepairRecord | None = None
+    parity: Mapping[str, Json] = field(default_factory=dict)
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    exported: str = ""
+    source: str = ""
+    pair: tuple[str, ...] = ()
+    splits: str = ""
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    artifacts: Mapping[str, ArtifactEntry] = field(default_factory=dict)
+    schema: Literal[3] = SCHEMA
+    digest: str = ""
+
+
+def read_manifest(file: Path) -> Manifest:
+    """Read ``manifest.json``.
+
+    Raises:
+        BundleError: altered, of another schema, of another shape, or it names a model that it has no hash of.
+    """
+    record = read_sealed(file, BundleError)
+    if record.get("schema") != SCHEMA:
+        raise BundleError(
+            f"{file.parent} is a bundle of schema {record.get('schema')!r:.20}, and this edgetl reads {SCHEMA}",
+            "export it again",
+        )
+    manifest = from_json(Manifest, record, file, BundleError, "export it again")
+    if "deployed" not in manifest.artifacts:
+        raise BundleError(f"{file} names no deployed model", "export it again")
+    models = [*(entry.file for entry in manifest.artifacts.values()), manifest.exported, manifest.source]
+    for name in models:
+        if name and name not in manifest.files:
+            raise BundleError(f"{file} names the model {name!a} and has no hash of it", "export it again")
+    for name in manifest.files:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise BundleError(f"{file} names {name!a}, which lies outside the bundle", "export it again")
+    return manifest

@@ -67,8 +67,8 @@ def test_an_int8_bundle_knows_what_quantization_does_to_each_layer(quantized: Pa
         opened = load_bundle(quantized / target)
         assert opened.exported.is_file()
         assert opened.layers
-        assert all(layer["cause"] in ("weights", "activations") for layer in opened.layers)
-        shares = [layer["share"] for layer in opened.layers]
+        assert all(layer.cause in ("weights", "activations") for layer in opened.layers)
+        shares = [layer.share for layer in opened.layers]
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) == pytest.approx(1.0, abs=1e-6)
 

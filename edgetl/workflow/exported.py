@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgetl.base.schema import to_json
 from edgetl.certify import Certificate
 from edgetl.core.bundle import Bundle
 from edgetl.core.run import Run
@@ -30,7 +31,7 @@ class Exported:
             "target": self.bundle.target,
             "bundle": str(self.bundle.path),
             "precision": self.bundle.precision,
-            "artifacts": self.bundle.manifest["artifacts"],
+            "artifacts": to_json(self.bundle.manifest.artifacts),
             "certificate": self.certificate.to_json(),
             "bench": bench or None,
             "failures": list(bench.get("failures", [])),

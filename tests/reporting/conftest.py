@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import asdict
@@ -87,7 +88,7 @@ def _write_files(folder: Path, target: str, backend: str, data: Dataset) -> None
     images = tuple(CalibrationSample(s.path, s.sha256, s.label) for s in data.split("calibration"))
     write_json(folder / "calibration.json", to_json(Calibration(selection="class-balanced", images=images)))
     manifest = Manifest(
-        target=find_target(target),
+        target=dataclasses.replace(find_target("x86-generic"), name=target),
         quantization=Quantization("int8", "onnxruntime 1.32", load_recipe("ort-x86-int8").to_json()),
         lineage={"backbone": "efficientnet_lite0", "seed": 0, "versions": {"numpy": "2.0"}},
     )

@@ -81,7 +81,9 @@ def plain(values: Array, where: str) -> Array:
     """
     if values.dtype.kind not in "buif":
         raise DataError(f"{where} holds {values.dtype}, no numbers", "give integers or floats")
-    if values.size and not bool((np.abs(values.astype(np.float64)) <= np.finfo(np.float32).max).all()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        fits = bool((np.abs(values.astype(np.float64)) <= np.finfo(np.float32).max).all())
+    if not fits:
         bad = "a value that is no number or too large for float32"
         raise DataError(f"{where} holds {bad}", "remove it or replace it")
     return values

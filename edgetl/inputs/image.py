@@ -222,6 +222,8 @@ class Preprocess:
         """
         mode = str(record.get("mode", "shorter"))
         try:
+            if record.get("layout", "NHWC") != "NHWC":
+                raise ValueError(f"the layout {record['layout']} is not NHWC")
             height, width = int(record["height"]), int(record["width"])
             least = {"squash": min(height, width), "letterbox": max(height, width), "longest": max(height, width)}
             resize = record["resize"] if mode not in least else record.get("resize", least[mode])

@@ -148,7 +148,7 @@ class Tensors:
                 raise DataError(
                     f"the array '{spec.name}' of {where} is {found or 'one number'}, not {wanted}", "reshape it"
                 )
-        return {name: plain(held[name], where).astype(np.float32)[None] for name in names}
+        return {name: plain(held[name], where).astype(np.float32, order="C")[None] for name in names}
 
     def batch(self, sources: Iterable[Any]) -> dict[str, Array]:
         """Several samples: float32 (n, …).

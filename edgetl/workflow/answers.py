@@ -15,8 +15,7 @@ from edgetl.base.errors import BundleError, CertifyError, DeviceError
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import REFERENCE, Bundle
-from edgetl.core.data import Dataset, Sample
-from edgetl.core.data.readers import find_reader
+from edgetl.core.data import READERS, Dataset, Sample
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, rows
 from edgetl.devices import find_device
@@ -250,10 +249,11 @@ def certify_files(dataset: Dataset, data: str | Path | None, progress: Progress)
 
 def _root(data: str | Path, dataset: Dataset) -> Path:
     path = Path(data)
-    if path.is_dir() or not (path.is_file() or str(data) == "digits"):
-        return path
-    # Texts and arrays of one file are written out again, each under the name that it had.
-    return find_reader(data).read(path, dataset.root).root
+    for reader in READERS.values():
+        if reader.writes and reader.takes(data):
+            # Written out again where they are gone, each under the name that it had; never over what is there.
+            return dataset.root if dataset.root.is_dir() else reader.read(path, dataset.root).root
+    return path.parent if path.is_file() else path
 
 
 def _is(root: Path, sample: Sample) -> bool:

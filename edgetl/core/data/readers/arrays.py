@@ -122,4 +122,5 @@ READER = Reader(
     takes=lambda source: Path(source).suffix.lower() == ".npz" and Path(source).is_file(),
     sniff=lambda path: (SUFFIX, _kind(path)),
     read=_read,
+    writes=True,
 )

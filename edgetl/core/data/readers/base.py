@@ -44,6 +44,7 @@ class Reader:
         sniff: the commonest suffix of its samples, with the dot, and the kind of label; raises DataError.
         read: the source, and a folder for the files that the reader writes where the source holds no files → the
             listing; raises DataError.
+        writes: whether it writes the samples' files itself.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Reader:
     takes: Callable[[str | Path], bool]
     sniff: Callable[[Path], tuple[str, str]]
     read: Callable[[Path, Path], Listing]
+    writes: bool = False
 
 
 def write_samples(folder: Path, files: Mapping[str, bytes]) -> None:

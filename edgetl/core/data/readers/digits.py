@@ -35,4 +35,5 @@ READER = Reader(
     takes=lambda source: str(source) == "digits",
     sniff=lambda source: (".png", CLASS),
     read=lambda source, into: replace(class_folders.read(write_digits(into), into), mirror_safe=False),
+    writes=True,
 )

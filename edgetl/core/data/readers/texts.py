@@ -34,4 +34,5 @@ READER = Reader(
     takes=lambda source: has_column(source, "text"),
     sniff=lambda path: (SUFFIX, read_table(path, 1).kind.name),
     read=_read,
+    writes=True,
 )

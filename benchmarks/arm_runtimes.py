@@ -62,12 +62,14 @@ def build(images: Images, chosen: npt.NDArray[np.int64], work: Path) -> dict[str
     """Each runtime's float and int8 artifact, as ``edgetl export`` would compile them."""
     model = network()
     exported = export_onnx(model, PREPROCESS, work / "float.onnx")
-    check_parity(exported, model, images[:16])
+    check_parity(exported, model, {"image": images[:16]})
     artifacts = {}
     for runtime, (name, recipe) in RUNTIMES.items():
         target, backend = find_target(name), BACKENDS[runtime]
         artifacts[f"{runtime} fp32"] = backend.compile(exported, target, work / runtime / "fp32")
-        made = quantize(exported, load_recipe(recipe), (images[i : i + 1] for i in chosen), work / runtime / "made")
+        made = quantize(
+            exported, load_recipe(recipe), ({"image": images[i : i + 1]} for i in chosen), work / runtime / "made"
+        )
         artifacts[f"{runtime} int8"] = backend.compile(made.path, target, work / runtime / "int8")
     return artifacts
 

@@ -76,14 +76,14 @@ def build(images: Images, chosen: npt.NDArray[np.int64], work: Path) -> dict[str
     """The four artifacts, as ``edgetl export`` would compile them."""
     model = network()
     exported = export_onnx(model, PREPROCESS, work / "float.onnx")
-    check_parity(exported, model, images[:100])
+    check_parity(exported, model, {"image": images[:100]})
     artifacts = {}
     for name in ("x86-generic", "intel-cpu"):
         target = find_target(name)
         backend = BACKENDS[target.backend]
         artifacts[f"{name} fp32"] = backend.compile(exported, target, work / name / "fp32")
         recipe = load_recipe(target.recipe("int8") or "")
-        made = quantize(exported, recipe, (images[i : i + 1] for i in chosen), work / name)
+        made = quantize(exported, recipe, ({"image": images[i : i + 1]} for i in chosen), work / name)
         artifacts[f"{name} int8"] = backend.compile(made.path, target, work / name / "int8")
     return artifacts
 

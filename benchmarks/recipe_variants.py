@@ -60,7 +60,7 @@ def make(source: Path, recipe: str, changes: Changes, images: Images, out: Path,
     name = "quantized.xml" if recipe == "openvino-int8" else "quantized.onnx"
     if not (out / name).is_file():
         changed = with_changes(load_recipe(recipe), **changes)
-        quantize(source, changed, (image[None] for image in images[: changed.size]), out, cache=cache)
+        quantize(source, changed, ({"image": image[None]} for image in images[: changed.size]), out, cache=cache)
     return out / name
 
 

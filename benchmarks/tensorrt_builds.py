@@ -51,7 +51,9 @@ def graphs(data: Path, work: Path) -> dict[str, Path]:
     files = sorted((data / "imagenet-sample").glob("*.jpg"))
     chosen = np.random.default_rng(0).permutation(len(files))[:CALIBRATION]
     exported = export_onnx(network(), PREPROCESS, work / "float.onnx")
-    images = (image[None] for image in PREPROCESS.batch([files[index] for index in np.sort(chosen)])["image"])
+    images = (
+        {"image": image[None]} for image in PREPROCESS.batch([files[index] for index in np.sort(chosen)])["image"]
+    )
     return {
         "int8": quantize(exported, load_recipe(RECIPE), images, work / "int8").path,
         "fp16": to_float(exported, "tensorrt", "fp16", work / "fp16").path,

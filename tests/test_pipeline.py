@@ -131,7 +131,7 @@ def test_jetson_bundle_was_built_by_a_real_builder(whole: Path) -> None:
 def test_calibration_images_come_from_their_split_alone(whole: Path) -> None:
     for name in TARGETS:
         bundle = load_bundle(whole / name)
-        chosen = json.loads((bundle.path / "calibration.json").read_text())["images"]
+        chosen = json.loads((bundle.path / "calibration.json").read_text())["samples"]
         allowed = {s.sha256 for s in bundle.dataset.split("calibration")}
         assert chosen
         assert {image["sha256"] for image in chosen} <= allowed

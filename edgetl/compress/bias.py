@@ -2,7 +2,7 @@
 
 Nagel, van Baalen, Blankevoort and Welling 2019, "Data-Free Quantization through Weight Equalization and Bias
 Correction", section 4.2 and appendix D: the empirical variant, which measures the errors before the activation on
-calibration images.
+calibration samples.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.compress import graph
-from edgetl.compress.layers.arithmetic import Builder, fed, session_of
+from edgetl.compress.batches import fed
+from edgetl.compress.layers.arithmetic import Builder, session_of
+from edgetl.core.tensors import Arrays, count
 
 METHODS = ("none", "fast", "full")
-#: A few dozen images settle means over space; the full method keeps some tensors of each in memory.
-MOST_IMAGES = 32
-Batches = Sequence[npt.NDArray[np.uint8]]
+#: A few dozen samples settle means over space; the full method keeps some tensors of each in memory.
+MOST_SAMPLES = 32
+Batches = Sequence[Arrays]
 Means = dict[str, npt.NDArray[np.float64]]
 _TASK = "correcting biases"
 _LIMITS = np.iinfo(np.int32)
@@ -37,14 +39,14 @@ def correct(quantized: Any, floating: Path, batches: Batches, method: str, progr
     Args:
         quantized: ONNX protobuf with QuantizeLinear and DequantizeLinear, its nodes in order.
         floating: the float ONNX file that it was made of, with the same node names.
-        batches: uint8 (n, H, W, 3) each; the first :data:`MOST_IMAGES` images are used.
+        batches: inputs by name, (n, …) each; the first :data:`MOST_SAMPLES` samples are used.
         method: ``none``; ``fast``: the error that each quantized layer makes on float inputs, rounded as it reads
             them, in one pass; ``full``: in the order of the graph, the error of each layer, those in float included,
             after everything before it was quantized and corrected.
         progress: told of each batch, or of each layer.
 
     Returns:
-        the record: method, images, names of the layers corrected and skipped.
+        the record: method, samples, names of the layers corrected and skipped.
 
     Raises:
         CompressionError: an unknown method, or files that do not belong together.
@@ -52,8 +54,8 @@ def correct(quantized: Any, floating: Path, batches: Batches, method: str, progr
     if method not in METHODS:
         raise CompressionError(f"unknown bias correction '{method}'", f"use one of {', '.join(METHODS)}")
     if method == "none":
-        return {"method": method, "images": 0, "layers": [], "skipped": []}
-    used = batches[: -(-MOST_IMAGES // len(batches[0]))]
+        return {"method": method, "samples": 0, "layers": [], "skipped": []}
+    used = batches[: -(-MOST_SAMPLES // count(batches[0]))]
     biases = _Biases(quantized)
     wanted = [node.name for node in biases.nodes.values() if biases.correctable(node, quantized_only=method == "fast")]
     if method == "fast":
@@ -64,7 +66,7 @@ def correct(quantized: Any, floating: Path, batches: Batches, method: str, progr
         _in_order(biases, expected, used, progress)
     layers = [node.name for node in biases.nodes.values() if node.op_type in graph.WEIGHTED]
     skipped = sorted(set(layers) - set(wanted))
-    return {"method": method, "images": sum(map(len, used)), "layers": wanted, "skipped": skipped}
+    return {"method": method, "samples": sum(map(count, used)), "layers": wanted, "skipped": skipped}
 
 
 class _Biases:
@@ -139,7 +141,7 @@ def _means(floating: Path, layers: list[str], batches: Batches) -> Means:
 
 
 def _local_errors(quantized: Any, floating: Path, layers: list[str], batches: Batches, progress: Progress) -> Means:
-    """Mean over images and space of (layer as quantized − layer in float), both on what the float model feeds it."""
+    """Mean over samples and space of (layer as quantized − layer in float), both on what the float model feeds it."""
     build = Builder(graph.load(floating))
     nodes = {node.name: node for node in build.model.graph.node}
     graft = _Graft(quantized, build)
@@ -223,8 +225,7 @@ class Stages:
             if node.name in layers:
                 self._pieces[node.name], piece = piece, []
         self._constants = constants
-        only = model.graph.input[0].name
-        self._state: list[dict[str, npt.NDArray[Any]]] = [{only: batch} for batch in batches]
+        self._state: list[dict[str, npt.NDArray[Any]]] = [dict(batch) for batch in batches]
 
     def advance(self, layer: str, output: str) -> npt.NDArray[np.float64]:
         """Run the piece that ends with a layer; returns the mean of the layer's output for each channel."""

@@ -1,4 +1,4 @@
-"""The images that a model is calibrated on, and the ranges that they give a recipe."""
+"""The samples that a model is calibrated on, and the ranges that they give a recipe."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import sha256_bytes, sha256_file, sha256_json, write_bytes
 from edgetl.compress.layers.ranges import Observed, estimate, extremes, observe
 from edgetl.compress.recipes import Recipe
+from edgetl.core.tensors import Arrays
 
 Ranges = dict[str, tuple[float, float]]
 #: Values of an asymmetric 8-bit grid, and of one that is symmetric about a zero of its own.
 _LEVELS, _SYMMETRIC_LEVELS = 256, 255
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +28,12 @@ class Calibration:
     """What an engine calibrates with.
 
     Attributes:
-        batches: uint8 (n, H, W, 3) each, n being the model's batch size, or 1 if it takes any.
-        cache: folder where observations are kept, so that another recipe on the same images needs no inference.
+        batches: inputs by name, (n, …) each, n being the model's batch size, or 1 if it takes any.
+        cache: folder where observations are kept, so that another recipe on the same samples needs no inference.
         progress: told of each batch.
     """
 
-    batches: tuple[npt.NDArray[np.uint8], ...]
+    batches: tuple[Arrays, ...]
     cache: Path | None = None
     progress: Progress = silent
 
@@ -40,7 +41,7 @@ class Calibration:
         """The range of every float activation, as the recipe estimates it.
 
         Args:
-            model: float ONNX file that is quantized: with the images, what observations are kept under.
+            model: float ONNX file that is quantized: with the samples, what observations are kept under.
             prepared: the same with the tensors that the engine quantizes.
             recipe: its estimator.
 
@@ -57,9 +58,8 @@ class Calibration:
         }
 
     def _key(self, model: Path) -> str:
-        images = [sha256_bytes(np.ascontiguousarray(batch).tobytes()) for batch in self.batches]
-        shapes = sorted({batch.shape for batch in self.batches})
-        inputs = {"format": _FORMAT, "model": sha256_file(model), "images": images, "shapes": shapes}
+        samples = [{name: _digest(values) for name, values in batch.items()} for batch in self.batches]
+        inputs = {"format": _FORMAT, "model": sha256_file(model), "samples": samples}
         return f"ranges-{sha256_json({**inputs, 'onnxruntime': version('onnxruntime')})[:32]}"
 
     def _extremes(self, prepared: Path, kept: Path | None) -> Ranges:
@@ -82,6 +82,10 @@ class Calibration:
             ends = np.array([(o.low, o.high, o.edges_low, o.edges_high) for o in values])
             _write(kept, names=np.array(list(found)), ends=ends, histograms=np.array([o.histogram for o in values]))
         return found
+
+
+def _digest(values: npt.NDArray[Any]) -> str:
+    return f"{values.dtype}{values.shape}{sha256_bytes(np.ascontiguousarray(values).tobytes())}"
 
 
 def _levels(recipe: Recipe) -> int:

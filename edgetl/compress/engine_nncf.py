@@ -26,7 +26,7 @@ def quantize(model: Path, recipe: Recipe, calibration: Calibration, out: Path) -
     left = sorted({*_before_weights(network), *_named(network, _excluded(model, recipe))})
     # NNCF goes through the samples several times: for ranges, then for each layer's bias.
     feeds = tracked(calibration.batches, f"quantizing ({recipe.name})", calibration.progress)
-    samples = [{"image": image} for image in feeds]
+    samples = [dict(each) for each in feeds]
     presets = nncf.QuantizationPreset
     quantized = nncf.quantize(
         network,
@@ -82,7 +82,7 @@ def _estimator(recipe: Recipe) -> dict[str, Any]:
     ranges = require("nncf.quantization.range_estimator", "quantizing for OpenVINO")
     known = ranges.RangeEstimatorParametersSet
     if recipe.estimator == "percentile":
-        # Of each image, then averaged: NNCF keeps no distribution over images but for the histogram.
+        # Of each sample, then averaged: NNCF keeps no distribution over samples but for the histogram.
         tail = {"quantile_outlier_prob": (100 - recipe.percentile) / 200}
         kinds = {"statistics_type": ranges.StatisticsType.QUANTILE, "aggregator_type": ranges.AggregatorType.MEAN}
         end = ranges.StatisticsCollectorParameters(**kinds, **tail)

@@ -1,7 +1,7 @@
 """ONNX Runtime's static quantizer: Q/DQ models for ONNX Runtime and, with other settings, for TensorRT.
 
 Ranges come from :mod:`edgetl.compress.layers.ranges`: the quantizer's own calibrators keep every tensor of every
-image, and need minutes for percentiles and entropy.
+sample, and need minutes for percentiles and entropy.
 """
 
 from __future__ import annotations

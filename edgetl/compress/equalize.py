@@ -19,12 +19,13 @@ import numpy.typing as npt
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
 from edgetl.compress import graph
+from edgetl.compress.batches import fed
 from edgetl.compress.equalize_groups import Group, find_groups
-from edgetl.compress.layers.arithmetic import fed, session_of
+from edgetl.compress.layers.arithmetic import session_of
 from edgetl.compress.layers.topology import Topology, read_topology
+from edgetl.core.tensors import Arrays
 
 Floats = npt.NDArray[np.float64]
-Images = Iterable[npt.NDArray[np.uint8]]
 #: Largest difference that rescaling may make, as a share of the logits' range.
 PARITY = 1e-3
 #: Batches that the outcome is compared on.
@@ -73,7 +74,7 @@ def _lists(group: dict[str, Any], *names: str) -> dict[str, list[str]]:
     return {name: list(group[name]) for name in names}
 
 
-def equalize(model: Path, out: Path, images: Images | None = None) -> Equalized:
+def equalize(model: Path, out: Path, samples: Iterable[Arrays] | None = None) -> Equalized:
     """Write an equalized copy of a float ONNX model; nodes and tensors keep their names.
 
     The factor of a channel is √(r₁/r₂), with r₁ the largest weight of any producer for that channel and r₂ that of
@@ -85,7 +86,7 @@ def equalize(model: Path, out: Path, images: Images | None = None) -> Equalized:
     Args:
         model: float ONNX file.
         out: file to write.
-        images: uint8 (n, H, W, 3) each; the outcome is compared on the first :data:`COMPARED`, or on noise.
+        samples: inputs by name, (n, …) each; the outcome is compared on the first :data:`COMPARED`, or on noise.
 
     Raises:
         CompressionError: the outcome differs from the original by more than :data:`PARITY` of the logits' range.
@@ -96,7 +97,7 @@ def equalize(model: Path, out: Path, images: Images | None = None) -> Equalized:
     factors = _settle(groups, weights)
     changed = {name for group in groups for name in group.constants()}
     graph.save(_with(topology, {name: weights[name] for name in changed}), out)
-    difference, spread = _compare(model, out, images)
+    difference, spread = _compare(model, out, samples)
     rescaled = (
         Rescaled(group.producer_names, group.reader_names, len(scale), float(scale.max() / scale.min()))
         for group, scale in zip(groups, factors, strict=True)
@@ -131,9 +132,9 @@ def _with(topology: Topology, weights: dict[str, npt.NDArray[Any]]) -> Any:
     return model
 
 
-def _compare(model: Path, out: Path, images: Images | None) -> tuple[float, float]:
+def _compare(model: Path, out: Path, samples: Iterable[Arrays] | None) -> tuple[float, float]:
     sessions = [session_of(graph.load(path)) for path in (model, out)]
-    batches = list(itertools.islice(images, COMPARED)) if images is not None else [_noise(sessions[0])]
+    batches = list(itertools.islice(samples, COMPARED)) if samples is not None else [_noise(sessions[0])]
     before, after = (np.concatenate([s.run(None, fed(b, s))[0] for b in batches]) for s in sessions)
     spread, difference = float(np.ptp(before)), float(np.abs(after - before).max())
     # Written so that a NaN fails too.
@@ -145,7 +146,15 @@ def _compare(model: Path, out: Path, images: Images | None) -> tuple[float, floa
     return difference, spread
 
 
-def _noise(session: Any) -> npt.NDArray[np.uint8]:
-    batch, *shape = session.get_inputs()[0].shape
-    size = (batch if isinstance(batch, int) else COMPARED, *shape)
-    return np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+def _noise(session: Any) -> Arrays:
+    """Random bytes for images, standard normal numbers for floats, token 1 and the like for other integers."""
+    draw, found = np.random.default_rng(0), {}
+    for value in session.get_inputs():
+        shape = [size if isinstance(size, int) else COMPARED for size in value.shape]
+        if value.type == "tensor(uint8)":
+            found[value.name] = draw.integers(0, 256, shape, dtype=np.uint8)
+        elif value.type == "tensor(float)":
+            found[value.name] = draw.standard_normal(shape).astype(np.float32)
+        else:
+            found[value.name] = np.ones(shape, value.type.removeprefix("tensor(").removesuffix(")"))
+    return found

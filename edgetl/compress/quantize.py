@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgetl.base.errors import CompressionError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import sha256_file
 from edgetl.compress import engine_nncf, engine_ort, float16, graph
+from edgetl.compress.batches import grouped
 from edgetl.compress.calibration import Calibration
 from edgetl.compress.equalize import equalize
 from edgetl.compress.quiet import quiet
 from edgetl.compress.recipes import Recipe
+from edgetl.core.tensors import Arrays
 
-Images = Iterable[npt.NDArray[np.uint8]]
 #: Name of the equalized float ONNX file beside the quantized one.
 SOURCE = "source.onnx"
 _Engine = Callable[[Path, Recipe, Calibration, Path], dict[str, Any]]
@@ -36,7 +34,7 @@ class QuantizedModel:
 
     Attributes:
         path: ``.onnx``, or ``.xml`` with its ``.bin`` beside it.
-        record: precision, recipe, engine with version, source's SHA-256, number of images, nodes left in float,
+        record: precision, recipe, engine with version, source's SHA-256, number of samples, nodes left in float,
             estimator of the ranges, what was equalized and which biases were corrected.
     """
 
@@ -45,31 +43,37 @@ class QuantizedModel:
 
 
 def quantize(
-    model: Path, recipe: Recipe, images: Images, out: Path, progress: Progress = silent, *, cache: Path | None = None
+    model: Path,
+    recipe: Recipe,
+    samples: Iterable[Arrays],
+    out: Path,
+    progress: Progress = silent,
+    *,
+    cache: Path | None = None,
 ) -> QuantizedModel:
     """Quantize a float ONNX model to int8, the preprocessing before its first weighted operator excepted.
 
-    The same model, recipe and images give the same bytes.
+    The same model, recipe and samples give the same bytes.
 
     Args:
         model: what :func:`edgetl.compress.export.export_onnx` wrote.
         recipe: from :func:`edgetl.compress.recipes.recipe_for`.
-        images: uint8 (1, H, W, 3) each, preprocessed, from the calibration split.
+        samples: the inputs of one each, (1, …) by name, from the calibration split.
         out: folder to write into. Where the recipe equalizes, the float model that was then quantized is kept there
             as :data:`SOURCE`.
-        progress: told of each image.
-        cache: folder for what was observed on the images, under a key of the model and the images: another recipe
+        progress: told of each sample.
+        cache: folder for what was observed on the samples, under a key of the model and the samples: another recipe
             finds it there. Nothing is kept without it.
 
     Raises:
-        CompressionError: no image, or the engine cannot quantize the model.
+        CompressionError: no sample, or the engine cannot quantize the model.
     """
     batch = graph.fixed_batch(graph.load(model))
-    samples = list(images)
-    if not samples:
-        raise CompressionError("there is no image to take the ranges from", "give the calibration split images")
+    chosen = list(samples)
+    if not chosen:
+        raise CompressionError("there is no sample to take the ranges from", "give the calibration split samples")
     name, engine = _ENGINES[recipe.engine]
-    calibration = Calibration(_batches(samples, batch or 1), cache, progress)
+    calibration = Calibration(grouped(chosen, batch or 1), cache, progress)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with quiet():
@@ -82,7 +86,7 @@ def quantize(
         raise CompressionError(
             f"{recipe.engine} cannot quantize {model} ({reason[0]})", "export with --precision fp32, or another recipe"
         ) from error
-    common = {"precision": "int8", "source_sha256": sha256_file(model), "images": len(samples)}
+    common = {"precision": "int8", "source_sha256": sha256_file(model), "samples": len(chosen)}
     done = {"equalization": equalized.to_json() if equalized else None}
     return QuantizedModel(out / name, {**common, "recipe": recipe.to_json(), **done, **details})
 
@@ -90,7 +94,7 @@ def quantize(
 def to_float(model: Path, backend: str, precision: str, out: Path) -> QuantizedModel:
     """Give a float ONNX model the precision fp32 (as it is) or fp16, as the backend wants it.
 
-    For TensorRT, fp16 is a strongly typed graph: every tensor is float16 but the image and the logits. OpenVINO
+    For TensorRT, fp16 is a strongly typed graph: every tensor is float16 but inputs and outputs. OpenVINO
     takes the fp32 graph: its compiler stores the weights in float16.
 
     Args:
@@ -113,8 +117,3 @@ def to_float(model: Path, backend: str, precision: str, out: Path) -> QuantizedM
     with quiet():
         details = convert(model, out / name)
     return QuantizedModel(out / name, {**record, **details})
-
-
-def _batches(samples: list[npt.NDArray[np.uint8]], size: int) -> tuple[npt.NDArray[np.uint8], ...]:
-    parts = (samples[start : start + size] for start in range(0, len(samples), size))
-    return tuple(np.concatenate(part + part[-1:] * (size - len(part))) for part in parts)

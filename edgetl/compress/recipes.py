@@ -44,10 +44,10 @@ class Recipe:
         backend: the runtime that executes the result.
         isa: the instruction sets it was made for, as in ``target.toml``; ``"*"`` ends a family (``sm*``).
         engine: who quantizes, one of :data:`ENGINES`.
-        selection, size, seed: which images of the calibration split give the ranges, how many, and the draw.
+        selection, size, seed: which samples of the calibration split give the ranges, how many, and the draw.
         estimator: how a range comes from the observed values: ``min-max``, ``percentile``, ``mse``, ``entropy`` (see
-            :func:`edgetl.compress.layers.ranges.estimate`), or ``mean-min-max`` (the mean of each image's extremes).
-            NNCF takes percentiles of each image and averages them.
+            :func:`edgetl.compress.layers.ranges.estimate`), or ``mean-min-max`` (the mean of each sample's extremes).
+            NNCF takes percentiles of each sample and averages them.
         percentile: share of values inside the range, in percent; used by ``percentile`` alone.
         activations, weights: 8-bit types; ``by-sign`` is uint8 for what is never negative and int8 for the rest.
         activations_symmetric: no zero point other than 0.

@@ -1,4 +1,4 @@
-"""Which images of the calibration split give the ranges, and the record of that choice."""
+"""Which samples of the calibration split give the ranges, and the record of that choice."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from edgetl.base.storage import sha256_file
 from edgetl.core.data import Dataset, Sample
 
 SPLIT = "calibration"
+#: Of the values of a regression, each of as many samples.
+BINS = 10
 Features = Callable[[Sequence[Path]], npt.NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen calibration images.
+    """The chosen calibration samples.
 
     Attributes:
         indexes: positions within ``dataset.split("calibration")``, in the order chosen.
         paths: their files.
-        record: for ``calibration.json``: split, selection, seed, and path, label and SHA-256 of each image.
+        record: for ``calibration.json``: split, selection, what is balanced, seed, and path, label and SHA-256 of each
+            sample.
     """
 
     indexes: tuple[int, ...]
@@ -40,14 +43,16 @@ def select_samples(
     seed: int,
     features: Features | npt.NDArray[np.floating[Any]] | None = None,
 ) -> Selection:
-    """Choose calibration images; the same dataset, settings and features give the same choice.
+    """Choose calibration samples; the same dataset, settings and features give the same choice.
 
     Args:
         dataset: only its calibration split is used.
-        selection: ``random``; ``class-balanced`` (random within each class, the classes taking turns); or
-            ``k-centre`` (greedy farthest-first traversal of the features: Gonzalez 1985; Sener and Savarese 2018).
+        selection: ``random``; ``class-balanced`` (random within each class, the classes taking turns; where samples
+            have several classes, within each set of them; where they have numbers, within each of :data:`BINS` bins
+            of as many samples); or ``k-centre`` (greedy farthest-first traversal of the features: Gonzalez 1985;
+            Sener and Savarese 2018).
         size: how many; the whole split if it is smaller.
-        seed: of the draw; for ``k-centre``, of its first image.
+        seed: of the draw; for ``k-centre``, of its first sample.
         features: for ``k-centre``: an array (n, d) over the calibration split in its order, or a function from its
             files to one.
 
@@ -57,16 +62,18 @@ def select_samples(
     """
     samples = dataset.split(SPLIT)
     if not samples:
-        raise CompressionError("the run has no calibration images", "add images: ten a class at least")
+        raise CompressionError("the run has no calibration samples", "add some: ten a class at least")
     if size < 1:
-        raise CompressionError(f"{size} calibration images are too few", "choose at least 1")
+        raise CompressionError(f"{size} calibration samples are too few", "choose at least 1")
     files = [dataset.root / sample.path for sample in samples]
     draw = np.random.default_rng(seed)
     count = min(size, len(samples))
+    balanced = ""
     if selection == "random":
         indexes = [int(i) for i in draw.permutation(len(samples))[:count]]
     elif selection == "class-balanced":
-        indexes = _class_balanced(dataset.labels(SPLIT).tolist(), count, draw)
+        balanced, strata = _strata(dataset.label_kind, [sample.label for sample in samples])
+        indexes = _balanced(strata, count, draw)
     elif selection == "k-centre":
         indexes = _k_centre(_feature_array(features, files), count, draw)
     else:
@@ -78,7 +85,8 @@ def select_samples(
         "selection": selection,
         "size": count,
         "seed": seed,
-        "images": [_entry(sample, file) for sample, file in chosen],
+        **({"balanced": balanced} if balanced else {}),
+        "samples": [_entry(sample, file) for sample, file in chosen],
     }
     return Selection(tuple(indexes), tuple(file for _, file in chosen), record)
 
@@ -87,19 +95,30 @@ def _entry(sample: Sample, file: Path) -> dict[str, Any]:
     try:
         found = sha256_file(file)
     except OSError as error:
-        raise CompressionError(f"cannot read {file} ({error.strerror})", "restore the run's images") from error
+        raise CompressionError(f"cannot read {file} ({error.strerror})", "restore the run's files") from error
     if sample.sha256 and found != sample.sha256:
-        raise CompressionError(f"{file} has changed since the images were split", "make the run again")
-    return {"path": sample.path, "label": sample.label, "sha256": found}
+        raise CompressionError(f"{file} has changed since the samples were split", "make the run again")
+    label: Any = sample.label
+    return {"path": sample.path, "label": list(label) if isinstance(label, tuple) else label, "sha256": found}
 
 
-def _class_balanced(labels: Sequence[int], count: int, draw: np.random.Generator) -> list[int]:
+def _strata(kind: str, labels: Sequence[Any]) -> tuple[str, list[int]]:
+    """What is balanced, in words, and the number of each sample's stratum."""
+    if kind == "number":
+        values = np.array(labels, dtype=np.float64)
+        inner = np.quantile(values, np.arange(1, BINS) / BINS)
+        return f"{BINS} quantile bins", [int(i) for i in np.searchsorted(inner, values, side="right")]
+    number = {label: i for i, label in enumerate(sorted(set(labels)))}
+    return "label sets" if kind == "classes" else "classes", [number[label] for label in labels]
+
+
+def _balanced(labels: Sequence[int], count: int, draw: np.random.Generator) -> list[int]:
     queues = {label: [i for i, own in enumerate(labels) if own == label] for label in sorted(set(labels))}
     for queue in queues.values():
         draw.shuffle(queue)
     chosen: list[int] = []
     while len(chosen) < count:
-        # When the last round cannot serve every class, no class is favoured for its place in the list.
+        # When the last round cannot serve every stratum, none is favoured for its place in the list.
         order = draw.permutation(sorted(label for label, queue in queues.items() if queue))
         chosen += [queues[int(label)].pop() for label in order[: count - len(chosen)]]
     return chosen
@@ -110,7 +129,7 @@ def _k_centre(features: npt.NDArray[np.floating[Any]], count: int, draw: np.rand
     nearest = np.full(len(features), np.inf)
     while len(chosen) < count:
         nearest = np.minimum(nearest, ((features - features[chosen[-1]]) ** 2).sum(axis=1))
-        # Copies of one picture are at distance 0 of one another: never choose an image twice for it.
+        # Copies of one sample are at distance 0 of one another: never choose one twice for it.
         nearest[chosen] = -1
         chosen.append(int(nearest.argmax()))
     return chosen
@@ -120,10 +139,10 @@ def _feature_array(
     features: Features | npt.NDArray[np.floating[Any]] | None, files: Sequence[Path]
 ) -> npt.NDArray[np.floating[Any]]:
     if features is None:
-        raise CompressionError("k-centre needs features of the images", "give them, or use class-balanced")
+        raise CompressionError("k-centre needs features of the samples", "give them, or use class-balanced")
     array = np.asarray(features(files) if callable(features) else features, dtype=np.float64)
     if array.ndim != 2 or len(array) != len(files) or not np.isfinite(array).all():
         raise CompressionError(
-            f"the features have shape {array.shape} for {len(files)} images", "give one finite row for each image"
+            f"the features have shape {array.shape} for {len(files)} samples", "give one finite row for each"
         )
     return array

@@ -1,4 +1,4 @@
-"""Mixed precision by measurement: the error that each layer in float takes off the logits, and the time it costs."""
+"""Mixed precision by measurement: the error that each layer in float takes off the outputs, and the time it costs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.compress.layers.attribution import LayerNoise
 from edgetl.compress.layers.emulation import Emulation
 from edgetl.compress.layers.points import Point
+from edgetl.core.tensors import Arrays
 
-Images = npt.NDArray[np.uint8]
 #: Least cost of a group, as a share of that of all layers: smaller differences of times are noise, and many are
 #: negative.
 _LEAST = 0.01
@@ -23,14 +22,14 @@ _LEAST = 0.01
 
 @dataclass(frozen=True)
 class Gain:
-    """What returning some nodes to float takes off the error of the logits.
+    """What returning some nodes to float takes off the error of the outputs.
 
     Attributes:
-        node: the layer to blame, as attribution names it; "" for the image.
+        node: the layer to blame, as attribution names it; "" for the input.
         cause: whether it is its weights or the activations that it produces.
         nodes: what has to be in float together for the noise to go, in the order of the graph: a recipe's
             ``exclude_nodes``. For weights, the layer itself; for a tensor, everything that asks for its rounding.
-        removed: mean squared error of the logits with everything quantized, minus that with ``nodes`` in float.
+        removed: mean squared error of the outputs with everything quantized, minus that with ``nodes`` in float.
         error: the former.
     """
 
@@ -46,7 +45,7 @@ class Costs:
     """What each layer costs in float instead of int8.
 
     Attributes:
-        unit: milliseconds an image, or the share of multiply-accumulates where no time can be measured.
+        unit: milliseconds a sample, or the share of multiply-accumulates where no time can be measured.
         by_node: weighted node → cost; negative where float is faster.
     """
 
@@ -63,18 +62,18 @@ def gains(
     model: Path,
     points: Sequence[Point],
     noises: Sequence[LayerNoise],
-    images: Images,
+    samples: Arrays,
     *,
     most: int = 16,
     progress: Progress = silent,
 ) -> tuple[Gain, ...]:
-    """Measure, for the layers with most noise, what each alone in float takes off the error of the logits.
+    """Measure, for the layers with most noise, what each alone in float takes off the error of the outputs.
 
     Args:
         exported: float ONNX file.
         model: what was made from it.
         points, noises: of ``model``; see :mod:`edgetl.compress.layers`.
-        images: uint8 (n, H, W, 3).
+        samples: inputs by name, (n, …) each.
         most: how many groups of nodes are tried.
         progress: told of each.
 
@@ -85,10 +84,14 @@ def gains(
         CompressionError: files that do not belong together.
     """
     emulation = Emulation(exported, model)
-    reference = emulation.logits(images, set(emulation.names)).astype(np.float64)
+    reference = emulation.outputs(samples, set(emulation.names))
+    # Outputs of several kinds are added up as shares of their own size; a single one keeps its unit.
+    sizes = {name: float(np.square(values, dtype=np.float64).mean()) or 1.0 for name, values in reference.items()}
+    units = sizes if len(sizes) > 1 else dict.fromkeys(sizes, 1.0)
 
     def error(floating: frozenset[str]) -> float:
-        return float(((emulation.logits(images, floating) - reference) ** 2).mean())
+        found = emulation.outputs(samples, floating)
+        return sum(float(((found[n] - reference[n].astype(np.float64)) ** 2).mean()) / units[n] for n in reference)
 
     groups = list(_groups(emulation, points, noises))[:most]
     worst = error(frozenset())

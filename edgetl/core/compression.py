@@ -17,7 +17,7 @@ class Quantization:
         precision: int8, fp16 or fp32.
         engine: who did it, with its version.
         recipe: the whole calibration recipe; None for a float precision.
-        images: calibration samples.
+        samples: how many it was calibrated on.
         source_sha256: of the float ONNX file.
         left_in_float: nodes that are not quantized.
         estimator, bias_correction, equalization: what the engine says of each; None where it was not done.
@@ -26,7 +26,7 @@ class Quantization:
     precision: str = ""
     engine: str = ""
     recipe: Mapping[str, Json] | None = None
-    images: int = 0
+    samples: int = 0
     source_sha256: str = ""
     left_in_float: tuple[str, ...] = ()
     estimator: Json = None
@@ -51,7 +51,8 @@ class Calibration:
         split: they are from.
         selection, seed: how they were drawn; None where nothing is calibrated.
         available, size: samples of the split, and those chosen.
-        images: the chosen ones, in order.
+        balanced: what the selection balances, in words; "" where it does not.
+        samples: the chosen ones, in order.
     """
 
     split: str = "calibration"
@@ -59,7 +60,8 @@ class Calibration:
     seed: int = 0
     available: int = 0
     size: int = 0
-    images: tuple[CalibrationSample, ...] = ()
+    balanced: str = ""
+    samples: tuple[CalibrationSample, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,11 @@ from edgetl.compress.layers.points import Point
 from edgetl.compress.layers.topology import Topology
 from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
+from edgetl.core.tensors import Arrays
 from edgetl.diagnosis.extremes import Extremes, extremes
 from edgetl.inputs import input_of, preprocess_of
 
-Images = Sequence[npt.NDArray[np.uint8]]
+Samples = Sequence[Arrays]
 Array = npt.NDArray[np.float64]
 #: Images, of those that the record names, on which ranges are looked at; and of noise, and of each class.
 LOOKED_AT, NOISE, OF_A_CLASS = 24, 16, 8
@@ -59,9 +61,9 @@ class Scene:
     estimator: str
     root: Path
 
-    def seen(self, images: Images) -> Extremes | None:
-        """Extremes under some images."""
-        return extremes(self.topology, self.points, images)
+    def seen(self, samples: Samples) -> Extremes | None:
+        """Extremes under some samples."""
+        return extremes(self.topology, self.points, samples)
 
 
 def audit_activations(bundle: Bundle, points: Sequence[Point], topology: Topology, root: Path) -> tuple[Finding, ...]:
@@ -75,7 +77,7 @@ def audit_activations(bundle: Bundle, points: Sequence[Point], topology: Topolog
     return () if seen is None else tuple(_judged(scene, seen))
 
 
-def _claimed(bundle: Bundle, root: Path) -> list[npt.NDArray[np.uint8]]:
+def _claimed(bundle: Bundle, root: Path) -> list[Arrays]:
     """Images that the ranges are said to come from; others of the run's where those are not to be had."""
     held = [(s.path, s.sha256) for split in ("calibration", "search") for s in bundle.dataset.split(split)]
     for entries in (_listed(bundle), held):
@@ -83,13 +85,13 @@ def _claimed(bundle: Bundle, root: Path) -> list[npt.NDArray[np.uint8]]:
         chosen = [entries[i] for i in np.unique(np.linspace(0, len(entries) - 1, count).round().astype(int))]
         files = [root / path for path, digest in chosen if _is(root / path, digest)]
         if files:
-            return [input_of(bundle).feeds(file)["image"] for file in files]
+            return [input_of(bundle).feeds(file) for file in files]
     return []
 
 
 def _listed(bundle: Bundle) -> list[tuple[str, str]]:
     """Path and hash of the images that the record names."""
-    return [(sample.path, sample.sha256) for sample in bundle.calibration.images]
+    return [(sample.path, sample.sha256) for sample in bundle.calibration.samples]
 
 
 def _is(file: Path, digest: str) -> bool:
@@ -146,7 +148,7 @@ def _too_wide_for_all(scene: Scene, room: Array) -> npt.NDArray[np.bool_]:
     if scene.estimator not in EXACT or not _many(wide) or not whole:
         return none
     points = [scene.points[i] for i in np.flatnonzero(wide)]
-    seen = extremes(scene.topology, points, (input_of(scene.bundle).feeds(file)["image"] for file in files))
+    seen = extremes(scene.topology, points, (input_of(scene.bundle).feeds(file) for file in files))
     if seen is not None:
         none[wide] = seen.room(scene.estimator) > limit
     return none
@@ -168,7 +170,7 @@ def _too_wide(scene: Scene, room: Array, deviation: float) -> Iterator[Finding]:
 
 
 def _nearest_noise(scene: Scene) -> tuple[str, float]:
-    left = {name: _deviation(scene, images) for name, images in _noises(scene).items()}
+    left = {name: _deviation(scene, noise) for name, noise in _noises(scene).items()}
     nearest = min(left, key=lambda name: left[name])
     return nearest, left[nearest]
 
@@ -210,26 +212,27 @@ def _origins(scene: Scene, deviation: float) -> Iterator[tuple[str, str, float]]
     left = {}
     for label, name in enumerate(dataset.classes):
         files = [scene.root / s.path for s in dataset.split("calibration") if s.label == label]
-        images = [input_of(scene.bundle).feeds(file)["image"] for file in files[:OF_A_CLASS] if file.is_file()]
-        if len(images) > 2:
-            left[name] = _deviation(scene, images)
+        samples = [input_of(scene.bundle).feeds(file) for file in files[:OF_A_CLASS] if file.is_file()]
+        if len(samples) > 2:
+            left[name] = _deviation(scene, samples)
     if left and min(left.values()) <= EXPLAINS_CLASS * deviation:
         best = min(left, key=lambda name: left[name])
         yield "calibration-one-class", f"images of the class '{best}' alone", left[best]
 
 
-def _deviation(scene: Scene, images: Images) -> float:
-    seen = scene.seen(images)
+def _deviation(scene: Scene, samples: Samples) -> float:
+    seen = scene.seen(samples)
     return float("inf") if seen is None else float(np.abs(seen.room(scene.estimator)).mean())
 
 
-def _noises(scene: Scene) -> dict[str, Images]:
+def _noises(scene: Scene) -> dict[str, Samples]:
     draw = np.random.default_rng(0)
     preprocess = preprocess_of(scene.bundle)
     shape = (1, preprocess.height, preprocess.width, 3)
-    normal = [np.clip(draw.normal(127, 50, shape), 0, 255).astype(np.uint8) for _ in range(NOISE)]
-    return {
-        "uniform noise": [draw.integers(0, 256, shape).astype(np.uint8) for _ in range(NOISE)],
+    normal = [np.clip(draw.normal(127, 50, shape), 0, 255) for _ in range(NOISE)]
+    noises: dict[str, list[npt.NDArray[Any]]] = {
+        "uniform noise": [draw.integers(0, 256, shape) for _ in range(NOISE)],
         "normal noise": normal,
-        "almost black noise": [draw.integers(0, 2, shape).astype(np.uint8) for _ in range(NOISE // 2)],
+        "almost black noise": [draw.integers(0, 2, shape) for _ in range(NOISE // 2)],
     }
+    return {name: [{"image": noise.astype(np.uint8)} for noise in each] for name, each in noises.items()}

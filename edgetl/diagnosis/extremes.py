@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.compress.layers.arithmetic import Builder, fed, session_of
+from edgetl.compress.batches import fed
+from edgetl.compress.layers.arithmetic import Builder, session_of
 from edgetl.compress.layers.points import Grid, Point
 from edgetl.compress.layers.topology import Topology
+from edgetl.core.tensors import Arrays
 
 Array = npt.NDArray[np.float64]
 #: A side of a range that is this much smaller than the other decides nothing.
@@ -69,13 +71,13 @@ def _room(grid: Grid, low: Array, high: Array, estimator: str) -> float:
     return float(np.clip(-np.log2(max(wanted, 1e-12)), -FARTHEST, FARTHEST))
 
 
-def extremes(topology: Topology, points: Sequence[Point], images: Iterable[npt.NDArray[np.uint8]]) -> Extremes | None:
-    """Run images, uint8 (1, H, W, 3) each, through the float graph; None without an image.
+def extremes(topology: Topology, points: Sequence[Point], samples: Iterable[Arrays]) -> Extremes | None:
+    """Run samples, the inputs of one each, (1, …) by name, through the float graph; None without a sample.
 
     Args:
         topology: of the float graph that was compressed.
         points: those of a compressed model that have a grid.
-        images: each is read once; only its extremes are kept.
+        samples: each is read once; only its extremes are kept.
     """
     build = Builder(topology.model)
     names: list[str] = []
@@ -85,7 +87,7 @@ def extremes(topology: Topology, points: Sequence[Point], images: Iterable[npt.N
             names += _measures(build, point.source, point.grid, len(topology.shapes.get(point.source, ())))
     build.expose(names)
     session = session_of(build.model)
-    rows = [[np.asarray(v, np.float64).reshape(-1) for v in session.run(names, fed(i, session))] for i in images]
+    rows = [[np.asarray(v, np.float64).reshape(-1) for v in session.run(names, fed(s, session))] for s in samples]
     if not rows or not grids:
         return None
     stacked = [np.stack(column) for column in zip(*rows, strict=True)]

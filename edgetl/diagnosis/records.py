@@ -28,7 +28,7 @@ def read_records(bundle: Bundle, root: Path | None) -> tuple[Finding, ...]:
         found += preprocessing(Preprocess.from_json(run.input), preprocess_of(bundle))
     if bundle.precision == "int8":
         quantization = bundle.manifest.quantization
-        found += _calibration(bundle.calibration, quantization.images if quantization else 0, dataset, root)
+        found += _calibration(bundle.calibration, quantization.samples if quantization else 0, dataset, root)
     return tuple(found)
 
 
@@ -89,7 +89,7 @@ def _both(trained: Any, found: Any) -> dict[str, Any]:
 
 
 def _calibration(record: Calibration, used: int, dataset: Dataset, root: Path | None) -> Iterable[Finding]:
-    images = record.images
+    images = record.samples
     if not images:
         return
     yield from _overlap(images, dataset, root)

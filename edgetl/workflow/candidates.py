@@ -119,8 +119,8 @@ class Candidates:
             write_json(folder / CALIBRATION, to_json(Calibration()))
         else:
             chosen = select_samples(run.dataset, recipe.selection, recipe.size, recipe.seed, self._features)
-            images = (input_of(run).feeds(path)["image"] for path in chosen.paths)
-            made = quantize(source, recipe, images, folder, self.progress, cache=self.work / "ranges")
+            samples = (input_of(run).feeds(path) for path in chosen.paths)
+            made = quantize(source, recipe, samples, folder, self.progress, cache=self.work / "ranges")
             write_json(folder / CALIBRATION, chosen.record)
         file = made.path.name if made.path.parent == folder else None
         write_json(folder / "compressed.json", {"file": file, "record": dict(made.record)})
@@ -162,12 +162,12 @@ class Candidates:
 
     def noises(self, compressed: Compressed) -> tuple[LayerNoise, ...]:
         """What quantization does to each layer by itself, on search images."""
-        return attribute(compressed.source, self.points(compressed), self.images(ATTRIBUTED), self.progress)
+        return attribute(compressed.source, self.points(compressed), self.samples(ATTRIBUTED), self.progress)
 
-    def images(self, most: int) -> list[npt.NDArray[np.uint8]]:
-        """Some search images, spread over the split, preprocessed: uint8 (1, H, W, 3) each."""
+    def samples(self, most: int) -> list[Arrays]:
+        """Some search samples, spread over the split, as the network's inputs, (1, …) each."""
         paths = self.run.dataset.paths("search") or self.run.dataset.paths("val")
-        return [input_of(self.run).feeds(path)["image"] for path in paths[:: -(-len(paths) // most)]]
+        return [input_of(self.run).feeds(path) for path in paths[:: -(-len(paths) // most)]]
 
 
 def _milliseconds(infer: Any) -> float:

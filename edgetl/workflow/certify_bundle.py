@@ -248,12 +248,12 @@ def _quantized(bundle: Bundle, rung: str) -> list[Finding]:
 
 def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
     held = [root / s.path for s in bundle.dataset.split("search")][:COMPARED]
-    images = [input_of(bundle).feeds(path)["image"] for path in held if path.is_file()]
-    if not images:
+    samples = [input_of(bundle).feeds(path) for path in held if path.is_file()]
+    if not samples:
         return []
     model = bundle.artifact().path
     ir = model.suffix == ".xml"
-    tensors = compare_ir(model, bundle.source, images) if ir else compare((model, True), (model, False), images)
+    tensors = compare_ir(model, bundle.source, samples) if ir else compare((model, True), (model, False), samples)
     tensors = tensors[:5]
     named = "; ".join(f"{x.module or x.tensor} ({x.sqnr_db:.1f} dB)" for x in tensors[:3])
     what = f"The rung '{rung}' departs from its own Q/DQ graph computed in float, most at {named}."

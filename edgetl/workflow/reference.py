@@ -72,9 +72,9 @@ def exported(trained: TorchReference, batch: int | None, work: Path, progress: P
 
     def build(folder: Path) -> None:
         progress("exporting to ONNX", 0, 1)
-        path = export_onnx(trained.model, preprocess_of(run), folder / EXPORTED, batch=batch, opset=OPSET)
-        images = input_of(run).batch(run.dataset.paths("val")[:PARITY_IMAGES])["image"]
-        write_json(folder / "parity.json", check_parity(path, trained.model, images).to_json())
+        path = export_onnx(trained.model, input_of(run), folder / EXPORTED, batch=batch, opset=OPSET)
+        feeds = input_of(run).batch(run.dataset.paths("val")[:PARITY_IMAGES])
+        write_json(folder / "parity.json", check_parity(path, trained.model, feeds).to_json())
         progress("exporting to ONNX", 1, 1)
 
     return stage(work, "onnx", inputs, build)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgetl.backends import BACKENDS
 from edgetl.base.errors import CompressionError
@@ -22,8 +21,8 @@ from edgetl.compress.repair import Attempt
 from edgetl.compress.sensitivity import choose, costs, gains
 from edgetl.core.bundle import Precision
 from edgetl.core.compression import LayerNoise, RepairRecord
-from edgetl.core.tensors import Arrays, count
-from edgetl.inputs import input_of, preprocess_of
+from edgetl.core.tensors import Arrays, count, joined, rows
+from edgetl.inputs import input_of
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED, OPSET
 from edgetl.workflow.stage_cache import stage, versions
@@ -113,12 +112,12 @@ def _repaired(
 def ranked(candidates: Candidates, best: Attempt) -> list[Reverted]:
     """Groups of layers that may go to float: the most error removed for the least cost first, as measured."""
     compressed = candidates.compressed(best)
-    points, images = candidates.points(compressed), np.concatenate(candidates.images(SENSITIVE))
+    points, samples = candidates.points(compressed), joined(candidates.samples(SENSITIVE))
     measured = gains(
-        compressed.source, compressed.model, points, candidates.noises(compressed), images,
+        compressed.source, compressed.model, points, candidates.noises(compressed), samples,
         most=CANDIDATES, progress=candidates.progress,
     )  # fmt: skip
-    cost = costs(points, *_times(candidates, compressed, images[:1]))
+    cost = costs(points, *_times(candidates, compressed, rows(samples, slice(1))))
     return [
         Reverted(g.nodes, f"{g.removed / g.error:.0%} of the error at {cost.of(g.nodes):+.3f} {cost.unit}")
         for g in choose(measured, cost)
@@ -126,15 +125,15 @@ def ranked(candidates: Candidates, best: Attempt) -> list[Reverted]:
 
 
 def _times(
-    candidates: Candidates, compressed: Compressed, image: npt.NDArray[np.uint8]
+    candidates: Candidates, compressed: Compressed, sample: Arrays
 ) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """Milliseconds of each node in integers and in float; nothing where no runtime here tells."""
     engine = candidates.target.backend
     if candidates.simulated or engine not in ENGINES:
         return {}, {}
     return (
-        profile_layers(compressed.model, compressed.source, image, engine=engine),
-        profile_layers(compressed.source, compressed.source, image, engine=engine),
+        profile_layers(compressed.model, compressed.source, sample, engine=engine),
+        profile_layers(compressed.source, compressed.source, sample, engine=engine),
     )
 
 
@@ -153,7 +152,7 @@ def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
         images = (input_of(run).feeds(paths[index])["image"] for index in order)
         how = Training(seconds=DISTILLING)
         done = distil(candidates.trained.model, recipe, images, training=how, progress=candidates.progress)
-        export_onnx(done.model, preprocess_of(run), folder / EXPORTED, batch=candidates.batch, opset=OPSET)
+        export_onnx(done.model, input_of(run), folder / EXPORTED, batch=candidates.batch, opset=OPSET)
         write_json(folder / "distilled.json", dict(done.record))
 
     inputs = {

@@ -33,7 +33,7 @@ def small_int8(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
     def quantized(recipe: str) -> Path:
         if recipe not in made:
-            images = (image[None] for image in pictures(24, seed=1))
+            images = ({"image": image[None]} for image in pictures(24, seed=1))
             made[recipe] = quantize(small_onnx, load_recipe(recipe), images, tmp_path_factory.mktemp(recipe)).path
         return made[recipe]
 

@@ -13,13 +13,13 @@ import pytest
 from edgetl.backends import BACKENDS, Backend
 from edgetl.base.errors import BackendError
 from edgetl.base.storage import sha256_file
-from edgetl.compress.export import export_onnx, run_onnx
+from edgetl.compress.export import export_onnx
 from edgetl.core.bundle import Artifact
 from edgetl.core.targets import Target, find_target, load_targets
 from edgetl.core.tensors import TensorSpec
 from edgetl.runtime.sessions import Session
 from tests.compress.images import SIZE, pictures
-from tests.compress.models import CLASSES, PREPROCESS, small_model
+from tests.compress.models import CLASSES, PREPROCESS, logits_of, small_model
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -125,7 +125,7 @@ class BackendContract:
         self, opened: Callable[[str], Session], small_onnx: Path, precision: str, tolerance: float
     ) -> None:
         images = pictures(40, seed=2)
-        expected, found = run_onnx(small_onnx, images), self.logits(opened(precision), images)
+        expected, found = logits_of(small_onnx, images), self.logits(opened(precision), images)
         assert found.dtype == np.float32
         assert found.shape == (40, CLASSES)
         assert np.abs(found - expected).max() < tolerance * np.ptp(expected)

@@ -10,12 +10,12 @@ pytest.importorskip("nncf", reason="nncf is not installed: OpenVINO models canno
 
 from edgetl.backends import BACKENDS
 from edgetl.base.errors import BackendError
-from edgetl.compress.export import run_onnx
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe
 from edgetl.core.targets import find_target
 from tests.backends.contract import BackendContract
 from tests.compress.images import pictures
+from tests.compress.models import logits_of
 
 
 class TestOpenVinoOnTheCpu(BackendContract):
@@ -36,7 +36,7 @@ class TestOpenVinoForTheNpu:
         assert session.inputs[0].shape == (1, 32, 32, 3)
         images = pictures(10)
         found = np.concatenate([session.run({"image": image[None]})["logits"] for image in images])
-        expected = run_onnx(small_onnx, images)
+        expected = logits_of(small_onnx, images)
         assert np.abs(found - expected).max() < 0.01 * np.ptp(expected)
         session.close()
 
@@ -53,7 +53,8 @@ class TestOpenVinoForTheNpu:
 
 
 def test_every_layer_of_a_real_network_runs_in_integers(lite0_onnx: Path, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (4, 1, 224, 224, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (4, 1, 224, 224, 3), dtype=np.uint8)
+    images = [{"image": image} for image in noise]
     model = quantize(lite0_onnx, load_recipe("openvino-int8"), images, tmp_path / "quantized").path
     session = BACKENDS["openvino"].open(BACKENDS["openvino"].compile(model, find_target("intel-cpu"), tmp_path / "out"))
     executed = session.executed()

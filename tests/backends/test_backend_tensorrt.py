@@ -38,7 +38,8 @@ class TestTensorRtForTheJetson(BackendContract):
 
 @needs_builder
 def test_the_jetson_recipe_is_parsed_and_built_for_a_stand_in(lite0_onnx: Path, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (4, 1, 224, 224, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (4, 1, 224, 224, 3), dtype=np.uint8)
+    images = [{"image": image} for image in noise]
     recipe, target = load_recipe("tensorrt-int8"), find_target("jetson")
     model = quantize(lite0_onnx, recipe, images, tmp_path / "good").path
     artifact = BACKENDS["tensorrt"].compile(model, target, tmp_path / "out")

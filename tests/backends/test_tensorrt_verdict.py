@@ -106,7 +106,7 @@ def test_nodes_in_bodies_and_functions_are_judged(tmp_path: Path) -> None:
 
 
 def test_compile_refuses_what_every_version_of_the_target_refuses(small_onnx: Path, tmp_path: Path) -> None:
-    images = [image[None] for image in pictures(8, seed=1)]
+    images = [{"image": image[None]} for image in pictures(8, seed=1)]
     biased = with_changes(load_recipe("tensorrt-int8"), bias="int32")
     model = quantize(small_onnx, biased, iter(images), tmp_path / "biased").path
     with pytest.raises(BackendError, match=r"TensorRT 10\.3\.0 \(JetPack 6\.2\) refuses .*DequantizeLinear .*INT32"):

@@ -13,9 +13,9 @@ pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
 from edgetl.backends.tflite import convert
 from edgetl.base.errors import BackendError
-from edgetl.compress.export import run_onnx
 from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
+from tests.compress.models import logits_of
 
 SIZE = 9
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
@@ -56,7 +56,7 @@ def both(parsed: Any, folder: Path) -> tuple[Any, Any]:
     session = open_session(Artifact("litert", folder / "model.tflite", "fp32"))
     found = session.run({"image": IMAGE})["logits"]
     session.close()
-    return run_onnx(folder / "model.onnx", IMAGE), found
+    return logits_of(folder / "model.onnx", IMAGE), found
 
 
 SAME = {"last": (4 * 81, 5)}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
+from edgetl.compress.export import run_onnx
 from edgetl.inputs.image import Preprocess
 from tests.compress.images import SIZE, pictures
 
@@ -73,6 +77,11 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def logits_of(path: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Logits (n, classes) that ONNX Runtime makes of images with an ONNX file."""
+    return run_onnx(path, {"image": images})["logits"]
 
 
 def small_model(seed: int = 0) -> Small:

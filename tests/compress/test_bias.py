@@ -23,7 +23,7 @@ COARSE = with_changes(load_recipe("ort-x86-int8"), per_channel=False)
 
 
 def made(model: Path, recipe: Recipe, method: str, out: Path) -> QuantizedModel:
-    samples = (image[None] for image in IMAGES)
+    samples = ({"image": image[None]} for image in IMAGES)
     return quantize(model, with_changes(recipe, bias_correction=method), samples, out / method)
 
 
@@ -90,9 +90,9 @@ def test_none_changes_nothing(small_onnx: Path, tmp_path: Path) -> None:
     result = made(small_onnx, COARSE, "none", tmp_path)
     model = load(result.path)
     untouched = model.SerializeToString(deterministic=True)
-    record = bias.correct(model, small_onnx, [IMAGES[:1]], "none")
+    record = bias.correct(model, small_onnx, [{"image": IMAGES[:1]}], "none")
     assert model.SerializeToString(deterministic=True) == untouched
-    assert record == result.record["bias_correction"] == {"method": "none", "images": 0, "layers": [], "skipped": []}
+    assert record == result.record["bias_correction"] == {"method": "none", "samples": 0, "layers": [], "skipped": []}
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def bare(tmp_path: Path) -> Path:
 def test_layers_without_a_bias_get_one_where_they_can(method: str, bare: Path, tmp_path: Path) -> None:
     result = made(bare, COARSE, method, tmp_path)
     assert result.record["bias_correction"] == {
-        "method": method, "images": 24, "layers": ["bare/Conv"], "skipped": ["bare/MatMul"],
+        "method": method, "samples": 24, "layers": ["bare/Conv"], "skipped": ["bare/MatMul"],
     }  # fmt: skip
     before, after = load(made(bare, COARSE, "none", tmp_path).path), load(result.path)
     outputs = [next(n.output[0] for n in model.graph.node if n.name == "bare/Conv") for model in (before, after)]
@@ -143,11 +143,11 @@ def test_layers_in_float_are_left_alone_by_the_fast_method(small_onnx: Path, tmp
 
 def test_unknown_method(small_onnx: Path) -> None:
     with pytest.raises(CompressionError, match="'slow': use one of none, fast, full"):
-        bias.correct(load(small_onnx), small_onnx, [IMAGES[:1]], "slow")
+        bias.correct(load(small_onnx), small_onnx, [{"image": IMAGES[:1]}], "slow")
 
 
 def test_models_that_do_not_belong_together(small_onnx: Path, bare: Path, tmp_path: Path) -> None:
     model = load(made(small_onnx, COARSE, "none", tmp_path).path)
     for method in ("fast", "full"):
         with pytest.raises(CompressionError, match=r"has no layer 'body\.0/Conv'"):
-            bias.correct(model, bare, [IMAGES[:1]], method)
+            bias.correct(model, bare, [{"image": IMAGES[:1]}], method)

@@ -104,7 +104,7 @@ def test_a_plain_model_with_the_same_names_comes_out(hostile: Deployable, mended
     fresh = tiny(spread=8.0).state_dict()
     assert all(torch.equal(value, fresh[name]) for name, value in before.items())
     path = export_onnx(mended.model, PREPROCESS, tmp_path / "model.onnx")
-    assert check_parity(path, mended.model, OTHERS[:8].numpy()).agreement == 1.0
+    assert check_parity(path, mended.model, {"image": OTHERS[:8].numpy()}).agreement == 1.0
 
 
 def test_one_seed_one_outcome(hostile: Deployable) -> None:

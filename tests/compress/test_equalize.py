@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.base.errors import CompressionError
 from edgetl.compress import equalize as module
 from edgetl.compress.equalize import equalize
-from edgetl.compress.export import run_onnx
 from edgetl.compress.graph import load, save
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe, with_changes
 from tests.compress.images import pictures
+from tests.compress.models import logits_of
 
 PROJECTIONS = ("body.4.layers.6", "body.5.layers.6")
 EXPANSION, HEAD = "body.5.layers.0", "head"
@@ -51,9 +51,9 @@ def hostile(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def int8_error(path: Path, out: Path, reference: Path, *, equalized: bool) -> float:
     recipe = with_changes(load_recipe("ort-x86-int8"), equalize=equalized)
-    made = quantize(path, recipe, (image[None] for image in pictures(24, seed=1)), out)
+    made = quantize(path, recipe, ({"image": image[None]} for image in pictures(24, seed=1)), out)
     images = pictures(40, seed=2)
-    return float(np.sqrt(((run_onnx(made.path, images) - run_onnx(reference, images)) ** 2).mean()))
+    return float(np.sqrt(((logits_of(made.path, images) - logits_of(reference, images)) ** 2).mean()))
 
 
 def test_it_undoes_a_rescaling_that_int8_cannot_bear(small_onnx: Path, hostile: Path, tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_the_rescaled_model_and_the_original_become_one(small_onnx: Path, hostil
 
 def test_function_and_names_stay(small_onnx: Path, hostile: Path, tmp_path: Path) -> None:
     images = pictures(20, seed=4)
-    done = equalize(hostile, tmp_path / "done.onnx", (image[None] for image in images))
-    expected = run_onnx(hostile, images)
-    assert np.abs(run_onnx(tmp_path / "done.onnx", images) - expected).max() < 1e-4 * np.ptp(expected)
+    done = equalize(hostile, tmp_path / "done.onnx", ({"image": image[None]} for image in images))
+    expected = logits_of(hostile, images)
+    assert np.abs(logits_of(tmp_path / "done.onnx", images) - expected).max() < 1e-4 * np.ptp(expected)
     assert done.logit_range == pytest.approx(np.ptp(expected[:8]), rel=1e-4)
     assert done.max_abs < 1e-4 * done.logit_range
     before, after = load(hostile), load(tmp_path / "done.onnx")
@@ -91,10 +91,12 @@ def test_groups_and_their_record(small_onnx: Path, hostile: Path, tmp_path: Path
     assert group.channels == 24
     assert group.spread > 100
     recipe = with_changes(load_recipe("ort-x86-int8"), equalize=True)
-    made = quantize(hostile, recipe, [image[None] for image in pictures(8)], tmp_path)
+    made = quantize(hostile, recipe, [{"image": image[None]} for image in pictures(8)], tmp_path)
     assert made.record["equalization"]["groups"][0]["readers"] == list(group.readers)
     assert weights(tmp_path / "source.onnx").keys() == weights(hostile).keys()
-    plain = quantize(hostile, load_recipe("ort-x86-int8"), [image[None] for image in pictures(8)], tmp_path / "plain")
+    plain = quantize(
+        hostile, load_recipe("ort-x86-int8"), [{"image": image[None]} for image in pictures(8)], tmp_path / "plain"
+    )
     assert plain.record["equalization"] is None
     assert not (tmp_path / "plain" / "source.onnx").exists()
 

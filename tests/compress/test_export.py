@@ -30,7 +30,7 @@ def test_graph_takes_uint8_nhwc_of_any_batch_and_gives_logits(exported: Path) ->
     assert (image.name, logits.name) == ("image", "logits")
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [d.dim_value or None for d in image.type.tensor_type.shape.dim] == [None, SIZE, SIZE, 3]
-    assert run_onnx(exported, pictures(3)).shape == (3, CLASSES)
+    assert run_onnx(exported, {"image": pictures(3)})["logits"].shape == (3, CLASSES)
 
 
 def test_preprocessing_comes_first_in_the_order_that_tensorrt_takes(exported: Path) -> None:
@@ -48,7 +48,7 @@ def test_pooling_is_one_operator_whatever_the_memory_layout(layout: torch.memory
 
 
 def test_parity_with_torch(exported: Path) -> None:
-    parity = check_parity(exported, small_model(), pictures(20))
+    parity = check_parity(exported, small_model(), {"image": pictures(20)})
     assert parity.n == 20
     assert parity.max_abs <= 1e-3 * parity.logit_range
     assert parity.agreement == 1.0
@@ -57,7 +57,7 @@ def test_parity_with_torch(exported: Path) -> None:
 
 def test_parity_fails_for_another_model(exported: Path) -> None:
     with pytest.raises(CompressionError, match="differs from torch by"):
-        check_parity(exported, small_model(seed=1), pictures(4))
+        check_parity(exported, small_model(seed=1), {"image": pictures(4)})
 
 
 def test_parity_fails_for_nan(exported: Path) -> None:
@@ -65,7 +65,7 @@ def test_parity_fails_for_nan(exported: Path) -> None:
     with torch.no_grad():
         model.head.bias[0] = float("nan")
     with pytest.raises(CompressionError, match="differs from torch"):
-        check_parity(exported, model, pictures(4))
+        check_parity(exported, model, {"image": pictures(4)})
 
 
 def test_fixed_batch(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_fixed_batch(tmp_path: Path) -> None:
     path = export_onnx(model, PREPROCESS, tmp_path / "model.onnx", batch=4)
     assert load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
     # Seven images through a batch of four: the last batch is filled up and cut again.
-    assert check_parity(path, model, pictures(7)).n == 7
+    assert check_parity(path, model, {"image": pictures(7)}).n == 7
 
 
 def test_nodes_name_their_torch_modules(exported: Path) -> None:
@@ -118,7 +118,7 @@ def test_unsupported_opset(opset: int, tmp_path: Path) -> None:
 def test_highest_opset(tmp_path: Path) -> None:
     model = small_model()
     path = export_onnx(model, PREPROCESS, tmp_path / "model.onnx", opset=23)
-    assert check_parity(path, model, pictures(2)).agreement == 1.0
+    assert check_parity(path, model, {"image": pictures(2)}).agreement == 1.0
 
 
 def test_training_mode_is_refused(tmp_path: Path) -> None:
@@ -159,5 +159,5 @@ def test_damaged_file(tmp_path: Path, exported: Path) -> None:
 
 
 def test_no_image_to_compare_on(exported: Path) -> None:
-    with pytest.raises(CompressionError, match="no image"):
-        check_parity(exported, small_model(), np.empty((0, SIZE, SIZE, 3), np.uint8))
+    with pytest.raises(CompressionError, match="no sample"):
+        check_parity(exported, small_model(), {"image": np.empty((0, SIZE, SIZE, 3), np.uint8)})

@@ -6,28 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from onnx import numpy_helper
 from torch import nn
 
 from edgetl.base.errors import CompressionError
-from edgetl.compress.export import export_onnx, run_onnx
+from edgetl.compress.export import export_onnx
 from edgetl.compress.graph import load
 from edgetl.compress.layers.attribution import LayerNoise, attribute, responsible
 from edgetl.compress.layers.points import Grid, Point, read_points
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
+from edgetl.core.tensors import Arrays
 from tests.compress.hostile import RESCALED, hostile_model
 from tests.compress.images import pictures
-from tests.compress.models import PREPROCESS, small_model
+from tests.compress.models import PREPROCESS, logits_of, small_model
 
 IMAGES = pictures(6, seed=3)
 
 
-def samples(count: int = 12) -> Iterator[npt.NDArray[np.uint8]]:
-    return (image[None] for image in pictures(count, seed=1))
+def samples(count: int = 12) -> Iterator[Arrays]:
+    return ({"image": image[None]} for image in pictures(count, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def points(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 @pytest.fixture(scope="module")
 def noises(small_onnx: Path, points: tuple[Point, ...]) -> tuple[LayerNoise, ...]:
-    return attribute(small_onnx, points, [image[None] for image in IMAGES])
+    return attribute(small_onnx, points, [{"image": image[None]} for image in IMAGES])
 
 
 def read_by(name: str) -> torch.Tensor:
@@ -110,9 +110,11 @@ def test_rescaled_channels_are_named(recipe: str, tmp_path: Path) -> None:
     images = pictures(64, seed=2)
     with torch.no_grad():
         before = honest(torch.from_numpy(images)).numpy()
-    assert np.allclose(before, run_onnx(exported, images), atol=1e-3 * np.ptp(before))
+    assert np.allclose(before, logits_of(exported, images), atol=1e-3 * np.ptp(before))
     made = quantize(exported, load_recipe(recipe), samples(), tmp_path)
-    named = responsible(attribute(exported, read_points(made.path, exported), [image[None] for image in IMAGES]))
+    named = responsible(
+        attribute(exported, read_points(made.path, exported), [{"image": image[None]} for image in IMAGES])
+    )
     right = [noise.module in RESCALED for noise in named]
     assert len(named) >= 2
     assert np.mean(right) >= 0.8, [noise.module for noise in named]
@@ -121,7 +123,7 @@ def test_rescaled_channels_are_named(recipe: str, tmp_path: Path) -> None:
 
 def test_saturation_is_the_share_beyond_the_grid(small_onnx: Path, points: tuple[Point, ...]) -> None:
     narrow = [replace(p, grid=Grid(0.0, 1.0, 256)) if p.module == "body.3.layers.3" else p for p in points]
-    noises = attribute(small_onnx, narrow, [image[None] for image in IMAGES])
+    noises = attribute(small_onnx, narrow, [{"image": image[None]} for image in IMAGES])
     x = read_by("body.3.layers.3").numpy()
     noise = found(noises, "activations", consumer="body.3.layers.3/Conv")
     assert noise.saturated == pytest.approx(float((x > 1).mean()), abs=0.005)
@@ -131,13 +133,13 @@ def test_saturation_is_the_share_beyond_the_grid(small_onnx: Path, points: tuple
 
 def test_layers_in_float_make_no_noise(small_onnx: Path, points: tuple[Point, ...]) -> None:
     floating = [replace(p, weight=None, grid=None) if p.module == "head" else p for p in points]
-    noises = attribute(small_onnx, floating, [IMAGES[:1]])
+    noises = attribute(small_onnx, floating, [{"image": IMAGES[:1]}])
     assert "head/Gemm" not in {n.node for n in noises} | {n.consumer for n in noises}
 
 
 def test_an_untouched_weight_is_silent(small_onnx: Path, points: tuple[Point, ...]) -> None:
     exact = [replace(p, weight=weight_of(small_onnx, p.node).numpy()) for p in points]
-    noises = attribute(small_onnx, exact, [IMAGES[:1]])
+    noises = attribute(small_onnx, exact, [{"image": IMAGES[:1]}])
     assert {n.sqnr_db for n in noises if n.cause == "weights"} == {120.0}
 
 
@@ -148,7 +150,7 @@ def test_a_lost_channel_is_noise_in_one_channel(small_onnx: Path, points: tuple[
         return replace(point, weight=weight)
 
     damaged = [without_channel(p) if p.module == "body.4.layers.6" else p for p in points]
-    noises = attribute(small_onnx, damaged, [image[None] for image in IMAGES])
+    noises = attribute(small_onnx, damaged, [{"image": image[None]} for image in IMAGES])
     assert noises[0].module == "body.4.layers.6"
     # All of one channel in 24 is noise: energy plus squared mean against variance makes it half or more of a channel.
     assert 10 * np.log10(23) - 0.5 < noises[0].sqnr_db < 10 * np.log10(47) + 0.5
@@ -156,7 +158,7 @@ def test_a_lost_channel_is_noise_in_one_channel(small_onnx: Path, points: tuple[
 
 def test_fixed_batches_are_measured_too(tmp_path: Path, small_onnx: Path, points: tuple[Point, ...]) -> None:
     four = export_onnx(small_model(), PREPROCESS, tmp_path / "four.onnx", batch=4)
-    images = [image[None] for image in IMAGES[:2]]
+    images = [{"image": image[None]} for image in IMAGES[:2]]
     one, other = attribute(small_onnx, points, images), attribute(four, points, images)
     assert [n.node for n in one] == [n.node for n in other]
     assert [n.sqnr_db for n in one] == pytest.approx([n.sqnr_db for n in other], abs=0.1)
@@ -176,10 +178,10 @@ def test_the_fewest_layers_are_responsible() -> None:
 
 
 def test_no_image(small_onnx: Path, points: tuple[Point, ...]) -> None:
-    with pytest.raises(CompressionError, match="no image to measure the layers on"):
+    with pytest.raises(CompressionError, match="no sample to measure the layers on"):
         attribute(small_onnx, points, iter(()))
 
 
 def test_images_of_another_size(small_onnx: Path, points: tuple[Point, ...]) -> None:
-    with pytest.raises(CompressionError, match=r"does not take an image \(1, 16, 16, 3\)"):
-        attribute(small_onnx, points, [np.zeros((1, 16, 16, 3), np.uint8)])
+    with pytest.raises(CompressionError, match=r"does not take image \(1, 16, 16, 3\)"):
+        attribute(small_onnx, points, [{"image": np.zeros((1, 16, 16, 3), np.uint8)}])

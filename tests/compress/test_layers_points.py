@@ -23,7 +23,7 @@ from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS
 
 RECIPES = ["ort-x86-int8", "ort-aarch64-int8", "tensorrt-int8", "openvino-int8"]
-SAMPLES = [image[None] for image in pictures(12, seed=1)]
+SAMPLES = [{"image": image[None]} for image in pictures(12, seed=1)]
 
 
 def recipe_of(name: str, **changes: Any) -> Any:

@@ -19,12 +19,12 @@ from edgetl.runtime.sessions import open_session
 from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS, small_model
 
-IMAGES = [image[None] for image in pictures(4, seed=3)]
+IMAGES = [{"image": image[None]} for image in pictures(4, seed=3)]
 
 
 @pytest.fixture(scope="module", params=["ort-x86-int8", "tensorrt-int8"])
 def quantized(request: pytest.FixtureRequest, small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    samples = [image[None] for image in pictures(12, seed=1)]
+    samples = [{"image": image[None]} for image in pictures(12, seed=1)]
     return quantize(small_onnx, load_recipe(request.param), samples, tmp_path_factory.mktemp("taps")).path
 
 
@@ -54,7 +54,7 @@ def test_quantization_noise_of_every_layer(quantized: Path, small_onnx: Path) ->
 def test_figures_agree_with_the_logits(quantized: Path, small_onnx: Path) -> None:
     head = next(t for t in compare((small_onnx, True), (quantized, True), IMAGES) if t.module == "head")
     logits = [
-        np.concatenate([session.run({"image": image})["logits"] for image in IMAGES]).astype(np.float64)
+        np.concatenate([session.run(feeds)["logits"] for feeds in IMAGES]).astype(np.float64)
         for path in (small_onnx, quantized)
         for session in [open_session(Artifact("onnxruntime", path, "int8"), simulated=True)]
     ]
@@ -76,7 +76,7 @@ def test_the_first_layer_that_differs_is_named(small_onnx: Path, tmp_path: Path)
 
 
 def test_taps_leave_the_fused_kernels_alone(small_onnx: Path, tmp_path: Path) -> None:
-    samples = [image[None] for image in pictures(12, seed=1)]
+    samples = [{"image": image[None]} for image in pictures(12, seed=1)]
     path = quantize(small_onnx, load_recipe("ort-x86-int8"), samples, tmp_path).path
     tapped = Tapped(path, simulated=False)
     tensors = [tensor for tensor in tapped.layers if tapped.readable(tensor, tapped)]
@@ -143,5 +143,5 @@ def test_activations_inside_batch_norms_are_left_out(tmp_path: Path) -> None:
 def test_nothing_in_common(small_onnx: Path) -> None:
     with pytest.raises(CompressionError, match="belongs to this model"):
         torch_taps(torch.nn.Linear(2, 2), small_onnx, IMAGES)
-    with pytest.raises(CompressionError, match="no image to compare the layers on"):
+    with pytest.raises(CompressionError, match="no sample to compare the layers on"):
         compare((small_onnx, True), (small_onnx, True), [])

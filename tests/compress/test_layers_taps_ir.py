@@ -17,12 +17,12 @@ from tests.compress.images import pictures
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 pytest.importorskip("nncf", reason="nncf is not installed")
-IMAGES = [image[None] for image in pictures(4, seed=3)]
+IMAGES = [{"image": image[None]} for image in pictures(4, seed=3)]
 
 
 @pytest.fixture(scope="module")
 def quantized(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    samples = [image[None] for image in pictures(12, seed=1)]
+    samples = [{"image": image[None]} for image in pictures(12, seed=1)]
     return quantize(small_onnx, load_recipe("openvino-int8"), samples, tmp_path_factory.mktemp("ir")).path
 
 

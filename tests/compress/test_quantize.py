@@ -17,19 +17,20 @@ from onnxruntime import quantization
 from edgetl.base.errors import CompressionError
 from edgetl.base.storage import sha256_file
 from edgetl.compress import engine_nncf
-from edgetl.compress.export import export_onnx, run_onnx
+from edgetl.compress.export import export_onnx
 from edgetl.compress.graph import before_weights, load
 from edgetl.compress.quantize import QuantizedModel, quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
+from edgetl.core.tensors import Arrays
 from tests.compress.images import pictures
-from tests.compress.models import PREPROCESS, small_model
+from tests.compress.models import PREPROCESS, logits_of, small_model
 
 ONNX_RECIPES = ["ort-x86-int8", "ort-aarch64-int8", "tensorrt-int8"]
 ALL_RECIPES = [*ONNX_RECIPES, "openvino-int8"]
 
 
-def samples(count: int = 24) -> Iterator[npt.NDArray[np.uint8]]:
-    return (image[None] for image in pictures(count, seed=1))
+def samples(count: int = 24) -> Iterator[Arrays]:
+    return ({"image": image[None]} for image in pictures(count, seed=1))
 
 
 @pytest.fixture(scope="module", params=ONNX_RECIPES)
@@ -43,7 +44,7 @@ def producers(model: Any) -> dict[str, Any]:
 
 def test_logits_follow_the_float_model(quantized: QuantizedModel, small_onnx: Path) -> None:
     images = pictures(40, seed=2)
-    expected, found = run_onnx(small_onnx, images), run_onnx(quantized.path, images)
+    expected, found = logits_of(small_onnx, images), logits_of(quantized.path, images)
     assert np.abs(found - expected).max() < 0.12 * np.ptp(expected)
     # Sixty-four levels of difference or more: the logits themselves are not rounded to 256 steps.
     assert len(np.unique(found)) > 256
@@ -116,7 +117,7 @@ def test_every_process_quantizes_to_the_same_bytes_in_silence(name: str, small_o
         "from edgetl.compress.quantize import quantize\n"
         "from edgetl.compress.recipes import load_recipe\n"
         "from tests.compress.images import pictures\n"
-        "images = [image[None] for image in pictures(8)]\n"
+        "images = [{'image': image[None]} for image in pictures(8)]\n"
         "for name in sys.argv[3:]:\n"
         "    quantize(Path(sys.argv[1]), load_recipe(sys.argv[2]), images, Path(name))\n"
     )
@@ -140,7 +141,7 @@ def test_every_process_quantizes_to_the_same_bytes_in_silence(name: str, small_o
 def test_record_tells_how_it_was_made(quantized: QuantizedModel, small_onnx: Path) -> None:
     record = quantized.record
     assert record["precision"] == "int8"
-    assert record["images"] == 24
+    assert record["samples"] == 24
     assert record["source_sha256"] == sha256_file(small_onnx)
     assert record["recipe"]["estimator"] == "min-max"
     assert record["engine"].startswith("onnxruntime ")
@@ -169,7 +170,7 @@ def test_without_layers_in_integers_nothing_is_rounded(name: str, small_onnx: Pa
     made = quantize(small_onnx, recipe, samples(), tmp_path)
     assert pairs(load(made.path)) == 0
     images = pictures(10, seed=2)
-    assert np.abs(run_onnx(made.path, images) - run_onnx(small_onnx, images)).max() < 1e-4
+    assert np.abs(logits_of(made.path, images) - logits_of(small_onnx, images)).max() < 1e-4
 
 
 def test_what_only_layers_in_float_read_is_not_rounded(small_onnx: Path, tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_every_estimator_in_every_format(
     recipe = with_changes(load_recipe("ort-x86-int8"), percentile=99.9, **changes)
     made = quantize(small_onnx, recipe, samples(), tmp_path)
     images = pictures(40, seed=2)
-    expected, found = run_onnx(small_onnx, images), run_onnx(made.path, images)
+    expected, found = logits_of(small_onnx, images), logits_of(made.path, images)
     assert np.sqrt(((found - expected) ** 2).mean()) < 0.08 * np.ptp(expected)
     assert made.record["estimator"]["name"] == estimator
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in load(made.path).graph.initializer}
@@ -228,7 +229,7 @@ def test_estimators_differ(small_onnx: Path, tmp_path: Path) -> None:
 
 def test_ranges_are_those_of_onnxruntimes_own_calibration(small_onnx: Path, tmp_path: Path) -> None:
     own = load(quantize(small_onnx, load_recipe("ort-x86-int8"), samples(8), tmp_path).path)
-    batches = ({"image": image} for image in samples(8))
+    batches = samples(8)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
@@ -340,7 +341,7 @@ def test_what_nncf_is_told_matters(changes: dict[str, Any], nncf_made: Any, smal
     openvino = pytest.importorskip("openvino", reason="openvino is not installed: its models cannot be run")
     compiled = openvino.Core().compile_model(changed.path, "CPU")
     images = pictures(20, seed=2)
-    expected, found = run_onnx(small_onnx, images), compiled(images)[0]
+    expected, found = logits_of(small_onnx, images), compiled(images)[0]
     assert np.sqrt(((found - expected) ** 2).mean()) < 0.08 * np.ptp(expected)
 
 
@@ -348,8 +349,8 @@ def test_fixed_batch_models_are_calibrated_too(tmp_path: Path) -> None:
     path = export_onnx(small_model(), PREPROCESS, tmp_path / "four.onnx", batch=4)
     made = quantize(path, load_recipe("ort-x86-int8"), samples(10), tmp_path)
     images = pictures(8, seed=2)
-    expected = run_onnx(path, images)
-    assert np.abs(run_onnx(made.path, images) - expected).max() < 0.12 * np.ptp(expected)
+    expected = logits_of(path, images)
+    assert np.abs(logits_of(made.path, images) - expected).max() < 0.12 * np.ptp(expected)
 
 
 def test_progress_counts_the_images(small_onnx: Path, tmp_path: Path) -> None:
@@ -360,12 +361,12 @@ def test_progress_counts_the_images(small_onnx: Path, tmp_path: Path) -> None:
 
 
 def test_no_images(small_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(CompressionError, match="no image to take the ranges from"):
+    with pytest.raises(CompressionError, match="no sample to take the ranges from"):
         quantize(small_onnx, load_recipe("ort-x86-int8"), iter(()), tmp_path)
 
 
 def test_images_of_another_size(small_onnx: Path, tmp_path: Path) -> None:
-    wrong = [np.zeros((1, 16, 16, 3), np.uint8)]
+    wrong = [{"image": np.zeros((1, 16, 16, 3), np.uint8)}]
     with pytest.raises(CompressionError, match="onnxruntime cannot quantize"):
         quantize(small_onnx, load_recipe("ort-x86-int8"), wrong, tmp_path)
 
@@ -380,8 +381,8 @@ def test_fp16_for_tensorrt_is_strongly_typed(small_onnx: Path, tmp_path: Path) -
     weights = {t.data_type for t in model.graph.initializer if len(t.dims) > 1}
     assert weights == {TensorProto.FLOAT16}
     images = pictures(20)
-    expected = run_onnx(small_onnx, images)
-    assert np.abs(run_onnx(made.path, images) - expected).max() < 0.01 * np.ptp(expected)
+    expected = logits_of(small_onnx, images)
+    assert np.abs(logits_of(made.path, images) - expected).max() < 0.01 * np.ptp(expected)
 
 
 def test_weights_beyond_float16_are_refused(small_onnx: Path, tmp_path: Path) -> None:

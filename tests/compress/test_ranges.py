@@ -17,6 +17,7 @@ from scipy.stats import entropy as relative_entropy
 
 from edgetl.base.errors import CompressionError
 from edgetl.compress.layers.ranges import BINS, ESTIMATORS, Counter, Observed, estimate, extremes, observe
+from edgetl.core.tensors import Arrays
 from tests.compress.images import pictures
 
 Values = npt.NDArray[np.float32]
@@ -56,15 +57,15 @@ def test_extremes_are_those_of_onnxruntimes_own_calibrator(small_onnx: Path, tmp
     theirs.create_inference_session()
     theirs.collect_data(Reader(images))
     expected = {name: tuple(float(end[0]) for end in data.range_value) for name, data in theirs.compute_data().items()}
-    found = extremes(small_onnx, (image[None] for image in images))
+    found = extremes(small_onnx, ({"image": image[None]} for image in images))
     assert len(found) > 20
     assert {name: found[name] for name in expected} == expected
-    observed = observe(small_onnx, (image[None] for image in images))
+    observed = observe(small_onnx, ({"image": image[None]} for image in images))
     assert {name: (o.low, o.high) for name, o in observed.items()} == found
 
 
 def test_every_value_is_counted_once(small_onnx: Path) -> None:
-    observed = observe(small_onnx, (image[None] for image in pictures(3)))
+    observed = observe(small_onnx, ({"image": image[None]} for image in pictures(3)))
     assert observed["logits"].histogram.sum() == 3 * 7
     first = next(iter(observed.values()))
     assert first.histogram.sum() == 3 * 32 * 32 * 3
@@ -94,12 +95,12 @@ def test_images_are_forgotten(small_onnx: Path) -> None:
     alive: list[weakref.ref[npt.NDArray[np.uint8]]] = []
     most = 0
 
-    def images() -> Iterator[npt.NDArray[np.uint8]]:
+    def images() -> Iterator[Arrays]:
         nonlocal most
         for image in pictures(8):
             own = image[None].copy()
             alive.append(weakref.ref(own))
-            yield own
+            yield {"image": own}
             del own
             most = max(most, sum(reference() is not None for reference in alive))
 
@@ -197,7 +198,7 @@ def test_unknown_estimator() -> None:
 
 
 def test_no_image(small_onnx: Path) -> None:
-    with pytest.raises(CompressionError, match="no image"):
+    with pytest.raises(CompressionError, match="no sample"):
         observe(small_onnx, [])
 
 
@@ -216,4 +217,4 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     opsets = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "divides.onnx")
     with pytest.raises(CompressionError, match="'logits' is not finite"):
-        observe(tmp_path / "divides.onnx", [np.ones((1, 2, 2, 3), np.uint8)])
+        observe(tmp_path / "divides.onnx", [{"image": np.ones((1, 2, 2, 3), np.uint8)}])

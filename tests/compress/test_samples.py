@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.storage import sha256_bytes
-from edgetl.compress.samples import select_samples
+from edgetl.compress.samples import BINS, select_samples
 from edgetl.core.data import Dataset, Sample
 
 
-def dataset(root: Path, labels: Sequence[int], split: str = "calibration") -> Dataset:
+def dataset(root: Path, labels: Sequence[Any], split: str = "calibration", kind: str = "class") -> Dataset:
     """One file for each label, plus files of another split that must never be chosen."""
     samples = []
     for index, label in enumerate(labels):
@@ -24,7 +25,7 @@ def dataset(root: Path, labels: Sequence[int], split: str = "calibration") -> Da
         (root / f"{index}.png").write_bytes(data)
         samples.append(Sample(f"{index}.png", label, sha256_bytes(data), f"{index}", split))
         samples.append(Sample(f"other{index}.png", label, "", f"other{index}", "train"))
-    return Dataset(root, ("a", "b", "c"), tuple(samples))
+    return Dataset(root, ("a", "b", "c"), tuple(samples), label_kind=kind)
 
 
 LABELS = [0] * 20 + [1] * 5 + [2] * 10
@@ -41,7 +42,7 @@ def test_choice_is_repeatable_distinct_and_recorded(selection: str, tmp_path: Pa
     assert first.indexes != other.indexes
     assert len(set(first.indexes)) == 12
     assert [path.name for path in first.paths] == [f"{i}.png" for i in first.indexes]
-    assert first.record["images"] == [
+    assert first.record["samples"] == [
         {"path": f"{i}.png", "label": LABELS[i], "sha256": sha256_bytes(f"{i}".encode())} for i in first.indexes
     ]
     assert {key: first.record[key] for key in ("split", "selection", "size", "seed", "available")} == {
@@ -61,6 +62,35 @@ def test_class_balanced_differs_by_one_at_most_while_images_last(
     most = max(counts.values())
     for label, stock in available.items():
         assert counts[label] >= min(stock, most - 1)
+
+
+def test_label_sets_take_turns(tmp_path: Path) -> None:
+    sets = [(0,)] * 20 + [(0, 1)] * 3 + [(1, 2)] * 4 + [()] * 2
+    chosen = select_samples(dataset(tmp_path, sets, kind="classes"), "class-balanced", 8, 0)
+    assert Counter(sets[i] for i in chosen.indexes) == {(0,): 2, (0, 1): 2, (1, 2): 2, (): 2}
+    assert chosen.record["balanced"] == "label sets"
+    assert all(
+        entry["label"] == list(sets[i]) for entry, i in zip(chosen.record["samples"], chosen.indexes, strict=True)
+    )
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(seed=st.integers(0, 99), size=st.integers(BINS, 40))
+def test_numbers_are_taken_from_every_tenth_of_them(
+    seed: int, size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    values = np.random.default_rng(seed).exponential(size=100).round(6)
+    data = dataset(tmp_path_factory.mktemp("numbers"), [float(value) for value in values], kind="number")
+    chosen = select_samples(data, "class-balanced", size, seed)
+    tenths = values.argsort().argsort() // 10
+    counts = Counter(int(tenths[i]) for i in chosen.indexes)
+    assert set(counts) == set(range(BINS))
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert chosen.record["balanced"] == "10 quantile bins"
+
+
+def test_equal_numbers_are_one_stratum(tmp_path: Path) -> None:
+    assert len(select_samples(dataset(tmp_path, [2.5] * 6, kind="number"), "class-balanced", 4, 0).indexes) == 4
 
 
 def test_k_centre_takes_one_image_of_each_cluster(tmp_path: Path) -> None:
@@ -95,7 +125,7 @@ def test_small_split_is_taken_whole(tmp_path: Path) -> None:
 
 
 def test_only_the_calibration_split_is_used(tmp_path: Path) -> None:
-    with pytest.raises(CompressionError, match="no calibration images"):
+    with pytest.raises(CompressionError, match="no calibration samples"):
         select_samples(dataset(tmp_path, LABELS, split="val"), "random", 4, 0)
 
 
@@ -108,7 +138,7 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("features", "words"),
-    [(None, "needs features"), (np.zeros((3, 2)), "35 images"), (np.full((35, 2), np.nan), "finite")],
+    [(None, "needs features"), (np.zeros((3, 2)), "35 samples"), (np.full((35, 2), np.nan), "finite")],
 )
 def test_bad_features(features: npt.NDArray[np.float64] | None, words: str, tmp_path: Path) -> None:
     with pytest.raises(CompressionError, match=words):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from edgetl.base.errors import CompressionError
-from edgetl.compress.export import export_onnx, run_onnx
+from edgetl.compress.export import export_onnx
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.emulation import Emulation
 from edgetl.compress.layers.points import read_points
@@ -20,9 +20,9 @@ from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
 from tests.compress.hostile import RESCALED, hostile_model
 from tests.compress.images import pictures
-from tests.compress.models import PREPROCESS
+from tests.compress.models import PREPROCESS, logits_of
 
-SAMPLES = [image[None] for image in pictures(12, seed=1)]
+SAMPLES = [{"image": image[None]} for image in pictures(12, seed=1)]
 IMAGES = pictures(10, seed=4)
 #: The rescaled tensor behind the last Add, and all that asks for its rounding.
 GROUP = ("body.5.layers.6/Conv", "body.5/Add", "head/Gemm")
@@ -50,9 +50,9 @@ def broken(hostile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("recipe", ["ort-x86-int8", "ort-aarch64-int8", "tensorrt-int8"])
 def test_emulation_is_what_the_file_says(recipe: str, hostile: Path, tmp_path: Path) -> None:
     model = made(hostile, recipe, tmp_path)
-    found = Emulation(hostile, model).logits(IMAGES)
+    found = Emulation(hostile, model).outputs({"image": IMAGES})["logits"]
     expected = simulated(model)
-    exact = run_onnx(hostile, IMAGES)
+    exact = logits_of(hostile, IMAGES)
     assert np.abs(expected - exact).mean() > 0.01
     assert np.abs(found - expected).mean() < 0.02 * np.abs(expected - exact).mean()
 
@@ -61,8 +61,8 @@ def test_emulation_of_an_ir_is_as_close_as_the_order_of_sums_allows(hostile: Pat
     pytest.importorskip("nncf", reason="nncf is not installed: OpenVINO models cannot be quantized")
     model = made(hostile, "openvino-int8", tmp_path)
     found, exact, expected = (
-        Emulation(hostile, model).logits(IMAGES),
-        run_onnx(hostile, IMAGES),
+        Emulation(hostile, model).outputs({"image": IMAGES})["logits"],
+        logits_of(hostile, IMAGES),
         simulated(model, "openvino"),
     )
     assert np.abs(found - expected).mean() < 0.35 * np.abs(expected - exact).mean()
@@ -70,15 +70,17 @@ def test_emulation_of_an_ir_is_as_close_as_the_order_of_sums_allows(hostile: Pat
 
 def test_everything_in_float_is_the_float_model(hostile: Path, broken: Path) -> None:
     emulation = Emulation(hostile, broken)
-    exact = run_onnx(hostile, IMAGES)
-    assert np.allclose(emulation.logits(IMAGES, set(emulation.names)), exact, atol=1e-4 * np.ptp(exact))
+    exact = logits_of(hostile, IMAGES)
+    assert np.allclose(
+        emulation.outputs({"image": IMAGES}, set(emulation.names))["logits"], exact, atol=1e-4 * np.ptp(exact)
+    )
 
 
 @pytest.mark.parametrize("excluded", [("body.4.layers.0/Conv",), GROUP, ("body.3/Add", "body.4.layers.0/Conv")])
 def test_switches_foretell_what_a_recipe_with_excluded_nodes_makes(
     excluded: tuple[str, ...], hostile: Path, broken: Path, tmp_path: Path
 ) -> None:
-    found = Emulation(hostile, broken).logits(IMAGES, set(excluded))
+    found = Emulation(hostile, broken).outputs({"image": IMAGES}, set(excluded))["logits"]
     expected = simulated(made(hostile, "ort-x86-int8", tmp_path, exclude_nodes=excluded))
     change = np.abs(simulated(broken) - expected).mean()
     assert change > 0
@@ -87,20 +89,23 @@ def test_switches_foretell_what_a_recipe_with_excluded_nodes_makes(
 
 def test_unknown_nodes_are_refused(hostile: Path, broken: Path) -> None:
     with pytest.raises(CompressionError, match="no node 'nowhere'"):
-        Emulation(hostile, broken).logits(IMAGES, {"nowhere"})
+        Emulation(hostile, broken).outputs({"image": IMAGES}, {"nowhere"})
 
 
 def test_the_rescaled_layers_are_worth_most(hostile: Path, broken: Path) -> None:
     points = read_points(broken, hostile)
-    noises = attribute(hostile, points, [image[None] for image in IMAGES[:4]])
-    measured = gains(hostile, broken, points, noises, IMAGES, most=8)
+    noises = attribute(hostile, points, [{"image": image[None]} for image in IMAGES[:4]])
+    measured = gains(hostile, broken, points, noises, {"image": IMAGES}, most=8)
     assert len(measured) == 8
     best = max(measured, key=lambda gain: gain.removed)
     assert {name.rsplit("/", 1)[0] for name in best.nodes if not name.endswith("Add")} <= RESCALED
     assert best.removed > 0.2 * best.error
     emulation = Emulation(hostile, broken)
-    exact = emulation.logits(IMAGES, set(emulation.names)).astype(np.float64)
-    errors = [((emulation.logits(IMAGES, nodes) - exact) ** 2).mean() for nodes in (set(), set(best.nodes))]
+    exact = emulation.outputs({"image": IMAGES}, set(emulation.names))["logits"].astype(np.float64)
+    errors = [
+        ((emulation.outputs({"image": IMAGES}, nodes)["logits"] - exact) ** 2).mean()
+        for nodes in (set(), set(best.nodes))
+    ]
     assert best.error == pytest.approx(errors[0])
     assert best.removed == pytest.approx(errors[0] - errors[1])
 
@@ -131,7 +136,7 @@ def test_without_times_costs_are_shares_of_work(hostile: Path, broken: Path) -> 
 
 def test_times_of_every_layer_in_both_precisions(hostile: Path, broken: Path) -> None:
     points = read_points(broken, hostile)
-    times = [profile_layers(path, hostile, IMAGES[:1], rounds=3) for path in (broken, hostile)]
+    times = [profile_layers(path, hostile, {"image": IMAGES[:1]}, rounds=3) for path in (broken, hostile)]
     for one in times:
         assert {point.node for point in points} <= set(one)
         assert all(value >= 0 for value in one.values())
@@ -146,4 +151,4 @@ def test_times_in_openvino(hostile: Path, tmp_path: Path) -> None:
     model = made(hostile, "openvino-int8", tmp_path)
     points = {point.node for point in read_points(model, hostile)}
     for path in (model, hostile):
-        assert points <= set(profile_layers(path, hostile, IMAGES[:1], engine="openvino", rounds=3))
+        assert points <= set(profile_layers(path, hostile, {"image": IMAGES[:1]}, engine="openvino", rounds=3))

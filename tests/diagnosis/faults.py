@@ -62,7 +62,7 @@ def quantization_of(bundle: Bundle) -> Quantization:
 
 def calibration_images(bundle: Bundle) -> list[Pixels]:
     """The images that its record names, uint8 (1, H, W, 3) each."""
-    listed = read_json(bundle.path / CALIBRATION)["images"]
+    listed = read_json(bundle.path / CALIBRATION)["samples"]
     return [input_of(bundle).feeds(bundle.dataset.root / entry["path"])["image"] for entry in listed]
 
 
@@ -70,7 +70,12 @@ def quantized_again(bundle: Bundle, folder: Path, images: Images, exported: Path
     """Put an artifact into ``folder`` that was quantized from other images, another graph or by another recipe."""
     target = find_target(bundle.target)
     settings = dataclasses.replace(recipe_of(bundle), **recipe)
-    made = quantize(exported or bundle.source, settings, images, folder.parent / f".{folder.name}.work")
+    made = quantize(
+        exported or bundle.source,
+        settings,
+        ({"image": image} for image in images),
+        folder.parent / f".{folder.name}.work",
+    )
     BACKENDS[target.backend].compile(made.path, target, folder / bundle.artifact().path.parent.relative_to(bundle.path))
 
 
@@ -166,8 +171,8 @@ def calibrated_on(bundle: Bundle, folder: Path, samples: Sequence[Sample]) -> Bu
     quantized_again(bundle, folder, [input_of(bundle).feeds(root / s.path)["image"] for s in samples])
     record = read_json(folder / CALIBRATION)
     images = [{"path": s.path, "label": s.label, "sha256": sha256_file(root / s.path)} for s in samples]
-    write_json(folder / CALIBRATION, {**record, "size": len(images), "images": images})
-    return sealed(bundle, folder, quantization=dataclasses.replace(quantization_of(bundle), images=len(images)))
+    write_json(folder / CALIBRATION, {**record, "size": len(images), "samples": images})
+    return sealed(bundle, folder, quantization=dataclasses.replace(quantization_of(bundle), samples=len(images)))
 
 
 def of_one_class(bundle: Bundle, folder: Path) -> Bundle:

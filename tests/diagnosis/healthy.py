@@ -50,8 +50,8 @@ def healthy_bundle(
     (folder / "exported").mkdir(parents=True)
     exported = export_onnx(model, preprocess, folder / EXPORTED)
     chosen = select_samples(dataset, recipe.selection, recipe.size, recipe.seed)
-    images = (preprocess.apply(path)[None] for path in chosen.paths)
-    made = quantize(exported, recipe, images, folder.parent / f".{folder.name}.work")
+    samples = (preprocess.feeds(path) for path in chosen.paths)
+    made = quantize(exported, recipe, samples, folder.parent / f".{folder.name}.work")
     deployed = BACKENDS[wanted.backend].compile(made.path, wanted, folder / "model")
     write_json(folder / LABELS, list(dataset.classes))
     write_json(folder / PREPROCESS_FILE, preprocess.to_json())
@@ -86,8 +86,8 @@ def observed(bundle: Bundle, reference: Bundle, deployed: Logits | None = None, 
     root, samples = reference.dataset.root, reference.dataset.split("certify")[:most]
     paths = [root / sample.path for sample in samples]
     logits = {
-        "reference": run_onnx(reference.exported, input_of(reference).batch(paths)["image"]),
-        "float ONNX": run_onnx(bundle.exported, input_of(bundle).batch(paths)["image"]),
+        "reference": run_onnx(reference.exported, input_of(reference).batch(paths))["logits"],
+        "float ONNX": run_onnx(bundle.exported, input_of(bundle).batch(paths))["logits"],
         "deployed": deployed_logits(bundle, [preprocess_of(bundle).apply(p) for p in paths])
         if deployed is None
         else deployed,

@@ -85,8 +85,8 @@ def _write_files(folder: Path, target: str, backend: str, data: Dataset) -> None
     write_json(folder / "splits.json", data.to_json())
     preprocess = Preprocess(96, 96, 110, "bicubic", (0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
     write_json(folder / "preprocess.json", preprocess.to_json())
-    images = tuple(CalibrationSample(s.path, s.sha256, s.label) for s in data.split("calibration"))
-    write_json(folder / "calibration.json", to_json(Calibration(selection="class-balanced", images=images)))
+    samples = tuple(CalibrationSample(s.path, s.sha256, s.label) for s in data.split("calibration"))
+    write_json(folder / "calibration.json", to_json(Calibration(selection="class-balanced", samples=samples)))
     manifest = Manifest(
         target=dataclasses.replace(find_target("x86-generic"), name=target),
         quantization=Quantization("int8", "onnxruntime 1.32", load_recipe("ort-x86-int8").to_json()),

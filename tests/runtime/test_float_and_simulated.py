@@ -18,7 +18,7 @@ from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe, with_changes
 from tests.compress.models import PREPROCESS, small_model
 
-SAMPLES = [image[None] for image in pictures(12, seed=1)]
+SAMPLES = [{"image": image[None]} for image in pictures(12, seed=1)]
 IMAGES = pictures(6, seed=2)
 EXCLUDED = ("body.4.layers.0/Conv", "body.5.layers.3/Conv", "head/Gemm")
 

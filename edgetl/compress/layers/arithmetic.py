@@ -96,10 +96,3 @@ def session_of(model: Any, *, plain: bool = False, profile: str = "") -> Any:
     return runtime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=[REQUANTIZER]
     )
-
-
-def fed(image: npt.NDArray[np.uint8], session: Any) -> dict[str, npt.NDArray[np.uint8]]:
-    """An image (1, H, W, 3) as the feed of a session; a fixed batch is filled with copies."""
-    only = session.get_inputs()[0]
-    size = only.shape[0]
-    return {only.name: np.repeat(image, size, axis=0) if isinstance(size, int) and size != len(image) else image}

@@ -20,10 +20,12 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.progress import Progress, silent, tracked
-from edgetl.compress.layers.arithmetic import Builder, fed, session_of
+from edgetl.compress.batches import fed
+from edgetl.compress.layers.arithmetic import Builder, session_of
 from edgetl.compress.layers.points import Point
 from edgetl.compress.layers.topology import Topology, read_topology
 from edgetl.core.compression import LayerNoise
+from edgetl.core.tensors import Arrays
 
 __all__ = ["LayerNoise", "attribute", "ranked", "responsible"]
 
@@ -32,12 +34,12 @@ _LIMIT_DB = 120.0
 
 
 def attribute(
-    exported: Path, points: Sequence[Point], images: Iterable[npt.NDArray[np.uint8]], progress: Progress = silent
+    exported: Path, points: Sequence[Point], samples: Iterable[Arrays], progress: Progress = silent
 ) -> tuple[LayerNoise, ...]:
     """Measure what quantization does to each layer by itself, with float inputs.
 
-    The signal of an output channel is its variance over positions and images: a constant, the bias among others,
-    tells images apart no more than it hides them. Each channel's noise is taken as its part of noise and signal
+    The signal of an output channel is its variance over positions and samples: a constant, the bias among others,
+    tells samples apart no more than it hides them. Each channel's noise is taken as its part of noise and signal
     together, and these parts, 0 to 1, are averaged over the channels: measured over all energy at once, a layer with
     one strong channel looks healthy however many weak ones are lost. ``sqnr_db`` is the ratio that this mean stands
     for.
@@ -45,18 +47,18 @@ def attribute(
     Args:
         exported: float ONNX file.
         points: how a compressed model executes its layers, from :func:`edgetl.compress.layers.points.read_points`.
-        images: uint8 (1, H, W, 3) each; they are read once, and only sums are kept.
-        progress: told of each image.
+        samples: the inputs of one each, (1, …) by name; they are read once, and only sums are kept.
+        progress: told of each sample.
 
     Returns:
         one entry for each layer and cause, the worst first. A tensor that several layers read counts with the worst.
 
     Raises:
-        CompressionError: there is no image, or images have another size than the model's.
+        CompressionError: there is no sample, or samples have another size than the model's.
     """
     topology = read_topology(exported)
     probe = _Probe(topology, [p for p in points if p.weight is not None or p.grid is not None])
-    sums = _run(probe, images, progress)
+    sums = _run(probe, samples, progress)
     return ranked(probe.noises(sums))
 
 
@@ -148,17 +150,18 @@ class _Probe:
         return found
 
 
-def _run(probe: _Probe, images: Iterable[npt.NDArray[np.uint8]], progress: Progress) -> Sums:
-    """Means over the images of every output; "variance" also holds what the channel means differ by."""
+def _run(probe: _Probe, samples: Iterable[Arrays], progress: Progress) -> Sums:
+    """Means over the samples of every output; "variance" also holds what the channel means differ by."""
     session, names = session_of(probe.model), list(probe.names.values())
     sums: Sums = {name: np.zeros(()) for name in names}
     squares: Sums = {}
     count = 0
-    for image in tracked(images, "quantization noise of each layer", progress):
+    for sample in tracked(samples, "quantization noise of each layer", progress):
         try:
-            values = session.run(names, fed(image, session))
+            values = session.run(names, fed(sample, session))
         except Exception as error:  # pybind exceptions of ONNX Runtime share no base class
-            raise CompressionError(f"the model does not take an image {image.shape}", "prepare it first") from error
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in sample.items())
+            raise CompressionError(f"the model does not take {shapes}", "prepare the sample first") from error
         count += 1
         for name, value in zip(names, values, strict=True):
             sums[name] = sums[name] + value.astype(np.float64)
@@ -167,7 +170,7 @@ def _run(probe: _Probe, images: Iterable[npt.NDArray[np.uint8]], progress: Progr
                 value = values[names.index(name)].astype(np.float64)
                 squares[node] = squares.get(node, 0.0) + value**2
     if not count:
-        raise CompressionError("there is no image to measure the layers on", "give at least one")
+        raise CompressionError("there is no sample to measure the layers on", "give at least one")
     means = {name: total / count for name, total in sums.items()}
     for node, total in squares.items():
         between = total / count - means[probe.names[node, "mean"]] ** 2

@@ -15,11 +15,13 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
 from edgetl.compress import graph
+from edgetl.compress.batches import batched
 from edgetl.compress.engine_ort import QUANTIZABLE
 from edgetl.compress.layers.arithmetic import Builder, session_of
 from edgetl.compress.layers.layout import Pair
 from edgetl.compress.layers.points import read_layout
 from edgetl.compress.layers.topology import SAME_VALUES, Topology, read_topology
+from edgetl.core.tensors import Arrays, joined
 
 #: Operators that follow their neighbours: quantizers leave them in float where nothing else asks for integers.
 PASSIVE = (*SAME_VALUES, "Clip", "Relu", "AveragePool", "Resize", "Split", "Pad")
@@ -78,29 +80,26 @@ class Emulation:
                         nodes[reader].input[index] = chosen
         return build.model
 
-    def logits(self, images: npt.NDArray[np.uint8], floating: Set[str] = frozenset()) -> npt.NDArray[np.float32]:
+    def outputs(self, samples: Arrays, floating: Set[str] = frozenset()) -> dict[str, npt.NDArray[np.float32]]:
         """Answers with some nodes in float.
 
         An activation stays quantized until every node that asks for it is in float, as with a recipe's
         ``exclude_nodes``.
 
         Args:
-            images: uint8 (n, H, W, 3).
+            samples: inputs by name, (n, …) each.
             floating: names of nodes in float; :attr:`names` for the float model.
 
         Returns:
-            float32 (n, classes).
+            outputs by name, float32 (n, …).
         """
         switches = np.array([*self._floating_layers(floating), *self._floating_pairs(floating)], np.bool_)
-        only, output = self._session.get_inputs()[0], self._session.get_outputs()[0].name
-        size = only.shape[0] if isinstance(only.shape[0], int) else min(_BATCH, len(images))
-        rows = []
-        for start in range(0, len(images), size):
-            part = images[start : start + size]
-            whole = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            answer = self._session.run([output], {only.name: whole, _SWITCHES: switches})[0]
-            rows.append(answer[: len(part)])
-        return np.concatenate(rows).astype(np.float32)
+        names = [value.name for value in self._session.get_outputs()]
+        parts = []
+        for feeds, size in batched(samples, self._session.get_inputs()[0].shape[0], _BATCH):
+            values = self._session.run(names, {**feeds, _SWITCHES: switches})
+            parts.append({name: v[:size].astype(np.float32) for name, v in zip(names, values, strict=True)})
+        return joined(parts)
 
     def holding(self, reader: str, tensor: str) -> frozenset[str]:
         """Nodes that have to be in float together for ``reader`` to read ``tensor`` in float; empty if it does."""

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgetl.core.tensors import Arrays
+
 WATCHED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -32,7 +34,7 @@ class Watched:
         self._norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         self.modules = frozenset(self._named)
 
-    def outputs(self, image: npt.NDArray[np.uint8]) -> dict[str, list[npt.NDArray[np.float64]]]:
+    def outputs(self, sample: Arrays) -> dict[str, list[npt.NDArray[np.float64]]]:
         """Layer → its output at each call, float64; behind the batch norm if one reads it."""
         # Kept alive to the end, so that no other tensor takes over an identity.
         seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
@@ -53,7 +55,7 @@ class Watched:
         device = next((tensor.device for tensor in self._model.state_dict().values()), torch.device("cpu"))
         try:
             with torch.no_grad():
-                self._model(torch.tensor(image, device=device))
+                self._model(*(torch.tensor(values, device=device) for values in sample.values()))
         finally:
             for handle in handles:
                 handle.remove()

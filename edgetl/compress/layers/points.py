@@ -19,13 +19,13 @@ class Point:
     Attributes:
         node, operator: name and type in the exported float ONNX.
         module: dotted name of its torch module; "" if unknown.
-        macs: multiply-accumulates for one image.
+        macs: multiply-accumulates for one sample.
         weight: as executed (dequantized), float32 in the shape and layout of the exported initializer; None if the
             layer was left in float.
         per_channel: whether the weights have a scale for each output channel; None if left in float.
         grid: of the activations that the layer reads; None if they are float.
         source: the tensor of the exported graph that these are.
-        producer: node name of the nearest weighted layer upstream of it; "" for the image.
+        producer: node name of the nearest weighted layer upstream of it; "" for the input.
         bias: as executed, float32; None where there is none.
     """
 

@@ -10,13 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from edgetl.backends.openvino import read_network
 from edgetl.base.extras import require
-from edgetl.compress.layers.arithmetic import REQUANTIZER, fed
+from edgetl.compress.batches import fed, filled
+from edgetl.compress.layers.arithmetic import REQUANTIZER
 from edgetl.compress.layers.topology import Topology, read_topology
+from edgetl.core.tensors import Arrays
 
 _ROUNDS, _WARMUP = 12, 3
 #: What ONNX Runtime appends to the name of a node that it fused.
@@ -29,7 +28,7 @@ _BARE = "/WithoutBiases"
 def profile_layers(
     path: Path,
     exported: Path,
-    image: npt.NDArray[np.uint8],
+    sample: Arrays,
     *,
     engine: str = "onnxruntime",
     threads: int = 1,
@@ -40,7 +39,7 @@ def profile_layers(
     Args:
         path: ``.onnx``, or with engine ``openvino`` also ``.xml``.
         exported: the float ONNX file that it was made from, which may be ``path`` itself.
-        image: uint8 (1, H, W, 3).
+        sample: the inputs of one, (1, …) by name.
         engine: ``onnxruntime`` or ``openvino``.
         threads: worker threads.
         rounds: inferences, of which the median is taken after a few that do not count.
@@ -49,7 +48,7 @@ def profile_layers(
         node name, as in ``exported`` → milliseconds; what was fused into a layer is part of it.
     """
     resolve = _names(read_topology(exported))
-    timed = ENGINES[engine](path, image, threads, rounds + _WARMUP)
+    timed = ENGINES[engine](path, sample, threads, rounds + _WARMUP)
     times: dict[str, list[float]] = defaultdict(list)
     for one in list(timed)[_WARMUP:]:
         total: dict[str, float] = defaultdict(float)
@@ -71,9 +70,7 @@ def _names(topology: Topology) -> Callable[[str], str]:
     return resolve
 
 
-def _onnxruntime(
-    path: Path, image: npt.NDArray[np.uint8], threads: int, rounds: int
-) -> Iterable[list[tuple[str, float]]]:
+def _onnxruntime(path: Path, sample: Arrays, threads: int, rounds: int) -> Iterable[list[tuple[str, float]]]:
     runtime = require("onnxruntime", "timing layers")
     with tempfile.TemporaryDirectory() as folder:
         options = runtime.SessionOptions()
@@ -83,7 +80,7 @@ def _onnxruntime(
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=[REQUANTIZER]
         )
         for _ in range(rounds):
-            session.run(None, fed(image, session))
+            session.run(None, fed(sample, session))
         events = json.loads(Path(session.end_profiling()).read_text())
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
     each = len(kernels) // rounds
@@ -91,7 +88,7 @@ def _onnxruntime(
         yield [(e["name"].removesuffix("_kernel_time"), e["dur"] / 1e3) for e in kernels[start : start + each]]
 
 
-def _openvino(path: Path, image: npt.NDArray[np.uint8], threads: int, rounds: int) -> Iterable[list[tuple[str, float]]]:
+def _openvino(path: Path, sample: Arrays, threads: int, rounds: int) -> Iterable[list[tuple[str, float]]]:
     openvino = require("openvino", "timing layers")
     config = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     network = read_network(path)
@@ -102,9 +99,9 @@ def _openvino(path: Path, image: npt.NDArray[np.uint8], threads: int, rounds: in
     }
     request = compiled.create_infer_request()
     size = compiled.input(0).get_partial_shape()[0]
-    whole = np.repeat(image, size.get_length(), axis=0) if size.is_static else image
+    whole = filled(sample, size.get_length()) if size.is_static else dict(sample)
     for _ in range(rounds):
-        request.infer({compiled.input(0).get_any_name(): whole})
+        request.infer(whole)
         yield [
             (name, entry.real_time.total_seconds() * 1e3)
             for entry in request.get_profiling_info()

@@ -1,6 +1,6 @@
-"""Which values each activation takes on calibration images, and which range of them a quantizer should cover.
+"""Which values each activation takes on calibration samples, and which range of them a quantizer should cover.
 
-One pass over the images, each of which is forgotten once it is counted: memory does not grow with their number.
+One pass over the samples, each of which is forgotten once it is counted: memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.compress import graph
-from edgetl.compress.layers.arithmetic import Builder, fed, session_of
+from edgetl.compress.batches import fed
+from edgetl.compress.layers.arithmetic import Builder, session_of
+from edgetl.core.tensors import Arrays
 
-Images = Iterable[npt.NDArray[np.uint8]]
 Floats = npt.NDArray[np.float64]
 ESTIMATORS = ("min-max", "percentile", "mse", "entropy")
 #: An even number over [-R, R] with R a power of two: when R doubles, bins merge in pairs and no count moves elsewhere.
@@ -32,7 +33,7 @@ _COARSE, _FINE, _TURNS = 32, 16, 3
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """Values of one tensor over all images.
+    """Values of one tensor over all samples.
 
     Attributes:
         low, high: the least and the greatest, exactly.
@@ -90,48 +91,50 @@ class Counter:
         return Observed(self.low, self.high, self._counts.copy(), -self._reach, self._reach)
 
 
-def observe(exported: Path, images: Images, progress: Progress = silent) -> dict[str, Observed]:
-    """Histograms of every float tensor that depends on the image.
+def observe(exported: Path, samples: Iterable[Arrays], progress: Progress = silent) -> dict[str, Observed]:
+    """Histograms of every float tensor that depends on the input.
 
     Args:
         exported: float ONNX file.
-        images: uint8 (n, H, W, 3) each.
+        samples: inputs by name, (n, …) each.
         progress: told of each.
 
     Raises:
-        CompressionError: no image, or a tensor with values that are not finite.
+        CompressionError: no sample, or a tensor with values that are not finite.
     """
     counters: dict[str, Counter] = {}
-    for name, values in _tensors(exported, images, progress):
+    for name, values in _tensors(exported, samples, progress):
         if values.size:
             counters.setdefault(name, Counter()).add(values)
     return {name: counter.observed() for name, counter in counters.items()}
 
 
-def extremes(exported: Path, images: Images, progress: Progress = silent) -> dict[str, tuple[float, float]]:
+def extremes(exported: Path, samples: Iterable[Arrays], progress: Progress = silent) -> dict[str, tuple[float, float]]:
     """Least and greatest value of every float tensor, as :func:`observe` has them, in about half the time."""
     found: dict[str, tuple[float, float]] = {}
-    for name, values in _tensors(exported, images, progress):
+    for name, values in _tensors(exported, samples, progress):
         if values.size:
             low, high = found.get(name, (math.inf, -math.inf))
             found[name] = min(low, float(values.min())), max(high, float(values.max()))
     return found
 
 
-def _tensors(exported: Path, images: Images, progress: Progress) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+def _tensors(
+    exported: Path, samples: Iterable[Arrays], progress: Progress
+) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     builder = Builder(graph.load(exported))
     names = _floating(builder.model)
     builder.expose(names)
     # Unoptimised, so that no tensor disappears into a fused operator.
     session, seen = session_of(builder.model, plain=True), False
-    for image in tracked(images, "ranges of activations", progress):
+    for feeds in tracked(samples, "ranges of activations", progress):
         seen = True
-        for name, values in zip(names, session.run(names, fed(image, session)), strict=True):
+        for name, values in zip(names, session.run(names, fed(feeds, session)), strict=True):
             if values.size and not (math.isfinite(values.min()) and math.isfinite(values.max())):
-                raise CompressionError(f"the tensor '{name}' is not finite on a calibration image", "train it again")
+                raise CompressionError(f"the tensor '{name}' is not finite on a calibration sample", "train it again")
             yield name, values
     if not seen:
-        raise CompressionError("there is no image to take the ranges from", "give the calibration split images")
+        raise CompressionError("there is no sample to take the ranges from", "give the calibration split samples")
 
 
 def _floating(model: Any) -> list[str]:

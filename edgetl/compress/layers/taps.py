@@ -13,10 +13,12 @@ import numpy.typing as npt
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
 from edgetl.compress import graph
-from edgetl.compress.layers.arithmetic import Builder, fed, session_of
+from edgetl.compress.batches import fed
+from edgetl.compress.layers.arithmetic import Builder, session_of
 from edgetl.compress.layers.topology import Topology, module_of, read_topology
+from edgetl.core.tensors import Arrays
 
-Arrays = Sequence[npt.NDArray[np.floating[Any]]]
+Values = Sequence[npt.NDArray[np.floating[Any]]]
 #: A ratio is reported no higher than this, in decibels: beyond it both executions agree to float32's last digits.
 _LIMIT_DB = 120.0
 #: Tensors that agree worse than this come from different arithmetic, not from another order of summation.
@@ -45,9 +47,7 @@ class TensorSqnr:
         return asdict(self)
 
 
-def compare(
-    above: tuple[Path, bool], below: tuple[Path, bool], images: Iterable[npt.NDArray[np.uint8]]
-) -> tuple[TensorSqnr, ...]:
+def compare(above: tuple[Path, bool], below: tuple[Path, bool], samples: Iterable[Arrays]) -> tuple[TensorSqnr, ...]:
     """Compare two executions at every weighted layer that both have.
 
     Where a file quantizes a layer's output, the quantized values are compared: what the next layer reads. In an
@@ -55,7 +55,7 @@ def compare(
 
     Args:
         above, below: ONNX file, and whether to execute it as it is written, without the runtime's optimisations.
-        images: uint8 (1, H, W, 3) each.
+        samples: the inputs of one each, (1, …) by name.
 
     Returns:
         one entry for each layer, the worst first. Differences add up along the network: the cause of a bad tensor
@@ -64,7 +64,7 @@ def compare(
         worst.
 
     Raises:
-        CompressionError: the files share no layer, or there is no image.
+        CompressionError: the files share no layer, or there is no sample.
     """
     upper, lower = Tapped(*above), Tapped(*below)
     shared = _shared(upper, lower)
@@ -73,8 +73,8 @@ def compare(
     upper.open(shared)
     lower.open(shared)
     ratios = Ratios(len(shared))
-    for image in images:
-        ratios.add(upper.run(image), lower.run(image))
+    for sample in samples:
+        ratios.add(upper.run(sample), lower.run(sample))
     decibels = ratios.decibels()
     found = [
         TensorSqnr(tensor, *upper.layers[tensor], decibels[number], number) for number, tensor in enumerate(shared)
@@ -152,9 +152,9 @@ class Tapped:
         self._names, self._quantizers, self.model = names, quantizers, builder.model
         self.session = session_of(builder.model, plain=self.simulated)
 
-    def run(self, image: npt.NDArray[np.uint8]) -> Arrays:
-        """The tensors for one image (1, H, W, 3), dequantized, float64."""
-        values = self.session.run(self._names, fed(image, self.session))
+    def run(self, sample: Arrays) -> Values:
+        """The tensors for one sample, (1, …) by name, dequantized, float64."""
+        values = self.session.run(self._names, fed(sample, self.session))
         return [self._float(v[:1], q) for v, q in zip(values, self._quantizers, strict=True)]
 
     def _float(self, value: npt.NDArray[Any], quantize: Any | None) -> npt.NDArray[np.float64]:
@@ -165,44 +165,44 @@ class Tapped:
 
 
 class Ratios:
-    """Energies of signals and differences, summed over images."""
+    """Energies of signals and differences, summed over samples."""
 
     def __init__(self, count: int) -> None:
-        self._signal, self._noise, self._images = np.zeros(count), np.zeros(count), 0
+        self._signal, self._noise, self._samples = np.zeros(count), np.zeros(count), 0
 
-    def add(self, expected: Arrays, found: Arrays) -> None:
-        self._images += 1
+    def add(self, expected: Values, found: Values) -> None:
+        self._samples += 1
         for number, (a, b) in enumerate(zip(expected, found, strict=True)):
             self._signal[number] += float(np.square(a, dtype=np.float64).sum())
             difference = a.astype(np.float64) - b
             self._noise[number] += float(np.square(difference).sum())
 
     def decibels(self) -> list[float]:
-        if not self._images:
-            raise CompressionError("there is no image to compare the layers on", "give at least one")
+        if not self._samples:
+            raise CompressionError("there is no sample to compare the layers on", "give at least one")
         tiny = 10 ** (-_LIMIT_DB / 10)
         # Written so that a NaN counts as a difference.
         ratios = [n / s if s else float(n > 0) for s, n in zip(self._signal, self._noise, strict=True)]
         return [float(-10 * np.log10(r if r >= tiny else tiny)) if np.isfinite(r) else -_LIMIT_DB for r in ratios]
 
 
-def torch_taps(model: Any, exported: Path, images: Iterable[npt.NDArray[np.uint8]]) -> tuple[TensorSqnr, ...]:
+def torch_taps(model: Any, exported: Path, samples: Iterable[Arrays]) -> tuple[TensorSqnr, ...]:
     """Compare a torch model, module by module, with the ONNX file that was exported from it.
 
     The exporter folds batch norms into the convolutions before them, so a convolution that one follows is compared
     behind it, before the activation that some batch norms contain.
 
     Args:
-        model: uint8 (n, H, W, 3) → float (n, classes), in the mode in which it is to be compared.
+        model: called with the samples' arrays in order, in the mode in which it is to be compared.
         exported: what :func:`edgetl.compress.export.export_onnx` wrote.
-        images: uint8 (1, H, W, 3) each.
+        samples: the inputs of one each, (1, …) by name.
 
     Returns:
         one entry for each convolution and linear layer, in the order of the network; :func:`first` names the first
         that differs.
 
     Raises:
-        CompressionError: no layer of the file belongs to a module of the model, or there is no image.
+        CompressionError: no layer of the file belongs to a module of the model, or there is no sample.
     """
     from edgetl.compress.layers.hooks import Watched
 
@@ -216,13 +216,13 @@ def torch_taps(model: Any, exported: Path, images: Iterable[npt.NDArray[np.uint8
     builder.expose(names)
     session = session_of(builder.model)
     ratios = Ratios(len(nodes))
-    for image in images:
-        outputs = watched.outputs(image)
+    for sample in samples:
+        outputs = watched.outputs(sample)
         expected = []
         for node in nodes:
             calls = outputs[module_of(node)]
             expected.append(calls.pop(0) if len(calls) > 1 else calls[0])
-        found = [np.asarray(value[:1], np.float64) for value in session.run(names, fed(image, session))]
+        found = [np.asarray(value[:1], np.float64) for value in session.run(names, fed(sample, session))]
         ratios.add([e.reshape(f.shape) for e, f in zip(expected, found, strict=True)], found)
     decibels = ratios.decibels()
     return tuple(

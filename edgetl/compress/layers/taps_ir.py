@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
+from edgetl.compress.batches import filled
 from edgetl.compress.layers.artifact_ir import load, quantizers
-from edgetl.compress.layers.taps import Arrays, Ratios, TensorSqnr
+from edgetl.compress.layers.taps import Ratios, TensorSqnr, Values
 from edgetl.compress.layers.topology import Topology, module_of, read_topology
+from edgetl.core.tensors import Arrays
 from edgetl.runtime.ov import write_out
 
 
-def compare_ir(model: Path, exported: Path, images: Iterable[npt.NDArray[np.uint8]]) -> tuple[TensorSqnr, ...]:
+def compare_ir(model: Path, exported: Path, samples: Iterable[Arrays]) -> tuple[TensorSqnr, ...]:
     """Compare what OpenVINO's CPU plugin executes with what the file says, behind every quantized layer.
 
     The values compared are those that the next layer reads: a second reader of them leaves the fused kernels alone.
@@ -25,19 +26,19 @@ def compare_ir(model: Path, exported: Path, images: Iterable[npt.NDArray[np.uint
     Args:
         model: ``.xml`` with FakeQuantize.
         exported: the float ONNX file that it was made from.
-        images: uint8 (1, H, W, 3) each.
+        samples: the inputs of one each, (1, …) by name.
 
     Returns:
-        one entry for each layer whose output is quantized, and for the logits, the worst first.
+        one entry for each layer whose output is quantized, and for the last layer, the worst first.
 
     Raises:
-        CompressionError: nothing is quantized, there is no image, or a file is damaged.
+        CompressionError: nothing is quantized, there is no sample, or a file is damaged.
     """
     topology = read_topology(exported)
     written, executed = (_Tapped(model, topology, simulated) for simulated in (True, False))
     ratios = Ratios(len(written.tensors))
-    for image in images:
-        ratios.add(written.run(image), executed.run(image))
+    for sample in samples:
+        ratios.add(written.run(sample), executed.run(sample))
     decibels = ratios.decibels()
     found = [
         TensorSqnr(tensor, node, module_of(topology.nodes[node]), decibels[number], number)
@@ -50,7 +51,8 @@ class _Tapped:
     """One execution of the file.
 
     Attributes:
-        tensors: of the exported graph, with the weighted layer behind which each lies, in order; the logits last.
+        tensors: of the exported graph, with the weighted layer behind which each lies, in order; an output of the
+            network last.
         compiled: with these as its outputs.
     """
 
@@ -67,15 +69,21 @@ class _Tapped:
         network.add_outputs([op.output(0) for _, op in tapped.values()])
         if simulated:
             write_out(network)
+        self.tensors = [(tensor, node) for node, (tensor, _) in tapped.items()]
+        # The network's own outputs come before those that were added.
+        outputs = [value.name for value in topology.model.graph.output]
+        self._places = [len(outputs) + number for number in range(len(tapped))]
         last = topology.weighted()[-1]
-        self.tensors = [*((tensor, node) for node, (tensor, _) in tapped.items()), (last.output[0], last.name)]
+        if last.output[0] in outputs:
+            self.tensors.append((last.output[0], last.name))
+            self._places.append(outputs.index(last.output[0]))
         config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         self.compiled: Any = openvino.Core().compile_model(network, "CPU", config)
         self._request = self.compiled.create_infer_request()
 
-    def run(self, image: npt.NDArray[np.uint8]) -> Arrays:
-        """The tensors for one image (1, H, W, 3), float64."""
+    def run(self, sample: Arrays) -> Values:
+        """The tensors for one sample, (1, …) by name, float64."""
         size = self.compiled.inputs[0].get_partial_shape()[0]
-        batch = np.repeat(image, size.get_length(), axis=0) if size.is_static else image
-        logits, *values = self._request.infer([batch]).values()
-        return [np.asarray(value[:1], np.float64) for value in (*values, logits)]
+        whole = filled(sample, size.get_length()) if size.is_static else dict(sample)
+        values = [*self._request.infer(whole).values()]
+        return [np.asarray(values[place][:1], np.float64) for place in self._places]

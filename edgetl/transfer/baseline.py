@@ -1,4 +1,4 @@
-"""The baseline of a run: what the same images, splits, seed and preprocessing give without the transfer.
+"""The baseline of a run: what the same samples, splits, seed and preprocessing give without the transfer.
 
 A finished run gets it afterwards, so that the run's own weights, settings and digest are those of a run without one.
 While it is unfinished it is trained in ``checkpoint/baseline-KIND``, a folder with a checkpoint of its own.
@@ -6,27 +6,30 @@ While it is unfinished it is trained in ``checkpoint/baseline-KIND``, a folder w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from edgetl.base.errors import EdgetlError, TrainingError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.run import BASELINE, CHECKPOINT, Run, record_baseline
-from edgetl.transfer import checkpoint, strategies, train
+from edgetl.transfer import checkpoint, strategies
 from edgetl.transfer import weights as sources
+from edgetl.transfer.assembly import Job
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.folder import tidy
 from edgetl.transfer.launch import launch
-from edgetl.transfer.model import Deployable, val_scores
+from edgetl.transfer.model import Deployable, head_width, network_for, val_outputs
 from edgetl.transfer.placement import Placement
 from edgetl.transfer.plan import Plan
 from edgetl.transfer.scores import Scores
+from edgetl.transfer.settings import Settings
 from edgetl.transfer.start import with_head
+from edgetl.transfer.tasks import scored
 
 START = "start.json"
 
@@ -35,14 +38,20 @@ def check(order: Plan, kind: str) -> None:
     """Refuse, before any work, a baseline that cannot be or that would say nothing.
 
     Raises:
-        EdgetlError: an unknown kind, a linear probe measured against itself, or batches of one image from scratch.
+        EdgetlError: an unknown kind, a linear probe measured against itself, a start from scratch measured against
+            itself, or batches of one sample from scratch.
     """
     strategies.find_baseline(kind)
-    if kind == "probe" and order.settings["strategy"] == "linear-probe":
-        raise EdgetlError("a linear probe cannot be measured against a linear probe", "use --baseline scratch")
-    if kind == "scratch" and order.settings["batch_size"] < 2:
+    probed = order.settings.strategy == "linear-probe"
+    if kind == "probe" and probed:
+        other = "--baseline scratch" if order.backbone.pretrained else "--strategy fine-tune"
+        raise EdgetlError("a linear probe cannot be measured against a linear probe", f"use {other}")
+    if kind == "scratch" and not order.backbone.pretrained:
+        remedy = "leave --baseline out" if probed else "use --baseline probe"
+        raise EdgetlError(f"the backbone '{order.backbone.name}' starts from scratch itself", remedy)
+    if kind == "scratch" and order.settings.batch_size < 2:
         raise EdgetlError(
-            "batch norm cannot be trained from scratch on one image a step", "give --batch-size 2 or more"
+            "batch norm cannot be trained from scratch on one sample a step", "give --batch-size 2 or more"
         )
 
 
@@ -60,9 +69,11 @@ def add(order: Plan, run: Run, kind: str, progress: Progress) -> Run:
         progress(f"baseline: {task}", done, total, detail)
 
     model, record = (_scratch if kind == "scratch" else _probe)(order, run, told)
+    order.learner.scale(run.dataset.labels("train")).fold(sources.head_of(model.backbone)[1])
     device = order.placement.device
     model.to(device, memory_format=torch.channels_last)
-    scores = val_scores(model, run.dataset, device, progress=told)
+    outputs = val_outputs(model, run.dataset, device, progress=told)
+    scores = scored(order.task, outputs, run.dataset.labels("val"))
     entry = {"kind": kind, **record, "metrics": {"val": scores.to_json(), **record["metrics"]}}
     if run.baseline is not None:
         # A process killed between the file and the manifest must leave a run whose hashes hold.
@@ -74,41 +85,42 @@ def add(order: Plan, run: Run, kind: str, progress: Progress) -> Run:
 def _probe(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, dict[str, Any]]:
     strategy = strategies.find_baseline("probe")
     model, _ = with_head(order, run.dataset, strategy.head, progress)
-    settings = {**order.settings, "strategy": "probe", "epochs": 0, "learning_rate": 0.0, "details": strategy.to_json()}
-    return model, {"settings": settings, "metrics": {}}
+    none = replace(order.settings, strategy="probe", epochs=0, learning_rate=0.0, details=strategy.to_json())
+    return model, {"settings": none.to_json(), "metrics": {}}
 
 
 def _scratch(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, dict[str, Any]]:
     settings, placement = _scratch_settings(order), _scratch_placement(order)
     folder = order.checkpoints / "baseline-scratch"
     start = _random_start(order, run, folder, progress)
-    job = train.Job(folder, run.dataset, order.preprocess, settings, start, order.workers, order.checkpoint_seconds)
+    job = Job(folder, run.dataset, order.input, settings, start, order.workers, order.checkpoint_seconds)
     failure = launch(placement, job, progress)
     if failure is not None:
         # Taking it up again would diverge again.
         tidy(order.out)
         raise TrainingError(f"baseline from scratch: {failure[0]}", "use --baseline probe")
     state = checkpoint.restore(job.checkpoints, {}) or State(best=start)
-    body = sources.build(order.backbone.name, len(run.classes), weights="none", preprocess=order.preprocess)
+    body = _untrained(order, run)
     checkpoint.load_weights(epoch_file(job.checkpoints, state.best_epoch), body)
-    model = Deployable(job.strategy.hooks.finalize(body), order.preprocess).eval()
+    model = network_for(order.task, run.classes, job.strategy.hooks.finalize(body), order.input).eval()
     done = {"best_epoch": state.best_epoch, "epochs_run": state.epoch}
-    return model, {"settings": settings, "metrics": done}
+    return model, {"settings": settings.to_json(), "metrics": done}
 
 
-def _scratch_settings(order: Plan) -> Mapping[str, Any]:
+def _scratch_settings(order: Plan) -> Settings:
     # A strategy without gradient steps has no budget to equal; then it is fine-tuning's.
-    strategy = strategies.find_baseline("scratch").scheduled(order.settings["epochs"] or None, None)
-    return {
-        **order.settings,
-        "strategy": "scratch",
-        "epochs": strategy.schedule.epochs,
-        "learning_rate": strategy.schedule.learning_rate,
-        "weights": "none",
-        "weights_sha256": None,
-        "devices": _scratch_placement(order).devices,
-        "details": strategy.to_json(),
-    }
+    epochs = order.settings.epochs or None
+    strategy = strategies.resolve("scratch", order.backbone, order.learner.terms, epochs, None)
+    return replace(
+        order.settings,
+        strategy="scratch",
+        epochs=strategy.schedule.epochs,
+        learning_rate=strategy.schedule.learning_rate,
+        weights="none",
+        weights_sha256=None,
+        devices=_scratch_placement(order).devices,
+        details=strategy.to_json(),
+    )
 
 
 def _scratch_placement(order: Plan) -> Placement:
@@ -121,10 +133,18 @@ def _random_start(order: Plan, run: Run, folder: Path, progress: Progress) -> Sc
     record = folder / START
     if record.is_file():
         return Scores(**read_json(record)["val"])
-    torch.manual_seed(order.settings["seed"])
-    body = sources.build(order.backbone.name, len(run.classes), weights="none", preprocess=order.preprocess)
-    model = Deployable(body, order.preprocess).eval().to(memory_format=torch.channels_last)
-    scores = val_scores(model, run.dataset, torch.device("cpu"), progress=progress)
+    torch.manual_seed(order.settings.seed)
+    body = _untrained(order, run)
+    model = network_for(order.task, run.classes, body, order.input).eval().to(memory_format=torch.channels_last)
+    outputs = val_outputs(model, run.dataset, torch.device("cpu"), progress=progress)
+    scale = order.learner.scale(run.dataset.labels("train"))
+    applied = {name: scale.applied(values) for name, values in outputs.items()}
+    scores = scored(order.task, applied, run.dataset.labels("val"))
     checkpoint.write_weights(epoch_file(folder / CHECKPOINT, 0), body.state_dict())
-    write_json(record, {"val": scores.to_json()})
+    write_json(record, {"val": scores.record()})
     return scores
+
+
+def _untrained(order: Plan, run: Run) -> nn.Module:
+    width = head_width(order.task, run.classes)
+    return sources.build(order.backbone.name, width, weights="none", definition=order.input)

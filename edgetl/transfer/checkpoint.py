@@ -37,7 +37,7 @@ class State:
         epoch: epochs done.
         step: steps done in the current one.
         stale: epochs since the best one.
-        sums: of the current epoch: loss times images, images right, images.
+        sums: of the current epoch: loss times samples, samples right, samples.
         history: a row for each epoch done, the start first.
         seconds: spent in training steps.
     """

@@ -14,8 +14,8 @@ from torch import nn
 
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import sha256_json, write_bytes
-from edgetl.transfer.images import ImageStore
 from edgetl.transfer.model import Deployable
+from edgetl.transfer.samples import SampleStore
 from edgetl.transfer.weights import head_of
 
 Floats = npt.NDArray[np.float32]
@@ -23,9 +23,9 @@ BATCH = 32
 
 
 def compute(
-    model: Deployable, store: ImageStore, device: torch.device, task: str = "features", progress: Progress = silent
+    model: Deployable, store: SampleStore, device: torch.device, step: str = "features", progress: Progress = silent
 ) -> Floats:
-    """The head's input for each image under the evaluation transform, float32, shape (n, features)."""
+    """The head's input for each sample as evaluation sees it, float32, shape (n, features)."""
     _, head = head_of(model.backbone)
     seen: list[torch.Tensor] = []
 
@@ -37,8 +37,8 @@ def compute(
     try:
         with torch.inference_mode():
             for batch in store.batches(BATCH):
-                model(torch.from_numpy(batch).to(device))
-                progress(task, sum(map(len, seen)), len(store))
+                model.fed(batch, device)
+                progress(step, sum(map(len, seen)), len(store))
     finally:
         hook.remove()
     return np.ascontiguousarray(torch.cat(seen).numpy())

@@ -25,13 +25,15 @@ from edgetl.core.run import (
     load_run,
 )
 from edgetl.inputs import load_dataset
+from edgetl.transfer.settings import IMPLIED, Settings
 
 SETTINGS = "settings.json"
-IMAGES = "images"
-_OWN = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, IMAGES)
+#: What a reader writes where the data hold no files: the embedded digits, or rows of texts and arrays.
+IMAGES, SAMPLES = "images", "samples"
+_OWN = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, IMAGES, SAMPLES)
 
 
-def enter(out: Path, settings: Mapping[str, Any], fresh: bool) -> Run | None:
+def enter(out: Path, settings: Settings, fresh: bool) -> Run | None:
     """Make ``out`` ready for these settings.
 
     Args:
@@ -59,11 +61,11 @@ def enter(out: Path, settings: Mapping[str, Any], fresh: bool) -> Run | None:
     finished = load_run(out) if (out / MANIFEST).is_file() else None
     started = out / CHECKPOINT / SETTINGS
     if finished is not None:
-        _refuse_difference(out, "a finished", finished.settings, settings)
+        _refuse_difference(out, "a finished", finished.settings, settings.to_json())
     elif started.is_file():
-        _refuse_difference(out, "an unfinished", read_json(started, RunError), settings)
+        _refuse_difference(out, "an unfinished", read_json(started, RunError), settings.to_json())
     else:
-        write_json(started, dict(settings))
+        write_json(started, settings.to_json())
     return finished
 
 
@@ -87,7 +89,7 @@ def tidy(out: Path) -> None:
 
 
 def _refuse_difference(out: Path, what: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    before, now = dict(_flat(theirs)), dict(_flat(ours))
+    before, now = {**IMPLIED, **dict(_flat(theirs))}, dict(_flat(ours))
     changed = [name for name in now if before.get(name) != now[name]] + [name for name in before if name not in now]
     if changed:
         shown = ", ".join(f"{name} {before.get(name)} there, {now.get(name)} now" for name in changed[:3])
@@ -106,8 +108,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def dataset_of(out: Path, data: str | Path, seed: int, shares: Mapping[str, float], progress: Progress) -> Dataset:
-    """The labelled images with their splits: as listed when the run began, or listed now.
+def dataset_of(
+    out: Path, data: str | Path, kind: str, seed: int, shares: Mapping[str, float], progress: Progress
+) -> Dataset:
+    """The labelled samples, files of this kind of input, with their splits: as listed when the run began, or now.
 
     Raises:
         DataError: nothing to learn from, or the files changed since the run began.
@@ -115,10 +119,11 @@ def dataset_of(out: Path, data: str | Path, seed: int, shares: Mapping[str, floa
     if (out / SPLITS_FILE).is_file():
         dataset = Dataset.from_json(read_json(out / SPLITS_FILE, RunError))
         # What a reader wrote into the run's folder, it can write again.
-        if dataset.root.is_dir() or dataset.root != (out / IMAGES).resolve():
+        if dataset.root.is_dir() or dataset.root not in {(out / name).resolve() for name in (IMAGES, SAMPLES)}:
             check_unchanged(dataset, progress)
             return dataset
-    dataset = load_dataset(data, seed=seed, shares=shares, into=out / IMAGES, progress=progress)
+    into = out / (IMAGES if kind == "image" else SAMPLES)
+    dataset = load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, progress=progress)
     write_json(out / SPLITS_FILE, dataset.to_json())
     return dataset
 

@@ -1,20 +1,24 @@
-"""The linear head: L2-regularised logistic regression on the backbone's features, fitted before the loop."""
+"""The linear head, fitted on the backbone's features before the loop, L2-regularised: a fit for each kind of label."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from edgetl.base.errors import DataError
-from edgetl.transfer.scores import Scores, score
+from edgetl.transfer import scores
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+#: Features, float32 (n, d), and targets, first axis n.
+Part = tuple[Floats, npt.NDArray[np.generic]]
 #: Inverse strengths of the L2 penalty that are tried.
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -24,46 +28,44 @@ class LinearHead:
     """A fitted head.
 
     Attributes:
-        weight: float32, shape (classes, features).
-        bias: float32, shape (classes,).
-        inverse_penalty: scikit-learn's C, as chosen on the validation images.
-        scores: on the validation images.
+        weight: float32, shape (width, features).
+        bias: float32, shape (width,).
+        inverse_penalty: scikit-learn's C (1 / alpha of a ridge), as chosen on the validation samples.
+        loss: on the validation samples.
     """
 
     weight: Floats
     bias: Floats
     inverse_penalty: float
-    scores: Scores
+    loss: float
+
+    def outputs(self, features: Floats) -> Floats:
+        """Of features (n, d): float32, shape (n, width)."""
+        return np.asarray(features @ self.weight.T + self.bias, dtype=np.float32)
 
 
-def class_weights(labels: Labels, classes: int, balance: float) -> npt.NDArray[np.float64]:
-    """Weights proportional to (images of a class)^-balance, 1 on average over the images; shape (classes,).
+def class_weights(labels: Labels, classes: int, balance: float) -> Doubles:
+    """Weights proportional to (samples of a class)^-balance, 1 on average over the samples; shape (classes,).
 
     Raises:
-        DataError: a class has no image.
+        DataError: a class has no sample.
     """
     counts = np.bincount(labels, minlength=classes)
     if counts.min() == 0:
-        raise DataError(f"class {int(counts.argmin())} has no training image", "add images or change the splits")
+        raise DataError(f"class {int(counts.argmin())} has no training sample", "add samples or change the splits")
     raw = counts.astype(np.float64) ** -balance
-    weights: npt.NDArray[np.float64] = raw / raw[labels].mean()
+    weights: Doubles = raw / raw[labels].mean()
     return weights
 
 
-def fit_head(
+def logistic(
     train: tuple[Floats, Labels],
     val: tuple[Floats, Labels],
     classes: int,
     balance: float = 0.0,
     weakest: float = max(GRID),
 ) -> LinearHead:
-    """Fit the head on training features and choose its penalty on validation features.
-
-    The features are centred and divided by one common scale for the fit, and both are then folded into the weights, so
-    that the outcome is a plain linear layer. Dividing each feature by its own spread would give features that hardly
-    vary enormous weights, and those leave 8-bit weights no resolution for the rest. The best penalty has the lowest
-    validation loss: accuracy on a small split hardly tells penalties apart, and weaker ones give larger weights, which
-    make a model that is harder to fine-tune and to quantize.
+    """Multinomial logistic regression: the head for samples of one class each.
 
     Args:
         train, val: features, float32, shape (n, d), and labels, int64, shape (n,).
@@ -72,40 +74,107 @@ def fit_head(
         weakest: the largest inverse penalty that may be chosen.
 
     Raises:
-        DataError: a class has no training image.
+        DataError: a class has no training sample.
     """
-    features, labels = train
-    weights = class_weights(labels, classes, balance)
+    weights = class_weights(train[1], classes, balance)
+    model = LogisticRegression(max_iter=500, class_weight=dict(enumerate(weights)), warm_start=True)
+
+    def solve(standard: Floats, strength: float) -> tuple[Doubles, Doubles]:
+        model.set_params(C=strength)
+        model.fit(standard, train[1])
+        return _both_classes(model)
+
+    return _best(train[0], solve, lambda head: scores.cross_entropy(head.outputs(val[0]), val[1]), weakest)
+
+
+def one_vs_rest(
+    train: tuple[Floats, Floats], val: tuple[Floats, Floats], classes: int, weakest: float = max(GRID)
+) -> LinearHead:
+    """A logistic regression for each class: the head for samples of any number of classes. One penalty serves all.
+
+    Args:
+        train, val: features, float32, shape (n, d), and zeros and ones, float32, shape (n, classes).
+        classes: how many there are.
+        weakest: the largest inverse penalty that may be chosen.
+
+    Raises:
+        DataError: a class has no training sample.
+    """
+    present = train[1]
+    counts = present.sum(0)
+    if counts.min() == 0:
+        raise DataError(f"class {int(counts.argmin())} has no training sample", "add samples or change the splits")
+    models = [LogisticRegression(max_iter=500, warm_start=True) for _ in range(classes)]
+
+    def solve(standard: Floats, strength: float) -> tuple[Doubles, Doubles]:
+        rows = [_presence(model.set_params(C=strength), standard, present[:, c]) for c, model in enumerate(models)]
+        return np.stack([row for row, _ in rows]), np.array([bias for _, bias in rows])
+
+    def loss(head: LinearHead) -> float:
+        return scores.binary_cross_entropy(head.outputs(val[0]), val[1])
+
+    return _best(train[0], solve, loss, weakest)
+
+
+def ridge(train: tuple[Floats, Floats], val: tuple[Floats, Floats], weakest: float = max(GRID)) -> LinearHead:
+    """Ridge regression: the head for samples with a number each.
+
+    Args:
+        train, val: features, float32, shape (n, d), and standardised numbers, float32, shape (n, 1).
+        weakest: the largest inverse penalty that may be chosen.
+    """
+
+    def solve(standard: Floats, strength: float) -> tuple[Doubles, Doubles]:
+        model = Ridge(alpha=1 / strength).fit(standard.astype(np.float64), train[1][:, 0])
+        return model.coef_[None], np.array([model.intercept_])
+
+    return _best(train[0], solve, lambda head: scores.squared_error(head.outputs(val[0]), val[1]), weakest)
+
+
+def _best(
+    features: Floats,
+    solve: Callable[[Floats, float], tuple[Doubles, Doubles]],
+    loss: Callable[[LinearHead], float],
+    weakest: float,
+) -> LinearHead:
+    """The penalty with the lowest validation loss.
+
+    The features are centred and divided by one common scale for the fit, and both are then folded into the weights, so
+    that the outcome is a plain linear layer. Dividing each feature by its own spread would give features that hardly
+    vary enormous weights, and those leave 8-bit weights no resolution for the rest. Accuracy on a small split hardly
+    tells penalties apart, and weaker ones give larger weights, which make a model that is harder to fine-tune and to
+    quantize.
+    """
     centre = features.mean(0, dtype=np.float64)
     scale = 1 / max(float(np.sqrt(features.var(0, dtype=np.float64).mean())), 1e-6)
     standard = ((features - centre) * scale).astype(np.float32)
-    best: LinearHead | None = None
-    model = LogisticRegression(max_iter=500, class_weight=dict(enumerate(weights)), warm_start=True)
-    for strength in (inverse for inverse in GRID if inverse <= weakest):
-        model.set_params(C=strength)
-        with warnings.catch_warnings():
-            # A weak penalty may stop short of the optimum; the validation score judges what it reached.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(standard, labels)
-        head = _folded(model, centre, scale, strength, val)
-        if best is None or head.scores.loss < best.scores.loss:
-            best = head
-    assert best is not None
-    return best
+
+    def tried() -> Iterator[LinearHead]:
+        for strength in (inverse for inverse in GRID if inverse <= weakest):
+            with warnings.catch_warnings():
+                # A weak penalty may stop short of the optimum; the validation loss judges what it reached.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                coefficients, intercept = solve(standard, strength)
+            weight = (coefficients * scale).astype(np.float32)
+            bias = (intercept - (coefficients * scale) @ centre).astype(np.float32)
+            head = LinearHead(weight, bias, strength, 0.0)
+            yield LinearHead(weight, bias, strength, loss(head))
+
+    return min(tried(), key=lambda head: head.loss)
 
 
-def _folded(
-    model: LogisticRegression,
-    centre: npt.NDArray[np.float64],
-    scale: float,
-    strength: float,
-    val: tuple[Floats, Labels],
-) -> LinearHead:
+def _both_classes(model: LogisticRegression) -> tuple[Doubles, Doubles]:
+    """Coefficients and intercepts of every class; of two, scikit-learn holds the difference of the logits."""
     coefficients, intercept = model.coef_, model.intercept_
     if len(intercept) == 1:
-        # Two classes: scikit-learn holds the difference of the two logits.
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
-    weight = (coefficients * scale).astype(np.float32)
-    bias = (intercept - (coefficients * scale) @ centre).astype(np.float32)
-    return LinearHead(weight, bias, strength, score(val[0] @ weight.T + bias, val[1]))
+    return coefficients, intercept
+
+
+def _presence(model: LogisticRegression, standard: Floats, present: Floats) -> tuple[Doubles, float]:
+    """Coefficients and intercept for one class; of a class that every sample has, there is nothing to tell but that."""
+    if present.all():
+        return np.zeros(standard.shape[1]), float(np.log(2 * len(present) + 1))
+    model.fit(standard, present)
+    return model.coef_[0], float(model.intercept_[0])

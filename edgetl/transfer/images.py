@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.inputs.image import Preprocess
+from edgetl.transfer.augment import transform_for, varied
+from edgetl.transfer.samples import MEMORY_LIMIT, Row
 
 Pixels = npt.NDArray[np.uint8]
-#: Decoding competes with the model for the same cores, so a set of up to this many bytes is decoded once.
-MEMORY_LIMIT = 2 << 30
 
 
 class ImageStore:
@@ -28,13 +29,20 @@ class ImageStore:
         preprocess: its resize and interpolation apply.
         limit: most bytes to keep; beyond it every access decodes the file again.
         progress: told of each image decoded ahead.
+        mirror_safe: whether a mirrored image still shows its label; training sees no mirrored ones otherwise.
     """
 
     def __init__(
-        self, paths: Sequence[Path], preprocess: Preprocess, limit: int = MEMORY_LIMIT, progress: Progress = silent
+        self,
+        paths: Sequence[Path],
+        preprocess: Preprocess,
+        limit: int = MEMORY_LIMIT,
+        progress: Progress = silent,
+        mirror_safe: bool = False,
     ) -> None:
         self.paths = list(paths)
         self.preprocess = preprocess
+        self.transform = transform_for(preprocess, mirror_safe)
         self.kept: list[Pixels] = []
         if sum(map(self._bytes, self.paths)) <= limit:
             with ThreadPoolExecutor(4) as pool:
@@ -53,11 +61,21 @@ class ImageStore:
         pixels = self[index]
         return self.preprocess.apply(Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
 
-    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[Pixels]:
-        """Cropped images in order, uint8, shape (n, height, width, c), at most ``size`` at a time."""
+    def varied(self, index: int, epoch: int, seed: int) -> Row:
+        """One image as training sees it: ``image``, uint8, shape (height, width, c)."""
+        image = torch.from_numpy(self[index].copy()).permute(2, 0, 1)
+        changed = varied(image, self.transform, seed, epoch, index)
+        return {"image": self.preprocess.ordered(changed.permute(1, 2, 0).numpy())}
+
+    def collate(self, rows: Sequence[Row]) -> dict[str, Pixels]:
+        """Several as one batch: ``image``, uint8, shape (n, height, width, c)."""
+        return {"image": np.stack([row["image"] for row in rows])}
+
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, Pixels]]:
+        """Cropped images in order: ``image``, uint8, shape (n, height, width, c), at most ``size`` at a time."""
         wanted = range(len(self)) if indices is None else indices
         for first in range(0, len(wanted), size):
-            yield np.stack([self.cropped(index) for index in wanted[first : first + size]])
+            yield {"image": np.stack([self.cropped(index) for index in wanted[first : first + size]])}
 
     def _read(self, path: Path) -> Pixels:
         pixels = np.asarray(self.preprocess.resized(path), dtype=np.uint8)

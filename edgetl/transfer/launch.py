@@ -13,10 +13,11 @@ import torch.multiprocessing
 
 from edgetl.base.progress import Progress
 from edgetl.transfer import train
+from edgetl.transfer.assembly import Job
 from edgetl.transfer.placement import Placement
 
 
-def launch(placement: Placement, job: train.Job, progress: Progress) -> tuple[str, str] | None:
+def launch(placement: Placement, job: Job, progress: Progress) -> tuple[str, str] | None:
     """Train in as many processes as the placement says; see :func:`edgetl.transfer.train.fit`."""
     with _across_processes(progress, placement.devices) as reachable:
         # As a partial, because Fabric takes arguments apart on their way to a process, and stops at frozen dataclasses.

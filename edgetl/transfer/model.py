@@ -1,7 +1,8 @@
-"""The model as it is deployed: from a uint8 image batch to float32 logits."""
+"""The model as it is deployed: from what the input definition gives to the float32 output that the task reads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,16 @@ from edgetl.base.errors import RunError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.data import Dataset
 from edgetl.core.run import BASELINE, Run
-from edgetl.inputs import preprocess_of
+from edgetl.core.tensors import Arrays
+from edgetl.inputs import Tensors, input_of
+from edgetl.inputs.base import Input
 from edgetl.inputs.image import Preprocess
-from edgetl.transfer.images import ImageStore
-from edgetl.transfer.scores import Scores, score
-from edgetl.transfer.weights import build, read_tensors
+from edgetl.tasks import Task, find_task
+from edgetl.transfer.samples import SampleStore
+from edgetl.transfer.scores import key
+from edgetl.transfer.stores import store_of
+from edgetl.transfer.tasks import scored
+from edgetl.transfer.weights import build, head_of, read_tensors
 
 EVAL_BATCH = 64
 
@@ -47,12 +53,37 @@ class Normalise(nn.Module):
         super().train(False)
         return self
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> tuple[Tensor]:
         """Cast, transpose, normalise."""
         x = image.to(torch.float32).permute(0, 3, 1, 2)
-        if self.channels is None:
-            return x * self.scale - self.shift
-        return self.channels(x)
+        return (x * self.scale - self.shift if self.channels is None else self.channels(x),)
+
+
+class Standardise(nn.Module):
+    """Arrays, float32 (n, …), less their mean and divided by their standard deviation, as their definition says."""
+
+    def __init__(self, definition: Tensors) -> None:
+        super().__init__()
+        self.scaled = [spec.scaling is not None for spec in definition.arrays]
+        for index, spec in enumerate(definition.arrays):
+            if spec.scaling is not None:
+                mean, std = map(torch.from_numpy, spec.scaling)
+                self.register_buffer(f"mean{index}", mean)
+                self.register_buffer(f"factor{index}", 1 / std)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Each array, standardised."""
+        return tuple(
+            (x - getattr(self, f"mean{index}")) * getattr(self, f"factor{index}") if scaled else x
+            for index, (x, scaled) in enumerate(zip(inputs, self.scaled, strict=True))
+        )
+
+
+def _normaliser(definition: Input) -> nn.Module | None:
+    """What stands before the backbone in the graph; None for texts, whose token numbers are all that it takes."""
+    if isinstance(definition, Preprocess):
+        return Normalise(definition)
+    return Standardise(definition) if isinstance(definition, Tensors) else None
 
 
 class MeanPool(nn.Module):
@@ -71,27 +102,41 @@ class MeanPool(nn.Module):
 
 
 class Deployable(nn.Module):
-    """A backbone with its normalisation: what is trained, exported and certified.
+    """A backbone behind its input definition: what is trained, exported and certified.
 
-    ``forward`` takes ``image``, uint8, shape (n, height, width, 3), as :meth:`Preprocess.apply` makes it, and returns
-    float32 logits, shape (n, classes).
+    ``forward`` takes the network's inputs in the order of :attr:`Input.tensors`, an image as uint8, shape
+    (n, height, width, channels), for one, and returns one output, float32, shape (n, width of the head).
 
     Args:
-        backbone: from normalised float images to logits; its global average pooling is replaced in place by a plain
-            mean, which has no parameters and the same outcome.
-        preprocess: whose mean and std are applied.
+        backbone: from prepared inputs (a normalised float image, token numbers and their mask, an array) to the output;
+            its global average pooling is replaced in place by a plain mean, which has no parameters and the same
+            outcome.
+        definition: an image's mean and std are applied here; other inputs go to the backbone as they are.
+        output: name of the output.
     """
 
-    def __init__(self, backbone: nn.Module, preprocess: Preprocess) -> None:
+    def __init__(self, backbone: nn.Module, definition: Input, output: str = "logits") -> None:
         super().__init__()
-        self.preprocess = preprocess
-        self.normalise = Normalise(preprocess)
+        self.definition = definition
+        self.output = output
+        self.normalise = _normaliser(definition)
         self.backbone = plain_pooling(backbone)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits of a batch."""
-        logits: Tensor = self.backbone(self.normalise(image))
-        return logits.float()
+    @property
+    def width(self) -> int:
+        """Of the output: how many numbers there are for a sample."""
+        return int(head_of(self.backbone)[1].out_features)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The output of a batch."""
+        prepared = self.normalise(*inputs) if self.normalise is not None else inputs
+        output: Tensor = self.backbone(*prepared)
+        return output.float()
+
+    def fed(self, arrays: Arrays, device: torch.device) -> Tensor:
+        """The output for named arrays, on ``device``, where the model must be."""
+        output: Tensor = self(*(torch.from_numpy(arrays[spec.name]).to(device) for spec in self.definition.tensors))
+        return output
 
 
 def plain_pooling(model: nn.Module) -> nn.Module:
@@ -105,6 +150,18 @@ def plain_pooling(model: nn.Module) -> nn.Module:
                 if flattens:
                     parent.flatten = nn.Identity()
     return model
+
+
+def network_for(task: Task, classes: Sequence[str], body: nn.Module, definition: Input) -> Deployable:
+    """A backbone whose head is as wide as the task's output."""
+    return Deployable(body, definition, task.outputs(classes)[0].name)
+
+
+def head_width(task: Task, classes: Sequence[str]) -> int:
+    """How many numbers the head gives for a sample."""
+    width = task.outputs(classes)[0].shape[1]
+    assert width is not None
+    return width
 
 
 def load_model(run: Run) -> Deployable:
@@ -130,50 +187,52 @@ def load_baseline(run: Run) -> Deployable:
 
 
 def _filled(run: Run, file: Path) -> Deployable:
-    backbone = build(run.backbone, len(run.classes), weights="none", preprocess=preprocess_of(run))
+    task, definition = find_task(run.task), input_of(run)
+    body = build(run.backbone, head_width(task, run.classes), weights="none", definition=definition)
     try:
-        backbone.load_state_dict(read_tensors(file))
+        body.load_state_dict(read_tensors(file))
     except RuntimeError as error:
         raise RunError(f"{file} does not fit the backbone '{run.backbone}'", "train the run again") from error
-    model = Deployable(backbone, preprocess_of(run))
+    model = network_for(task, run.classes, body, definition)
     model.eval().to(memory_format=torch.channels_last)
     return model
 
 
-def val_scores(
-    model: Deployable, dataset: Dataset, device: torch.device, task: str = "validating", progress: Progress = silent
-) -> Scores:
-    """Score a model, in evaluation mode and on ``device``, in float32 on the images of the val split."""
-    return score(val_outputs(model, dataset, device, task, progress)["logits"], dataset.labels("val"))
-
-
-def val_outputs(
-    model: Deployable, dataset: Dataset, device: torch.device, task: str = "validating", progress: Progress = silent
+def outputs(
+    model: Deployable, store: SampleStore, device: torch.device, step: str = "", progress: Progress = silent
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """What a model, in evaluation mode and on ``device``, answers in float32 to the images of the val split, in order.
+    """What a model, in evaluation mode and on ``device``, answers in float32 to samples, in their order.
 
     Returns:
-        ``logits``, float32, shape (n, classes).
+        the network's output by its name, float32, shape (n, width of the head).
     """
-    store = ImageStore(dataset.paths("val"), model.preprocess)
     parts: list[Tensor] = []
     with torch.inference_mode():
         for batch in store.batches(EVAL_BATCH):
-            parts.append(model(torch.from_numpy(batch).to(device)).cpu())
-            progress(task, sum(map(len, parts)), len(store))
-    return {"logits": torch.cat(parts).numpy()}
+            parts.append(model.fed(batch, device).cpu())
+            progress(step, sum(map(len, parts)), len(store))
+    return {model.output: torch.cat(parts).numpy()}
+
+
+def val_outputs(
+    model: Deployable, dataset: Dataset, device: torch.device, step: str = "validating", progress: Progress = silent
+) -> dict[str, npt.NDArray[np.float32]]:
+    """As :func:`outputs`, of the val split."""
+    return outputs(model, store_of(model.definition, dataset.paths("val")), device, step, progress)
 
 
 def measured(run: Run, progress: Progress = silent) -> tuple[float, float, int]:
     """Does the run's model still do what its training recorded?
 
     Returns:
-        val accuracy as recorded, as measured now on the CPU, and the number of images: on the machine that trained
-        the two are equal, elsewhere they may differ by an image whose two best logits almost tie.
+        the task's default metric on val as recorded, as measured now on the CPU, and the number of samples: on the
+        machine that trained the two are equal, elsewhere they may differ by a sample that almost ties.
 
     Raises:
         RunError: the weights do not fit the run's backbone.
-        DataError: an image cannot be read.
+        DataError: a sample cannot be read.
     """
-    found = val_scores(load_model(run), run.dataset, torch.device("cpu"), "validating the trained model", progress)
-    return float(run.metrics["val"]["accuracy"]), found.accuracy, found.n
+    task, model = find_task(run.task), load_model(run)
+    found = val_outputs(model, run.dataset, torch.device("cpu"), "validating the trained model", progress)
+    again, name = scored(task, found, run.dataset.labels("val")), key(task.metric)
+    return float(run.metrics["val"][name]), again.metrics[name], again.n

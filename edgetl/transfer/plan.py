@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from edgetl.base.errors import DataError, EdgetlError
 from edgetl.base.storage import sha256_file
-from edgetl.core.data import SHARES, SPLITS
+from edgetl.core.data import LABEL_KINDS, SHARES, SPLITS, Dataset
 from edgetl.core.run import CHECKPOINT
-from edgetl.inputs.image import Preprocess
-from edgetl.transfer import backbones, strategies, weights
+from edgetl.inputs import INPUTS
+from edgetl.inputs.base import Input
+from edgetl.inputs.datasets import what
+from edgetl.tasks import TASKS, Task, find_task
+from edgetl.transfer import backbones, definitions, strategies, weights
 from edgetl.transfer.placement import Placement, place
+from edgetl.transfer.settings import Settings
+from edgetl.transfer.strategies.base import Strategy
+from edgetl.transfer.tasks import Learner, learner_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Options:
 
     data: str | Path
     out: str | Path
-    backbone: str
+    task: str | None
+    backbone: str | None
     strategy: str
     epochs: int | None
     seed: int
@@ -47,18 +53,21 @@ class Plan:
     Attributes:
         data: a folder, a CSV file, or "digits".
         out: the run's folder.
-        settings: all that the outcome depends on, as plain JSON values; equal settings and data give equal weights.
+        task: what the network is for.
+        definition: how a file becomes its input; None of arrays until the data is read, see :meth:`for_data`.
+        settings: all that the outcome depends on.
         workers, checkpoint_seconds: what it does not depend on.
     """
 
     data: str | Path
     out: Path
-    strategy: strategies.Strategy
+    task: Task
+    strategy: Strategy
     backbone: backbones.Backbone
     source: weights.WeightsSource
-    preprocess: Preprocess
+    definition: Input | None
     placement: Placement
-    settings: Mapping[str, Any]
+    settings: Settings
     workers: int
     checkpoint_seconds: float
 
@@ -67,57 +76,94 @@ class Plan:
         """The run's checkpoint folder."""
         return self.out / CHECKPOINT
 
+    @property
+    def learner(self) -> Learner:
+        """How a network learns the task."""
+        return learner_of(self.task)
+
+    @property
+    def input(self) -> Input:
+        """How a file becomes the network's input."""
+        assert self.definition is not None, "an order for arrays needs their shape first"
+        return self.definition
+
+    def for_data(self, dataset: Dataset) -> Plan:
+        """This order, once the data is read.
+
+        Raises:
+            DataError: arrays of different shapes.
+        """
+        if self.definition is not None:
+            return self
+        return replace(self, definition=definitions.of_arrays(self.backbone, dataset.paths("train")))
+
 
 def plan(options: Options) -> Plan:
     """Resolve names, sizes and devices.
 
     Raises:
-        EdgetlError: whatever can be seen to be wrong without reading an image; see ``finetune``.
+        EdgetlError: whatever can be seen to be wrong without reading a sample; see ``finetune``.
     """
     _check_numbers(options)
-    data = options.data
-    if str(data) != "digits" and not Path(data).exists():
-        raise DataError(
-            f"there is no {data}", "give a folder with a folder for each class, a CSV file (path,label), or 'digits'"
-        )
-    strategy = strategies.find(options.strategy).scheduled(options.epochs, options.learning_rate)
-    backbone = backbones.find(options.backbone)
-    made = Plan(
-        data=data,
+    task, backbone = _matched(options)
+    given = (options.epochs, options.learning_rate)
+    strategy = strategies.resolve(options.strategy, backbone, learner_of(task).terms, *given)
+    placement = place(options.accelerator, options.devices, options.precision)
+    source = weights.locate(backbone, options.weights)
+    definition = definitions.before_data(backbone, options.image_size)
+    return Plan(
+        data=options.data,
         out=Path(options.out),
+        task=task,
         strategy=strategy,
         backbone=backbone,
-        source=weights.locate(backbone, options.weights),
-        preprocess=backbones.preprocess_for(options.backbone, options.image_size),
-        placement=place(options.accelerator, options.devices, options.precision),
-        settings={},
-        workers=0,
+        source=source,
+        definition=definition,
+        placement=placement,
+        settings=Settings(
+            data=str(options.data) if str(options.data) == "digits" else str(Path(options.data).resolve()),
+            data_sha256=sha256_file(Path(options.data)) if Path(options.data).is_file() else None,
+            task=task.name,
+            backbone=backbone.name,
+            strategy=options.strategy,
+            epochs=strategy.schedule.epochs,
+            learning_rate=strategy.schedule.learning_rate,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            weights="pretrained" if options.weights is None else str(options.weights),
+            weights_sha256=sha256_file(source.file) if source.file else None,
+            preprocess=definition.to_json() if definition else None,
+            accelerator=placement.accelerator,
+            devices=placement.devices,
+            precision=placement.precision,
+            shares={name: float((options.shares or SHARES).get(name, 0.0)) for name in SPLITS},
+            details=strategy.to_json(),
+        ),
+        workers=_default_workers(placement, backbone) if options.workers is None else options.workers,
         checkpoint_seconds=options.checkpoint_seconds,
     )
-    workers = _default_workers(made.placement) if options.workers is None else options.workers
-    return Plan(**{**vars(made), "settings": _settings(made, options), "workers": workers})
 
 
-def _settings(made: Plan, options: Options) -> dict[str, Any]:
-    data, source, shares = made.data, made.source, options.shares or SHARES
-    return {
-        "data": str(data) if str(data) == "digits" else str(Path(data).resolve()),
-        "data_sha256": sha256_file(Path(data)) if Path(data).is_file() else None,
-        "backbone": made.backbone.name,
-        "strategy": options.strategy,
-        "epochs": made.strategy.schedule.epochs,
-        "learning_rate": made.strategy.schedule.learning_rate,
-        "batch_size": options.batch_size,
-        "seed": options.seed,
-        "weights": "pretrained" if options.weights is None else str(options.weights),
-        "weights_sha256": sha256_file(source.file) if source.file else None,
-        "preprocess": made.preprocess.to_json(),
-        "accelerator": made.placement.accelerator,
-        "devices": made.placement.devices,
-        "precision": made.placement.precision,
-        "shares": {name: float(shares.get(name, 0.0)) for name in SPLITS},
-        "details": made.strategy.to_json(),
-    }
+def _matched(options: Options) -> tuple[Task, backbones.Backbone]:
+    """The task and the backbone, which must fit each other and what the data holds."""
+    kind, labels = what(options.data)
+    fitting = [task.name for task in TASKS.values() if task.labels == labels and kind in task.inputs]
+    column, held = LABEL_KINDS[labels].column, f"{options.data} holds {INPUTS[kind].noun}s"
+    others = f"use --task {' or '.join(fitting)}"
+    if options.task is None and not fitting:
+        raise DataError(f"no task reads the column '{column}', and {held}", "see: edgetl tasks")
+    task = find_task(options.task or fitting[0])
+    if task.labels != labels:
+        wanted = LABEL_KINDS[task.labels].column
+        raise DataError(f"the task {task.name} reads the column '{wanted}', and {options.data} has '{column}'", others)
+    if kind not in task.inputs:
+        nouns = " or ".join(f"{INPUTS[name].noun}s" for name in task.inputs)
+        raise DataError(f"the task {task.name} reads {nouns}, and {held}", others)
+    backbone = backbones.find(options.backbone or backbones.DEFAULTS[kind])
+    if backbone.input != kind:
+        taken = f"the backbone '{backbone.name}' takes {INPUTS[backbone.input].noun}s"
+        raise EdgetlError(f"{taken}, and {held}", f"use --backbone {backbones.DEFAULTS[kind]}")
+    return task, backbone
 
 
 def _check_numbers(options: Options) -> None:
@@ -135,7 +181,10 @@ def _check_numbers(options: Options) -> None:
             raise EdgetlError(f"the {name} is {given}", f"give {wanted}")
 
 
-def _default_workers(placement: Placement) -> int:
-    # On the CPU the model takes all cores, and one loader is enough to overlap with it.
+def _default_workers(placement: Placement, backbone: backbones.Backbone) -> int:
+    # Texts and arrays lie in memory as they are fed. On the CPU the model takes all cores, and one loader is enough to
+    # overlap with it.
+    if backbone.input != "image":
+        return 0
     share = (os.cpu_count() or 1) // placement.devices
     return min(8, max(share - 1, 1)) if placement.accelerator == "cuda" else int(share > 1)

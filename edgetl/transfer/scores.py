@@ -1,42 +1,95 @@
-"""How good logits are: the figures by which training chooses."""
+"""How good outputs are: the figures by which training chooses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.core.tensors import Arrays
+from edgetl.tasks import Task
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[Any]
+
 
 @dataclass(frozen=True)
 class Scores:
-    """Attributes: share right, mean recall over the classes that occur, mean cross-entropy (nats), images."""
+    """What a model reaches on a split.
 
-    accuracy: float
-    balanced_accuracy: float
+    Attributes:
+        metrics: the task's, by name as in ``run.json``; those that the labels leave undefined are missing.
+        loss: the mean over the samples.
+        n: samples.
+        ranked: the metric by which epochs are compared.
+        better: whether higher or lower values of it are.
+    """
+
+    metrics: Mapping[str, float]
     loss: float
     n: int
+    ranked: str
+    better: Literal["higher", "lower"] = "higher"
+
+    @property
+    def value(self) -> float:
+        """The metric by which epochs are compared; NaN where it is undefined."""
+        return self.metrics.get(self.ranked, math.nan)
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Larger is better: balanced accuracy, ties by lower loss."""
-        return (self.balanced_accuracy, -self.loss)
+        """Larger is better: the ranked metric, ties by lower loss."""
+        # Where the metric is undefined it is so for every epoch, and the loss decides.
+        value = self.metrics.get(self.ranked, 0.0)
+        return (value if self.better == "higher" else -value, -self.loss)
 
     def to_json(self) -> dict[str, float | int]:
-        """As plain JSON values."""
-        return {
-            "accuracy": self.accuracy,
-            "balanced_accuracy": self.balanced_accuracy,
-            "loss": self.loss,
-            "n": self.n,
-        }
+        """As a run shows it, plain JSON values."""
+        return {**self.metrics, "loss": self.loss, "n": self.n}
+
+    def record(self) -> dict[str, Any]:
+        """All fields, as plain JSON values; ``Scores(**record)`` reads them."""
+        return asdict(self)
 
 
-def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Scores:
-    """Score logits, float32, shape (n, classes), against labels, int64, shape (n,)."""
+def score(task: Task, outputs: Arrays, labels: Labels, loss: float, ranked: str) -> Scores:
+    """Every metric of a task, of outputs and labels whose first axis is n.
+
+    Args:
+        task: decodes the outputs and scores them.
+        outputs: the network's, in the labels' unit.
+        labels: as :meth:`edgetl.core.data.Dataset.labels` gives them.
+        loss: the mean over the samples.
+        ranked: name of the metric by which epochs are compared, as the task has it.
+    """
+    evidence = task.evidence(task.decode(outputs, task.options), labels)
+    found = {key(name): metric.of(evidence) for name, metric in task.metrics.items()}
+    defined = {name: value for name, value in found.items() if math.isfinite(value)}
+    return Scores(defined, loss, len(labels), key(ranked), task.metrics[ranked].better)
+
+
+def key(metric: str) -> str:
+    """The name of a metric in ``run.json``."""
+    return metric.replace("-", "_")
+
+
+def cross_entropy(logits: Floats, labels: npt.NDArray[np.int64]) -> float:
+    """Mean cross-entropy, nats, of logits (n, classes) against classes (n,)."""
     x = logits.astype(np.float64)
     x = x - x.max(1, keepdims=True)
-    loss = np.log(np.exp(x).sum(1)) - x[np.arange(len(labels)), labels]
-    right = logits.argmax(1) == labels
-    recalls = [float(right[labels == label].mean()) for label in np.unique(labels)]
-    return Scores(float(right.mean()), float(np.mean(recalls)), float(loss.mean()), len(labels))
+    return float((np.log(np.exp(x).sum(1)) - x[np.arange(len(labels)), labels]).mean())
+
+
+def binary_cross_entropy(logits: Floats, labels: npt.NDArray[Any]) -> float:
+    """Mean cross-entropy of each class's presence, nats, of logits (n, classes) against zeros and ones (n, classes)."""
+    x = logits.astype(np.float64)
+    return float((np.logaddexp(0, x) - x * labels).mean())
+
+
+def squared_error(values: Floats, labels: npt.NDArray[Any]) -> float:
+    """Mean squared error of values (n, 1) against numbers, (n,) or (n, 1)."""
+    return float(np.mean((values[:, 0].astype(np.float64) - labels.reshape(len(labels))) ** 2))

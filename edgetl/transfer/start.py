@@ -2,54 +2,59 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from edgetl.base.progress import Progress
 from edgetl.core.data import Dataset
-from edgetl.transfer import features, heads
+from edgetl.transfer import features
 from edgetl.transfer import weights as sources
-from edgetl.transfer.images import ImageStore
-from edgetl.transfer.model import Deployable
+from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.plan import Plan
-from edgetl.transfer.scores import Scores, score
-from edgetl.transfer.strategies import HeadSpec
+from edgetl.transfer.scores import Scores
+from edgetl.transfer.stores import store_of
+from edgetl.transfer.strategies.base import HeadSpec
+from edgetl.transfer.tasks import scored
 
 
 def with_head(order: Plan, dataset: Dataset, spec: HeadSpec, progress: Progress) -> tuple[Deployable, Scores]:
     """The pretrained backbone of an order with the head that ``spec`` asks for; nothing is written but the features.
 
     Returns:
-        the model, in evaluation mode, float32, on the CPU, and its scores on the validation images.
+        the model, in evaluation mode, float32, on the CPU, its head in the scale of training, and its scores on the
+        validation samples.
     """
-    torch.manual_seed(order.settings["seed"])
-    body = sources.load(order.backbone, len(dataset.classes), order.source, order.preprocess)
-    model = Deployable(body, order.preprocess).eval().to(memory_format=torch.channels_last)
+    torch.manual_seed(order.settings.seed)
+    body = sources.load(order.backbone, head_width(order.task, dataset.classes), order.source, order.input)
+    model = network_for(order.task, dataset.classes, body, order.input).eval().to(memory_format=torch.channels_last)
     held = _features(order, dataset, model, progress)
     model.cpu()
-    labels = {name: dataset.labels(name) for name in ("train", "val")}
+    learner, labels = order.learner, {name: dataset.labels(name) for name in ("train", "val")}
+    scale = learner.scale(labels["train"])
     _, layer = sources.head_of(body, order.backbone.name)
     if spec.start == "fitted":
         progress("fitting the head", 0, 0)
-        fitted = heads.fit_head(
-            (held["train"], labels["train"]), (held["val"], labels["val"]),
-            len(dataset.classes), spec.class_balance, spec.weakest_penalty,
-        )  # fmt: skip
+        parts = [(held[name], learner.targets(labels[name], scale)) for name in ("train", "val")]
+        fitted = learner.fit(parts[0], parts[1], len(dataset.classes), spec)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(fitted.weight))
             layer.bias.copy_(torch.from_numpy(fitted.bias))
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
-    return model, score(np.asarray(held["val"] @ weight.T + bias, dtype=np.float32), labels["val"])
+    raw = np.asarray(held["val"] @ weight.T + bias, dtype=np.float32)
+    return model, scored(order.task, {model.output: scale.applied(raw)}, labels["val"])
 
 
 def _features(order: Plan, dataset: Dataset, model: Deployable, progress: Progress) -> dict[str, features.Floats]:
-    key = [order.settings["backbone"], order.settings["weights_sha256"], order.settings["weights"], dataset.digest]
-    key += [order.preprocess.digest, order.settings["seed"], order.placement.accelerator]
+    settings = order.settings
+    key: list[Any] = [settings.backbone, settings.weights_sha256, settings.weights, dataset.digest]
+    key += [order.input.digest, settings.seed, settings.accelerator]
 
     def computed() -> dict[str, features.Floats]:
         device, held = order.placement.device, {}
         for name in ("train", "val"):
-            store = ImageStore(dataset.paths(name), order.preprocess)
+            store = store_of(order.input, dataset.paths(name))
             held[name] = features.compute(model, store, device, f"features of {name}", progress)
         return held
 

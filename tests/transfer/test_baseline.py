@@ -16,10 +16,11 @@ import torch
 from edgetl.base.errors import EdgetlError, RunError, TrainingError
 from edgetl.core.run import Run, load_run
 from edgetl.inputs import input_of
+from edgetl.tasks import find_task
 from edgetl.transfer import strategies
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.model import load_baseline, load_model, measured
-from edgetl.transfer.scores import score
+from edgetl.transfer.tasks import scored
 
 from .conftest import TINY
 from .test_finetune import start
@@ -68,8 +69,8 @@ def test_its_recorded_accuracy_is_reproduced(kind: str, finished: Run, few_digit
     assert run.baseline is not None
     with torch.inference_mode():
         logits = load_baseline(run)(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))["image"]))
-    found = score(logits.numpy(), run.dataset.labels("val"))
-    assert found.accuracy == run.baseline["metrics"]["val"]["accuracy"]
+    found = scored(find_task(run.task), {"logits": logits.numpy()}, run.dataset.labels("val"))
+    assert found.metrics["accuracy"] == run.baseline["metrics"]["val"]["accuracy"]
     assert found.loss == pytest.approx(run.baseline["metrics"]["val"]["loss"], rel=1e-5)
     own, other = load_model(run).state_dict(), load_baseline(run).state_dict()
     assert own.keys() == other.keys()
@@ -93,7 +94,12 @@ def test_scratch_starts_at_random_and_trains_its_batch_norm(finished: Run, few_d
     assert run.baseline is not None
     settings, details = run.baseline["settings"], run.baseline["settings"]["details"]
     assert (settings["epochs"], settings["batch_size"], settings["weights"]) == (2, TINY["batch_size"], "none")
-    assert details["params"] == {"trains": "all", "layer_decay": 1.0, "batch_norm": "train"}
+    assert details["params"] == {
+        "trains": "all",
+        "layer_decay": 1.0,
+        "batch_norm": "train",
+        "embeddings": "train",
+    }
     assert details["head"]["start"] == "random"
     assert run.baseline["metrics"]["epochs_run"] == 2
     assert run.baseline["metrics"]["best_epoch"] > 0
@@ -139,7 +145,7 @@ def test_what_cannot_be_a_baseline_is_refused_before_any_work(tmp_path: Path, fe
     assert caught.value.exit_status == 2
     with pytest.raises(EdgetlError, match="against a linear probe: use --baseline scratch"):
         finetune(few_digits, out, **TINY, strategy="linear-probe", baseline="probe")
-    with pytest.raises(EdgetlError, match="one image a step"):
+    with pytest.raises(EdgetlError, match="one sample a step"):
         finetune(few_digits, out, **{**OPTIONS, "batch_size": 1}, baseline="scratch")
     assert not out.exists()
     assert {row["name"] for row in strategies.list_strategies()} == {"linear-probe", "fine-tune"}

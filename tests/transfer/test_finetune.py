@@ -19,9 +19,10 @@ from PIL import Image
 from edgetl.base.errors import DataError, EdgetlError, RunError, TrainingError, UnknownNameError
 from edgetl.core.run import load_run
 from edgetl.inputs import input_of
+from edgetl.tasks import find_task
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.model import load_model
-from edgetl.transfer.scores import score
+from edgetl.transfer.tasks import scored
 
 from .conftest import TINY
 
@@ -78,7 +79,7 @@ def test_fine_tuning_is_never_worse_than_its_start_on_val(tmp_path: Path, few_di
     assert tuned.history == rows
     outputs = tuned.val_outputs
     assert outputs is not None
-    assert score(outputs["logits"], tuned.dataset.labels("val")).to_json() == after
+    assert scored(find_task(tuned.task), outputs, tuned.dataset.labels("val")).to_json() == after
     (tuned.path / "val.npz").write_bytes(b"")
     with pytest.raises(RunError, match=r"val\.npz is missing or was altered"):
         load_run(tuned.path)
@@ -93,8 +94,8 @@ def test_linear_probe_on_digits_beats_chance_by_far(tmp_path: Path) -> None:
     model = load_model(run)
     with torch.inference_mode():
         logits = model(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))["image"]))
-    found = score(logits.numpy(), run.dataset.labels("val"))
-    assert found.accuracy == run.metrics["val"]["accuracy"]
+    found = scored(find_task(run.task), {"logits": logits.numpy()}, run.dataset.labels("val"))
+    assert found.metrics["accuracy"] == run.metrics["val"]["accuracy"]
     again = finetune("digits", tmp_path / "run", **TINY, strategy="linear-probe")
     assert again.digest == run.digest
     twin = finetune("digits", tmp_path / "twin", **TINY, strategy="linear-probe")

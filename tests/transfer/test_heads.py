@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
 from edgetl.base.errors import DataError, UnknownNameError
-from edgetl.transfer import strategies
-from edgetl.transfer.heads import fit_head
-from edgetl.transfer.scores import score
+from edgetl.tasks import find_task
+from edgetl.transfer import heads, scores, strategies
+from edgetl.transfer.strategies.base import Schedule
+from edgetl.transfer.tasks import scored
 
 
 def blobs(classes: int, seed: int, n: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -24,23 +25,23 @@ def blobs(classes: int, seed: int, n: int = 60) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_head_is_a_plain_linear_layer_that_separates_blobs(classes: int) -> None:
     (x, y), (vx, vy) = blobs(classes, 0), blobs(classes, 1)
-    head = fit_head((x, y), (vx, vy), classes)
+    head = heads.logistic((x, y), (vx, vy), classes)
     assert head.weight.shape == (classes, 8)
-    assert head.scores.balanced_accuracy > 0.9
-    assert score(vx @ head.weight.T + head.bias, vy) == head.scores
+    assert scored(find_task(None), {"logits": head.outputs(vx)}, vy).value > 0.9
+    assert scores.cross_entropy(head.outputs(vx), vy) == head.loss
 
 
 def test_a_constant_feature_is_ignored() -> None:
     (x, y), (vx, vy) = blobs(3, 0), blobs(3, 1)
     x[:, 0] = 4.0
-    head = fit_head((x, y), (vx, vy), 3)
+    head = heads.logistic((x, y), (vx, vy), 3)
     assert np.all(head.weight[:, 0] == 0)
 
 
 def test_a_class_without_training_images_is_refused() -> None:
     x, y = blobs(3, 0)
-    with pytest.raises(DataError, match="class 3 has no training image"):
-        fit_head((x, y), (x, y), 4)
+    with pytest.raises(DataError, match="class 3 has no training sample"):
+        heads.logistic((x, y), (x, y), 4)
 
 
 @settings(deadline=None, derandomize=True, max_examples=50)
@@ -49,16 +50,16 @@ def test_scores_agree_with_scikit_learn(classes: int, n: int, seed: int) -> None
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
     logits = rng.normal(0, 4, (n, classes)).astype(np.float32)
-    found = score(logits, labels)
+    found = scored(find_task("classification"), {"logits": logits}, labels)
     shares = np.exp(logits.astype(np.float64))
     shares /= shares.sum(1, keepdims=True)
-    assert found.accuracy == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+    assert found.metrics["accuracy"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
     # scikit-learn drops classes that are predicted but never occur, as we do.
     recalls = [np.mean(logits[labels == c].argmax(1) == c) for c in np.unique(labels)]
-    assert found.balanced_accuracy == pytest.approx(np.mean(recalls))
+    assert found.metrics["balanced_accuracy"] == pytest.approx(np.mean(recalls))
     assert found.loss == pytest.approx(log_loss(labels, shares, labels=list(range(classes))), rel=1e-6)
     if len(np.unique(labels)) == classes:
-        assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, logits.argmax(1)))
+        assert found.metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, logits.argmax(1)))
 
 
 def test_unknown_strategy_offers_near_names() -> None:
@@ -67,7 +68,7 @@ def test_unknown_strategy_offers_near_names() -> None:
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
-    schedule = strategies.Schedule(epochs=8, learning_rate=1.0, warmup_epochs=1.0)
+    schedule = Schedule(epochs=8, learning_rate=1.0, warmup_epochs=1.0)
     rates = [schedule.rate(step, 10) for step in range(80)]
     assert rates.index(max(rates)) == 10
     assert rates[:10] == sorted(rates[:10])

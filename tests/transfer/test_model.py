@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgetl.transfer.augment import transform_for, varied
-from edgetl.transfer.backbones import preprocess_for
+from edgetl.transfer.definitions import preprocess_for
 from edgetl.transfer.images import ImageStore
 from edgetl.transfer.loader import batch_indices
 from edgetl.transfer.model import Deployable, Normalise
@@ -23,7 +23,8 @@ def test_normalisation_equals_plain_numpy(name: str) -> None:
     expected = (image / 255 - np.array(preprocess.mean)) / np.array(preprocess.std)
     module = Normalise(preprocess).train()
     for _ in range(2):
-        found = module(torch.from_numpy(image)).numpy().transpose(0, 2, 3, 1)
+        (normalised,) = module(torch.from_numpy(image))
+        found = normalised.numpy().transpose(0, 2, 3, 1)
         assert np.abs(found - expected).max() < 1e-5
 
 
@@ -33,7 +34,7 @@ def test_normalisation_equals_plain_numpy(name: str) -> None:
 def test_deployable_equals_the_library_model(name: str) -> None:
     preprocess = preprocess_for(name, 64)
     torch.manual_seed(0)
-    model = build(name, 5, weights="none", preprocess=preprocess).eval()
+    model = build(name, 5, weights="none", definition=preprocess).eval()
     image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
     with torch.inference_mode():
@@ -50,7 +51,8 @@ def test_stored_images_equal_the_preprocessing(few_digits: Path) -> None:
     assert kept.kept
     assert not unkept.kept
     for store in (kept, unkept):
-        assert np.array_equal(np.concatenate(list(store.batches(3))), preprocess.batch(files)["image"])
+        found = np.concatenate([batch["image"] for batch in store.batches(3)])
+        assert np.array_equal(found, preprocess.batch(files)["image"])
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index() -> None:

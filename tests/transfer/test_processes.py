@@ -12,10 +12,11 @@ from lightning_fabric import Fabric
 
 from edgetl.inputs import load_dataset
 from edgetl.transfer import train
-from edgetl.transfer.backbones import preprocess_for
+from edgetl.transfer.assembly import Job, assemble, enter_train_mode
 from edgetl.transfer.checkpoint import epoch_file, write_weights
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.placement import Placement
+from edgetl.transfer.plan import Options, plan
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.weights import build
 
@@ -24,14 +25,15 @@ from .conftest import TINY
 BATCH = 7
 
 
-def gradients(fabric: Fabric, job: train.Job, into: Path) -> None:
+def gradients(fabric: Fabric, job: Job, into: Path) -> None:
     """Write those of one global batch of seven images, an odd number, so that two processes get unequal shares."""
-    setup = train.assemble(fabric, job)
-    train.enter_train_mode(setup)
+    setup = assemble(fabric, job)
+    enter_train_mode(setup)
     paths, labels = job.dataset.paths("train"), job.dataset.labels("train")
     mine = np.array_split(np.arange(0, 10 * BATCH, 10), fabric.world_size)[fabric.global_rank]
-    images = torch.from_numpy(job.preprocess.batch([paths[i] for i in mine])["image"])
-    train.accumulate(setup, images, torch.from_numpy(labels[mine]), BATCH, 0.0)
+    arrays = job.definition.batch([paths[i] for i in mine])
+    inputs = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    train.accumulate(setup, inputs, torch.from_numpy(labels[mine]), BATCH, 0.0)
     named = setup.network.backbone.named_parameters()
     found = {name: value.grad.numpy() for name, value in named if value.grad is not None}
     if fabric.is_global_zero:
@@ -39,12 +41,12 @@ def gradients(fabric: Fabric, job: train.Job, into: Path) -> None:
 
 
 def test_gradients_of_one_and_two_processes_agree(tmp_path: Path, few_digits: Path) -> None:
-    preprocess = preprocess_for("timm/test_efficientnet", 32)
-    settings = {**TINY, "strategy": "fine-tune", "epochs": 1, "learning_rate": 0.001, "seed": 0}
-    dataset = load_dataset(few_digits)
-    job = train.Job(tmp_path, dataset, preprocess, settings, Scores(0, 0, 0, 0), 0, 60.0)
+    given = {"task": None, "strategy": "fine-tune", "epochs": 1, "learning_rate": 0.001, "seed": 0, "devices": 1}
+    order = plan(Options(few_digits, tmp_path, **given, **TINY, shares=None, checkpoint_seconds=60.0))
+    start = Scores({}, 0.0, 0, "balanced_accuracy")
+    job = Job(tmp_path, load_dataset(few_digits), order.input, order.settings, start, 0, 60.0)
     torch.manual_seed(0)
-    body = build("timm/test_efficientnet", 4, weights="none", preprocess=preprocess)
+    body = build("timm/test_efficientnet", 4, weights="none", definition=order.input)
     write_weights(epoch_file(job.checkpoints, 0), body.state_dict())
     for count in (1, 2):
         fabric = Placement("cpu", count, "32-true").fabric()

@@ -1,0 +1,141 @@
+"""What the training loop works with: the job as every process gets it, and model and optimizer made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm.optim
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from edgetl.base.errors import EdgetlError
+from edgetl.core.data import Dataset
+from edgetl.core.run import CHECKPOINT
+from edgetl.inputs.base import Input
+from edgetl.tasks import Task, find_task
+from edgetl.transfer import backbones, checkpoint, strategies
+from edgetl.transfer.checkpoint import epoch_file
+from edgetl.transfer.model import Deployable, head_width, network_for
+from edgetl.transfer.placement import keep_depthwise_wide
+from edgetl.transfer.scores import Scores
+from edgetl.transfer.settings import Settings
+from edgetl.transfer.strategies.base import Strategy
+from edgetl.transfer.tasks import Learner, Scale, learner_of
+from edgetl.transfer.weights import build
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, as every process gets it.
+
+    Attributes:
+        folder: the run's folder; its checkpoint folder holds the start, ``epoch-0000.safetensors``.
+        dataset: samples, classes, splits.
+        definition: how a sample becomes the network's input.
+        settings: task, backbone, strategy (or the name of a baseline), epochs, learning_rate, batch_size, seed.
+        start: validation scores of the start.
+        workers: loading processes for each training process.
+        checkpoint_seconds: longest time without a checkpoint.
+    """
+
+    folder: Path
+    dataset: Dataset
+    definition: Input
+    settings: Settings
+    start: Scores
+    workers: int
+    checkpoint_seconds: float
+
+    @property
+    def checkpoints(self) -> Path:
+        """The checkpoint folder."""
+        return self.folder / CHECKPOINT
+
+    @property
+    def task(self) -> Task:
+        """What the network is for."""
+        return find_task(self.settings.task)
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy with this run's schedule."""
+        settings, terms = self.settings, learner_of(self.task).terms
+        found = backbones.find(settings.backbone)
+        return strategies.resolve(settings.strategy, found, terms, settings.epochs, settings.learning_rate)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What one process trains with; made by :func:`assemble`.
+
+    Attributes:
+        scale: from the head's outputs in training to the labels' unit.
+        class_counts: training samples of each class, float32, shape (classes,).
+    """
+
+    fabric: Fabric
+    task: Task
+    learner: Learner
+    scale: Scale
+    strategy: Strategy
+    network: Deployable
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    class_counts: Tensor
+    seed: int
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Everything with a state that a checkpoint must carry."""
+        scaler = getattr(self.fabric._precision, "scaler", None)
+        held = {"model": self.network.backbone, "optimizer": self.optimizer}
+        return held if scaler is None else {**held, "scaler": scaler}
+
+
+def assemble(fabric: Fabric, job: Job) -> Setup:
+    """Build the start of training in this process: model, parameter groups, optimizer."""
+    strategy, settings, task = job.strategy, job.settings, job.task
+    classes, labels, learner = job.dataset.classes, job.dataset.labels("train"), learner_of(task)
+    body = build(settings.backbone, head_width(task, classes), weights="none", definition=job.definition)
+    checkpoint.load_weights(epoch_file(job.checkpoints, 0), body)
+    network = network_for(task, classes, body, job.definition).to(memory_format=torch.channels_last)
+    strategy.hooks.fit_start(network)
+    normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in body.modules())
+    if fabric.world_size > 1 and strategy.params.batch_norm == "train" and normalised:
+        if fabric.device.type == "cpu":
+            raise EdgetlError("batch statistics over several CPU processes are not possible", "use --devices 1")
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if fabric.device.type == "cpu":
+        keep_depthwise_wide(network)
+    _freeze_embeddings(network, strategy)
+    schedule = strategy.schedule
+    optimizer = timm.optim.create_optimizer_v2(
+        network.backbone,
+        opt="adamw",
+        lr=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        layer_decay=strategy.params.layer_decay,
+    )
+    model, optimizer = fabric.setup(network, optimizer)
+    counts = torch.from_numpy(learner.counts(labels, len(classes))).to(fabric.device)
+    scale = learner.scale(labels)
+    return Setup(fabric, task, learner, scale, strategy, network, model, optimizer, counts, settings.seed)
+
+
+def _freeze_embeddings(network: nn.Module, strategy: Strategy) -> None:
+    if strategy.params.embeddings == "frozen":
+        for module in network.modules():
+            if isinstance(module, nn.Embedding):
+                module.requires_grad_(False)
+
+
+def enter_train_mode(setup: Setup) -> None:
+    """Training mode, but for the batch statistics where the strategy keeps them."""
+    setup.network.train()
+    if setup.strategy.params.batch_norm == "frozen":
+        for module in setup.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()

@@ -1,0 +1,53 @@
+"""All that a run's outcome depends on, as it is written in ``run.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Equal settings and equal data give equal weights (same machine, same number of threads).
+
+    Attributes:
+        data: an absolute path, or "digits".
+        data_sha256: of a CSV file; None of a folder, whose files the run lists with their hashes.
+        task, backbone, strategy: names; the strategy of a baseline is that of ``--baseline``.
+        epochs, learning_rate: of the schedule; 0 for a strategy without gradient steps.
+        batch_size: samples in a gradient step, over all devices together.
+        seed: of everything drawn at random.
+        weights: "pretrained", "none" or a file.
+        weights_sha256: of the file; None without one.
+        preprocess: the input definition's record; None of arrays, where the data decides it.
+        accelerator, devices, precision: where and in what training computes.
+        shares: of the samples, for each split.
+        details: of the strategy.
+    """
+
+    data: str
+    data_sha256: str | None
+    task: str
+    backbone: str
+    strategy: str
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    seed: int
+    weights: str
+    weights_sha256: str | None
+    preprocess: Mapping[str, Any] | None
+    accelerator: str
+    devices: int
+    precision: str
+    shares: Mapping[str, float]
+    details: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+#: What was implied before a setting existed: a run of that time is one of these.
+IMPLIED: Mapping[str, Any] = {"task": "classification", "details.params.embeddings": "frozen"}

@@ -21,6 +21,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgetl.base.storage import read_json, write_json
+from edgetl.certify import expected_difference
 from edgetl.core.bundle import Artifact, load_bundle
 from edgetl.core.run import Run, load_run
 from edgetl.core.targets import find_target
@@ -30,7 +31,6 @@ from edgetl.runtime.machine import machine
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
 from edgetl.runtime.transport import read_arrays
-from edgetl.workflow.candidates import expected_difference
 
 Logits = npt.NDArray[np.float32]
 #: Attempts that lose more than this are told from good ones by any means.

@@ -8,6 +8,7 @@ from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.bootstrap import REGRESSION, BootstrapTest, balanced_accuracy_test, score_test
 from edgetl.certify.certificate import EXECUTED, METHOD, Certificate
 from edgetl.certify.classes import ClassOutcome, class_outcomes, holm
+from edgetl.certify.expected import expected_difference
 from edgetl.certify.gain import Baseline, TransferGain, transfer_gain
 from edgetl.certify.paired import (
     NonInferiority,
@@ -55,6 +56,7 @@ __all__ = [
     "check_metric",
     "class_outcomes",
     "expected_calibration_error",
+    "expected_difference",
     "holm",
     "images_needed",
     "logit_evidence",

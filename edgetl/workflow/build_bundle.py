@@ -110,16 +110,16 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     except BundleError as error:
         if folder.exists() and not (folder / MANIFEST).is_file():
             raise EdgetlError(f"{folder} exists and is no bundle", "choose another --out, or remove it") from error
-    trained = TorchReference(request.run)
-    floating = exported(trained, request.batch, work, progress)
-    reference = answers(trained, floating, work, progress)
-    candidates = Candidates(trained, request.target, floating, work, progress, request.batch)
+    reference = TorchReference(request.run)
+    floating = exported(reference, request.batch, work, progress)
+    expected = answers(reference, floating, work, progress)
+    candidates = Candidates(reference, request.target, floating, work, progress, request.batch)
     selected = search_repair(
-        candidates, request.precision, request.recipe, reference.search, request.margin, request.minutes
+        candidates, request.precision, request.recipe, expected.search, request.margin, request.minutes
     )
     twin = candidates.in_float(_widest(request))
     with new_folder(folder) as partial:
-        _fill(partial, request, key, candidates, reference, selected, twin)
+        _fill(partial, request, key, candidates, expected, selected, twin)
     return load_bundle(folder)
 
 
@@ -135,7 +135,7 @@ def _fill(
     request: Request,
     key: str,
     candidates: Candidates,
-    reference: Answers,
+    expected: Answers,
     selected: Selected,
     twin: Compressed,
 ) -> None:
@@ -146,13 +146,14 @@ def _fill(
     write_json(folder / SPLITS_FILE, run.dataset.to_json())
     write_json(folder / LAYERS, to_json(selected.layers))
     (folder / CALIBRATION).write_bytes((selected.compressed.folder / CALIBRATION).read_bytes())
-    reference.save(folder / REFERENCE)
+    expected.save(folder / REFERENCE)
     _write_golden(folder / GOLDEN, request, artifacts["deployed"])
     sources = _sources(folder, candidates.floating, selected.compressed)
     manifest = Manifest(
         target=request.target,
         name=request.name,
         key=key,
+        task=run.task,
         run=_trained(run),
         lineage=run.lineage,
         quantization=selected.compressed.record,

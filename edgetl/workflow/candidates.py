@@ -16,7 +16,7 @@ from edgetl.backends import BACKENDS
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import read_json, write_json
-from edgetl.certify import PairedCounts, class_outcomes
+from edgetl.certify import class_outcomes, expected_difference
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.points import read_points
 from edgetl.compress.quantize import quantize, to_float
@@ -24,13 +24,15 @@ from edgetl.compress.repair import TRAINED, Attempt, Judged
 from edgetl.compress.samples import select_samples
 from edgetl.core.bundle import CALIBRATION, Artifact, Precision
 from edgetl.core.compression import Calibration, LayerNoise, Quantization
+from edgetl.core.data.samples import CLASS
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
 from edgetl.core.tensors import Arrays, joined, single
 from edgetl.inputs import input_of
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
-from edgetl.workflow.reference import EXPORTED, Logits, TorchReference
+from edgetl.tasks import find_task
+from edgetl.workflow.reference import EXPORTED, Reference
 from edgetl.workflow.stage_cache import stage, versions
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class Candidates:
     """Where a run is compressed for one target.
 
     Attributes:
-        trained: the torch model.
+        reference: what artifacts are compared with.
         target: what it is made for.
         floating: stage folder of the exported float ONNX.
         work: where stages are kept.
@@ -72,7 +74,7 @@ class Candidates:
         batch: fixed batch size of the graph, or None.
     """
 
-    trained: TorchReference
+    reference: Reference
     target: Target
     floating: Path
     work: Path
@@ -82,7 +84,7 @@ class Candidates:
     @property
     def run(self) -> Run:
         """What was trained."""
-        return self.trained.run
+        return self.reference.run
 
     @property
     def simulated(self) -> bool:
@@ -126,7 +128,7 @@ class Candidates:
         write_json(folder / "compressed.json", {"file": file, "record": dict(made.record)})
 
     def _features(self, paths: Sequence[Path]) -> npt.NDArray[np.floating[Any]]:
-        return self.trained.features(paths, "features for k-centre", self.progress)
+        return self.reference.features(paths, self.progress)
 
     def artifact(self, compressed: Compressed, precision: str) -> Artifact:
         """A compressed model as its runtime opens it."""
@@ -146,7 +148,7 @@ class Candidates:
             executed = None if self.simulated else session.executed().integer_macs
             ms = None if self.simulated else _milliseconds(lambda: infer(session, feeds))
         planned = self._planned(attempt) if self.simulated else executed
-        return compare(single(reference), single(joined(outputs)), self.run, planned, ms)
+        return compare(self.run, reference, joined(outputs), planned, ms)
 
     def _planned(self, attempt: Attempt) -> float | None:
         """Share of MACs that the file asks for in integers, where no runtime here tells what it executed."""
@@ -179,60 +181,28 @@ def _milliseconds(infer: Any) -> float:
     return 1000 * float(np.median(times[3:]))
 
 
-def compare(reference: Logits, found: Logits, run: Run, integer_macs: float | None, ms: float | None) -> Judged:
-    """What an attempt's logits on the search split amount to; both are float32 (n, classes)."""
-    labels = run.dataset.labels("search")
-    before, after = reference.argmax(axis=1), found.argmax(axis=1)
-    counts = PairedCounts.from_predictions(before, after, labels)
-    p, q = _log_softmax(reference), _log_softmax(found)
-    outcomes = class_outcomes(before, after, labels, run.classes)
+def compare(run: Run, reference: Arrays, found: Arrays, integer_macs: float | None, ms: float | None) -> Judged:
+    """What an attempt's outputs on the search split amount to; both are (n, …) by name."""
+    task, labels = find_task(run.task), run.dataset.labels("search")
+    before, after = (task.decode(outputs, task.options) for outputs in (reference, found))
+    evidence = [task.evidence(answers, labels) for answers in (before, after)]
+    metric = task.metrics[task.metric]
+    once = np.ones((1, len(labels)))
+    scores = [float(metric.score(rows, once)[0]) for rows in evidence]
+    gain = scores[1] - scores[0] if metric.better == "higher" else scores[0] - scores[1]
+    right = [metric.right(rows) if metric.right else np.zeros(len(labels), np.bool_) for rows in evidence]
+    of_classes = task.labels == CLASS
+    outcomes = class_outcomes(before["class"], after["class"], labels, run.classes) if of_classes else ()
+    expected = expected_difference(single(reference), single(found), labels) if of_classes else gain
     return Judged(
-        n=counts.n,
-        accuracy=counts.deployed_accuracy,
-        difference=counts.difference,
-        expected_difference=expected_difference(reference, found, labels),
-        lost=counts.lost,
-        gained=counts.gained,
-        kl=float((np.exp(p) * (p - q)).sum(axis=1).mean()),
+        n=len(labels),
+        accuracy=scores[1],
+        difference=gain,
+        expected_difference=expected,
+        lost=int(np.sum(right[0] & ~right[1])),
+        gained=int(np.sum(~right[0] & right[1])),
+        kl=task.divergence(before, after),
         collapsed=tuple(c.name for c in outcomes if c.collapsed(0.0, 0.05)),
         integer_macs=integer_macs,
         ms=ms,
     )
-
-
-def expected_difference(reference: Logits, found: Logits, labels: npt.NDArray[np.int64]) -> float:
-    """Difference of two accuracies to be expected if the noise of each image had fallen on any other alike; -1 to 1.
-
-    On few images the flips that happen to occur say little: one image more or less is a point of accuracy. An image's
-    margin is its true logit minus the greatest other one. What compression does to margins is a common factor, which
-    flips nothing, and a rest; every image's margin is paired with every image's rest, and the sign counted (a
-    two-sample U statistic, Hoeffding 1948). On 137 attempts with 133 or 179 search images it foretold the loss on
-    certify images with a correlation of 0.88, counting flips with 0.63 (``benchmarks/search_estimators.py``).
-
-    Args:
-        reference, found: logits, float32 (n, classes).
-        labels: true class indexes, int64 (n,).
-
-    Returns:
-        NaN where an answer is no number.
-    """
-    before, after = _margins(reference, labels), _margins(found, labels)
-    if not (np.isfinite(before).all() and np.isfinite(after).all()):
-        return float("nan")
-    factor = float(before @ after) / max(float(before @ before), 1e-12)
-    rest = np.sort(after - factor * before)
-    right = 1 - np.searchsorted(rest, -factor * before, side="right") / len(rest)
-    return float(right.mean() - (before > 0).mean())
-
-
-def _margins(logits: Logits, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    others = logits.astype(np.float64)
-    rows = np.arange(len(labels))
-    true = others[rows, labels].copy()
-    others[rows, labels] = -np.inf
-    return np.asarray(true - others.max(axis=1))
-
-
-def _log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

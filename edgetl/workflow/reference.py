@@ -1,13 +1,13 @@
-"""What every bundle of a run shares, each computed once: the exported graph and the answers that it is judged by."""
+"""What an artifact is compared with, and what every bundle of a run shares, each computed once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,64 +17,159 @@ from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle import Artifact
 from edgetl.core.run import Run
 from edgetl.core.tensors import Arrays, joined
-from edgetl.inputs import input_of, preprocess_of
+from edgetl.inputs import input_of
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
 from edgetl.runtime.transport import read_arrays, write_arrays
+from edgetl.tasks import find_task
 from edgetl.workflow.stage_cache import stage, versions
 
 if TYPE_CHECKING:
     from torch import nn
 
-Logits = npt.NDArray[np.float32]
-PARITY_IMAGES = 32
+Outputs = dict[str, npt.NDArray[Any]]
+Floats = npt.NDArray[np.float32]
+PARITY_SAMPLES = 32
 OPSET = 18
 EXPORTED = "model.onnx"
 #: Of what these stages keep.
 FORMAT = 2
-#: File of a stage that holds a model's outputs, and the name of the only one that a classifier has.
-OUTPUTS, OUTPUT = "outputs.npz", "logits"
+#: File of a stage that holds a model's outputs.
+OUTPUTS = "outputs.npz"
+
+
+class Reference(Protocol):
+    """A model that an artifact is compared with.
+
+    Attributes:
+        run: its classes, samples, task, input and settings.
+    """
+
+    run: Run
+
+    @property
+    def versions(self) -> Mapping[str, str | None]:
+        """Of what computes its outputs: part of the key of whatever is kept of them."""
+        ...
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The torch model, in evaluation mode, for what trains it again; None where there is none."""
+        ...
+
+    def outputs(self, split: str, progress: Progress) -> Outputs:
+        """What it gives for the samples of a split, (n, …) by name."""
+        ...
+
+    def baseline(self, progress: Progress) -> Outputs:
+        """What the model gives that the transfer is measured against, on the certify split; see ``Run.baseline``."""
+        ...
+
+    def reproduced(self, progress: Progress) -> tuple[float, float, int]:
+        """The default metric on val as it was recorded, as it is now, and the samples."""
+        ...
+
+    def export(self, out: Path, batch: int | None) -> Mapping[str, Any]:
+        """Write it as float ONNX; returns how closely that follows it.
+
+        Raises:
+            CompressionError: it cannot be exported, or the file does not follow it.
+        """
+        ...
+
+    def features(self, paths: Sequence[Path], progress: Progress) -> Floats:
+        """What its head sees of sample files: (n, features).
+
+        Raises:
+            CompressionError: it has no head that is known.
+        """
+        ...
 
 
 @dataclass
 class TorchReference:
-    """The trained torch model, loaded when a stage first needs it."""
+    """A run of edgetl's own, whose torch model is loaded when a stage first needs it."""
 
     run: Run
-    _model: nn.Module | None = field(default=None, repr=False)
+    _module: nn.Module | None = field(default=None, repr=False)
 
     @property
-    def model(self) -> nn.Module:
-        """uint8 (n, H, W, 3) → float32 logits (n, classes), in evaluation mode."""
-        if self._model is None:
+    def versions(self) -> Mapping[str, str | None]:
+        """See :class:`Reference`."""
+        return versions("torch", "timm", "torchvision")
+
+    @property
+    def module(self) -> nn.Module:
+        """See :class:`Reference`."""
+        if self._module is None:
             from edgetl.transfer.model import load_model
 
-            self._model = load_model(self.run)
-        return self._model
+            self._module = load_model(self.run)
+        return self._module
 
-    def features(self, paths: Sequence[Path], task: str, progress: Progress) -> Logits:
-        """What the head sees of image files: float32 (n, features)."""
+    def outputs(self, split: str, progress: Progress) -> Outputs:
+        """See :class:`Reference`."""
+        return self._outputs(self.module, split, f"running the trained model ({split})", progress)
+
+    def baseline(self, progress: Progress) -> Outputs:
+        """See :class:`Reference`."""
+        from edgetl.transfer.model import load_baseline
+
+        return self._outputs(load_baseline(self.run), "certify", "running the baseline", progress)
+
+    def _outputs(self, module: Any, split: str, step: str, progress: Progress) -> Outputs:
+        import torch
+
+        from edgetl.transfer.model import outputs
+        from edgetl.transfer.stores import store_of
+
+        paths = self.run.dataset.paths(split)
+        if not paths:
+            return no_outputs(self.run)
+        store = store_of(input_of(self.run), paths)
+        return dict(outputs(module, store, torch.device("cpu"), step, progress))
+
+    def reproduced(self, progress: Progress) -> tuple[float, float, int]:
+        """See :class:`Reference`."""
+        from edgetl.transfer.model import measured
+
+        return measured(self.run, progress)
+
+    def export(self, out: Path, batch: int | None) -> Mapping[str, Any]:
+        """See :class:`Reference`."""
+        from edgetl.compress.export import check_parity, export_onnx
+
+        run, source = self.run, input_of(self.run)
+        names = tuple(spec.name for spec in find_task(run.task).outputs(run.classes))
+        path = export_onnx(self.module, source, out, outputs=names, batch=batch, opset=OPSET)
+        feeds = source.batch(run.dataset.paths("val")[:PARITY_SAMPLES])
+        return check_parity(path, self.module, feeds, outputs=names).to_json()
+
+    def features(self, paths: Sequence[Path], progress: Progress) -> Floats:
+        """See :class:`Reference`."""
         import torch
 
         from edgetl.transfer.features import compute
-        from edgetl.transfer.images import ImageStore
+        from edgetl.transfer.stores import store_of
 
-        store = ImageStore(list(paths), preprocess_of(self.run))
-        return compute(self.model, store, torch.device("cpu"), task, progress)
+        store = store_of(input_of(self.run), list(paths))
+        model: Any = self.module
+        return compute(model, store, torch.device("cpu"), "features for k-centre", progress)
 
 
-def exported(trained: TorchReference, batch: int | None, work: Path, progress: Progress) -> Path:
-    """Folder of the float ONNX, ``model.onnx``, with the proof that it follows torch, ``parity.json``."""
-    from edgetl.compress.export import check_parity, export_onnx
+def no_outputs(run: Run) -> Outputs:
+    """The outputs for no sample at all."""
+    specs = find_task(run.task).outputs(run.classes)
+    return {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:])), spec.dtype) for spec in specs}
 
-    run = trained.run
-    inputs = {"run": run.digest, "batch": batch, "opset": OPSET, **versions("torch", "onnx", "onnxscript")}
+
+def exported(reference: Reference, batch: int | None, work: Path, progress: Progress) -> Path:
+    """Folder of the float ONNX, ``model.onnx``, with the proof that it follows the reference, ``parity.json``."""
+    inputs = {"run": reference.run.digest, "batch": batch, "opset": OPSET, **versions("torch", "onnx", "onnxscript")}
 
     def build(folder: Path) -> None:
         progress("exporting to ONNX", 0, 1)
-        path = export_onnx(trained.model, input_of(run), folder / EXPORTED, batch=batch, opset=OPSET)
-        feeds = input_of(run).batch(run.dataset.paths("val")[:PARITY_IMAGES])
-        write_json(folder / "parity.json", check_parity(path, trained.model, feeds).to_json())
+        write_json(folder / "parity.json", dict(reference.export(folder / EXPORTED, batch)))
         progress("exporting to ONNX", 1, 1)
 
     return stage(work, "onnx", inputs, build)
@@ -110,58 +205,26 @@ class Answers:
         np.savez(file, **kept, reproduced=np.array(self.reproduced))
 
 
-def answers(trained: TorchReference, floating: Path, work: Path, progress: Progress) -> Answers:
-    """Run the trained model, its baseline and the exported graph; each is kept in ``work``."""
-    run = trained.run
-    reference = _reference(trained, work, progress)
+def answers(reference: Reference, floating: Path, work: Path, progress: Progress) -> Answers:
+    """Run the reference, its baseline and the exported graph; each is kept in ``work``."""
+    run = reference.run
+    folder = _reference(reference, work, progress)
     floats = _floating(run, floating, work, progress)
-    baseline, kind = _baseline(run, work, progress)
-    certify, search = (_read(reference / f"{split}.npz") for split in ("certify", "search"))
-    recorded, measured, n = read_json(reference / "reproduced.json")
+    baseline, kind = _baseline(reference, work, progress)
+    certify, search = (_read(folder / f"{split}.npz") for split in ("certify", "search"))
+    recorded, measured, n = read_json(folder / "reproduced.json")
     return Answers(certify, search, floats, baseline, kind, (recorded, measured, n))
 
 
-def _reference(trained: TorchReference, work: Path, progress: Progress) -> Path:
-    from edgetl.transfer.model import measured
-
-    run = trained.run
-
+def _reference(reference: Reference, work: Path, progress: Progress) -> Path:
     def build(folder: Path) -> None:
         for split in ("certify", "search"):
-            outputs = _torch_outputs(trained.model, run, split, f"running the trained model ({split})", progress)
-            _write(folder / f"{split}.npz", outputs)
-        write_json(folder / "reproduced.json", list(measured(run, progress)))
+            _write(folder / f"{split}.npz", reference.outputs(split, progress))
+        write_json(folder / "reproduced.json", list(reference.reproduced(progress)))
 
-    inputs = {
-        "format": FORMAT,
-        "run": run.digest,
-        "metrics": dict(run.metrics),
-        **versions("torch", "timm", "torchvision"),
-    }
+    run = reference.run
+    inputs = {"format": FORMAT, "run": run.digest, "metrics": dict(run.metrics), **reference.versions}
     return stage(work, "reference", inputs, build)
-
-
-def _torch_outputs(model: nn.Module, run: Run, split: str, task: str, progress: Progress) -> dict[str, Any]:
-    import torch
-
-    paths = run.dataset.paths(split)
-
-    def infer(images: npt.NDArray[np.uint8]) -> Logits:
-        with torch.inference_mode():
-            logits: Logits = model(torch.from_numpy(images)).numpy()
-        return logits
-
-    return {OUTPUT: batched(infer, run, paths, task, progress)}
-
-
-def batched(
-    infer: Callable[[npt.NDArray[np.uint8]], Logits], run: Run, paths: Sequence[Path], task: str, progress: Progress
-) -> Logits:
-    """Logits (n, classes) of image files, 16 at a time."""
-    rows = [np.empty((0, len(run.classes)), np.float32)]
-    chunks = [paths[start : start + 16] for start in range(0, len(paths), 16)]
-    rows += [infer(input_of(run).batch(chunk)["image"]) for chunk in tracked(chunks, task, progress)]
-    return np.concatenate(rows)
 
 
 def _floating(run: Run, floating: Path, work: Path, progress: Progress) -> Arrays:
@@ -173,15 +236,13 @@ def _floating(run: Run, floating: Path, work: Path, progress: Progress) -> Array
     return _read(stage(work, "float", inputs, build) / OUTPUTS)
 
 
-def run_artifact(
-    artifact: Artifact, run: Run, split: str, simulated: bool, task: str, progress: Progress
-) -> dict[str, npt.NDArray[Any]]:
+def run_artifact(artifact: Artifact, run: Run, split: str, simulated: bool, step: str, progress: Progress) -> Outputs:
     """Outputs (n, …) by name of an artifact on a split of a run, in this process, one sample at a time."""
     source, paths = input_of(run), run.dataset.paths(split)
     if not paths:
-        return {OUTPUT: np.empty((0, len(run.classes)), np.float32)}
+        return no_outputs(run)
     with closing(open_session(artifact, threads=os.cpu_count() or 1, simulated=simulated)) as session:
-        return joined([infer(session, source.feeds(path)) for path in tracked(paths, task, progress)])
+        return joined([infer(session, source.feeds(path)) for path in tracked(paths, step, progress)])
 
 
 def _write(file: Path, outputs: Arrays) -> None:
@@ -189,19 +250,17 @@ def _write(file: Path, outputs: Arrays) -> None:
         write_arrays(stream, outputs)
 
 
-def _read(file: Path) -> dict[str, npt.NDArray[Any]]:
+def _read(file: Path) -> Outputs:
     return read_arrays(file.read_bytes())
 
 
-def _baseline(run: Run, work: Path, progress: Progress) -> tuple[Arrays | None, str]:
+def _baseline(reference: Reference, work: Path, progress: Progress) -> tuple[Arrays | None, str]:
+    run = reference.run
     if run.baseline is None:
         return None, ""
-    from edgetl.transfer.model import load_baseline
 
     def build(folder: Path) -> None:
-        model = load_baseline(run)
-        _write(folder / OUTPUTS, _torch_outputs(model, run, "certify", "running the baseline", progress))
+        _write(folder / OUTPUTS, reference.baseline(progress))
 
-    described = {"run": run.digest, "baseline": dict(run.baseline)}
-    inputs: dict[str, Any] = {"format": FORMAT, **described, **versions("torch", "timm")}
+    inputs = {"format": FORMAT, "run": run.digest, "baseline": dict(run.baseline), **reference.versions}
     return _read(stage(work, "baseline", inputs, build) / OUTPUTS), str(run.baseline["kind"])

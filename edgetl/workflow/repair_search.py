@@ -21,8 +21,9 @@ from edgetl.compress.repair import Attempt
 from edgetl.compress.sensitivity import choose, costs, gains
 from edgetl.core.bundle import Precision
 from edgetl.core.compression import LayerNoise, RepairRecord
+from edgetl.core.data.samples import CLASS
 from edgetl.core.tensors import Arrays, count, joined, rows
-from edgetl.inputs import input_of
+from edgetl.inputs import Preprocess, input_of
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED, OPSET
 from edgetl.workflow.stage_cache import stage, versions
@@ -144,14 +145,17 @@ def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
 
     run, recipe = candidates.run, best.recipe
     paths = run.dataset.paths("train") or run.dataset.paths("calibration")
-    if recipe is None or not paths:
+    module = candidates.reference.module
+    if not isinstance(input_of(run), Preprocess) or run.dataset.label_kind != CLASS:
+        raise CompressionError("only classifiers of images are distilled", "try another remedy")
+    if recipe is None or not paths or module is None:
         raise CompressionError("there are no images to distil on", "train on images of your own")
     order = np.random.default_rng(run.settings.get("seed", 0)).permutation(len(paths))[:MOST]
 
     def build(folder: Path) -> None:
         images = (input_of(run).feeds(paths[index])["image"] for index in order)
         how = Training(seconds=DISTILLING)
-        done = distil(candidates.trained.model, recipe, images, training=how, progress=candidates.progress)
+        done = distil(module, recipe, images, training=how, progress=candidates.progress)
         export_onnx(done.model, input_of(run), folder / EXPORTED, batch=candidates.batch, opset=OPSET)
         write_json(folder / "distilled.json", dict(done.record))
 

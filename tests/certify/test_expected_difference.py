@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetl.workflow.candidates import expected_difference
+from edgetl.certify import expected_difference
 
 LABELS = np.arange(200) % 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def _traced(
                 opset_version=opset,
                 input_names=[spec.name for spec in inputs],
                 output_names=list(outputs),
-                dynamic_shapes=tuple(_open_axes(spec, batch) for spec in inputs),
+                dynamic_shapes=_by_argument(traceable, [_open_axes(spec, batch) for spec in inputs]),
                 external_data=False,
                 verbose=False,
             )
@@ -140,6 +141,12 @@ def _example(spec: TensorSpec, batch: int | None) -> Tensor:
         return torch.zeros(n, channels, height, width, dtype=kind).permute(0, 2, 3, 1)
     # Integers count or choose: 1 is a token that there is, and a mask that leaves something to see.
     return torch.zeros(shape, dtype=kind) if kind.is_floating_point else torch.ones(shape, dtype=kind)
+
+
+def _by_argument(model: nn.Module, shapes: Sequence[dict[int, Any]]) -> tuple[Any, ...]:
+    """One for each argument of the model; ``*inputs`` is one argument."""
+    several = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(model.forward).parameters.values())
+    return (tuple(shapes),) if several else tuple(shapes)
 
 
 def _open_axes(spec: TensorSpec, batch: int | None) -> dict[int, Any]:

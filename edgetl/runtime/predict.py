@@ -17,7 +17,7 @@ from edgetl.core.bundle import GOLDEN, Bundle
 from edgetl.core.tensors import Arrays, TensorSpec, count, joined, rows
 from edgetl.inputs import input_of
 from edgetl.runtime.sessions import Session, fixed_batch, open_session
-from edgetl.tasks import find_task
+from edgetl.tasks import Task, find_task
 
 #: Largest share of an output's range by which a golden vector may differ from one machine to the next. Other
 #: ISAs round integers differently: 1 to 2 % between x86-64 and aarch64 was measured.
@@ -67,7 +67,16 @@ def predict(
 
 def output_specs(bundle: Bundle) -> tuple[TensorSpec, ...]:
     """The outputs that a bundle's network must have, as its task says."""
-    return find_task(bundle.manifest.task).outputs(bundle.labels)
+    return task_of(bundle).outputs(bundle.labels)
+
+
+def task_of(bundle: Bundle) -> Task:
+    """What a bundle's model is for.
+
+    Raises:
+        UnknownNameError: this edgetl knows no such task.
+    """
+    return find_task(bundle.manifest.task)
 
 
 def _open(bundle: Bundle, role: str, threads: int | None, simulated: bool) -> Session:

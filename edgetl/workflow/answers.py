@@ -5,49 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgetl import devices
-from edgetl.base.errors import BundleError, CertifyError, DeviceError
+from edgetl.base.errors import BundleError, CertifyError
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import REFERENCE, Bundle
 from edgetl.core.data import READERS, Dataset, Sample
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, rows
-from edgetl.devices import find_device
+from edgetl.devices.placement import Placement, place
 from edgetl.runtime.predict import output_specs
-
-if TYPE_CHECKING:
-    from edgetl.devices import Device
-    from edgetl.devices.base import DeviceProbe
 
 #: The rungs of the ladder between the trained torch model and what runs on the device, in order.
 FLOAT_RUNG, QDQ_RUNG, HOST_RUNG = "float ONNX", "Q/DQ in float", "host runtime"
 ELSEWHERE = "elsewhere"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a bundle's artifact runs.
-
-    Attributes:
-        device: the place.
-        executed: what its results may be called: device, host or simulated.
-        probe: what is known of the machine.
-    """
-
-    device: Device
-    executed: str
-    probe: DeviceProbe
-
-    @property
-    def emulates(self) -> bool:
-        """Whether this machine only imitates the artifact's arithmetic."""
-        return self.executed == "simulated" and self.device.kind == "local"
 
 
 @dataclass(frozen=True)
@@ -69,41 +45,9 @@ class Answers:
     simulated: bool | None
 
 
-def place(bundle: Bundle, device: str | None) -> Place:
-    """Where a bundle runs.
-
-    Raises:
-        DeviceError: the device has another instruction set than the bundle was made for.
-        UnknownNameError: no device of that name.
-    """
-    where = find_device(device or "local")
-    probe = where.probe()
-    if where.kind == "local":
-        return Place(where, find_target(bundle.target).executes_on_host(), probe)
-    check_fits(bundle, where, str(probe.machine.get("arch") or where.arch))
-    return Place(where, where.executed, probe)
-
-
-def check_fits(bundle: Bundle, device: Device, arch: str) -> None:
-    """Check that a device of machine ``arch`` can execute a bundle, as far as its target tells; "" is any.
-
-    Raises:
-        DeviceError: it has another instruction set than the bundle was made for, or not its accelerator.
-    """
-    target = find_target(bundle.target)
-    if arch and arch != target.arch:
-        raise DeviceError(
-            f"{device.name} is {arch}, and {bundle.path} is made for {target.name} ({target.arch})",
-            "choose another device, or export for a target of this one",
-        )
-    if device.executed != "device" and target.executes_on_host(target.arch) == "simulated":
-        what = "emulates a CPU" if device.kind == "emulated" else "is this machine"
-        raise DeviceError(f"{device.name} {what}, and {target.name} needs its accelerator", "use the device")
-
-
 def collect_answers(
     bundle: Bundle, data: str | Path | None, device: str | None, progress: Progress
-) -> tuple[Place, Answers]:
+) -> tuple[Placement, Answers]:
     """Run the certify images through the bundle, and through the rungs above it that this machine can run."""
     at = place(bundle, device)
     paths = certify_files(bundle.dataset, data, progress)
@@ -205,7 +149,7 @@ def reproduced(bundle: Bundle) -> tuple[float, float, int]:
     return recorded, measured, int(n)
 
 
-def _facts(bundle: Bundle, at: Place) -> dict[str, Any]:
+def _facts(bundle: Bundle, at: Placement) -> dict[str, Any]:
     backend = bundle.artifact().backend
     runs = "onnxruntime" if at.emulates and backend in ("tensorrt", "litert") else backend
     plugins = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU" if at.emulates else bundle.artifact().device}

@@ -22,6 +22,7 @@ from edgetl.compress.layers.taps_ir import compare_ir
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
 from edgetl.core.findings import Finding
 from edgetl.core.tensors import single
+from edgetl.devices.placement import Placement
 from edgetl.diagnosis import Observations, diagnose
 from edgetl.inputs import input_of
 from edgetl.robustness import measure
@@ -31,7 +32,6 @@ from edgetl.workflow.answers import (
     HOST_RUNG,
     QDQ_RUNG,
     Answers,
-    Place,
     Reference,
     collect_answers,
     read_answers,
@@ -69,7 +69,7 @@ def certify_bundle(
     progress: Progress,
 ) -> Certificate:
     """Obtain answers for the certify images, diagnose them, keep them and write the certificate."""
-    at: Place | None = None
+    at: Placement | None = None
     if predictions is not None:
         seen = read_answers(bundle, predictions)
     else:
@@ -260,7 +260,7 @@ def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
     return [Finding("runtime", what, tuple(x.module or x.tensor for x in tensors), {"rung": rung})]
 
 
-def _robustness(bundle: Bundle, at: Place, seen: Answers, terms: Terms, progress: Progress) -> Mapping[str, Any]:
+def _robustness(bundle: Bundle, at: Placement, seen: Answers, terms: Terms, progress: Progress) -> Mapping[str, Any]:
     labels = bundle.dataset.labels("certify")
 
     def before(paths: Sequence[Path]) -> npt.NDArray[Any]:

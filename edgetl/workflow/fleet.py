@@ -11,18 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgetl import devices as places
 from edgetl.base.errors import DeviceError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import Bundle, load_bundle
-from edgetl.devices import find_device, stop_all, time_limit
-from edgetl.workflow.answers import check_fits
+from edgetl.devices import Device, find_device, stop_all, time_limit
+from edgetl.devices.placement import check_fits
 from edgetl.workflow.time_bundle import plan_for, time_bundle
-
-if TYPE_CHECKING:
-    from edgetl.devices import Device
 
 #: Devices that are worked on at once.
 JOBS = 8
@@ -30,7 +27,7 @@ JOBS = 8
 TIMEOUT = 600.0
 FAILED = "failed"
 #: Work on one device: what to call the state it ends in, and a record of plain JSON values.
-Work = Callable[["Device"], tuple[str, Mapping[str, Any]]]
+Work = Callable[[Device], tuple[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from edgetl import devices
 from edgetl.base.errors import BackendError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import BENCH, GOLDEN, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.core.manifest import Manifest
+from edgetl.devices.placement import Placement, place
 from edgetl.latency import bench_record
 from edgetl.runtime.plan import Harness, Plan, Scenario
-from edgetl.workflow.answers import place
-
-if TYPE_CHECKING:
-    from edgetl.workflow.answers import Place
-
 
 #: Seconds of timing that a command takes, and at most where it has a goal.
 SECONDS, LONGEST_SECONDS = 10.0, 120.0
@@ -66,7 +62,7 @@ def time_bundle(
     return bundle.write_record(file, {**record, "executed": at.executed})
 
 
-def _native(bundle: Bundle, device: str | None) -> Place:
+def _native(bundle: Bundle, device: str | None) -> Placement:
     at = place(bundle, device)
     if at.executed == "simulated":
         raise BackendError(

@@ -147,7 +147,7 @@ class Run:
             "baseline": None if self.baseline is None else {**self.baseline, "gain": self.gain},
             "lineage": dict(self.lineage),
             "preprocess": dict(self.input_record),
-            "splits": self.dataset.counts(),
+            "splits": self.dataset.summary(),
             "skipped": [{"path": s.path, "reason": s.reason} for s in self.dataset.skipped],
             "digest": self.digest,
         }

@@ -50,7 +50,7 @@ def audit_prefix(bundle: Bundle) -> tuple[Finding, ...]:
     for where, model in (("the exported graph", bundle.exported), ("the artifact", bundle.artifact().graph)):
         image = probe(preprocess)
         planes = planes_of(model, image)
-        if planes is None or planes.shape != (3, preprocess.height, preprocess.width):
+        if planes is None or planes.shape != (len(preprocess.mean), preprocess.height, preprocess.width):
             continue
         already = {finding.kind for finding in found}
         found += [f for f in judge(planes, image, preprocess, where) if f.kind not in already]
@@ -58,25 +58,27 @@ def audit_prefix(bundle: Bundle) -> tuple[Finding, ...]:
 
 
 def probe(preprocess: Preprocess) -> npt.NDArray[np.uint8]:
-    """An image of the network's size whose channels, rows and columns all differ: uint8 (H, W, 3)."""
+    """An image of the network's size whose channels, rows and columns all differ: uint8 (H, W, channels)."""
     draw = np.random.default_rng(0)
-    return draw.integers(0, 256, (preprocess.height, preprocess.width, 3)).astype(np.uint8)
+    shape = (preprocess.height, preprocess.width, len(preprocess.mean))
+    return draw.integers(0, 256, shape).astype(np.uint8)
 
 
 def judge(planes: Array, image: npt.NDArray[np.uint8], preprocess: Preprocess, where: str) -> Iterator[Finding]:
-    """What is wrong with the planes (3, H, W) that a graph made of an image (H, W, 3)."""
+    """What is wrong with the planes (channels, H, W) that a graph made of an image (H, W, channels)."""
     mean, std = np.array(preprocess.mean), np.array(preprocess.std)
     if _close(planes, (image.transpose(2, 0, 1) / 255 - mean[:, None, None]) / std[:, None, None]):
         return
-    explained = explain(planes, image)
+    explained = explain(planes, image) if len(mean) == 3 else None
     if explained is None:
         yield Finding("preprocessing", f"In {where}, the image reaches the first layer changed beyond normalisation.")
         return
     if explained.layout:
         yield Finding("layout", f"In {where}, {explained.layout}.", evidence={"where": where})
     if explained.channels != (0, 1, 2):
-        order = "".join("RGB"[i] for i in explained.channels)
-        what = f"In {where}, the first layer reads the channels as {order} instead of RGB."
+        right = preprocess.channels
+        order = "".join(right[i] for i in explained.channels)
+        what = f"In {where}, the first layer reads the channels as {order} instead of {right}."
         yield Finding("channel-order", what, evidence={"where": where, "order": order})
     own = np.array([explained.mean, explained.std])
     # Whoever swaps channels may do so before or after normalising: neither is a second fault.

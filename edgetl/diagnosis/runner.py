@@ -20,7 +20,7 @@ from edgetl.core.targets import find_target
 from edgetl.core.tensors import single
 from edgetl.diagnosis.observations import DEPLOYED, Logits, Observations
 from edgetl.inputs import preprocess_of
-from edgetl.inputs.image import INTERPOLATIONS, Preprocess
+from edgetl.inputs.image import INTERPOLATIONS, MODES, Preprocess
 from edgetl.inputs.pictures import decode
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import Session, open_session
@@ -60,7 +60,30 @@ class Hypothesis:
 
 def hypotheses(preprocess: Preprocess) -> list[Hypothesis]:
     """Every mistake that is tried."""
+    if (preprocess.mode, preprocess.channels) != ("shorter", "RGB"):
+        return _redefined(preprocess)
     return [*_arrangements(preprocess), *_resizes(preprocess), *_crops(preprocess), *_normalisations(preprocess)]
+
+
+def _redefined(right: Preprocess) -> list[Hypothesis]:
+    """Another filter, another way to the network's size, the other order of channels: for any definition."""
+    sides = (right.height, right.width)
+    resize = {"shorter": max(sides), "squash": min(sides), "letterbox": max(sides), "longest": max(sides)}
+    orders = {"RGB": "BGR", "BGR": "RGB"}
+    changed = [
+        ("interpolation", f"resizing by {name} instead of {right.interpolation}", replace(right, interpolation=name))
+        for name in INTERPOLATIONS
+        if name != right.interpolation
+    ]
+    changed += [
+        ("preprocessing", f"resizing as {mode} instead of {right.mode}", replace(right, mode=mode, resize=resize[mode]))
+        for mode in MODES
+        if mode != right.mode
+    ]
+    if right.channels in orders:
+        other = orders[right.channels]
+        changed.append(("channel-order", f"feeding the channels as {other}", replace(right, channels=other)))
+    return [Hypothesis(kind, what, made.apply) for kind, what, made in changed]
 
 
 def _arrangements(right: Preprocess) -> list[Hypothesis]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from edgetl.base.errors import CompressionError
 from edgetl.compress.export import export_onnx
@@ -20,7 +21,8 @@ from edgetl.diagnosis import Observations, diagnose
 from edgetl.diagnosis.answers import audit_answers, damaged_column, permutation
 from edgetl.diagnosis.prefix import explain, judge, probe
 from edgetl.diagnosis.records import preprocessing
-from edgetl.inputs.image import INTERPOLATIONS, Preprocess
+from edgetl.diagnosis.runner import hypotheses
+from edgetl.inputs.image import CHANNELS, INTERPOLATIONS, MODES, Preprocess
 from tests.compress.models import small_model
 from tests.diagnosis import faults
 from tests.diagnosis.conftest import PREPARED
@@ -54,6 +56,37 @@ def test_another_normalisation_is_named_and_the_right_one_is_not(
     kinds = [finding.kind for finding in judge(planes, image, RIGHT, "the graph")]
     away = np.abs(np.array([mean, std]) - np.array([RIGHT.mean, RIGHT.std])).max()
     assert kinds == ["normalisation"] or (away < 0.01 and kinds == [])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_every_definition_has_mistakes_that_differ_from_it(mode: str, channels: str, tmp_path: Path) -> None:
+    """Each gives an image of the network's shape, and another one than the right definition does."""
+    count, resize = CHANNELS[channels], {"shorter": 14, "squash": 13}.get(mode, 12)
+    right = Preprocess(12, 12, resize, "bicubic", RIGHT.mean[:count], RIGHT.std[:count], mode, channels, (9, 90, 200))
+    picture = np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    kinds = set()
+    for hypothesis in hypotheses(right):
+        made = hypothesis.prepare(tmp_path / "a.png")
+        assert made.shape == (12, 12, count)
+        kinds |= {hypothesis.kind} if (made != right.apply(tmp_path / "a.png")).any() else set()
+    assert {"interpolation", "preprocessing" if mode != "shorter" else "interpolation"} <= kinds
+    assert ("channel-order" in kinds) is (count == 3)
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_the_graph_of_any_channels_is_judged(channels: str) -> None:
+    count = CHANNELS[channels]
+    right = replace(RIGHT, channels=channels, mean=RIGHT.mean[:count], std=RIGHT.std[:count])
+    image = probe(right)
+    planes = ((image / 255 - np.array(right.mean)) / np.array(right.std)).transpose(2, 0, 1)
+    assert list(judge(planes, image, right, "the graph")) == []
+    (found,) = judge(planes * 1.1, image, right, "the graph")
+    assert found.kind == ("normalisation" if count == 3 else "preprocessing")
+    if count == 3:
+        turned = [f for f in judge(planes[::-1], image, right, "the graph") if f.kind == "channel-order"]
+        assert f"as {channels[::-1]} instead of {channels}" in turned[0].what
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before-normalising", "after-normalising"])

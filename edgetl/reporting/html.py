@@ -76,12 +76,18 @@ def _environment() -> Any:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_together,
     )
     environment.globals["w"] = figures
     environment.globals["words"] = wording
     environment.filters["printable"] = figures.printable
     environment.filters["lines"] = wording.lines
     return environment
+
+
+def _together(value: Any) -> Any:
+    """Whatever is printed, with each figure and its sign of percent on one line."""
+    return value.replace(" %", "\u00a0%") if isinstance(value, str) else value
 
 
 def _same_images(bundles: Sequence[Bundle]) -> bool:

@@ -173,7 +173,7 @@ def test_confusions_and_confident_mistakes_are_the_ones_predicted(make_run: Make
     alts = [(a["alt"] or "") for a in page.all("img")]
     assert [alt.split(":")[0] for alt in alts] == [f"mistake {path}" for path in expected]
     names = run.classes
-    assert f"true {names[truth[3]]}; answered {names[answer[3]]}; confidence {100 * sure[3]:.1f} %" in alts[0]
+    assert f"true {names[truth[3]]}; answered {names[answer[3]]}; confidence {100 * sure[3]:.1f}\u00a0%" in alts[0]
     assert picture(page.all("img")[0]["src"]).size == (40, 30)
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 from PIL import Image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -47,3 +52,16 @@ class Page(HTMLParser):
 def picture(uri: str | None) -> Image.Image:
     assert uri is not None
     return Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1])))
+
+
+def in_chromium(page: Path, profile: Path) -> str:
+    """What Chromium makes of a page, as HTML; the page must leave its console silent."""
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+        "--allow-file-access-from-files", "--enable-logging=stderr", "--v=0", f"--user-data-dir={profile}",
+        "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    return done.stdout

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +17,8 @@ pytest.importorskip("jinja2", reason="the page needs jinja2 (pip install 'edgetl
 from edgetl.core.findings import KINDS
 from edgetl.reporting import diagrams
 from edgetl.reporting.html import render, write_report
-from tests.reporting.page import Page
-from tests.reporting.test_report_page import CHROMIUM
+
+from .page import CHROMIUM, Page, in_chromium
 
 MakeBundle = Callable[..., Bundle]
 #: The fields that certificates did not always have.
@@ -256,13 +254,6 @@ def test_full_page_renders_in_chromium(make_bundle: MakeBundle, full: dict[str, 
         "<pre id=o></pre><script>"
         "onload=()=>{const d=f.contentDocument.documentElement;o.textContent=d.scrollWidth+' '+d.clientWidth}</script>"
     )
-    command = [
-        str(shutil.which("chromium") or CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-        "--disable-background-networking", "--disable-sync", "--disable-dev-shm-usage", "--enable-logging=stderr",
-        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    wide = re.search(r'<pre id="o">(\d+) (\d+)</pre>', done.stdout)
+    wide = re.search(r'<pre id="o">(\d+) (\d+)</pre>', in_chromium(frame, tmp_path / "profile"))
     assert wide is not None
     assert wide[1] == wide[2] == "400"

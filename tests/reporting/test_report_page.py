@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +16,12 @@ from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, Bundle
 from edgetl.core.data import Dataset
 from edgetl.inputs import load_dataset
 
-from .page import Page, picture
+from .page import CHROMIUM, Page, in_chromium, picture
 
 pytest.importorskip("jinja2", reason="the page needs jinja2 (pip install 'edgetl[report]')")
 from edgetl.reporting.html import render, write_report
 
 MakeBundle = Callable[..., Bundle]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def test_page_says_in_words_what_the_certificate_says(make_bundle: MakeBundle) -> None:
@@ -271,16 +269,10 @@ def test_emulated_and_real_devices_are_told_apart(make_bundle: MakeBundle) -> No
 def test_page_renders_in_chromium(make_bundle: MakeBundle, tmp_path: Path, hostile: str) -> None:
     bundles = [make_bundle(), make_bundle("jetson", backend="tensorrt", executed="simulated", bench=False)]
     page = write_report(bundles, tmp_path / "report.html")
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-        "--enable-logging=stderr", "--v=0", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    rendered = Page(done.stdout)
+    html = in_chromium(page, tmp_path / "profile")
+    rendered = Page(html)
     assert len(rendered.all("figure", "sample")) == len(rendered.all("img")) == 6
     assert len(rendered.all("svg", "chart")) == 1 + 3 + 2
     assert len(rendered.all("section", "bundle")) == 2
-    assert "<script" not in done.stdout
+    assert "<script" not in html
     assert hostile in rendered.text

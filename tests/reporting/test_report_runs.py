@@ -18,11 +18,12 @@ from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import Bundle
 from edgetl.core.data import SPLITS, Dataset, Sample, Skipped
 from edgetl.core.run import HISTORY, VAL_OUTPUTS, Run, load_run, write_val_outputs
+from edgetl.tasks import find_task
 
-from .page import Page, picture
+from .page import CHROMIUM, Page, in_chromium, picture
 
 pytest.importorskip("jinja2", reason="the page needs jinja2 (pip install 'edgetl[report]')")
-from edgetl.reporting.html import render
+from edgetl.reporting.html import render, write_report
 
 N = 60
 INPUTS: dict[str, dict[str, Any]] = {
@@ -83,7 +84,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             path=folder,
             backbone="some-backbone",
             strategy="linear-probe" if len(rows) == 1 else "fine-tune",
-            dataset=Dataset(folder / "files", classes, tuple(samples), skipped),
+            dataset=Dataset(folder / "files", classes, tuple(samples), skipped, label_kind=find_task(task).labels),
             input_record=INPUTS[kind],
             settings={"seed": 0},
             metrics={"val": rows[-1]["val"], "best_epoch": max(len(rows) - 2, 0)},
@@ -308,3 +309,20 @@ def test_a_run_and_a_bundle_share_a_page(make_run: MakeRun, make_bundle: Callabl
     assert len(ids) == len(set(ids))
     for chart in page.all("svg", "chart"):
         assert set((chart["aria-labelledby"] or "").split()) <= set(ids)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the page is not rendered")
+def test_runs_of_three_tasks_render_in_chromium(make_run: MakeRun, tmp_path: Path) -> None:
+    labels, logits = of_classes(np.random.default_rng(10))
+    values = np.random.default_rng(10).normal(0, 1, (12, 1)).astype(np.float32)
+    runs = [
+        make_run("classification", labels, {"logits": logits}, history=epochs(0.5, 0.7, 0.9)),
+        make_run("text-classification", labels, {"logits": logits}, kind="text"),
+        make_run("regression", [float(label) for label in labels], {"values": values}, kind="tensor", classes=()),
+    ]
+    page = write_report(runs, tmp_path / "report.html")
+    rendered = Page(in_chromium(page, tmp_path / "profile"))
+    assert len(rendered.all("section", "run")) == 3
+    assert len(rendered.all("svg", "chart")) == 4 + 2 + 3
+    assert len(rendered.all("figure", "mistake")) == 4 + 4 + 12
+    assert WORDS in rendered.text

@@ -43,13 +43,13 @@ class DataView:
     more: int
 
 
-def data_view(dataset: Dataset, labels: str, noun: str, identity: str) -> DataView:
-    """Prepare a data set; ``labels`` is the kind of its labels, ``noun`` what its samples are called."""
-    plot, table = VIEWS[labels](dataset, noun, identity)
+def data_view(dataset: Dataset, noun: str, identity: str) -> DataView:
+    """Prepare a data set; ``noun`` is what its samples are called."""
+    plot, table = VIEWS[dataset.label_kind](dataset, noun, identity)
     skipped = dataset.skipped
     listed = tuple((printable(item.path), printable(item.reason)) for item in skipped[:LISTED])
     return DataView(
-        sentence=_sentence(dataset, labels, noun),
+        sentence=_sentence(dataset, noun),
         plot=plot,
         table=table,
         left_out=_reasons(skipped) if skipped else None,
@@ -58,9 +58,9 @@ def data_view(dataset: Dataset, labels: str, noun: str, identity: str) -> DataVi
     )
 
 
-def _sentence(dataset: Dataset, labels: str, noun: str) -> str:
+def _sentence(dataset: Dataset, noun: str) -> str:
     kinds = {"class": f" of {count(len(dataset.classes))} classes", "number": ", each with a number"}
-    of = kinds.get(labels, f" with any of {count(len(dataset.classes))} labels")
+    of = kinds.get(dataset.label_kind, f" with any of {count(len(dataset.classes))} labels")
     left = f" {count(len(dataset.skipped))} files were left out." if dataset.skipped else " Nothing was left out."
     return f"{count(len(dataset.samples))} {noun}{of}, read from {printable(dataset.root)}.{left}"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.base.wording import count, printable
-from edgetl.core.data.labels import LABEL_KINDS
 from edgetl.core.run import VAL_OUTPUTS, Run
 from edgetl.reporting import metrics
 from edgetl.reporting.facts import facts
@@ -94,7 +93,7 @@ def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSe
         answers=answers,
         absent="" if answers else _absent(run),
         cards=_cards(run, answers.mistakes if answers else (), previews),
-        data=data_view(run.dataset, task.labels, noun, identity),
+        data=data_view(run.dataset, noun, identity),
         input_sentence=_input_sentence(run.input_record),
         input=facts(run.input_record),
         provenance=_provenance(run),
@@ -106,8 +105,7 @@ def _answers(run: Run, noun: str, identity: str) -> Answers | None:
     if outputs is None:
         return None
     task = find_task(run.task)
-    labels = [sample.label for sample in run.dataset.split("val")]
-    truth = LABEL_KINDS[task.labels].array(labels, len(run.classes))
+    truth = run.dataset.labels("val")
     return VIEWS[task.labels](Val(task.decode(outputs, task.options), truth, run.classes, noun, identity))
 
 

@@ -1,0 +1,200 @@
+"""A stranger adds things: one file and one line each, in a copy of the package, and the rest works with them.
+
+The line stands in a visible list; its import stands above it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of edgetl that may be changed."""
+
+    root: Path
+
+    def add(self, file: str, content: str) -> None:
+        """The one file."""
+        assert not (self.root / file).exists()
+        (self.root / file).write_text(content)
+
+    def enter(self, file: str, module: str, before: str) -> None:
+        """The one line: ``module``'s entry, written as that of ``before`` is, and its import."""
+        path = self.root / file
+        text = path.read_text()
+        imported = re.sub(
+            rf"^(from edgetl\S* import .*?)\b{before}\b", rf"\1{module}, {before}", text, count=1, flags=re.M
+        )
+        (entry,) = re.findall(rf"^ +{before}\.\w+,$", imported, flags=re.M)
+        path.write_text(imported.replace(entry, entry.replace(before, module) + "\n" + entry))
+
+    def run(self, script: str) -> Any:
+        """What a script prints last, as JSON, in a process that imports the copy."""
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=self.root,
+            env={"PYTHONPATH": str(self.root), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    """The package as it is."""
+    shutil.copytree(ROOT / "edgetl", tmp_path / "copy" / "edgetl", ignore=shutil.ignore_patterns("__pycache__"))
+    return Copy(tmp_path / "copy")
+
+
+READER = '''
+"""A JSON object in each line: ``text`` and ``label``."""
+
+import json
+from pathlib import Path
+
+from edgetl.core.data.readers.base import Listing, Reader, numbered, write_samples
+from edgetl.core.data.samples import Sample
+
+
+def _read(path: Path, into: Path) -> Listing:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    classes = tuple(sorted({row["label"] for row in rows}))
+    names = numbered(len(rows), ".txt")
+    write_samples(into / "texts", {name: row["text"].encode() for name, row in zip(names, rows)})
+    samples = [Sample(f"texts/{name}", classes.index(row["label"]), "", "") for name, row in zip(names, rows)]
+    return Listing(into, classes, tuple(samples))
+
+
+READER = Reader(
+    name="lines",
+    about="a .jsonl file with text and label in each line",
+    takes=lambda source: Path(source).suffix == ".jsonl",
+    sniff=lambda path: (".txt", "class"),
+    read=_read,
+    writes=True,
+)
+'''
+
+
+def test_a_reader(copy: Copy) -> None:
+    copy.add("edgetl/core/data/readers/lines.py", READER)
+    copy.enter("edgetl/core/data/readers/__init__.py", "lines", before="texts")
+    rows = [json.dumps({"text": f"sentence {index}", "label": "ab"[index % 2]}) for index in range(60)]
+    (copy.root / "data.jsonl").write_text("\n".join(rows))
+    found = copy.run(
+        "import json, edgetl\n"
+        "from edgetl.inputs import what\n"
+        "data = edgetl.load_dataset('data.jsonl')\n"
+        "print(json.dumps([what('data.jsonl'), data.classes, len(data.samples), data.sizes()['certify']]))"
+    )
+    assert found == [["text", "class"], ["a", "b"], 60, 12]
+    refused = copy.run(
+        "import json, edgetl\n"
+        "try: edgetl.load_dataset('gone')\n"
+        "except edgetl.EdgetlError as error: print(json.dumps(str(error)))"
+    )
+    assert "a .jsonl file" in refused
+
+
+INPUT = '''
+"""Sound: .wav files of 16 bit and one channel, cut or filled up to a length."""
+
+import wave
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from edgetl.base.errors import DataError
+from edgetl.base.storage import sha256_bytes, sha256_json
+from edgetl.core.tensors import TensorSpec
+from edgetl.inputs.base import InputKind
+
+
+@dataclass(frozen=True)
+class Sound:
+    kind: ClassVar[str] = "sound"
+    length: int
+    files: ClassVar = {}
+
+    @property
+    def tensors(self):
+        return (TensorSpec("sound", "float32", (None, self.length)),)
+
+    @property
+    def digest(self):
+        return sha256_json(self.to_json())
+
+    def feeds(self, source):
+        heard = np.frombuffer(read(source), "<i2")[: self.length].astype(np.float32) / 32768
+        return {"sound": np.pad(heard, (0, self.length - len(heard)))[None]}
+
+    def batch(self, sources):
+        return {"sound": np.concatenate([self.feeds(source)["sound"] for source in sources])}
+
+    def to_json(self):
+        return {"kind": self.kind, **asdict(self)}
+
+
+def read(path: Path) -> bytes:
+    try:
+        with wave.open(str(path)) as stream:
+            return stream.readframes(stream.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        raise DataError(f"{path} is no .wav file ({error})", "remove it") from error
+
+
+KIND = InputKind(
+    name="sound",
+    about=".wav files of 16 bit and one channel; float32",
+    noun="recording",
+    suffixes=(".wav",),
+    read=lambda record, folder: Sound(record["length"]),
+    fields=frozenset({"length"}),
+    given=lambda record, folder: Sound(record["length"]),
+    fingerprint=lambda path: sha256_bytes(read(path)),
+)
+'''
+
+
+def test_an_input(copy: Copy) -> None:
+    copy.add("edgetl/inputs/sound.py", INPUT)
+    copy.enter("edgetl/inputs/kinds.py", "sound", before="tensor")
+    for index in range(40):
+        file = copy.root / "data" / ("low", "high")[index % 2] / f"{index}.wav"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(file), "wb") as stream:
+            stream.setparams((1, 2, 8000, 0, "NONE", "NONE"))
+            stream.writeframes(np.full(50 + index, 500 * index, "<i2").tobytes())
+    (copy.root / "data" / "low" / "bad.wav").write_text("no sound")
+    (copy.root / "p.toml").write_text('kind = "sound"\nlength = 60')
+    found = copy.run(
+        "import json, edgetl\n"
+        "from edgetl.inputs import read_input, what\n"
+        "data, heard = edgetl.load_dataset('data'), read_input('p.toml')\n"
+        "batch = heard.batch(data.paths('certify'))['sound']\n"
+        "fits, reason = heard.tensors[0].accepts(batch), data.skipped[0].reason\n"
+        "print(json.dumps([what('data'), len(data.samples), reason, batch.shape, fits]))"
+    )
+    kind, count, reason, shape, accepted = found
+    assert kind == ["sound", "class"]
+    assert (count, shape, accepted) == (40, [8, 60], True)
+    assert reason.startswith("the file is no .wav file")

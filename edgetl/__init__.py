@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from edgetl.core.targets import Target, load_targets
     from edgetl.devices import add_device, create_device, find_device, list_devices, probe_device, remove_device
     from edgetl.inputs import Preprocess, load_dataset
-    from edgetl.pipeline import bench, check, demo, export, finetune, report, verify
+    from edgetl.pipeline import bench, check, demo, export, report, verify
     from edgetl.tasks import list_tasks
     from edgetl.transfer.backbones import list_backbones
+    from edgetl.transfer.finetune import finetune
     from edgetl.transfer.strategies import list_strategies
     from edgetl.workflow.doctor import doctor
     from edgetl.workflow.exported import Exported
@@ -57,7 +58,7 @@ _HOMES = {
     "doctor": "edgetl.workflow.doctor",
     "export": "edgetl.pipeline",
     "find_device": "edgetl.devices",
-    "finetune": "edgetl.pipeline",
+    "finetune": "edgetl.transfer.finetune",
     "list_backbones": "edgetl.transfer.backbones",
     "list_devices": "edgetl.devices",
     "list_strategies": "edgetl.transfer.strategies",

@@ -3,7 +3,8 @@
     images → finetune → Run → export (ONNX → quantize → compile) → Bundle → verify → Certificate
                                                                         └→ bench → report
 
-Stages know only Runs and Bundles; here they meet. Everything heavy is imported where it is used.
+Stages know only Runs and Bundles; here they meet. The first verb is :func:`edgetl.transfer.finetune.finetune`; it needs
+torch, so it is imported where it is used.
 """
 
 from __future__ import annotations
@@ -37,20 +38,6 @@ if TYPE_CHECKING:
 EXPORT_BENCH_SECONDS = 4.0
 #: Minutes that ``export`` may spend on repairing one bundle.
 REPAIR_MINUTES = 10.0
-
-
-def finetune(data: str | Path, out: str | Path, *, progress: Progress = silent, **options: Any) -> Run:
-    """Train on labelled images; see :func:`edgetl.transfer.finetune.finetune` for the options.
-
-    Options that are None take that function's defaults.
-
-    Raises:
-        EdgetlError: bad data, an unknown name, a folder that holds another run, or training that diverged.
-    """
-    from edgetl.transfer.finetune import finetune as train
-
-    given = {name: value for name, value in options.items() if value is not None}
-    return train(data, Path(out), progress=progress, **given)
 
 
 def export(
@@ -301,6 +288,8 @@ def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:
 
     Digits are small and many, so that the certificates have the power to pass.
     """
+    from edgetl.transfer.finetune import finetune
+
     folder = Path(out)
     shares = dict(zip(SPLITS, (0.3, 0.1, 0.08, 0.02, 0.5), strict=True))
     run = finetune("digits", folder / "run", image_size=64, epochs=4, shares=shares, progress=progress)

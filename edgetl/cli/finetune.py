@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import edgetl
+from edgetl.base.wording import count, number, percent
 from edgetl.cli.output import Json, Quiet, note, output
 
 if TYPE_CHECKING:
     from edgetl.core.run import Run
 
 _BASELINE = "Also train what the transfer is measured against: scratch or probe. A finished run gets it added."
+_DATA = "A folder of class folders, a CSV (path or text, and label, labels or target), an .npz of arrays, or 'digits'."
+_BACKBONE = "See: edgetl backbones; efficientnet_lite0 for images, minilm for texts, mlp for arrays by default."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
 
 
 def command(
-    data: Annotated[str, typer.Argument(help="A folder of class folders, a CSV (path,label), or 'digits'.")],
+    data: Annotated[str, typer.Argument(help=_DATA)],
     out: Annotated[Path, typer.Option(help="Where the run goes; the same command resumes it.")],
-    backbone: Annotated[str, typer.Option(help="See: edgetl backbones.")] = "efficientnet_lite0",
+    task: Annotated[str | None, typer.Option(help="See: edgetl tasks; the data tell it by default.")] = None,
+    backbone: Annotated[str | None, typer.Option(help=_BACKBONE)] = None,
     strategy: Annotated[str, typer.Option(help="See: edgetl strategies.")] = "fine-tune",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
     seed: Annotated[int, typer.Option(help="Decides splits, order, augmentation and initialisation.")] = 0,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all devices.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples a step, over all devices.")] = 32,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Input side in pixels; the backbone's own by default.")] = None,
     weights: Annotated[str | None, typer.Option(help="Pretrained weights: a local file, or 'none'.")] = None,
@@ -36,13 +41,14 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a classifier on labelled images.
+    """Train on labelled images, texts or arrays.
 
     Starts from a pretrained backbone; the same command resumes after an interruption.
 
     \b
     edgetl finetune photos/ --out run
     edgetl finetune parts.csv --backbone efficientnet_lite2 --strategy linear-probe --out run
+    edgetl finetune reviews.csv --out run
     edgetl finetune digits --image-size 64 --epochs 3 --out run
     edgetl finetune photos/ --out run --baseline scratch
     """
@@ -50,6 +56,7 @@ def command(
         run = edgetl.finetune(
             data,
             out=out,
+            task=task,
             backbone=backbone,
             strategy=strategy,
             epochs=epochs,
@@ -78,16 +85,29 @@ def _name_skipped(run: Run) -> None:
 
 def _sentence(run: Run) -> str:
     val = run.metrics["val"]
+    metrics = next(task["metrics"] for task in edgetl.list_tasks() if task["name"] == run.task)
+    figures = [f"{metric['title']} {_figure(val[_key(metric)], metric['unit'])}" for metric in metrics]
+    classes = f", {len(run.classes)} classes" if run.classes else ""
     return (
-        f"{run.path}: {run.backbone}, {run.strategy}, {len(run.classes)} classes; on {val['n']} validation images "
-        f"accuracy {val['accuracy']:.1%}, balanced accuracy {val['balanced_accuracy']:.1%}{_gain(run)}. "
+        f"{run.path}: {run.backbone}, {run.strategy}{classes}; on {count(val['n'])} validation samples "
+        f"{', '.join(figures)}{_against_baseline(run, metrics[0])}. "
         f"Next: edgetl export {run.path} --target jetson --out out"
     )
 
 
-def _gain(run: Run) -> str:
+def _key(metric: Mapping[str, Any]) -> str:
+    return str(metric["name"]).replace("-", "_")
+
+
+def _figure(value: float, unit: str) -> str:
+    return percent(value, 1) if unit == "share" else number(value)
+
+
+def _against_baseline(run: Run, metric: Mapping[str, Any]) -> str:
     if run.baseline is None or run.gain is None:
         return ""
     kind = {"scratch": "the same network from scratch", "probe": "a linear probe"}[run.baseline["kind"]]
-    gap = "no gap" if run.gain == 0 else f"{abs(run.gain) * 100:.1f} points {'less' if run.gain > 0 else 'more'}"
-    return f"; the baseline, {kind}, {run.baseline['metrics']['val']['accuracy']:.1%}: {gap}"
+    gain = abs(run.gain)
+    size = f"{100 * gain:.1f} points" if metric["unit"] == "share" else number(gain)
+    gap = "no gap" if gain == 0 else f"{size} {'worse' if run.gain > 0 else 'better'}"
+    return f"; the baseline, {kind}, {_figure(run.baseline['metrics']['val'][_key(metric)], metric['unit'])}: {gap}"

@@ -103,8 +103,8 @@ def checksum_file(engine: Path) -> Path:
 def is_whole(engine: Path) -> bool:
     """Whether the engine is there and is what was written."""
     try:
-        told = checksum_file(engine).read_text(encoding="ascii").strip()
-        return hashlib.sha256(engine.read_bytes()).hexdigest() == told
+        recorded = checksum_file(engine).read_text(encoding="ascii").strip()
+        return hashlib.sha256(engine.read_bytes()).hexdigest() == recorded
     except (OSError, ValueError):
         return False
 

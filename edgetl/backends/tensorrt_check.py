@@ -135,8 +135,8 @@ def _build(trt: Any, builder: Any, logger: Any, log: list[tuple[int, str]], mode
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model.read_bytes()):
         problems = [parser.get_error(index) for index in range(parser.num_errors)]
-        told = "; ".join(f"{problem.node_name()}: {problem.desc()}" for problem in problems[:1]) or _last_error(log)
-        raise BackendError(f"TensorRT's parser refuses {model} ({told})", "quantize with the recipe tensorrt-int8")
+        reason = "; ".join(f"{problem.node_name()}: {problem.desc()}" for problem in problems[:1]) or _last_error(log)
+        raise BackendError(f"TensorRT's parser refuses {model} ({reason})", "quantize with the recipe tensorrt-int8")
     for _, message in log:
         if any(text in message for text in _FATAL_WARNINGS):
             raise BackendError(

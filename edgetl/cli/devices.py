@@ -50,6 +50,7 @@ def create(
     ] = None,
     openvino: Annotated[bool, typer.Option("--with-openvino", help="Install OpenVINO there too.")] = False,
     litert: Annotated[bool, typer.Option("--with-litert", help="Install LiteRT there too.")] = False,
+    tokenizers: Annotated[bool, typer.Option("--with-tokenizers", help="Install what texts need there too.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -61,7 +62,8 @@ def create(
     """
 
     with output(json=json, quiet=quiet) as shown:
-        extras = [module for module, wanted in (("openvino", openvino), ("ai_edge_litert", litert)) if wanted]
+        offered = {"openvino": openvino, "ai_edge_litert": litert, "tokenizers": tokenizers}
+        extras = [module for module, wanted in offered.items() if wanted]
         device = edgetl.create_device(name, arch, extras=extras, source=source, progress=shown.progress)
         shown.show(device.to_json(), lambda console: console.print(f"created the emulated device {name}", markup=False))
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import DeviceError
+from edgetl.base.extras import PROVIDERS
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import Bundle
 from edgetl.runtime.plan import Plan
@@ -37,7 +38,7 @@ class DeviceProbe:
     Attributes:
         reachable: a bundle could be run there now, as far as can be told without one.
         python: version of its Python, or None.
-        packages: numpy, PIL and the runtimes → version, None where not installed.
+        packages: numpy, PIL, tokenizers and the runtimes → version, None where not installed.
         machine: facts as ``python -m edgetl.runtime machine`` tells them (``cpu_model``, ``cores``, ``arch``, …).
         reason: why it cannot be used; empty when it can.
         remedy: what to do about that.
@@ -233,7 +234,8 @@ def probe_by_calling(device: Device) -> DeviceProbe:
         return DeviceProbe(False, reason=error.what, remedy=error.remedy)
     packages = facts.pop("packages", {})
     python = facts.pop("python", None)
-    lacking = [name for name in ("numpy", "PIL") if not packages.get(name)]
+    # Whether Pillow or a tokenizer is missed depends on the bundle.
+    lacking = [] if packages.get("numpy") else ["numpy"]
     if not any(packages.get(name) for name in RUNTIMES):
         lacking.append(" or ".join(RUNTIMES))
     if lacking:
@@ -243,6 +245,7 @@ def probe_by_calling(device: Device) -> DeviceProbe:
     return DeviceProbe(True, python, packages, facts)
 
 
-def install_remedy(python: str) -> str:
-    """What to do on a device that lacks packages."""
-    return f"install them on the device: {python} -m pip install numpy pillow onnxruntime"
+def install_remedy(python: str, modules: Sequence[str] = ("numpy", "PIL")) -> str:
+    """What to do on a device that lacks modules, or a runtime."""
+    wanted = [PROVIDERS[name][0] for name in (*modules, "onnxruntime")]
+    return f"install them on the device: {python} -m pip install {' '.join(wanted)}"

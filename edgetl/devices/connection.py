@@ -25,17 +25,12 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 from edgetl.base.errors import DeviceError
 from edgetl.base.progress import Progress, silent
 from edgetl.devices.process import FULL_DISK, Finished, killed_in_time, run_watched
+from edgetl.devices.remote import command_line, program
 
 CONNECT_SECONDS = 10
 _GREETING_SECONDS = 60
+#: What ``remote/greet.sh`` says before the cache folder.
 _READY = "edgetl-ready "
-#: Removes what calls left that were killed with all that watched them, says where the cache is, then waits until this
-#: side is gone. One line: csh takes no newline inside quotes.
-_GREET = (
-    'd="$HOME/.cache/edgetl"; mkdir -p "$d/files" "$d/bundles" "$d/code" "$d/calls" || exit 1; '
-    'for c in "$d"/calls/*; do p=${c##*/}; kill -0 "${p%%.*}" 2>/dev/null || rm -rf "$c"; done; '
-    f"printf '{_READY}%s\\n' \"$d\" && cat >/dev/null"
-)
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ class Connection:
 
     Attributes:
         cache: absolute path of edgetl's cache folder there.
-        pythons: commands that were found to start a Python that edgetl can use.
+        checked: commands that start a Python that edgetl can use, each with the modules that it was found to have.
 
     Raises:
         DeviceError: unreachable, host key unknown or changed, not let in, or ssh is not installed.
@@ -111,12 +106,12 @@ class Connection:
         if shutil.which("ssh") is None:
             raise DeviceError(f"{name} needs ssh, not installed here", "apt-get install openssh-client (on Debian)")
         self.name, self.address = name, address
-        self.pythons: set[str] = set()
+        self.checked: set[tuple[str, ...]] = set()
         # A socket's path must be shorter than 104 characters, with what ssh adds to it.
         base = tempfile.gettempdir()
         self._folder = Path(tempfile.mkdtemp(prefix="edgetl-ssh-", dir=base if len(base) < 60 else "/tmp"))
         self._owner = os.getpid()
-        master = [*self._ssh("-M", "-o", "ControlPersist=no"), shlex.join(["sh", "-c", _GREET])]
+        master = [*self._ssh("-M", "-o", "ControlPersist=no"), command_line(program("greet"))]
         with (self._folder / "log").open("wb") as log:
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(master, stdin=pipe, stdout=pipe, stderr=log, process_group=0)
@@ -164,19 +159,19 @@ class Connection:
         feed: Callable[[IO[bytes]], None] | None = None,
         progress: Progress = silent,
     ) -> Finished:
-        """Run a one-line POSIX shell script there, with ``arguments`` as $1, $2, ….
+        """Run a POSIX shell script there, with ``arguments`` as $1, $2, ….
 
         Args:
-            script: no line breaks.
-            arguments: quoted for the shell.
+            script: its text.
+            arguments: taken as they are.
             feed: see :func:`edgetl.devices.process.run_watched`.
             progress: see :func:`edgetl.devices.process.run_watched`.
 
         Raises:
             DeviceError: the connection was lost.
         """
-        remote = shlex.join(["sh", "-c", script, "edgetl", *arguments])
-        done = run_watched([*self._ssh("-o", "ControlMaster=no"), remote], feed=feed, progress=progress)
+        command = [*self._ssh("-o", "ControlMaster=no"), command_line(script, arguments)]
+        done = run_watched(command, feed=feed, progress=progress)
         if done.status == 255:
             raise self._lost(done)
         return done

@@ -148,7 +148,7 @@ def run_watched(
         with killed_in_time(process):
             for raw in process.stderr:
                 line = raw.decode(errors="replace").rstrip("\n")
-                if not _told(line, progress):
+                if not _is_progress(line, progress):
                     lines = [*lines[1 - _KEPT_LINES :], line]
             status = process.wait()
     except BaseException:
@@ -189,7 +189,7 @@ def _feed(stream: IO[bytes], feed: Callable[[IO[bytes]], None]) -> None:
         return
 
 
-def _told(line: str, progress: Progress) -> bool:
+def _is_progress(line: str, progress: Progress) -> bool:
     if not line.startswith(_PROGRESS_LINE):
         return False
     try:

@@ -37,7 +37,7 @@ SCHEMA = 2
 LISTING = "edgetl devices"
 #: what the user may call an architecture → the kernel's name for it
 ARCHITECTURES: Mapping[str, str] = {"arm64": "aarch64", "aarch64": "aarch64"}
-EXTRAS = ("onnxruntime", "openvino", "ai_edge_litert")
+EXTRAS = ("onnxruntime", "openvino", "ai_edge_litert", "tokenizers")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -122,22 +122,22 @@ def create_device(
     source: str | Path | None = None,
     progress: Progress = silent,
 ) -> Device:
-    """Make an emulated device: install Debian's Python for ``arch`` and the runtimes' wheels in a folder of its own.
+    """Make an emulated device: install Debian's Python for ``arch`` and wheels in a folder of its own.
 
     Args:
         name: letters, digits, ``.``, ``_`` and ``-``.
         arch: key of :data:`ARCHITECTURES`.
         cpu: key of :data:`edgetl.devices.arm_kernel.CPUS`.
-        extras: runtimes to install besides ONNX Runtime, of :data:`EXTRAS`.
+        extras: modules to install besides numpy, Pillow and ONNX Runtime, of :data:`EXTRAS`.
         source: a root file system to start from (a folder, or a tar file as ``docker export`` writes it) instead.
         progress: told of each step.
 
     Raises:
-        UnknownNameError: architecture, CPU or runtime is unknown.
+        UnknownNameError: architecture, CPU or extra is unknown.
         DeviceError: the name is taken or malformed, a tool is missing (with the package to install), or a
             package cannot be fetched. Nothing is left behind.
     """
-    wanted = [("architecture", arch, ARCHITECTURES), ("CPU", cpu, CPUS), *(("runtime", e, EXTRAS) for e in extras)]
+    wanted = [("architecture", arch, ARCHITECTURES), ("CPU", cpu, CPUS), *(("extra", e, EXTRAS) for e in extras)]
     for kind, asked, known in wanted:
         if asked not in known:
             raise UnknownNameError(kind, asked, known)
@@ -146,9 +146,9 @@ def create_device(
     # Whatever lies here belongs to no device: an attempt that was killed.
     shutil.rmtree(_folder(name), ignore_errors=True)
     try:
-        runtimes = dict.fromkeys(("onnxruntime", *extras))
+        modules = dict.fromkeys(("onnxruntime", *extras))
         given = None if source is None else Path(source)
-        create_rootfs(_rootfs(name), cpu=cpu, runtimes=tuple(runtimes), source=given, progress=progress)
+        create_rootfs(_rootfs(name), cpu=cpu, modules=tuple(modules), source=given, progress=progress)
         with _changing() as entries:
             _check_new(name, entries)
             entries[name] = {"kind": "emulated", "arch": ARCHITECTURES[arch]}

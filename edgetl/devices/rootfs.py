@@ -3,7 +3,7 @@
 Layout of the folder, which is read by ``qemu-aarch64-static -L``:
 
     usr/bin/python3.X                              Debian's arm64 Python, unpacked and never configured
-    usr/local/lib/python3.X/dist-packages/         wheels: numpy, pillow and the runtimes
+    usr/local/lib/python3.X/dist-packages/         wheels: numpy, pillow, runtimes, tokenizers
     proc/cpuinfo, sys/devices/system/cpu/*         what an Arm machine's kernel says: ONNX Runtime crashes on
                                                    import, and OpenVINO on compiling, without these
     edgetl-device.json                             sealed, written last: architecture, CPU, versions
@@ -59,7 +59,7 @@ def create_rootfs(
     root: Path,
     *,
     cpu: str = "cortex-a76",
-    runtimes: Sequence[str] = ("onnxruntime",),
+    modules: Sequence[str] = ("onnxruntime",),
     source: Path | None = None,
     progress: Progress = silent,
 ) -> Mapping[str, Any]:
@@ -68,7 +68,7 @@ def create_rootfs(
     Args:
         root: the folder to make; what stood there is replaced.
         cpu: key of :data:`edgetl.devices.arm_kernel.CPUS`.
-        runtimes: modules to install besides numpy and Pillow: ``onnxruntime``, ``openvino``, ``ai_edge_litert``.
+        modules: to install besides numpy and Pillow: ``onnxruntime``, ``openvino``, ``ai_edge_litert``, ``tokenizers``.
             Versions are those installed here, where wheels exist for the device's Python, so that only the ISA differs.
         source: a root file system to start from, with a Python 3.10 or later in it; Debian's packages when None.
         progress: told of each step.
@@ -88,7 +88,7 @@ def create_rootfs(
             progress(task, 0, 0, f"copying {source}")
             copy_given(source, folder)
         python = _python(folder)
-        packages = ["numpy", "PIL", *runtimes]
+        packages = ["numpy", "PIL", *modules]
         progress(task, 0, 0, "wheels for " + ", ".join(PROVIDERS[module][0] for module in packages))
         _install_wheels(folder, cpu, python, packages)
         write_kernel_files(folder, cpu)

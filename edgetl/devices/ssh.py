@@ -10,8 +10,8 @@ a transfer that was cut goes on where it was cut (see ``receiver.py``):
 
 Each lies there whole or not at all. The folder may be deleted at any time.
 
-A call is one remote shell that watches its standard input: when this side is gone, or kills its end because time is up,
-the shell kills the work and removes what that left.
+A call is one remote shell (``remote/run.sh``) that watches its standard input: when this side is gone, or kills its end
+because time is up, the shell kills the work and removes what that left.
 """
 
 from __future__ import annotations
@@ -33,42 +33,15 @@ from edgetl.core.bundle import MANIFEST
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, install_remedy, probe_by_calling
 from edgetl.devices.connection import Address, Connection, connect, hang_up
 from edgetl.devices.payload import payload, payload_digest
-from edgetl.devices.process import (
-    DEADLINE_VARIABLE,
-    FULL_DISK,
-    LEFTOVERS_VARIABLE,
-    PROGRESS_VARIABLE,
-    Finished,
-    answer,
-    read_outputs,
-    remaining,
-)
+from edgetl.devices.process import FULL_DISK, Finished, answer, read_outputs, remaining
 from edgetl.devices.receiver import LAST
+from edgetl.devices.remote import program
+from edgetl.inputs import modules_for
 
 OLDEST_PYTHON = (3, 10)
 _RECEIVER = Path(__file__).with_name("receiver.py")
+#: What ``remote/missing.sh`` says of a folder that is there.
 _WHOLE = "whole"
-#: $1 cache, $2 folder below it or nothing, names on standard input: which are missing, or that the folder is there.
-_MISSING = (
-    f'if [ -n "$2" ] && [ -d "$1/$2" ]; then echo {_WHOLE}; exit 0; fi; '
-    'while read -r n; do [ -f "$1/files/$n" ] || echo "$n"; done'
-)
-#: $1 cache, $2 lines of samples.txt on standard input, $3 import path, $4 seconds or nothing, then the command. Prints
-#: the answer's last line and then the outputs, if any.
-_RUN = (
-    'd=$(mktemp -d "$1/calls/$$.XXXXXX") || exit 1; '
-    'left() { rm -rf "$1"; rmdir "${1%/*}" "${1%/*/*}" 2>/dev/null; }; '
-    'clean() { if [ -f leftovers ]; then while read -r x; do left "$x"; done < leftovers; fi; '
-    'cd /; rm -rf "$d"; }; '
-    'trap clean EXIT; trap "exit 129" HUP INT TERM PIPE; cd "$d" || exit 1; '
-    'if [ "$2" -gt 0 ]; then head -n "$2" > samples.txt || exit 1; fi; p=$3; t=$4; shift 4; exec 3<&0; '
-    f'PYTHONPATH="$p" {PROGRESS_VARIABLE}=1 {DEADLINE_VARIABLE}="$t" {LEFTOVERS_VARIABLE}="$d/leftovers" '
-    'EDGETL_GROUP=1 "$@" </dev/null >answer & c=$!; '
-    "( cat <&3; kill -s TERM -- -$c || kill $c; sleep 2; kill -s KILL -- -$c || kill -s KILL $c ) "
-    ">/dev/null 2>&1 & w=$!; "
-    "exec 3<&-; wait $c; s=$?; kill $w 2>/dev/null; "
-    "if [ $s -eq 0 ]; then tail -n 1 answer; if [ -f outputs.npz ]; then cat outputs.npz; fi; fi; exit $s"
-)
 
 
 @dataclass(frozen=True)
@@ -123,7 +96,7 @@ class SshDevice:
     ) -> dict[str, Any]:
         """See :class:`edgetl.devices.base.Device`."""
         link = connect(self.name, self.address)
-        self._check_python(link)
+        self._check_python(link, None if bundle is None else modules_for(bundle))
         verb, *options = arguments
         command = [self.address.python, "-m", "edgetl.runtime", verb]
         code = self._place_code(link)
@@ -137,7 +110,7 @@ class SshDevice:
         limit = "" if seconds is None else str(math.ceil(seconds))
         listed = "".join(f"{name}\n" for name in there).encode()
         done = link.run(
-            _RUN,
+            program("run"),
             [link.cache, str(len(there)), code, limit, *command],
             feed=lambda stream: _write(stream, listed),
             progress=progress,
@@ -151,12 +124,13 @@ class SshDevice:
         """See :class:`edgetl.devices.base.Device`."""
         hang_up(self.name, self.address)
 
-    def _check_python(self, link: Connection) -> None:
-        python = self.address.python
-        if python in link.pythons:
+    def _check_python(self, link: Connection, modules: Sequence[str] | None) -> None:
+        """Check that there is a Python new enough, with numpy and what reading the samples takes."""
+        python, needed = self.address.python, ("numpy", *(modules or ()))
+        if (python, *needed) in link.checked:
             return
-        program = "import sys; print(*sys.version_info[:2]); import numpy, PIL"
-        done = link.run('exec "$@"', [python, "-c", program])
+        code = f"import sys; print(*sys.version_info[:2]); import {', '.join(needed)}"
+        done = link.run('exec "$@"', [python, "-c", code])
         found = re.match(rb"(\d+) (\d+)\s", done.stdout)
         if found is None:
             raise DeviceError(
@@ -170,8 +144,9 @@ class SshDevice:
                 "name a newer one with ?python=/path/to/python in its address",
             )
         if done.status:
-            raise DeviceError(f"{self.name} lacks a package ({done.last_line})", install_remedy(python))
-        link.pythons.add(python)
+            remedy = install_remedy(python) if modules is None else install_remedy(python, needed)
+            raise DeviceError(f"{self.name} lacks a package ({done.last_line})", remedy)
+        link.checked.add((python, *needed))
 
     def _place_code(self, link: Connection) -> str:
         content = payload()
@@ -208,7 +183,8 @@ class SshDevice:
     ) -> str:
         """Send what is missing of ``members`` (``names``: by content), and put ``folder`` together from them."""
         asked = "".join(f"{name}\n" for name in dict.fromkeys(names.values())).encode()
-        found = self._must(link.run(_MISSING, [link.cache, folder], feed=lambda stream: _write_all(stream, asked)))
+        asking = link.run(program("missing"), [link.cache, folder], feed=lambda stream: _write_all(stream, asked))
+        found = self._must(asking)
         missing = set(found.stdout.decode().split())
         if missing != {_WHOLE} and (missing or folder):
             sent = {names[name]: content for name, content in members.items() if names[name] in missing}

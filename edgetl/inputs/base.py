@@ -74,6 +74,7 @@ class InputKind:
         given: the same as ``read`` of what a user wrote, in which what has a sensible value may be left out.
         fingerprint: SHA-256 of what a file holds once it is decoded, equal for copies of one sample in different
             files; raises DataError for a file that is no such sample.
+        modules: that reading a sample takes, besides numpy.
     """
 
     name: str
@@ -84,3 +85,4 @@ class InputKind:
     fields: frozenset[str]
     given: Callable[[Mapping[str, Any], Path], Input]
     fingerprint: Callable[[Path], str]
+    modules: tuple[str, ...] = ()

@@ -253,4 +253,5 @@ KIND = InputKind(
     fields=frozenset(field.name for field in fields(Preprocess)) | {"layout"},
     given=lambda record, folder: Preprocess.from_json({"version": VERSION, **record}),
     fingerprint=fingerprint,
+    modules=("PIL",),
 )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.base.errors import DataError, UnknownNameError
-from edgetl.base.storage import write_bytes, write_json
+from edgetl.base.extras import require
+from edgetl.base.storage import read_json, write_bytes, write_json
 from edgetl.core.bundle import Bundle
 from edgetl.core.run import PREPROCESS_FILE, Run
 from edgetl.inputs import image, tensor, text
@@ -59,6 +60,17 @@ def preprocess_of(owner: Run | Bundle) -> Preprocess:
     return found
 
 
+def modules_for(bundle: Path) -> tuple[str, ...]:
+    """Modules that reading the samples of a bundle's folder takes, besides numpy; none where it names no input.
+
+    Raises:
+        DataError: the definition is damaged.
+        UnknownNameError: it is of a kind that this edgetl does not know.
+    """
+    file = bundle / PREPROCESS_FILE
+    return find_input(_kind(read_json(file, DataError))).modules if file.is_file() else ()
+
+
 def read_input(file: str | Path) -> Input:
     """A definition as a user writes it, JSON or TOML: the fields of ``preprocess.json``, the evident ones left out.
 
@@ -101,6 +113,5 @@ def _kind(record: Mapping[str, Any]) -> str:
 
 
 def _toml(content: str) -> Any:
-    import tomllib
-
-    return tomllib.loads(content)
+    # By name: a device's Python may be 3.10, which has none; no definition is written by hand there.
+    return require("tomllib", "reading TOML").loads(content)

@@ -240,4 +240,5 @@ KIND = InputKind(
     fields=frozenset({"tokenizer", "length"}),
     given=Text.given,
     fingerprint=fingerprint,
+    modules=("tokenizers",),
 )

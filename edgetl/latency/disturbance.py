@@ -42,8 +42,8 @@ def disturbance(raw: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     evidence = {**_neighbours(watch), **_heat(watch), "drift": _drifts(raw["samples_ms"])}
     # With more threads than cores, a benchmark takes its own cores away.
-    ways = raw.get("ways") or {}
-    crowded = max((way["streams"] * way["threads"] for way in ways.values()), default=1) > watch[0]["cores"]
+    schedules = (raw.get("schedules") or {}).values()
+    crowded = max((each["streams"] * each["threads"] for each in schedules), default=1) > watch[0]["cores"]
     reasons = [*_noise(evidence, crowded), *_throttling(evidence), *_drifting(evidence["drift"])]
     return {"disturbed": bool(reasons), "reasons": reasons, "evidence": evidence}
 

@@ -61,16 +61,16 @@ def _against_float(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ratio(raw: Mapping[str, Any], role: str) -> Estimate:
     """Median of another artifact over the deployed one's, each for one image: their queries may differ in size."""
-    images = {name: _way(raw, name)["images_per_query"] for name in (role, "deployed")}
+    images = {name: _schedule(raw, name)["images_per_query"] for name in (role, "deployed")}
     other, own = ([t / images[name] for t in raw["samples_ms"][name]] for name in (role, "deployed"))
     return speedup(other, own)
 
 
-def _way(raw: Mapping[str, Any], role: str) -> Mapping[str, Any]:
+def _schedule(raw: Mapping[str, Any], role: str) -> Mapping[str, Any]:
     batch = raw.get("batch", 1)
     plain = {"streams": 1, "threads": raw["threads"], "batch": batch, "images_per_query": batch, "tried": []}
-    ways: Mapping[str, Mapping[str, Any]] = raw.get("ways") or {}
-    return ways.get(role, plain)
+    schedules: Mapping[str, Mapping[str, Any]] = raw.get("schedules") or {}
+    return schedules.get(role, plain)
 
 
 def _goal(until: float | None, samples: Sequence[float]) -> dict[str, Any] | None:
@@ -90,7 +90,7 @@ def _by_loadgen(told: Mapping[str, Any], scenario: str) -> dict[str, Any]:
 
 def _summary(raw: Mapping[str, Any], role: str) -> dict[str, Any]:
     samples: Sequence[float] = raw["samples_ms"][role]
-    executed, cold, way = raw["executed"][role], raw["cold"][role], _way(raw, role)
+    executed, cold, schedule = raw["executed"][role], raw["cold"][role], _schedule(raw, role)
     estimates = {name: percentile(samples, q) for name, q in _PERCENTILES.items()}
     average = mean(samples)
     intervals = {**estimates, "mean": average}
@@ -105,14 +105,14 @@ def _summary(raw: Mapping[str, Any], role: str) -> dict[str, Any]:
             if found is None
         },
         "mean_ms": average.value,
-        "throughput_ips": 1000 * way["images_per_query"] / average.value,
-        "batch": way["batch"],
-        "streams": way["streams"],
-        "images_per_query": way["images_per_query"],
-        "tried": list(way["tried"]),
+        "throughput_ips": 1000 * schedule["images_per_query"] / average.value,
+        "batch": schedule["batch"],
+        "streams": schedule["streams"],
+        "images_per_query": schedule["images_per_query"],
+        "tried": list(schedule["tried"]),
         "n": len(samples),
         "warmup": raw["warmup"],
-        "threads": way["threads"],
+        "threads": schedule["threads"],
         "peak_rss_mb": cold["peak_rss_mb"],
         "cold_start_ms": cold["cold_start_ms"],
         "energy_mj": spent["energy_mj"],

@@ -1,6 +1,6 @@
 """The device's end of edgetl: ``python -m edgetl.runtime VERB BUNDLE …`` prints one JSON object.
 
-Works with numpy, Pillow and one runtime installed, and nothing else of edgetl's dependencies.
+Works with numpy, Pillow or a tokenizer, and one runtime installed, and nothing else of edgetl's dependencies.
 """
 
 from __future__ import annotations
@@ -15,24 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.base.errors import EdgetlError
+from edgetl.base.extras import version
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import Bundle, load_bundle
+from edgetl.runtime.inventory import inventory
+from edgetl.runtime.machine import machine
+from edgetl.runtime.measure import bench, cold_start, golden_feeds
 from edgetl.runtime.plan import add_options, plan_of
+from edgetl.runtime.predict import predict, selftest
+from edgetl.runtime.releases import install, rollback
+from edgetl.runtime.sensors import state
+from edgetl.runtime.transport import write_arrays
 
 
-def _tell(task: str, done: int, total: int, detail: str = "") -> None:
+def _report(task: str, done: int, total: int, detail: str = "") -> None:
     print("progress " + json.dumps([task, done, total, detail]), file=sys.stderr, flush=True)
 
 
 def _progress() -> Progress:
     """Whoever watches this process from outside sets ``EDGETL_PROGRESS``."""
-    return _tell if os.environ.get("EDGETL_PROGRESS") else silent
+    return _report if os.environ.get("EDGETL_PROGRESS") else silent
 
 
 def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
-    from edgetl.runtime.predict import predict
-    from edgetl.runtime.transport import write_arrays
-
     paths = [Path(line) for line in Path(options.samples).read_text(encoding="utf-8").split("\n") if line]
     outputs = predict(
         bundle,
@@ -48,36 +53,26 @@ def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _bench(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
-    from edgetl.runtime.measure import bench
-
     return bench(bundle, plan_of(options), progress=_progress())
 
 
 def _cold(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
-    from edgetl.runtime.measure import cold_start, golden_feeds
-
     return dict(cold_start(bundle.artifact(options.role), golden_feeds(bundle, options.role)[0], options.threads or 1))
 
 
 def _selftest(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
-    from edgetl.runtime.predict import selftest
-
     return selftest(bundle, threads=options.threads, simulated=options.simulated)
 
 
 def _install(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
-    from edgetl.runtime.releases import install
-
     return install(bundle, options.name or bundle.target, threads=options.threads)
 
 
 def _rollback(options: argparse.Namespace) -> dict[str, Any]:
-    from edgetl.runtime.releases import rollback
-
     return rollback(options.name, threads=options.threads)
 
 
-def _obey_the_caller() -> None:
+def _follow_caller() -> None:
     """Whoever starts this from afar can have it in a process group of its own, and ended wherever it hangs."""
     if os.environ.pop("EDGETL_GROUP", ""):
         with contextlib.suppress(OSError):
@@ -88,12 +83,8 @@ def _obey_the_caller() -> None:
 
 
 def _machine() -> dict[str, Any]:
-    from edgetl.base.extras import version
-    from edgetl.runtime.inventory import inventory
-    from edgetl.runtime.machine import machine
-    from edgetl.runtime.sensors import state
-
-    modules = {m: m for m in ("numpy", "PIL", "onnxruntime", "openvino", "tensorrt")} | {"litert": "ai_edge_litert"}
+    alike = ("numpy", "PIL", "tokenizers", "onnxruntime", "openvino", "tensorrt")
+    modules = {**dict(zip(alike, alike, strict=True)), "litert": "ai_edge_litert"}
     return {
         **machine(),
         **state(),
@@ -153,5 +144,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    _obey_the_caller()
+    _follow_caller()
     sys.exit(main())

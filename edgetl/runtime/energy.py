@@ -130,13 +130,13 @@ def measure(
 
 def _spend(sensor: Sensor, query: Callable[[int], object], seconds: float) -> tuple[int, float, float]:
     """Ask for so many seconds: number of queries, joules, and the seconds that it took."""
-    started = told = time.perf_counter()
+    started = reported = time.perf_counter()
     tally, count = Tally(sensor, started), 0
     while (now := time.perf_counter()) - started < seconds or not count:
         query(count)
         count += 1
-        if now - told > _EVERY_S:
-            told = now
+        if now - reported > _EVERY_S:
+            reported = now
             tally.update(time.perf_counter())
     ended = time.perf_counter()
     tally.update(ended)

@@ -1,4 +1,4 @@
-"""MLPerf's LoadGen as the one who asks and holds the clock (``mlcommons-loadgen``)."""
+"""MLPerf's LoadGen in charge of queries and clock (``mlcommons-loadgen``)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MIN_QUERIES = 64
 _WARMUP = 10
 
 
-def ask(query: Query, plan: Plan, images: int) -> tuple[list[float], dict[str, Any]]:
+def run_loadgen(query: Query, plan: Plan, size: int) -> tuple[list[float], dict[str, Any]]:
     """Let LoadGen ask for as long as the plan says, and read its own log.
 
     Args:
-        query: works on ``images`` images, given a number.
+        query: works on ``size`` samples, given a number.
         plan: ``seconds``; ``scenario`` single-stream, or offline.
-        images: of one query.
+        size: samples of one query.
 
     Returns:
         milliseconds of each query between LoadGen's call and our answer to it, in order; and LoadGen's own figures:
@@ -44,8 +44,8 @@ def ask(query: Query, plan: Plan, images: int) -> tuple[list[float], dict[str, A
     samples: list[float] = []
     failed: list[Exception] = []
 
-    def issue(asked: list[Any]) -> None:
-        for one in asked:
+    def issue(queries: list[Any]) -> None:
+        for one in queries:
             before = time.perf_counter_ns()
             try:
                 query(one.index)
@@ -61,7 +61,7 @@ def ask(query: Query, plan: Plan, images: int) -> tuple[list[float], dict[str, A
         log = Path(folder) / _SUMMARY
         if not log.is_file():
             raise BackendError("LoadGen left no summary log", "see its messages above")
-        return samples, read_summary(log.read_text(), images)
+        return samples, read_summary(log.read_text(), size)
 
 
 def _expected_rate(query: Query) -> float:
@@ -94,7 +94,7 @@ def _run(lg: Any, issue: Any, plan: Plan, rate: float, folder: Path) -> None:
         lg.DestroySUT(sut)
 
 
-def read_summary(summary: str, images: int) -> dict[str, Any]:
+def read_summary(summary: str, size: int) -> dict[str, Any]:
     """LoadGen's figures from its summary log; latencies in ms, None where the scenario has none."""
 
     def number(label: str) -> float | None:
@@ -111,6 +111,6 @@ def read_summary(summary: str, images: int) -> dict[str, Any]:
         "valid": re.search(r"^Result is : VALID$", summary, re.MULTILINE) is not None,
         **{f"p{p}_ms": milliseconds(rf"{p}\.00 percentile") for p in (50, 90, 99)},
         "mean_ms": milliseconds("Mean"),
-        "throughput_ips": None if rate is None else rate * images,
+        "throughput_ips": None if rate is None else rate * size,
         "summary": summary,
     }

@@ -27,6 +27,7 @@ from edgetl.core.bundle import GOLDEN, Artifact, Bundle
 from edgetl.core.tensors import Arrays
 from edgetl.runtime import energy, sensors
 from edgetl.runtime.intervals import percentile
+from edgetl.runtime.loadgen import run_loadgen
 from edgetl.runtime.machine import machine
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer, read_golden
@@ -93,7 +94,7 @@ def take_turns(queries: Mapping[str, Query], plan: Plan, *, warmup: int = WARMUP
     for number in range(warmup):
         _round(queries, number, timed.samples_ms)
     timed.samples_ms = {name: [] for name in queries}
-    started, told, looked, check = time.perf_counter(), 0.0, 0.0, MIN_RUNS
+    started, reported, looked, check = time.perf_counter(), 0.0, 0.0, MIN_RUNS
     for number in range(warmup, sys.maxsize):
         now, done = time.perf_counter(), number - warmup
         if now - looked > LOOK_S:
@@ -109,8 +110,8 @@ def take_turns(queries: Mapping[str, Query], plan: Plan, *, warmup: int = WARMUP
             check = done + max(done // 4, MIN_RUNS)
             _round(queries, number, {name: [] for name in queries})
         _round(queries, number, timed.samples_ms)
-        if now - told > 1:
-            told = now
+        if now - reported > 1:
+            reported = now
             progress("timing", int(min(now - started, plan.seconds)), int(plan.seconds))
     timed.watch.append({**sensors.sample(), "n": len(next(iter(timed.samples_ms.values())))})
     return timed
@@ -136,10 +137,10 @@ def bench(bundle: Bundle, plan: Plan | None = None, *, progress: Progress = sile
     """Time a bundle's artifact, its float twin, and one it is compared with, in turn, on this machine.
 
     Returns:
-        raw record: ``samples_ms``, ``executed``, ``cold``, ``ways`` and ``energy`` by role, ``device``, ``before``,
-        ``after``, ``watch`` (samples of :func:`edgetl.runtime.sensors.sample`), ``stopped`` (``duration`` or
-        ``interval``), ``plan``, ``threads``, ``warmup``, ``batch`` (samples that a session takes at once: the graph's
-        fixed batch, or 1), ``loadgen`` (its own figures, or None).
+        raw record: ``samples_ms``, ``executed``, ``cold``, ``schedules`` and ``energy`` by role, ``device``,
+        ``before``, ``after``, ``watch`` (samples of :func:`edgetl.runtime.sensors.sample`), ``stopped``
+        (``duration`` or ``interval``), ``plan``, ``threads``, ``warmup``, ``batch`` (samples that a session takes at
+        once: the graph's fixed batch, or 1), ``loadgen`` (its own figures, or None).
 
     Raises:
         BackendError: the runtime refuses an artifact, so nothing can be timed here.
@@ -155,25 +156,27 @@ def bench(bundle: Bundle, plan: Plan | None = None, *, progress: Progress = sile
     with contextlib.ExitStack() as stack:
         ready = {role: stack.enter_context(opened(bundle.artifact(role), feeds[role], plan)) for role in roles}
         before = sensors.state()
-        timed, told = _loadgen(ready["deployed"], plan, progress) if loadgen else (_turns(ready, plan, progress), None)
+        timed, figures = (
+            _loadgen(ready["deployed"], plan, progress) if loadgen else (_turns(ready, plan, progress), None)
+        )
         after = sensors.state()
-        spent = energy.measure({role: (it.query, it.way.images) for role, it in ready.items()})
+        spent = energy.measure({role: (it.query, it.schedule.samples) for role, it in ready.items()})
         executed = {role: vars(it.sessions[0].executed()) for role, it in ready.items()}
-        ways = {role: it.to_json() for role, it in ready.items()}
+        schedules = {role: it.to_json() for role, it in ready.items()}
     return {
         **vars(timed),
         "executed": executed,
         "cold": cold,
-        "ways": ways,
+        "schedules": schedules,
         "energy": spent,
-        "loadgen": told,
+        "loadgen": figures,
         "device": machine(),
         "before": before,
         "after": after,
         "plan": vars(plan),
-        "threads": ways["deployed"]["threads"],
+        "threads": schedules["deployed"]["threads"],
         "warmup": WARMUP,
-        "batch": ways["deployed"]["batch"],
+        "batch": schedules["deployed"]["batch"],
     }
 
 
@@ -189,13 +192,11 @@ def _turns(ready: Mapping[str, Opened], plan: Plan, progress: Progress) -> Timed
 
 
 def _loadgen(ready: Opened, plan: Plan, progress: Progress) -> tuple[Timed, dict[str, Any]]:
-    from edgetl.runtime.loadgen import ask
-
     progress("LoadGen", 0, int(plan.seconds))
     watch = [{**sensors.sample(), "n": 0}]
-    samples, told = ask(ready.query, plan, ready.way.images)
+    samples, figures = run_loadgen(ready.query, plan, ready.schedule.samples)
     watch.append({**sensors.sample(), "n": len(samples)})
-    return Timed({"deployed": samples}, watch), told
+    return Timed({"deployed": samples}, watch), figures
 
 
 def golden_feeds(bundle: Bundle, role: str = "deployed") -> list[dict[str, npt.NDArray[Any]]]:

@@ -28,7 +28,7 @@ from edgetl.runtime.sessions import Session, fixed_batch, open_sessions
 #: A query, given its number; the number says which sample comes next.
 Query = Callable[[int], object]
 
-#: Seconds for which each way of working offline is tried before the best is measured.
+#: Seconds for which each schedule is tried offline before the best is measured.
 TRIAL_S = 0.7
 #: An offline query lasts about this long, so that its ends, where sessions wait for the last, weigh little.
 OFFLINE_QUERY_S = 0.1
@@ -37,7 +37,7 @@ OFFLINE_BATCHES = (1, 8)
 
 
 @dataclass(frozen=True)
-class Way:
+class Schedule:
     """How queries are worked on.
 
     Attributes:
@@ -53,23 +53,23 @@ class Way:
     turns: int = 1
 
     @property
-    def images(self) -> int:
+    def samples(self) -> int:
         """Samples of one query."""
         return self.streams * self.batch * self.turns
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An artifact ready to be asked: its sessions, the query, the way, and what else was tried for it."""
+    """An artifact ready to be timed: its sessions, the query, the schedule, and what else was tried for it."""
 
     sessions: Sequence[Session]
     query: Query
-    way: Way
+    schedule: Schedule
     tried: Sequence[dict[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The way, the images of a query, and what was tried."""
-        return {**asdict(self.way), "images_per_query": self.way.images, "tried": list(self.tried)}
+        """The schedule, the samples of a query, and what was tried."""
+        return {**asdict(self.schedule), "images_per_query": self.schedule.samples, "tried": list(self.tried)}
 
 
 @contextlib.contextmanager
@@ -86,21 +86,21 @@ def opened(artifact: Artifact, samples: Sequence[Arrays], plan: Plan) -> Iterato
     """
     cores = os.cpu_count() or 1
     if plan.scenario == "offline":
-        way, tried = _best_offline(artifact, samples, plan, cores)
+        schedule, tried = _best_offline(artifact, samples, plan, cores)
     else:
         several = plan.scenario == "multi-stream"
-        way, tried = Way(plan.streams or max(2, cores // plan.threads) if several else 1, plan.threads), []
-    with _sessions(artifact, way) as (sessions, pool):
+        schedule, tried = Schedule(plan.streams or max(2, cores // plan.threads) if several else 1, plan.threads), []
+    with _sessions(artifact, schedule) as (sessions, pool):
         fixed = fixed_batch(sessions[0].inputs)
-        way = way if fixed is None else Way(way.streams, way.threads, fixed, way.turns)
-        yield Opened(sessions, _query(sessions, pool, samples, way), way, tried)
+        schedule = schedule if fixed is None else Schedule(schedule.streams, schedule.threads, fixed, schedule.turns)
+        yield Opened(sessions, _query(sessions, pool, samples, schedule), schedule, tried)
 
 
 @contextlib.contextmanager
-def _sessions(artifact: Artifact, way: Way) -> Iterator[tuple[list[Session], ThreadPoolExecutor]]:
+def _sessions(artifact: Artifact, schedule: Schedule) -> Iterator[tuple[list[Session], ThreadPoolExecutor]]:
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(way.streams, "edgetl-stream"))
-        sessions = open_sessions(artifact, way.streams, threads=way.threads)
+        pool = stack.enter_context(ThreadPoolExecutor(schedule.streams, "edgetl-stream"))
+        sessions = open_sessions(artifact, schedule.streams, threads=schedule.threads)
         for session in sessions:
             stack.callback(session.close)
         yield sessions, pool
@@ -111,9 +111,11 @@ def full_batches(samples: Sequence[Arrays], batch: int) -> list[dict[str, npt.ND
     return [{name: np.repeat(x, batch, axis=0) for name, x in feeds.items()} for feeds in samples]
 
 
-def _query(sessions: Sequence[Session], pool: ThreadPoolExecutor, samples: Sequence[Arrays], way: Way) -> Query:
-    feeds = full_batches(samples, way.batch)
-    if way.streams == way.turns == 1:
+def _query(
+    sessions: Sequence[Session], pool: ThreadPoolExecutor, samples: Sequence[Arrays], schedule: Schedule
+) -> Query:
+    feeds = full_batches(samples, schedule.batch)
+    if schedule.streams == schedule.turns == 1:
         only = sessions[0]
         return lambda number: infer(only, feeds[number % len(feeds)])
 
@@ -122,36 +124,36 @@ def _query(sessions: Sequence[Session], pool: ThreadPoolExecutor, samples: Seque
         shares = itertools.count()
 
         def work(session: Session) -> None:
-            while (share := next(shares)) < way.streams * way.turns:
+            while (share := next(shares)) < schedule.streams * schedule.turns:
                 infer(session, feeds[(number + share) % len(feeds)])
 
         def once(session: Session) -> None:
             infer(session, feeds[(number + next(shares)) % len(feeds)])
 
-        list(pool.map(once if way.turns == 1 else work, sessions))
+        list(pool.map(once if schedule.turns == 1 else work, sessions))
 
     return query
 
 
 def _best_offline(
     artifact: Artifact, samples: Sequence[Arrays], plan: Plan, cores: int
-) -> tuple[Way, list[dict[str, Any]]]:
-    """Try the ways in which all cores can be kept busy, and size the query for the fastest."""
+) -> tuple[Schedule, list[dict[str, Any]]]:
+    """Try the schedules that keep all cores busy, and size the query for the fastest."""
     shapes = [(cores, 1), (1, cores)] if plan.streams is None else [(plan.streams, plan.threads)]
     tried: list[dict[str, Any]] = []
     for streams, threads in dict.fromkeys(shapes):
         for batch in OFFLINE_BATCHES:
-            with _sessions(artifact, Way(streams, threads)) as (sessions, pool):
+            with _sessions(artifact, Schedule(streams, threads)) as (sessions, pool):
                 fixed = fixed_batch(sessions[0].inputs)
-                way = Way(streams, threads, batch if fixed is None else fixed, 4)
-                rate = way.images * _rate(_query(sessions, pool, samples, way))
-            tried.append({"streams": streams, "threads": threads, "batch": way.batch, "images_per_s": rate})
+                schedule = Schedule(streams, threads, batch if fixed is None else fixed, 4)
+                rate = schedule.samples * _rate(_query(sessions, pool, samples, schedule))
+            tried.append({"streams": streams, "threads": threads, "batch": schedule.batch, "images_per_s": rate})
             if fixed is not None:
                 break
     best = max(tried, key=lambda entry: entry["images_per_s"])
     at_once = best["streams"] * best["batch"]
     turns = max(4, math.ceil(OFFLINE_QUERY_S * best["images_per_s"] / at_once))
-    return Way(best["streams"], best["threads"], best["batch"], turns), tried
+    return Schedule(best["streams"], best["threads"], best["batch"], turns), tried
 
 
 def _rate(query: Query) -> float:

@@ -121,8 +121,8 @@ def _clocks(root: Path) -> list[float] | None:
     scaled = _integers((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
     if scaled:
         return [round(value / 1000, 1) for value in scaled]
-    told = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", text(root / "proc/cpuinfo") or "", re.MULTILINE)
-    return [round(float(value), 1) for value in told] or None
+    clocks = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    return [round(float(value), 1) for value in clocks] or None
 
 
 def _zones(root: Path) -> list[Path]:

@@ -101,7 +101,7 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
 
 
 def open_sessions(artifact: Artifact, count: int, *, threads: int = 1) -> list[Session]:
-    """Load an artifact several times, to work at once; a runtime whose sessions would get in each other's way is told.
+    """Load an artifact several times, to work at once, where they would hinder each other with settings of their own.
 
     Raises:
         BackendError: see :func:`open_session`.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import edgetl
 from edgetl.backends import BACKENDS, build_engine
 from edgetl.backends.tensorrt import shell_script
 from edgetl.core.targets import find_target
@@ -183,5 +184,8 @@ def test_the_shell_checker_has_nothing_to_say(bundle: Path) -> None:
     checker = shutil.which("shellcheck")
     if checker is None:
         pytest.skip("shellcheck is not installed")
-    done = subprocess.run([checker, str(bundle / "build_engine.sh")], capture_output=True, text=True, check=False)
-    assert done.stdout == ""
+    programs = sorted(Path(edgetl.__file__).parent.rglob("*.sh"))
+    assert len(programs) == 4
+    for program in (bundle / "build_engine.sh", *programs):
+        done = subprocess.run([checker, str(program)], capture_output=True, text=True, check=False)
+        assert done.stdout == ""

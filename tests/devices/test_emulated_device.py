@@ -137,7 +137,7 @@ def test_what_is_no_root_file_system_leaves_nothing(own_home: Path, tmp_path: Pa
     [
         ({"arch": "armm64"}, "unknown architecture 'armm64': did you mean arm64"),
         ({"cpu": "cortex-a75"}, "unknown CPU 'cortex-a75': did you mean cortex-a7"),
-        ({"extras": ["openvno"]}, "unknown runtime 'openvno': did you mean openvino"),
+        ({"extras": ["openvno"]}, "unknown extra 'openvno': did you mean openvino"),
     ],
 )
 def test_unknown_names_offer_the_near_ones(own_home: Path, options: dict[str, str], message: str) -> None:

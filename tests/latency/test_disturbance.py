@@ -95,7 +95,7 @@ def test_drift() -> None:
 
 
 def test_more_threads_than_cores_take_their_own_cores() -> None:
-    waiting = raw(lambda i: {"waited_s": 0.5 * i}, ways={"deployed": {"streams": 4, "threads": 1}})
+    waiting = raw(lambda i: {"waited_s": 0.5 * i}, schedules={"deployed": {"streams": 4, "threads": 1}})
     assert told(waiting) == []
 
 

@@ -19,7 +19,7 @@ from edgetl.latency import bench_record
 from edgetl.runtime import loadgen, open_session
 from edgetl.runtime.measure import MIN_RUNS, bench, golden_feeds, take_turns
 from edgetl.runtime.plan import Plan
-from edgetl.runtime.queries import Way, opened
+from edgetl.runtime.queries import Schedule, opened
 
 MakeBundle = Callable[..., Bundle]
 
@@ -31,7 +31,7 @@ def samples(n: int) -> list[Arrays]:
 def test_a_single_stream_is_one_session(float_bundle: MakeBundle) -> None:
     with opened(float_bundle().artifact(), samples(3), Plan(threads=2)) as ready:
         assert len(ready.sessions) == 1
-        assert ready.way == Way(1, 2, 1, 1)
+        assert ready.schedule == Schedule(1, 2, 1, 1)
         answer = ready.query(4)
     assert isinstance(answer, dict)
     assert np.abs(answer["logits"] - tiny.expected(tiny.pictures(3)[1:2])).max() < 1e-4, (
@@ -53,7 +53,7 @@ def test_streams_work_at_once(int8_bundle: MakeBundle, monkeypatch: pytest.Monke
 
             monkeypatch.setattr(session, "run", run)
         ready.query(1)
-        assert ready.way.images == len(asked) == 3
+        assert ready.schedule.samples == len(asked) == 3
     assert set(asked) == {tiny.pictures(5)[i : i + 1].tobytes() for i in (1, 2, 3)}
 
 
@@ -92,9 +92,9 @@ def test_offline_asks_every_image_of_a_query_once(float_bundle: MakeBundle, monk
 
             monkeypatch.setattr(session, "run", run)
         ready.query(0)
-        assert ready.way.batch == 4, "a fixed batch leaves no choice"
+        assert ready.schedule.batch == 4, "a fixed batch leaves no choice"
         assert {way["batch"] for way in ready.tried} == {4}
-        assert sum(asked) == ready.way.images
+        assert sum(asked) == ready.schedule.samples
 
 
 def test_a_goal_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ Mean latency (ns)               : 2141666
 
 
 def test_loadgens_own_log_is_read() -> None:
-    told = loadgen.read_summary(SUMMARY, images=1)
+    told = loadgen.read_summary(SUMMARY, size=1)
     assert (told["p50_ms"], told["p90_ms"], told["p99_ms"]) == (2.109616, 2.143383, 2.814535)
     assert (told["mean_ms"], told["throughput_ips"], told["valid"]) == (2.141666, 466.93, True)
 

@@ -61,17 +61,17 @@ def test_splits_are_a_partition_that_copies_and_order_do_not_change(
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(40, 300), st.integers(0, 99))
 @settings(deadline=None, max_examples=60)
 def test_every_class_of_several_keeps_its_shares(rates: list[float], count: int, seed: int) -> None:
-    """Within a few samples, where dealing out at random would be off by a multiple of that."""
+    """Within a few samples; dealt out at random, a common class would be off by ten and more in many cases."""
     draw = np.random.default_rng(seed)
     marks = draw.random((count, 4)) < np.array(rates)
     labels = [tuple(int(c) for c in np.flatnonzero(row)) for row in marks]
     divided = assign_splits(made(labels), seed, kind="classes")
     sizes = Counter(s.split for s in divided)
-    assert all(abs(sizes[name] - share * count) <= 5 for name, share in SHARES.items())
+    assert all(abs(sizes[name] - share * count) <= 4 for name, share in SHARES.items())
     for c in range(4):
         total = int(marks[:, c].sum())
         found = Counter(s.split for s in divided if c in s.label)  # type: ignore[operator]
-        assert all(abs(found[name] - share * total) <= 5 for name, share in SHARES.items()), (c, total, found)
+        assert all(abs(found[name] - share * total) <= 4 for name, share in SHARES.items()), (c, total, found)
 
 
 def test_the_rarest_of_several_classes_is_in_every_split() -> None:

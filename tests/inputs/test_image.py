@@ -240,6 +240,7 @@ def test_the_graph_normalises_as_many_channels_as_there_are(channels: str) -> No
     count = 1 if channels == "L" else 3
     made = replace(RIGHT, channels=channels, mean=MEAN[:count], std=STD[:count])
     batch = made.batch([picture(50, 41), picture(20, 90)])["image"]
-    found = Normalise(made)(torch.from_numpy(batch)).numpy()
+    (planes,) = Normalise(made)(torch.from_numpy(batch))
+    found = planes.numpy()
     expected = (batch / 255 - np.array(made.mean)) / np.array(made.std)
     np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), atol=1e-5)

@@ -91,35 +91,40 @@ def _by_stratum(strata: Sequence[Hashable], shares: Mapping[str, float]) -> list
 def _by_class(labels: Sequence[Any], shares: Mapping[str, float]) -> list[str]:
     """A split for each sample of any number of classes, so that each class is divided by the shares.
 
-    The rarest class goes first, because its samples can be shared out in few ways; a sample goes where its class is
-    wanted most. Sechidis, Tsoumakas and Vlahavas 2011, On the stratification of multi-label data, ECML PKDD.
+    The rarest class goes first, because its samples can be shared out in few ways (Sechidis, Tsoumakas and Vlahavas
+    2011, On the stratification of multi-label data, ECML PKDD). A sample goes to a split that lacks its rarest class,
+    and of those to the one that lacks most of all its classes: by the rarest alone, the commonest of several classes
+    that mostly go together ended up to 9 samples from their shares in 300, instead of 3.
     """
     wanted = [name for name in _PRIORITY if shares.get(name, 0) > 0]
     share = np.array([shares[name] for name in wanted])
-    left = np.bincount([c for label in labels for c in label], minlength=1)
-    lacking = share[:, None] * left
-    lacking_all = share * len(labels)
+    total = np.bincount([c for label in labels for c in label], minlength=1)
+    left = total.copy()
+    lacking, lacking_all = share[:, None] * total, share * len(labels)
     waiting: dict[int, list[int]] = {}
     for place, label in enumerate(labels):
         for c in label:
             waiting.setdefault(c, []).append(place)
     names = [""] * len(labels)
 
-    def give(place: int, need: Any) -> None:
-        best = max(range(len(wanted)), key=lambda k: (need[k], lacking_all[k], -k))
+    def give(place: int, rarest: int | None) -> None:
+        own = list(labels[place])
+        need = ((lacking[:, own] / total[own]).sum(1) + lacking_all / len(labels)) / share
+        lacks = np.zeros(len(wanted), bool) if rarest is None else lacking[:, rarest] >= 0.5
+        best = max(range(len(wanted)), key=lambda k: (lacks[k], need[k], -k))
         names[place] = wanted[best]
-        lacking[best, list(labels[place])] -= 1
-        left[list(labels[place])] -= 1
+        lacking[best, own] -= 1
+        left[own] -= 1
         lacking_all[best] -= 1
 
     while left.any():
         rarest = min((c for c in waiting if left[c] > 0), key=lambda c: (left[c], c))
         for place in waiting[rarest]:
             if not names[place]:
-                give(place, lacking[:, rarest])
+                give(place, rarest)
     for place in range(len(labels)):
         if not names[place]:
-            give(place, lacking_all)
+            give(place, None)
     return names
 
 

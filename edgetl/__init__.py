@@ -23,13 +23,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from edgetl.base.errors import EdgetlError
     from edgetl.certify import Certificate
-    from edgetl.core.bundle import Artifact, Bundle, load_bundle
+    from edgetl.core.bundle import Artifact, Bundle
     from edgetl.core.data import Dataset
     from edgetl.core.run import Run, load_run
     from edgetl.core.targets import Target, load_targets
     from edgetl.devices import add_device, create_device, find_device, list_devices, probe_device, remove_device
     from edgetl.inputs import Preprocess, load_dataset
-    from edgetl.pipeline import bench, check, demo, export, report, verify
+    from edgetl.pipeline import bench, check, demo, export, predict, report, verify
+    from edgetl.runtime.loaded import load_bundle
+    from edgetl.runtime.predictor import Prediction
     from edgetl.tasks import list_tasks
     from edgetl.transfer.backbones import list_backbones
     from edgetl.transfer.finetune import finetune
@@ -45,6 +47,7 @@ _HOMES = {
     "Dataset": "edgetl.core.data",
     "EdgetlError": "edgetl.base.errors",
     "Exported": "edgetl.workflow.exported",
+    "Prediction": "edgetl.runtime.predictor",
     "Preprocess": "edgetl.inputs",
     "Run": "edgetl.core.run",
     "Target": "edgetl.core.targets",
@@ -63,12 +66,13 @@ _HOMES = {
     "list_devices": "edgetl.devices",
     "list_strategies": "edgetl.transfer.strategies",
     "list_tasks": "edgetl.tasks",
-    "load_bundle": "edgetl.core.bundle",
+    "load_bundle": "edgetl.runtime.loaded",
     "load_dataset": "edgetl.inputs",
     "load_run": "edgetl.core.run",
     "load_targets": "edgetl.core.targets",
     "probe_device": "edgetl.devices",
     "remove_device": "edgetl.devices",
+    "predict": "edgetl.pipeline",
     "report": "edgetl.pipeline",
     "rollback": "edgetl.workflow.fleet",
     "verify": "edgetl.pipeline",
@@ -81,6 +85,7 @@ __all__ = [
     "Dataset",
     "EdgetlError",
     "Exported",
+    "Prediction",
     "Preprocess",
     "Run",
     "Target",
@@ -104,6 +109,7 @@ __all__ = [
     "load_dataset",
     "load_run",
     "load_targets",
+    "predict",
     "probe_device",
     "remove_device",
     "report",

@@ -11,21 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from edgetl.backends import BACKENDS
-from edgetl.base.errors import BackendError, EdgetlError
+from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.certify import Certificate, check_margin, check_metric, verify_arrays
-from edgetl.core.bundle import BENCH, PRECISIONS, Bundle, Precision, load_bundle
+from edgetl.core.bundle import BENCH, Bundle, load_bundle
 from edgetl.core.bundle import MANIFEST as BUNDLE_MANIFEST
 from edgetl.core.data import SPLITS
 from edgetl.core.run import CHECKPOINT, Run, load_run
 from edgetl.core.run import MANIFEST as RUN_MANIFEST
-from edgetl.core.targets import Target, find_target
+from edgetl.core.targets import find_target
+from edgetl.devices.placement import answer
 from edgetl.reporting.html import write_report
 from edgetl.runtime.plan import Plan
-from edgetl.workflow.build_bundle import Request, build_bundle
+from edgetl.runtime.predictor import TOP, Prediction
+from edgetl.workflow.build_bundle import Request, build_bundle, precision_for
 from edgetl.workflow.certify_bundle import Terms, certify_again, certify_bundle, contradiction
 from edgetl.workflow.exported import Demo, Exported
 from edgetl.workflow.stage_cache import workspace
@@ -90,7 +91,7 @@ def export(
     named = [targets] if isinstance(targets, str) else targets
     requests = [
         Request(
-            opened, name, target, _precision(target, precision), samples, calibration_images, batch, margin, minutes
+            opened, name, target, precision_for(target, precision), samples, calibration_images, batch, margin, minutes
         )
         for name in dict.fromkeys(named)
         for target in [find_target(name)]
@@ -105,16 +106,6 @@ def export(
                 record = time_bundle(made, Plan(EXPORT_BENCH_SECONDS, threads), None, progress=progress)
             done.append(Exported(made, certificate, record))
     return done
-
-
-def _precision(target: Target, wanted: str | None) -> Precision:
-    precision = cast(Precision, wanted or target.default_precision)
-    backend = BACKENDS[target.backend]
-    reason = backend.refuses(target, precision)
-    if reason:
-        makeable = [p for p in PRECISIONS if backend.refuses(target, p) is None]
-        raise BackendError(f"{target.name} cannot take {precision}: {reason}", f"use {' or '.join(makeable)}")
-    return precision
 
 
 @overload
@@ -204,6 +195,33 @@ def check(bundle: str | Path) -> str | None:
     except EdgetlError as error:
         return str(error)
     return wrong and f"the certificate of {bundle} is not this bundle's: {wrong}"
+
+
+def predict(
+    bundle: str | Path | Bundle,
+    files: Sequence[str | Path],
+    *,
+    device: str | None = None,
+    top: int = TOP,
+    progress: Progress = silent,
+) -> list[Prediction]:
+    """What a bundle answers to sample files, here or on a device; :func:`edgetl.load_bundle` keeps it loaded instead.
+
+    Args:
+        bundle: what to ask.
+        files: images, texts or arrays, as its network takes them.
+        device: where; this machine when None.
+        top: most labels that an answer names.
+        progress: told of each file.
+
+    Returns:
+        an answer for each file, in order.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        DeviceError: the bundle cannot run there.
+    """
+    return answer(load_bundle(bundle), [Path(file) for file in files], device, top=top, progress=progress)
 
 
 def bench(

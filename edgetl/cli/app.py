@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli import bench, demo, deploy, devices, doctor, export, finetune, lists, report, rollback, targets, verify
+from edgetl.cli import (
+    bench,
+    demo,
+    deploy,
+    devices,
+    doctor,
+    export,
+    finetune,
+    lists,
+    predict,
+    report,
+    rollback,
+    targets,
+    verify,
+)
 
 _ABOUT = """Take a fine-tuned model to a device and prove that the transfer survived.
 
@@ -46,7 +60,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_root)
-    for module in (demo, finetune, export, verify, bench, deploy, rollback, report):
+    for module in (demo, finetune, export, verify, predict, bench, deploy, rollback, report):
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
     app.add_typer(targets.app, name="targets")
     app.command("backbones")(lists.backbones)

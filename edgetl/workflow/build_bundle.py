@@ -6,12 +6,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from edgetl.backends import BACKENDS
-from edgetl.base.errors import BundleError, EdgetlError
+from edgetl.base.errors import BackendError, BundleError, EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.schema import to_json
 from edgetl.base.storage import new_folder, read_json, sha256_file, sha256_json, write_json
@@ -23,6 +23,7 @@ from edgetl.core.bundle import (
     LABELS,
     LAYERS,
     MANIFEST,
+    PRECISIONS,
     REFERENCE,
     REPAIR,
     SOURCE,
@@ -121,6 +122,21 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     with new_folder(folder) as partial:
         _fill(partial, request, key, candidates, expected, selected, twin)
     return load_bundle(folder)
+
+
+def precision_for(target: Target, wanted: str | None) -> Precision:
+    """The precision that is wanted, or the target's own.
+
+    Raises:
+        BackendError: the target cannot take it; those that it can are named.
+    """
+    precision = cast(Precision, wanted or target.default_precision)
+    backend = BACKENDS[target.backend]
+    reason = backend.refuses(target, precision)
+    if reason:
+        makeable = [p for p in PRECISIONS if backend.refuses(target, p) is None]
+        raise BackendError(f"{target.name} cannot take {precision}: {reason}", f"use {' or '.join(makeable)}")
+    return precision
 
 
 def _widest(request: Request) -> Precision:

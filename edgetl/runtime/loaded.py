@@ -1,0 +1,57 @@
+"""The way to use a bundle from Python: open it, ask it.
+
+    import edgetl
+
+    answer = edgetl.load_bundle("out/rpi5").predict("photo.jpg")
+    print(answer.label, answer.probability)
+
+Needs numpy, the bundle's one runtime, and Pillow for images or ``tokenizers`` for texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from edgetl.core import bundle as bundles
+from edgetl.core.bundle import Bundle
+from edgetl.runtime.predictor import TOP, Prediction, Predictor
+
+if TYPE_CHECKING:
+    from edgetl.runtime.predictor import Source
+
+
+@dataclass(frozen=True)
+class LoadedBundle(Bundle):
+    """A bundle that answers: its artifact is loaded into its runtime with the first question, and stays."""
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """What answers; close it to free the runtime's memory. Made for other hardware, it is simulated here."""
+        return Predictor(self, simulated=self.manifest.target.executes_on_host() == "simulated")
+
+    @overload
+    def predict(self, source: list[Any] | tuple[Any, ...], *, top: int = TOP) -> list[Prediction]: ...
+    @overload
+    def predict(self, source: Source, *, top: int = TOP) -> Prediction: ...
+    def predict(self, source: Any, *, top: int = TOP) -> Prediction | list[Prediction]:
+        """Answer for one sample, or for each of a list; see :meth:`edgetl.runtime.predictor.Predictor.predict`.
+
+        Raises:
+            DataError: a file is missing or damaged, or no such sample.
+            BackendError: the runtime refuses the artifact or is not installed.
+        """
+        found: Prediction | list[Prediction] = self.predictor.predict(source, top=top)
+        return found
+
+
+def load_bundle(path: str | Path | Bundle) -> LoadedBundle:
+    """Open a bundle and check every file against its manifest.
+
+    Raises:
+        BundleError: missing, of another schema, incomplete, or a file was altered; the message names the file.
+    """
+    opened = bundles.load_bundle(path)
+    return opened if isinstance(opened, LoadedBundle) else LoadedBundle(opened.path, opened.manifest)

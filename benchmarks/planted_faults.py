@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edgetl import pipeline
+from edgetl import finetune, pipeline
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.core.run import Run, load_run
@@ -118,7 +118,7 @@ def honest(data: Mapping[str, str], targets: Sequence[str], count: int, work: Pa
         name = list(data)[number % len(data)]
         target = targets[number // len(data) % len(targets)]
         out, size = work / f"probe-{name}-{number}", SIZES.get(name, 96)
-        run = pipeline.finetune(data[name], out, strategy="linear-probe", image_size=size, seed=number)
+        run = finetune(data[name], out, strategy="linear-probe", image_size=size, seed=number)
         (done,) = pipeline.export(run, targets=[target], out=work / f"honest-{number}", bench=False)
         kinds = [f["kind"] for f in done.certificate.findings]
         repair, certificate = done.bundle.manifest.repair, done.certificate

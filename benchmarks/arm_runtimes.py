@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.imagenet_speed import PREPROCESS, network
 from benchmarks.instructions.count import missing, per_call
 from edgetl.backends import BACKENDS
+from edgetl.base.schema import to_json
 from edgetl.base.storage import write_json
 from edgetl.compress.export import check_parity, export_onnx
 from edgetl.compress.quantize import quantize
@@ -110,8 +111,8 @@ def timings(artifacts: Mapping[str, Artifact], images: Images, seconds: float) -
     for name, session in sessions.items():
         median = percentile(samples[name], 0.5)
         told["artifacts"][name] = {
-            "p50_ms": median.to_json() if median else None,
-            "speedup": speedup(samples[BASELINE], samples[name]).to_json(),
+            "p50_ms": to_json(median),
+            "speedup": to_json(speedup(samples[BASELINE], samples[name])),
             "n": len(samples[name]),
             "executed": vars(session.executed()),
         }

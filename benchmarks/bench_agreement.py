@@ -34,6 +34,7 @@ from edgetl.core.bundle import GOLDEN, Artifact, Bundle, load_bundle, write_mani
 from edgetl.core.manifest import Manifest
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import golden_feeds
+from edgetl.runtime.measurement import Look
 from edgetl.runtime.ov import OpenVinoSession
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.queries import opened
@@ -133,15 +134,15 @@ def compare(done: list[dict[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def conditions(before: Mapping[str, Any]) -> dict[str, Any]:
+def conditions(before: Look) -> dict[str, Any]:
     """What else the machine did since ``before``: cores that others took, those stolen, and how this was scheduled."""
     after, spent = sample(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    wall = after["at_s"] - before["at_s"]
-    own = after["own_s"] - before["own_s"] + spent.ru_utime + spent.ru_stime
+    wall = after.at_s - before.at_s
+    own = (after.own_s or 0) - (before.own_s or 0) + spent.ru_utime + spent.ru_stime
     policies = {os.SCHED_OTHER: "normal", os.SCHED_FIFO: "real time"}
     return {
-        "others_cores": (after["busy_s"] - before["busy_s"] - own) / wall,
-        "steal_cores": (after["steal_s"] - before["steal_s"]) / wall,
+        "others_cores": ((after.busy_s or 0) - (before.busy_s or 0) - own) / wall,
+        "steal_cores": ((after.steal_s or 0) - (before.steal_s or 0)) / wall,
         "scheduling": policies.get(os.sched_getscheduler(0), "other"),
         "on_cores": sorted(os.sched_getaffinity(0)),
         "seconds": wall,

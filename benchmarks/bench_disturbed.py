@@ -60,8 +60,8 @@ def others(seconds: float = 1.0) -> float:
     before = sample()
     time.sleep(seconds)
     after = sample()
-    busy, own = (after[name] - before[name] for name in ("busy_s", "own_s"))
-    return float((busy - own) / (after["at_s"] - before["at_s"]))
+    busy, own = ((getattr(after, name) or 0) - (getattr(before, name) or 0) for name in ("busy_s", "own_s"))
+    return float((busy - own) / (after.at_s - before.at_s))
 
 
 def timed(bundle: Path, seconds: float) -> dict[str, Any]:

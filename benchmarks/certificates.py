@@ -72,7 +72,8 @@ def hostile(run: Run, work: Path) -> list[dict[str, Any]]:
         more = {
             "target": "x86-generic", "export": name, "named": [n.module for n in named], "named_right": right,
             "rescaled": sorted(touched), "repair": to_json(done.bundle.manifest.repair),
-            "integer_macs": (done.bench or {}).get("integer_macs"), "p50_ms": (done.bench or {}).get("p50_ms"),
+            "integer_macs": done.bench and done.bench.deployed.integer_macs,
+            "p50_ms": done.bench and done.bench.deployed.p50_ms,
         }  # fmt: skip
         rows.append(row(done.certificate, **more))
     return rows

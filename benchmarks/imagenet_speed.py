@@ -25,6 +25,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgetl.backends import BACKENDS
+from edgetl.base.schema import to_json
 from edgetl.base.storage import sha256_file, write_json
 from edgetl.compress.export import check_parity, export_onnx
 from edgetl.compress.quantize import quantize
@@ -112,8 +113,8 @@ def timings(artifacts: Mapping[str, Artifact], images: Images, seconds: float, t
     for name, session in sessions.items():
         median = percentile(samples[name], 0.5)
         results["artifacts"][name] = {
-            "p50_ms": median.to_json() if median else None,
-            "speedup": speedup(samples[BASELINE], samples[name]).to_json(),
+            "p50_ms": to_json(median),
+            "speedup": to_json(speedup(samples[BASELINE], samples[name])),
             "n": len(samples[name]),
             "executed": vars(session.executed()),
         }

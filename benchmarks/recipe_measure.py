@@ -22,6 +22,7 @@ import numpy.typing as npt
 from benchmarks.instructions import count
 from benchmarks.models import imagenet_run
 from benchmarks.recipe_guest import open_configured
+from edgetl.base.schema import to_json
 from edgetl.base.storage import sha256_file
 from edgetl.certify import PairedCounts, noninferiority
 from edgetl.compress.export import export_onnx
@@ -228,7 +229,7 @@ def timed(bench: Bench, compared: Timed) -> dict[str, Any]:
     first = next(iter(times.values()))
     result: dict[str, Any] = {"load_before": before, "rounds": rounds}
     for name, (wall, cpu) in times.items():
-        ratios = {"speedup": speedup(first[0], wall).to_json(), "cpu_speedup": speedup(first[1], cpu).to_json()}
+        ratios = {"speedup": to_json(speedup(first[0], wall)), "cpu_speedup": to_json(speedup(first[1], cpu))}
         result[name] = {"p50_ms": float(np.median(wall)), "cpu_ms": float(np.median(cpu)), **ratios}
         sessions[name].close()
     return result

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.certify import Certificate, check_margin, check_metric, verify_arrays
+from edgetl.core.bench import BenchRecord
 from edgetl.core.bundle import BENCH, Bundle, load_bundle
 from edgetl.core.bundle import MANIFEST as BUNDLE_MANIFEST
 from edgetl.core.data import SPLITS
@@ -101,7 +102,7 @@ def export(
         for request in requests:
             made = build_bundle(request, Path(out), work, progress)
             certificate = verify(made, margin=margin, alpha=alpha, metric=metric, progress=progress)
-            record = made.record(BENCH)
+            record = made.bench
             if bench and record is None and certificate.executed == "host":
                 record = time_bundle(made, Plan(EXPORT_BENCH_SECONDS, threads), None, progress=progress)
             done.append(Exported(made, certificate, record))
@@ -237,7 +238,7 @@ def bench(
     harness: str = "edgetl",
     record: str = BENCH,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> BenchRecord:
     """Time a bundle and its float twin in turn and write ``bench.json``.
 
     Args:

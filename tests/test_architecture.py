@@ -45,7 +45,7 @@ WITHIN = {
     "core": (
         ("run", "bundle"),
         ("manifest", "data", "targets"),
-        ("target", "compression", "findings", "tensors"),
+        ("target", "compression", "bench", "findings", "tensors"),
     ),
     "base": (("storage", "extras", "resources", "schema"), ("errors", "progress", "wording")),
 }

@@ -16,6 +16,7 @@ import pytest
 
 import edgetl
 from edgetl.base.errors import CertifyError, EdgetlError
+from edgetl.base.schema import to_json
 from edgetl.core.bundle import BENCH, CERTIFICATE, PREDICTIONS, load_bundle
 from tests.conftest import ROOT
 
@@ -179,7 +180,7 @@ def test_float_bundle_is_timed_without_a_twin(tiny_bundle: Path) -> None:
 
 
 def test_bench_record_holds_what_the_contract_names(tiny_bundle: Path) -> None:
-    record = edgetl.bench(tiny_bundle, duration=0.2)
+    record = to_json(edgetl.bench(tiny_bundle, duration=0.2))
     fields = {
         *("p50_ms", "p90_ms", "p99_ms", "mean_ms", "throughput_ips", "n", "warmup", "ci", "peak_rss_mb"),
         *("cold_start_ms", "threads", "precision_executed", "integer_macs", "device", "samples_ms"),

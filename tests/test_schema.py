@@ -19,7 +19,7 @@ from edgetl.base.schema import Json, from_json, named, to_json
 class Leaf:
     share: float
     kind: Literal["int8", "fp32", 2]
-    floating: bool = named("float", default=False)
+    floating: bool = field(default=False, metadata=named("float"))
 
     def __post_init__(self) -> None:
         if self.share > 1:

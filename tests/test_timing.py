@@ -12,6 +12,7 @@ import pytest
 
 import edgetl as library
 from edgetl.base.errors import EdgetlError
+from edgetl.base.schema import to_json
 from edgetl.core.bundle import load_bundle
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -85,7 +86,7 @@ def test_a_goal_in_per_cent(edgetl: Cli, tiny_bundle: Path) -> None:
 
 
 def test_every_record_says_whether_it_was_disturbed(tiny_bundle: Path) -> None:
-    record = library.bench(tiny_bundle, duration=0.3, scenario="multi-stream", streams=2)
+    record = to_json(library.bench(tiny_bundle, duration=0.3, scenario="multi-stream", streams=2))
     assert record["disturbance"]["disturbed"] == bool(record["disturbance"]["reasons"])
     evidence = record["disturbance"]["evidence"]
     assert {"others_cores", "steal_cores", "involuntary_per_s", "clock_mhz", "hottest_c", "drift"} <= set(evidence)

@@ -23,9 +23,16 @@ from edgetl.base.errors import EdgetlError
 Json: TypeAlias = Any
 
 _T = TypeVar("_T")
-_NAME = "name"
+_NAME, _INLINE = "name", "inline"
+#: Metadata of a field that is a dataclass and whose fields stand in the file among those of the record that holds it.
+INLINE = {_INLINE: True}
 _KINDS = {str: "a string", bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
 _LARGEST = 2**63
+
+
+def named(name: str) -> dict[str, Any]:
+    """Metadata of a field that is called ``name`` in the file."""
+    return {_NAME: name}
 
 
 class _WrongError(Exception):
@@ -34,11 +41,6 @@ class _WrongError(Exception):
     def __init__(self, what: str, *steps: str) -> None:
         super().__init__(what)
         self.steps = list(steps)
-
-
-def named(name: str, **options: Any) -> Any:
-    """A field that is called ``name`` in the file; ``options`` are those of :func:`dataclasses.field`."""
-    return dataclasses.field(metadata={_NAME: name}, **options)
 
 
 def from_json(
@@ -72,8 +74,11 @@ def from_json(
 def to_json(record: Json) -> Json:
     """A record, or whatever one holds, as plain JSON values: tuples as lists, names as in the file."""
     if dataclasses.is_dataclass(record):
-        fields = dataclasses.fields(record)
-        return {field.metadata.get(_NAME, field.name): to_json(getattr(record, field.name)) for field in fields}
+        written: dict[str, Json] = {}
+        for field in dataclasses.fields(record):
+            value = to_json(getattr(record, field.name))
+            written |= value if _INLINE in field.metadata else {field.metadata.get(_NAME, field.name): value}
+        return written
     if isinstance(record, Mapping):
         return {key: to_json(value) for key, value in record.items()}
     return [to_json(value) for value in record] if isinstance(record, (list, tuple)) else record
@@ -81,12 +86,13 @@ def to_json(record: Json) -> Json:
 
 @functools.cache
 def _fields(cls: type[Any]) -> tuple[tuple[str, str, Any, bool], ...]:
-    """Attribute, name in the file, annotation, and whether it must be there."""
+    """Attribute, name in the file ("" for an inline one), annotation, and whether it must be there."""
     hints, missing = get_type_hints(cls), dataclasses.MISSING
-    return tuple(
-        (f.name, f.metadata.get(_NAME, f.name), hints[f.name], f.default is missing and f.default_factory is missing)
-        for f in dataclasses.fields(cls)
-    )
+    found = []
+    for f in dataclasses.fields(cls):
+        name = "" if _INLINE in f.metadata else f.metadata.get(_NAME, f.name)
+        found.append((f.name, name, hints[f.name], f.default is missing and f.default_factory is missing))
+    return tuple(found)
 
 
 def _value(hint: Any, value: Json) -> Any:
@@ -126,7 +132,9 @@ def _object(value: Json) -> dict[str, Json]:
 def _record(cls: Any, value: Json) -> Any:
     given = {}
     for attribute, name, hint, required in _fields(cls):
-        if name in _object(value):
+        if not name:
+            given[attribute] = _value(hint, value)
+        elif name in _object(value):
             given[attribute] = _at(name, hint, value[name])
         elif required:
             raise _WrongError("is missing", name)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import edgetl
+from edgetl.base.schema import to_json
 from edgetl.cli.deploy import Jobs, Timeout
 from edgetl.cli.output import Json, Quiet, output
 
@@ -67,7 +68,7 @@ def command(
             done = edgetl.bench_devices(bundle, device, jobs=jobs, timeout=timeout, **plan, **shared)
             return outcomes(shown, done)
         record = edgetl.bench(bundle, device=device[0] if device else None, **plan, **shared)
-        shown.show(record, lambda console: latency(console, record))
+        shown.show(to_json(record), lambda console: latency(console, record))
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.base.errors import EdgetlError
 from edgetl.cli.output import note
+from edgetl.core.bench import BenchRecord, Estimate
 from edgetl.reporting.console import print_results, print_table
 from edgetl.reporting.outcome import print_certificate
 from edgetl.reporting.summary import rows
@@ -33,57 +34,55 @@ def bundles(console: Console, exported: Sequence[Exported], page: str = "") -> N
         console.print(f"report   {page}", markup=False)
 
 
-def latency(console: Console, record: Mapping[str, Any]) -> None:
+def latency(console: Console, record: BenchRecord) -> None:
     """Percentiles of a bundle, of its float twin and of a bundle it was compared with, side by side."""
-    named = {"deployed": record, "float twin": record["float"], "against": record["against"]}
-    sides = {name: side for name, side in named.items() if side}
+    named = {"float": "float twin"}
     print_table(
         console,
         ["artifact", "p50 ms", "p90 ms", "p99 ms", "n", "cold start ms", "peak MB", "executed", "integer MACs"],
         [
             [
-                name,
-                *(_milliseconds(side, p) for p in ("p50", "p90", "p99")),
-                side["n"],
-                f"{side['cold_start_ms']:.0f}",
-                f"{side['peak_rss_mb']:.0f}",
-                side["precision_executed"],
-                None if side["integer_macs"] is None else f"{side['integer_macs']:.0%}",
+                named.get(role, role),
+                *(_milliseconds(value) for value in (side.p50_ms, side.p90_ms, side.p99_ms)),
+                side.n,
+                f"{side.cold_start_ms:.0f}",
+                f"{side.peak_rss_mb:.0f}",
+                side.precision_executed,
+                None if side.integer_macs is None else f"{side.integer_macs:.0%}",
             ]
-            for name, side in sides.items()
+            for role, side in record.timings.items()
         ],
     )
     for line in _about(record):
         console.print(line, markup=False)
 
 
-def _about(record: Mapping[str, Any]) -> Iterator[str]:
+def _about(record: BenchRecord) -> Iterator[str]:
     """What the figures are of, what they come to, and what speaks against them, a line each."""
-    timed = "by LoadGen" if record["harness"] == "loadgen" else "by edgetl"
+    timed, of = "by LoadGen" if record.harness == "loadgen" else "by edgetl", record.deployed
     yield (
-        f"{record['scenario']}, timed {timed}: {record['streams']} stream(s) of {record['threads']} thread(s), "
-        f"{record['images_per_query']} image(s) a query, {record['throughput_ips']:.4g} images/s"
+        f"{record.scenario}, timed {timed}: {of.streams} stream(s) of {of.threads} thread(s), "
+        f"{of.images_per_query} image(s) a query, {of.throughput_ips:.4g} images/s"
     )
-    if record["energy_mj"] is not None:
-        idle = record["energy"]["idle_w"]
-        yield f"{record['energy_mj']:.1f} mJ an image ({record['energy']['sensor']}; idle {idle:.2f} W)"
-    if record["speedup"]:
-        yield f"{_ratio(record['speedup'])} as fast as its float twin"
-    if record["against"]:
-        other = record["against"]
-        yield f"{_ratio(other['ratio'])} as fast as the {other['precision']} bundle for {other['target']}"
-    goal = record["until"]
-    if goal and not goal["reached"]:
-        width = "unknown" if goal["width"] is None else f"{goal['width']:.1%}"
-        yield f"p90 is known to {width} only, not to {goal['wanted']:.1%}: the time was over"
-    for failure in record["failures"]:
+    if of.energy_mj is not None:
+        yield f"{of.energy_mj:.1f} mJ an image ({of.energy.sensor}; idle {of.energy.idle_w or 0:.2f} W)"
+    if record.speedup:
+        yield f"{_ratio(record.speedup)} as fast as its float twin"
+    if record.against:
+        other = record.against
+        yield f"{_ratio(other.ratio)} as fast as the {other.precision} bundle for {other.target}"
+    goal = record.until
+    if goal and not goal.reached:
+        width = "unknown" if goal.width is None else f"{goal.width:.1%}"
+        yield f"p90 is known to {width} only, not to {goal.wanted:.1%}: the time was over"
+    for failure in record.failures:
         yield f"failure: {failure}"
-    for reason in (record["disturbance"] or {}).get("reasons", ()):
+    for reason in record.disturbance.reasons if record.disturbance else ():
         yield f"disturbed: {reason}"
 
 
-def _ratio(gain: Mapping[str, float]) -> str:
-    return f"{gain['value']:.2f}x (95 % interval {gain['ci_low']:.2f} to {gain['ci_high']:.2f})"
+def _ratio(gain: Estimate) -> str:
+    return f"{gain.value:.2f}x (95 % interval {gain.ci_low:.2f} to {gain.ci_high:.2f})"
 
 
 def outcomes(shown: Output, done: Sequence[Outcome]) -> int:
@@ -131,11 +130,10 @@ def _sensor(sensor: Mapping[str, Any]) -> str:
 
 
 def _found(item: Outcome) -> str:
-    if "p50_ms" in item.record:
-        return f"p50 {_milliseconds(item.record, 'p50') or '–'} ms"
-    return str(item.record.get("path", ""))
+    if isinstance(item.record, BenchRecord):
+        return f"p50 {_milliseconds(item.record.deployed.p50_ms) or '–'} ms"
+    return item.record.path if item.record else ""
 
 
-def _milliseconds(side: Mapping[str, Any], percentile: str) -> str | None:
-    value = side[f"{percentile}_ms"]
+def _milliseconds(value: float | None) -> str | None:
     return None if value is None else f"{value:.2f}"

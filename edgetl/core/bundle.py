@@ -29,6 +29,7 @@ from typing import Any, Literal, TypeVar
 from edgetl.base.errors import BundleError, CertifyError
 from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import read_json, read_sealed, sha256_file, write_sealed
+from edgetl.core.bench import BenchRecord
 from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
 from edgetl.core.data import Dataset, digest_of
 from edgetl.core.manifest import ArtifactEntry, FileEntry, Manifest, read_manifest
@@ -146,11 +147,21 @@ class Bundle:
         record = self.record(REPAIR)
         return self.manifest.repair if record is None else self._checked(RepairRecord, record, REPAIR)
 
+    @property
+    def bench(self) -> BenchRecord | None:
+        """What was timed; None where nothing was."""
+        record = self.record(BENCH)
+        return None if record is None else self._checked(BenchRecord, record, BENCH, "bench this bundle again")
+
+    def write_bench(self, bench: BenchRecord, name: str = BENCH) -> BenchRecord:
+        """Seal a benchmark together with this bundle's digest and write it; returns what was written."""
+        return self._checked(BenchRecord, self.write_record(name, to_json(bench)), name)
+
     def _read(self, name: str, cls: type[_T]) -> _T:
         return self._checked(cls, read_json(self.path / name, BundleError), name)
 
-    def _checked(self, cls: type[_T], record: Json, name: str) -> _T:
-        return from_json(cls, record, self.path / name, BundleError, "export the bundle again")
+    def _checked(self, cls: type[_T], record: Json, name: str, remedy: str = "export the bundle again") -> _T:
+        return from_json(cls, record, self.path / name, BundleError, remedy)
 
     def artifact(self, role: str = "deployed") -> Artifact:
         """The ``deployed`` artifact, its ``float`` twin, or the ``exported`` float ONNX file for ONNX Runtime.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgetl.base.schema import Json, named
@@ -107,7 +107,7 @@ class TrialRecord:
         note: why it was not made, or "".
     """
 
-    remedy: str = named("rung")
+    remedy: str = field(metadata=named("rung"))
     change: str = ""
     precision: str | None = None
     n: int | None = None

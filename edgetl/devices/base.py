@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,14 @@ import numpy.typing as npt
 from edgetl.base.errors import DeviceError
 from edgetl.base.extras import PROVIDERS
 from edgetl.base.progress import Progress, silent
+from edgetl.base.schema import from_json
 from edgetl.core.bundle import Bundle
+from edgetl.runtime.installed import Installed, SelfTest
+from edgetl.runtime.measurement import Measurement
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import output_specs
 
+_T = TypeVar("_T")
 Kind = Literal["local", "emulated", "ssh"]
 Executed = Literal["host", "simulated", "device"]
 
@@ -171,7 +175,7 @@ def predict(
     return outputs
 
 
-def bench(device: Device, bundle: Bundle, plan: Plan | None = None, *, progress: Progress = silent) -> dict[str, Any]:
+def bench(device: Device, bundle: Bundle, plan: Plan | None = None, *, progress: Progress = silent) -> Measurement:
     """Time a bundle's artifacts in turn on a device.
 
     Args:
@@ -180,46 +184,51 @@ def bench(device: Device, bundle: Bundle, plan: Plan | None = None, *, progress:
         plan: how; :class:`edgetl.runtime.plan.Plan` with its defaults when None.
         progress: told once a second.
 
-    Returns:
-        the raw record of :func:`edgetl.runtime.measure.bench`.
-
     Raises:
-        DeviceError: the device is emulated (its times say nothing about any device), or see :meth:`Device.call`.
+        DeviceError: the device is emulated (its times say nothing about any device), its answer is no measurement, or
+            see :meth:`Device.call`.
     """
     if device.executed == "simulated":
         raise DeviceError(
             f"{device.name} is emulated, and emulated time is not device time",
             "bench on the device itself: edgetl devices add NAME ssh://user@host",
         )
-    return device.call(["bench", *(plan or Plan()).options()], bundle=bundle.path, progress=progress)
+    answer = device.call(["bench", *(plan or Plan()).options()], bundle=bundle.path, progress=progress)
+    return _checked(Measurement, answer, device)
 
 
-def selftest(device: Device, bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> dict[str, Any]:
+def selftest(device: Device, bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> SelfTest:
     """Run the bundle's golden vectors on a device; see :func:`edgetl.runtime.predict.selftest`.
 
     Raises:
         DeviceError: see :meth:`Device.call`.
     """
     options = [*_threads(threads), *(["--simulated"] if simulated else [])]
-    return device.call(["selftest", *options], bundle=bundle.path)
+    return _checked(SelfTest, device.call(["selftest", *options], bundle=bundle.path), device)
 
 
-def install(device: Device, bundle: Bundle, name: str, *, progress: Progress = silent) -> dict[str, Any]:
+def install(device: Device, bundle: Bundle, name: str, *, progress: Progress = silent) -> Installed:
     """Put a bundle in charge on a device under ``name``; see :func:`edgetl.runtime.releases.install`.
 
     Raises:
         DeviceError: see :meth:`Device.call`; what was in charge there stays.
     """
-    return device.call(["install", "--name", name], bundle=bundle.path, progress=progress)
+    answer = device.call(["install", "--name", name], bundle=bundle.path, progress=progress)
+    return _checked(Installed, answer, device)
 
 
-def rollback(device: Device, name: str) -> dict[str, Any]:
+def rollback(device: Device, name: str) -> Installed:
     """Put the previous release in charge again; see :func:`edgetl.runtime.releases.rollback`.
 
     Raises:
         DeviceError: see :meth:`Device.call`; what was in charge there stays.
     """
-    return device.call(["rollback", "--name", name])
+    return _checked(Installed, device.call(["rollback", "--name", name]), device)
+
+
+def _checked(cls: type[_T], answer: Mapping[str, Any], device: Device) -> _T:
+    """An answer as a record: what runs there may be another version, or hostile."""
+    return from_json(cls, answer, f"the answer of {device.name}", DeviceError, "look what runs there")
 
 
 def _threads(threads: int | None) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from edgetl.core.bench import Disturbance, Drift, Evidence
 from edgetl.latency.stats import trend
+from edgetl.runtime.measurement import Look, Measurement
 
 #: Share of one core that other processes may take. A quiet Linux takes 1 to 3 % (the progress bar of whoever waits for
 #: the result included); a neighbour at a tenth of a core runs often enough to sit in one timing out of ten, the p90.
@@ -27,85 +28,78 @@ MOST_DRIFT = 0.15
 DRIFT_ALPHA = 0.01
 
 
-def disturbance(raw: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What disturbed a benchmark.
-
-    Args:
-        raw: what :func:`edgetl.runtime.measure.bench` returned.
-
-    Returns:
-        ``disturbed``, ``reasons`` (sentences with figures) and ``evidence`` (figures by name, None where the kernel
-        does not tell); None where nothing was watched.
-    """
-    watch: Sequence[Mapping[str, Any]] = raw.get("watch") or ()
-    if len(watch) < 2 or watch[-1]["at_s"] <= watch[0]["at_s"]:
+def disturbance(measured: Measurement) -> Disturbance | None:
+    """What disturbed a benchmark; None where nothing was watched."""
+    watch = measured.watch
+    if len(watch) < 2 or watch[-1].at_s <= watch[0].at_s:
         return None
-    evidence = {**_neighbours(watch), **_heat(watch), "drift": _drifts(raw["samples_ms"])}
+    evidence = _evidence(watch, measured.samples_ms)
     # With more threads than cores, a benchmark takes its own cores away.
-    schedules = (raw.get("schedules") or {}).values()
-    crowded = max((each["streams"] * each["threads"] for each in schedules), default=1) > watch[0]["cores"]
-    reasons = [*_noise(evidence, crowded), *_throttling(evidence), *_drifting(evidence["drift"])]
-    return {"disturbed": bool(reasons), "reasons": reasons, "evidence": evidence}
+    most = max(each.schedule.streams * each.schedule.threads for each in measured.schedules.values())
+    reasons = (*_noise(evidence, most > watch[0].cores), *_throttling(evidence), *_drifting(evidence.drift))
+    return Disturbance(bool(reasons), reasons, evidence)
 
 
-def _grown(watch: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """How much a counter grew from the first look to the last."""
-    first, last = watch[0].get(name), watch[-1].get(name)
+def _evidence(watch: Sequence[Look], samples: Mapping[str, Sequence[float]]) -> Evidence:
+    first, last = watch[0], watch[-1]
+    wall = last.at_s - first.at_s
+    busy, own = _grown(first.busy_s, last.busy_s), _grown(first.own_s, last.own_s)
+    clocks = [look.clock_mhz for look in watch if look.clock_mhz]
+    third = max(1, len(clocks) // 3)
+    hottest = _hottest(watch)
+    return Evidence(
+        seconds=wall,
+        cores=first.cores,
+        others_cores=None if busy is None or own is None else max(0.0, busy - own) / wall,
+        own_cores=_share(first.own_s, last.own_s, wall),
+        steal_cores=_share(first.steal_s, last.steal_s, wall),
+        waiting_share=_share(first.waited_s, last.waited_s, wall),
+        pressure_share=_share(first.pressure_s, last.pressure_s, wall),
+        involuntary_per_s=_share(first.involuntary, last.involuntary, wall),
+        quota_s=_grown(first.quota_s, last.quota_s),
+        clock_mhz=(_middle(clocks[:third]), _middle(clocks[-third:])) if clocks else None,
+        throttle_events=_grown(first.throttled, last.throttled),
+        capped=tuple(sorted({name for look in watch for name in look.capped})),
+        hottest_c=hottest or None,
+        reached_c={zone: (hottest[zone], trip) for zone, trip in last.trips_c.items() if hottest.get(zone, 0) >= trip},
+        drift={role: _drift(values) for role, values in samples.items()},
+    )
+
+
+def _grown(first: float | None, last: float | None) -> float | None:
+    """How much a counter grew."""
     return None if first is None or last is None else max(0.0, last - first)
 
 
-def _neighbours(watch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    wall = watch[-1]["at_s"] - watch[0]["at_s"]
-
-    def share(name: str) -> float | None:
-        grown = _grown(watch, name)
-        return None if grown is None else grown / wall
-
-    busy, own = _grown(watch, "busy_s"), _grown(watch, "own_s")
-    return {
-        "seconds": wall,
-        "cores": watch[0]["cores"],
-        "others_cores": None if busy is None or own is None else max(0.0, busy - own) / wall,
-        "own_cores": share("own_s"),
-        "steal_cores": share("steal_s"),
-        "waiting_share": share("waited_s"),
-        "pressure_share": share("pressure_s"),
-        "involuntary_per_s": share("involuntary"),
-        "quota_s": _grown(watch, "quota_s"),
-    }
+def _share(first: float | None, last: float | None, wall: float) -> float | None:
+    grown = _grown(first, last)
+    return None if grown is None else grown / wall
 
 
-def _heat(watch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    clocks = [look["clock_mhz"] for look in watch if look.get("clock_mhz")]
-    third = max(1, len(clocks) // 3)
-    temperatures = [look["temperatures_c"] for look in watch if look.get("temperatures_c")]
-    hottest = {zone: max(t[zone] for t in temperatures if zone in t) for zone in (temperatures or [{}])[0]}
-    trips = watch[-1].get("trips_c") or {}
-    return {
-        "clock_mhz": [_middle(clocks[:third]), _middle(clocks[-third:])] if clocks else None,
-        "throttle_events": _grown(watch, "throttled"),
-        "capped": sorted({name for look in watch for name in look.get("capped") or ()}),
-        "hottest_c": hottest or None,
-        "reached_c": {zone: [hottest[zone], trip] for zone, trip in trips.items() if hottest.get(zone, 0) >= trip},
-    }
+def _hottest(watch: Sequence[Look]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for look in watch:
+        for zone, value in (look.temperatures_c or {}).items():
+            found[zone] = max(value, found.get(zone, value))
+    return found
 
 
 def _middle(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def _drifts(samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    found = {role: trend(values) for role, values in samples.items()}
-    return {role: None if it is None else {"change": it.change, "p": it.p} for role, it in found.items()}
+def _drift(values: Sequence[float]) -> Drift | None:
+    found = trend(values)
+    return None if found is None else Drift(found.change, found.p)
 
 
-def _noise(evidence: Mapping[str, Any], crowded: bool) -> Iterator[str]:
-    others, stolen = evidence["others_cores"], evidence["steal_cores"]
-    waiting, switches, pressure = (evidence[k] for k in ("waiting_share", "involuntary_per_s", "pressure_share"))
+def _noise(evidence: Evidence, crowded: bool) -> Iterator[str]:
+    others, stolen = evidence.others_cores, evidence.steal_cores
+    waiting, switches, pressure = evidence.waiting_share, evidence.involuntary_per_s, evidence.pressure_share
     if others is not None and others > MOST_BY_OTHERS:
         under = "" if pressure is None else f"; tasks waited for a core {pressure:.0%} of the time"
         yield (
-            f"noisy neighbour: other processes took {others:.2f} of {evidence['cores']} cores "
+            f"noisy neighbour: other processes took {others:.2f} of {evidence.cores} cores "
             f"({MOST_BY_OTHERS:.2f} is usual at most){under}"
         )
     if stolen is not None and stolen > MOST_STOLEN:
@@ -113,30 +107,30 @@ def _noise(evidence: Mapping[str, Any], crowded: bool) -> Iterator[str]:
     if not crowded and waiting is not None and waiting > MOST_WAITING:
         yield (
             f"noisy neighbour: the measuring threads stood in the run queue {waiting:.1%} of the time "
-            f"({MOST_WAITING:.0%} at most), with {switches:.0f} involuntary context switches a second"
+            f"({MOST_WAITING:.0%} at most), with {switches or 0:.0f} involuntary context switches a second"
         )
     elif not crowded and waiting is None and switches is not None and switches > MOST_SWITCHES:
         yield f"noisy neighbour: {switches:.0f} involuntary context switches a second ({MOST_SWITCHES:.0f} at most)"
-    if evidence["quota_s"]:
-        yield f"throttling: a CPU quota stopped this container for {evidence['quota_s']:.2f} s"
+    if evidence.quota_s:
+        yield f"throttling: a CPU quota stopped this container for {evidence.quota_s:.2f} s"
 
 
-def _throttling(evidence: Mapping[str, Any]) -> Iterator[str]:
-    clocks = evidence["clock_mhz"]
+def _throttling(evidence: Evidence) -> Iterator[str]:
+    clocks = evidence.clock_mhz
     if clocks and clocks[1] < (1 - MOST_CLOCK_FALL) * clocks[0]:
         yield f"throttling: the clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz"
-    if evidence["throttle_events"]:
-        yield f"throttling: the CPU counted {evidence['throttle_events']:.0f} thermal throttle events"
-    if evidence["capped"]:
-        yield f"throttling: the clock was held down by {', '.join(evidence['capped'])}"
-    for zone, (reached, trip) in evidence["reached_c"].items():
+    if evidence.throttle_events:
+        yield f"throttling: the CPU counted {evidence.throttle_events:.0f} thermal throttle events"
+    if evidence.capped:
+        yield f"throttling: the clock was held down by {', '.join(evidence.capped)}"
+    for zone, (reached, trip) in evidence.reached_c.items():
         yield f"throttling: {zone} reached {reached:.0f} °C, and the kernel slows it down from {trip:.0f} °C"
 
 
-def _drifting(drifts: Mapping[str, Any]) -> Iterator[str]:
+def _drifting(drifts: Mapping[str, Drift | None]) -> Iterator[str]:
     for role, found in drifts.items():
-        if found and abs(found["change"]) > MOST_DRIFT and found["p"] < DRIFT_ALPHA:
+        if found is not None and abs(found.change) > MOST_DRIFT and found.p < DRIFT_ALPHA:
             yield (
-                f"drift: the {role} artifact's latency changed by {found['change']:+.0%} over the run "
-                f"(Mann-Kendall p {found['p']:.1g})"
+                f"drift: the {role} artifact's latency changed by {found.change:+.0%} over the run "
+                f"(Mann-Kendall p {found.p:.1g})"
             )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetl.runtime.intervals import Estimate, mean, percentile, quantile_block, samples_needed, speedup
+from edgetl.core.bench import Estimate
+from edgetl.runtime.intervals import mean, percentile, quantile_block, samples_needed, speedup
 
 __all__ = ["Estimate", "Trend", "mean", "percentile", "quantile_block", "samples_needed", "speedup", "trend"]
 

@@ -10,6 +10,7 @@ from typing import Any
 from edgetl.base.errors import CertifyError
 from edgetl.base.schema import to_json
 from edgetl.base.wording import count, printable
+from edgetl.core.bench import BenchRecord, Timing
 from edgetl.core.bundle import CALIBRATION, CERTIFICATE, Bundle, check_certificate
 from edgetl.inputs import input_of
 from edgetl.reporting import charts, tables
@@ -17,7 +18,7 @@ from edgetl.reporting.evidence import Evidence, evidence
 from edgetl.reporting.facts import facts
 from edgetl.reporting.gallery import Flips, flips
 from edgetl.reporting.sentences import balanced_sentence
-from edgetl.reporting.summary import Row, batch_of, measured_bench, rows
+from edgetl.reporting.summary import Row, measured_bench, rows
 from edgetl.reporting.views import TableView
 from edgetl.reporting.wording import executed_sentences, measured_sentence, verdict_sentence
 
@@ -86,7 +87,7 @@ def section(bundle: Bundle, index: int, *, data_root: Path | None = None) -> Sec
         latency_chart=_latency_chart(bench, row, identity) if bench else "",
         latency=tables.latency(bench, row) if bench else None,
         timed=timed(bench),
-        machine=facts((bench or {}).get("device")),
+        machine=facts(bench.device) if bench else [],
         certified=_certified(certificate or {}),
         flips=flips(bundle, data_root=data_root),
         sizes=tables.sizes(bundle),
@@ -154,24 +155,23 @@ def _recall_chart(classes: Sequence[tuple[str, Mapping[str, Any]]], identity: st
     return charts.recalls(f"{identity}-recall", changes) if changes else ""
 
 
-def timed(bench: Mapping[str, Any] | None) -> str:
+def timed(bench: BenchRecord | None) -> str:
     """What one sample of the benchmark is the time of."""
-    batch = batch_of(bench or {})
+    batch = bench.deployed.images_per_query if bench else 1
     return "one image" if batch == 1 else f"a batch of {count(batch)} images"
 
 
-def _latency_chart(bench: Mapping[str, Any], row: Row, identity: str) -> str:
+def _latency_chart(bench: BenchRecord, row: Row, identity: str) -> str:
     curves = [
-        charts.Curve(name, style, record["samples_ms"], _marks(record))
-        for name, style, record in tables.series(bench, row)
-        if record["samples_ms"]
+        charts.Curve(name, style, timing.samples_ms, _marks(timing))
+        for name, style, timing in tables.series(bench, row)
     ]
     return charts.latencies(f"{identity}-latency", curves, timed(bench)) if curves else ""
 
 
-def _marks(record: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
-    known = ((share, record.get(f"{name}_ms")) for share, name in charts.PERCENTILES)
-    return tuple((share, value) for share, value in known if value is not None)
+def _marks(timing: Timing) -> tuple[tuple[float, float], ...]:
+    values = zip(charts.PERCENTILES, (timing.p50_ms, timing.p90_ms, timing.p99_ms), strict=True)
+    return tuple((share, value) for (share, _), value in values if value is not None)
 
 
 def _provenance(bundle: Bundle, certificate: Mapping[str, Any]) -> tuple[tuple[str, Facts], ...]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgetl.core.bundle import BENCH, CERTIFICATE, Bundle
+from edgetl.core.bench import BenchRecord
+from edgetl.core.bundle import CERTIFICATE, Bundle
 from edgetl.reporting.wording import megabytes
 
 SIMULATED = "simulated"
@@ -67,18 +68,17 @@ def rows(bundles: Iterable[Bundle]) -> list[Row]:
     return [_row(bundle) for bundle in bundles]
 
 
-def measured_bench(bundle: Bundle) -> dict[str, Any] | None:
+def measured_bench(bundle: Bundle) -> BenchRecord | None:
     """The benchmark record, or None where there is none or its times are of a simulation, which are no latency."""
-    bench = bundle.record(BENCH)
-    return None if bench is None or bench.get("executed") == SIMULATED else bench
+    bench = bundle.bench
+    return None if bench is None or bench.executed == SIMULATED else bench
 
 
 def _row(bundle: Bundle) -> Row:
     certificate: Mapping[str, Any] = bundle.record(CERTIFICATE) or {}
-    bench: Mapping[str, Any] = measured_bench(bundle) or {}
+    bench = measured_bench(bundle)
     deployed, twin = bundle.manifest.artifacts["deployed"], bundle.manifest.artifacts.get("float")
-    speedup: Mapping[str, Any] = bench.get("speedup") or {}
-    floating: Mapping[str, Any] = bench.get("float") or {}
+    speedup, floating = (bench.speedup, bench.twin) if bench else (None, None)
     return Row(
         bundle=bundle.path.resolve().name,
         target=bundle.target,
@@ -94,39 +94,38 @@ def _row(bundle: Bundle) -> Row:
         verdict=str(certificate.get("verdict", "")),
         n=certificate.get("n"),
         n_needed=certificate.get("n_needed"),
-        p50_ms=bench.get("p50_ms"),
-        float_p50_ms=floating.get("p50_ms"),
-        speedup=speedup.get("value"),
-        speedup_low=speedup.get("ci_low"),
-        speedup_high=speedup.get("ci_high"),
+        p50_ms=bench.deployed.p50_ms if bench else None,
+        float_p50_ms=floating.p50_ms if floating else None,
+        speedup=speedup.value if speedup else None,
+        speedup_low=speedup.ci_low if speedup else None,
+        speedup_high=speedup.ci_high if speedup else None,
         size_mb=deployed.bytes / 1e6,
         float_size_mb=megabytes(twin.bytes if twin else None),
-        failures=_failures(bench),
+        failures=_failures(bench) if bench else (),
         notes=_notes(bundle, certificate, bench),
     )
 
 
-def _failures(bench: Mapping[str, Any]) -> tuple[str, ...]:
-    listed = tuple(str(failure) for failure in bench.get("failures") or ())
-    if bench.get("slower_than_float") and not listed:
+def _failures(bench: BenchRecord) -> tuple[str, ...]:
+    if bench.slower_than_float and not bench.failures:
         return ("slower than its float twin on the same runtime",)
-    return listed
+    return bench.failures
 
 
-def _notes(bundle: Bundle, certificate: Mapping[str, Any], bench: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(bundle: Bundle, certificate: Mapping[str, Any], bench: BenchRecord | None) -> tuple[str, ...]:
     notes = []
     if not certificate:
         notes.append("no certificate yet: edgetl verify BUNDLE")
-    if not bench:
-        notes.append(_why_no_bench(bundle, certificate))
-    elif bench.get("p50_ms") is None:
-        notes.append(f"no p50: {bench.get('n', 0)} samples cannot support it")
-    if bench and not bench.get("float"):
+    if bench is None:
+        return (*notes, _why_no_bench(bundle, certificate))
+    if bench.deployed.p50_ms is None:
+        notes.append(f"no p50: {bench.deployed.n} samples cannot support it")
+    if bench.twin is None:
         notes.append(f"no speed-up: {_why_no_twin(bundle)}")
-    if batch_of(bench) > 1:
-        notes.append(f"times are of a batch of {batch_of(bench)} images")
-    notes += [f"the timing was disturbed: {reason}" for reason in disturbances(bench)]
-    return tuple(notes)
+    if bench.deployed.images_per_query > 1:
+        notes.append(f"times are of a batch of {bench.deployed.images_per_query} images")
+    reasons = bench.disturbance.reasons if bench.disturbance else ()
+    return (*notes, *(f"the timing was disturbed: {reason}" for reason in reasons))
 
 
 def _why_no_twin(bundle: Bundle) -> str:
@@ -136,17 +135,7 @@ def _why_no_twin(bundle: Bundle) -> str:
     return "the float twin was not benchmarked"
 
 
-def disturbances(bench: Mapping[str, Any]) -> tuple[str, ...]:
-    """What disturbed the benchmark, a sentence each."""
-    return tuple(str(reason) for reason in (bench.get("disturbance") or {}).get("reasons", ()))
-
-
-def batch_of(bench: Mapping[str, Any]) -> int:
-    """How many images one timed query had."""
-    return int(bench.get("images_per_query") or bench.get("batch") or 1)
-
-
 def _why_no_bench(bundle: Bundle, certificate: Mapping[str, Any]) -> str:
-    if certificate.get("executed") == SIMULATED or bundle.record(BENCH) is not None:
+    if certificate.get("executed") == SIMULATED or bundle.bench is not None:
         return "no latency: it was only simulated, and simulated time is not device time; bench it on the device"
     return "no latency yet: edgetl bench BUNDLE"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgetl.base.wording import ABSENT, count, number, percent, points, printable, small, span
+from edgetl.core.bench import BenchRecord, Timing
 from edgetl.core.bundle import Bundle
 from edgetl.reporting.summary import Row
 from edgetl.reporting.views import TableView
@@ -168,43 +169,44 @@ def recall(classes: Sequence[tuple[str, Mapping[str, Any]]]) -> TableView | None
     )
 
 
-def series(bench: Mapping[str, Any], row: Row) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """What was timed: (name in words, style class, record), the artifact first."""
-    found = [(f"deployed, {row.precision}", "deployed", bench)]
-    if bench.get("float"):
-        found.append(("float twin", "floating", bench["float"]))
+def series(bench: BenchRecord, row: Row) -> list[tuple[str, str, Timing]]:
+    """What was timed: (name in words, style class, times), the artifact first."""
+    found = [(f"deployed, {row.precision}", "deployed", bench.deployed)]
+    if bench.twin is not None:
+        found.append(("float twin", "floating", bench.twin))
     return found
 
 
-def latency(bench: Mapping[str, Any], row: Row) -> TableView:
+def latency(bench: BenchRecord, row: Row) -> TableView:
     """Percentiles with their intervals, and the conditions, of the artifact and of its float twin."""
-    timed = series(bench, row)
+    named = series(bench, row)
+    timed = [timing for _, _, timing in named]
     lines: list[tuple[str, ...]] = [
-        (name, *(_percentile(record, name) for _, _, record in timed)) for name in ("p50", "p90", "p99")
+        ("p50", *(_percentile(t, "p50", t.p50_ms) for t in timed)),
+        ("p90", *(_percentile(t, "p90", t.p90_ms) for t in timed)),
+        ("p99", *(_percentile(t, "p99", t.p99_ms) for t in timed)),
+        ("mean", *(number(t.mean_ms, "ms") for t in timed)),
+        ("throughput", *(number(t.throughput_ips, "images/s") for t in timed)),
+        ("cold start", *(number(t.cold_start_ms, "ms") for t in timed)),
+        ("peak memory", *(number(t.peak_rss_mb, "MB") for t in timed)),
+        ("samples, all kept", *(count(t.n) for t in timed)),
+        ("warm-up runs", *(count(t.warmup) for t in timed)),
+        ("threads", *(count(t.threads) for t in timed)),
+        ("streams", *(count(t.streams) for t in timed)),
     ]
-    plain = (
-        ("mean_ms", "mean", "ms"),
-        ("throughput_ips", "throughput", "images/s"),
-        ("cold_start_ms", "cold start", "ms"),
-        ("peak_rss_mb", "peak memory", "MB"),
-    )
-    lines += [(title, *(number(r.get(key), unit) for _, _, r in timed)) for key, title, unit in plain]
-    whole = (("n", "samples, all kept"), ("warmup", "warm-up runs"), ("threads", "threads"), ("streams", "streams"))
-    lines += [(title, *(count(r.get(key)) for _, _, r in timed)) for key, title in whole]
-    if any(record.get("energy_mj") is not None for _, _, record in timed):
-        lines.append(("energy an image", *(number(r.get("energy_mj"), "mJ") for _, _, r in timed)))
-    lines.append(("scenario", *(printable(bench.get("scenario") or "single-stream") for _ in timed)))
-    lines.append(("executed as", *(printable(r.get("precision_executed") or ABSENT) for _, _, r in timed)))
-    lines.append(("integer MACs", *(percent(r.get("integer_macs"), 1) for _, _, r in timed)))
-    return TableView(("", *(name for name, _, _ in timed)), tuple(lines))
+    if any(t.energy_mj is not None for t in timed):
+        lines.append(("energy an image", *(number(t.energy_mj, "mJ") for t in timed)))
+    lines.append(("scenario", *(printable(bench.scenario) for _ in timed)))
+    lines.append(("executed as", *(printable(t.precision_executed) for t in timed)))
+    lines.append(("integer MACs", *(percent(t.integer_macs, 1) for t in timed)))
+    return TableView(("", *(name for name, _, _ in named)), tuple(lines))
 
 
-def _percentile(record: Mapping[str, Any], name: str) -> str:
-    value = record.get(f"{name}_ms")
+def _percentile(timing: Timing, name: str, value: float | None) -> str:
     if value is None:
-        refused = printable((record.get("refused") or {}).get(name, "too few samples"))
+        refused = printable(timing.refused.get(name, "too few samples"))
         return f"{ABSENT}\n" + refused.replace("; ", "\n")
-    found = (record.get("ci") or {}).get(name)
+    found = timing.ci.get(name)
     return number(value, "ms") + (f"\n{number(found[0])} to {number(found[1])}" if found else "")
 
 

@@ -11,16 +11,20 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import version
 from edgetl.base.progress import Progress, silent
+from edgetl.base.schema import to_json
 from edgetl.core.bundle import Bundle, load_bundle
+from edgetl.runtime.installed import Installed, SelfTest
 from edgetl.runtime.inventory import inventory
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import bench, cold_start, golden_feeds
+from edgetl.runtime.measurement import Cold, Measurement
 from edgetl.runtime.plan import add_options, plan_of
 from edgetl.runtime.predict import predict, selftest
 from edgetl.runtime.releases import install, rollback
@@ -52,23 +56,23 @@ def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
     return {"n": len(paths), "out": options.out}
 
 
-def _bench(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
+def _bench(bundle: Bundle, options: argparse.Namespace) -> Measurement:
     return bench(bundle, plan_of(options), progress=_progress())
 
 
-def _cold(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
-    return dict(cold_start(bundle.artifact(options.role), golden_feeds(bundle, options.role)[0], options.threads or 1))
+def _cold(bundle: Bundle, options: argparse.Namespace) -> Cold:
+    return cold_start(bundle.artifact(options.role), golden_feeds(bundle, options.role)[0], options.threads or 1)
 
 
-def _selftest(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
+def _selftest(bundle: Bundle, options: argparse.Namespace) -> SelfTest:
     return selftest(bundle, threads=options.threads, simulated=options.simulated)
 
 
-def _install(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
+def _install(bundle: Bundle, options: argparse.Namespace) -> Installed:
     return install(bundle, options.name or bundle.target, threads=options.threads)
 
 
-def _rollback(options: argparse.Namespace) -> dict[str, Any]:
+def _rollback(options: argparse.Namespace) -> Installed:
     return rollback(options.name, threads=options.threads)
 
 
@@ -94,7 +98,13 @@ def _machine() -> dict[str, Any]:
     }
 
 
-_VERBS = {"predict": _predict, "bench": _bench, "cold": _cold, "selftest": _selftest, "install": _install}
+_VERBS: Mapping[str, Callable[[Bundle, argparse.Namespace], Any]] = {
+    "predict": _predict,
+    "bench": _bench,
+    "cold": _cold,
+    "selftest": _selftest,
+    "install": _install,
+}
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -120,7 +130,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _answer(options: argparse.Namespace) -> dict[str, Any]:
+def _answer(options: argparse.Namespace) -> Any:
     if options.verb == "machine":
         return _machine()
     if options.verb == "rollback":
@@ -139,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"error: cannot use {error.filename or 'a file'} ({error.strerror})", file=sys.stderr)
         return EdgetlError.exit_status
-    print(json.dumps(answer, sort_keys=True))
+    print(json.dumps(to_json(answer), sort_keys=True))
     return 0
 
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from edgetl.core.bench import Energy
+from edgetl.runtime.measurement import Spent
 from edgetl.runtime.sensors import ROOT, text
 
 #: Seconds of idling before, whose power is stated beside the result.
@@ -94,7 +95,7 @@ def _rails(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 def measure(
     queries: dict[str, tuple[Callable[[int], object], int]], root: Path = ROOT, seconds: float = BUSY_S
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Spent]:
     """Energy of each artifact by itself: others in between would spend in its name.
 
     Args:
@@ -103,28 +104,27 @@ def measure(
         seconds: of each.
 
     Returns:
-        name → ``energy_mj`` an image (all that the sensor covers, idle power included) or None, and then the
-        ``reason``; ``above_idle_mj``, ``idle_w``, ``busy_w``, ``sensor``, ``seconds``, ``images``.
+        name → millijoules a sample (all that the sensor covers, idle power included) or why there are none.
     """
     sensor = find_sensor(root)
     if isinstance(sensor, str):
-        return {name: {"energy_mj": None, "reason": sensor} for name in queries}
+        return {name: Spent(energy=Energy(reason=sensor)) for name in queries}
     _, idle, spent = _spend(sensor, lambda _: time.sleep(_EVERY_S), min(IDLE_S, seconds))
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, Spent] = {}
     for name, (query, images) in queries.items():
         count, joules, elapsed = _spend(sensor, query, seconds)
         if joules <= 0:
-            results[name] = {"energy_mj": None, "reason": f"{sensor.name}: stood still while the artifact ran"}
+            results[name] = Spent(energy=Energy(reason=f"{sensor.name}: stood still while the artifact ran"))
             continue
-        results[name] = {
-            "energy_mj": 1000 * joules / (count * images),
-            "above_idle_mj": 1000 * (joules - elapsed * idle / spent) / (count * images),
-            "idle_w": idle / spent,
-            "busy_w": joules / elapsed,
-            "sensor": sensor.name,
-            "seconds": elapsed,
-            "images": count * images,
-        }
+        measured = Energy(
+            sensor=sensor.name,
+            above_idle_mj=1000 * (joules - elapsed * idle / spent) / (count * images),
+            idle_w=idle / spent,
+            busy_w=joules / elapsed,
+            seconds=elapsed,
+            images=count * images,
+        )
+        results[name] = Spent(energy_mj=1000 * joules / (count * images), energy=measured)
     return results
 
 

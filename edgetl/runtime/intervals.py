@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from edgetl.core.bench import Estimate
 
 RESAMPLES = 1000
 #: Work spent on one interval, in samples drawn: 100,000 samples of a fast model are resampled fewer times, which
@@ -25,24 +26,6 @@ CONFIDENCE = 0.95
 Samples = Sequence[float] | npt.NDArray[np.float64]
 _Values = npt.NDArray[np.float64]
 _Counts = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A point estimate with its 95 % bootstrap interval."""
-
-    value: float
-    ci_low: float
-    ci_high: float
-
-    @property
-    def width(self) -> float:
-        """Of the interval, as a share of the value."""
-        return (self.ci_high - self.ci_low) / self.value if self.value else math.inf
-
-    def to_json(self) -> dict[str, float]:
-        """As plain JSON values."""
-        return {"value": self.value, "ci_low": self.ci_low, "ci_high": self.ci_high}
 
 
 def samples_needed(q: float) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgetl.base.errors import BackendError
 from edgetl.base.extras import require, version
+from edgetl.core.bench import LoadGen
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.queries import Query
 
@@ -21,7 +22,7 @@ MIN_QUERIES = 64
 _WARMUP = 10
 
 
-def run_loadgen(query: Query, plan: Plan, size: int) -> tuple[list[float], dict[str, Any]]:
+def run_loadgen(query: Query, plan: Plan, size: int) -> tuple[list[float], LoadGen]:
     """Let LoadGen ask for as long as the plan says, and read its own log.
 
     Args:
@@ -30,9 +31,7 @@ def run_loadgen(query: Query, plan: Plan, size: int) -> tuple[list[float], dict[
         size: samples of one query.
 
     Returns:
-        milliseconds of each query between LoadGen's call and our answer to it, in order; and LoadGen's own figures:
-        ``version``, ``valid``, ``p50_ms``, ``p90_ms``, ``p99_ms``, ``mean_ms``, ``throughput_ips`` and its
-        ``summary``, whole.
+        milliseconds of each query between LoadGen's call and our answer to it, in order; and LoadGen's own figures.
 
     Raises:
         MissingExtraError: the package is not installed here.
@@ -94,7 +93,7 @@ def _run(lg: Any, issue: Any, plan: Plan, rate: float, folder: Path) -> None:
         lg.DestroySUT(sut)
 
 
-def read_summary(summary: str, size: int) -> dict[str, Any]:
+def read_summary(summary: str, size: int) -> LoadGen:
     """LoadGen's figures from its summary log; latencies in ms, None where the scenario has none."""
 
     def number(label: str) -> float | None:
@@ -106,11 +105,13 @@ def read_summary(summary: str, size: int) -> dict[str, Any]:
         return None if value is None else value / 1e6
 
     rate = number(r"Samples per second") or number(r"QPS w/o loadgen overhead")
-    return {
-        "version": version(_MODULE),
-        "valid": re.search(r"^Result is : VALID$", summary, re.MULTILINE) is not None,
-        **{f"p{p}_ms": milliseconds(rf"{p}\.00 percentile") for p in (50, 90, 99)},
-        "mean_ms": milliseconds("Mean"),
-        "throughput_ips": None if rate is None else rate * size,
-        "summary": summary,
-    }
+    return LoadGen(
+        version=version(_MODULE),
+        valid=re.search(r"^Result is : VALID$", summary, re.MULTILINE) is not None,
+        p50_ms=milliseconds(r"50\.00 percentile"),
+        p90_ms=milliseconds(r"90\.00 percentile"),
+        p99_ms=milliseconds(r"99\.00 percentile"),
+        mean_ms=milliseconds("Mean"),
+        throughput_ips=None if rate is None else rate * size,
+        summary=summary,
+    )

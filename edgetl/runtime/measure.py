@@ -23,12 +23,15 @@ import numpy.typing as npt
 
 from edgetl.base.errors import BackendError
 from edgetl.base.progress import Progress, silent
+from edgetl.base.schema import from_json
+from edgetl.core.bench import LoadGen
 from edgetl.core.bundle import GOLDEN, Artifact, Bundle
 from edgetl.core.tensors import Arrays
 from edgetl.runtime import energy, sensors
 from edgetl.runtime.intervals import percentile
 from edgetl.runtime.loadgen import run_loadgen
 from edgetl.runtime.machine import machine
+from edgetl.runtime.measurement import Cold, Look, Measurement, Scheduled
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer, read_golden
 from edgetl.runtime.queries import Opened, Query, full_batches, opened
@@ -47,7 +50,7 @@ class Timed:
     """Milliseconds of each query by name, in order; what was seen meanwhile; and why it ended."""
 
     samples_ms: dict[str, list[float]]
-    watch: list[dict[str, Any]] = field(default_factory=list)
+    watch: list[Look] = field(default_factory=list)
     stopped: str = "duration"
 
 
@@ -99,7 +102,7 @@ def take_turns(queries: Mapping[str, Query], plan: Plan, *, warmup: int = WARMUP
         now, done = time.perf_counter(), number - warmup
         if now - looked > LOOK_S:
             looked = now
-            timed.watch.append({**sensors.sample(), "n": done})
+            timed.watch.append(sensors.sample(n=done))
         if done >= MIN_RUNS and now - started >= plan.seconds:
             break
         if plan.until is not None and done >= check:
@@ -113,7 +116,7 @@ def take_turns(queries: Mapping[str, Query], plan: Plan, *, warmup: int = WARMUP
         if now - reported > 1:
             reported = now
             progress("timing", int(min(now - started, plan.seconds)), int(plan.seconds))
-    timed.watch.append({**sensors.sample(), "n": len(next(iter(timed.samples_ms.values())))})
+    timed.watch.append(sensors.sample(n=len(next(iter(timed.samples_ms.values())))))
     return timed
 
 
@@ -133,14 +136,8 @@ def _narrow(samples: Sequence[float], until: float) -> bool:
     return found is not None and found.width < until
 
 
-def bench(bundle: Bundle, plan: Plan | None = None, *, progress: Progress = silent) -> dict[str, Any]:
+def bench(bundle: Bundle, plan: Plan | None = None, *, progress: Progress = silent) -> Measurement:
     """Time a bundle's artifact, its float twin, and one it is compared with, in turn, on this machine.
-
-    Returns:
-        raw record: ``samples_ms``, ``executed``, ``cold``, ``schedules`` and ``energy`` by role, ``device``,
-        ``before``, ``after``, ``watch`` (samples of :func:`edgetl.runtime.sensors.sample`), ``stopped``
-        (``duration`` or ``interval``), ``plan``, ``threads``, ``warmup``, ``batch`` (samples that a session takes at
-        once: the graph's fixed batch, or 1), ``loadgen`` (its own figures, or None).
 
     Raises:
         BackendError: the runtime refuses an artifact, so nothing can be timed here.
@@ -161,23 +158,23 @@ def bench(bundle: Bundle, plan: Plan | None = None, *, progress: Progress = sile
         )
         after = sensors.state()
         spent = energy.measure({role: (it.query, it.schedule.samples) for role, it in ready.items()})
-        executed = {role: vars(it.sessions[0].executed()) for role, it in ready.items()}
-        schedules = {role: it.to_json() for role, it in ready.items()}
-    return {
-        **vars(timed),
-        "executed": executed,
-        "cold": cold,
-        "schedules": schedules,
-        "energy": spent,
-        "loadgen": figures,
-        "device": machine(),
-        "before": before,
-        "after": after,
-        "plan": vars(plan),
-        "threads": schedules["deployed"]["threads"],
-        "warmup": WARMUP,
-        "batch": schedules["deployed"]["batch"],
-    }
+        executed = {role: it.sessions[0].executed() for role, it in ready.items()}
+        schedules = {role: Scheduled(schedule=it.schedule, tried=it.tried) for role, it in ready.items()}
+    return Measurement(
+        samples_ms={role: tuple(samples) for role, samples in timed.samples_ms.items()},
+        executed=executed,
+        cold=cold,
+        schedules=schedules,
+        energy=spent,
+        plan=plan,
+        stopped=timed.stopped,
+        warmup=WARMUP,
+        watch=tuple(timed.watch),
+        device=machine(),
+        before=before,
+        after=after,
+        loadgen=figures,
+    )
 
 
 def _timed(bundle: Bundle, role: str) -> bool:
@@ -191,11 +188,11 @@ def _turns(ready: Mapping[str, Opened], plan: Plan, progress: Progress) -> Timed
     return take_turns({role: it.query for role, it in ready.items()}, plan, progress=progress)
 
 
-def _loadgen(ready: Opened, plan: Plan, progress: Progress) -> tuple[Timed, dict[str, Any]]:
+def _loadgen(ready: Opened, plan: Plan, progress: Progress) -> tuple[Timed, LoadGen]:
     progress("LoadGen", 0, int(plan.seconds))
-    watch = [{**sensors.sample(), "n": 0}]
+    watch = [sensors.sample()]
     samples, figures = run_loadgen(ready.query, plan, ready.schedule.samples)
-    watch.append({**sensors.sample(), "n": len(samples)})
+    watch.append(sensors.sample(n=len(samples)))
     return Timed({"deployed": samples}, watch), figures
 
 
@@ -210,7 +207,7 @@ def golden_feeds(bundle: Bundle, role: str = "deployed") -> list[dict[str, npt.N
     return read_golden(beside if (beside / GOLDEN).is_file() else bundle.path)[0]
 
 
-def cold_start(artifact: Artifact, feeds: Arrays, threads: int) -> dict[str, float]:
+def cold_start(artifact: Artifact, feeds: Arrays, threads: int) -> Cold:
     """Load an artifact and infer once, in this process, which should be a fresh one.
 
     Args:
@@ -219,8 +216,8 @@ def cold_start(artifact: Artifact, feeds: Arrays, threads: int) -> dict[str, flo
         threads: worker threads of the runtime.
 
     Returns:
-        ``cold_start_ms``: from opening the file to the first outputs, the runtime's own import included;
-        ``peak_rss_mb``: the process's high-water mark after ten more inferences.
+        time from opening the file to the first outputs, the runtime's own import included, and the process's
+        high-water mark after ten more inferences.
     """
     started = time.perf_counter()
     session = open_session(artifact, threads=threads)
@@ -228,7 +225,7 @@ def cold_start(artifact: Artifact, feeds: Arrays, threads: int) -> dict[str, flo
     elapsed = (time.perf_counter() - started) * 1e3
     for _ in range(10):
         infer(session, feeds)
-    return {"cold_start_ms": elapsed, "peak_rss_mb": _peak_rss_mb()}
+    return Cold(elapsed, _peak_rss_mb())
 
 
 def _peak_rss_mb() -> float:
@@ -240,15 +237,14 @@ def _peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _cold_in_fresh_process(bundle: Bundle, role: str, threads: int) -> dict[str, float]:
+def _cold_in_fresh_process(bundle: Bundle, role: str, threads: int) -> Cold:
     command = [sys.executable, "-m", "edgetl.runtime", "cold", str(bundle.path)]
     command += ["--role", role, "--threads", str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise BackendError(f"the {role} artifact does not start in a fresh process ({last})", "run: edgetl doctor")
-    measured: dict[str, float] = json.loads(done.stdout)
-    return measured
+    return from_json(Cold, json.loads(done.stdout), "the fresh process", BackendError, "run: edgetl doctor")
 
 
 def _environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,6 +17,7 @@ from edgetl.base.progress import Progress, silent, tracked
 from edgetl.core.bundle import GOLDEN, Bundle
 from edgetl.core.tensors import Arrays, TensorSpec, count, joined, rows
 from edgetl.inputs import input_of
+from edgetl.runtime.installed import SelfTest
 from edgetl.runtime.sessions import Session, fixed_batch, open_session
 from edgetl.tasks import Task, find_task
 
@@ -130,12 +132,8 @@ def read_golden(path: Path) -> tuple[list[dict[str, npt.NDArray[Any]]], dict[str
     return [rows(inputs, slice(row, row + 1)) for row in range(count(inputs))], outputs
 
 
-def selftest(bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> dict[str, Any]:
+def selftest(bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> SelfTest:
     """Does this machine give the golden outputs?
-
-    Returns:
-        ``passed``, ``max_difference`` (the greatest of all outputs, as a share of an output's range), ``tolerance`` and
-        ``n``.
 
     Raises:
         BundleError: the bundle has no golden vectors, or they are another network's.
@@ -151,9 +149,5 @@ def selftest(bundle: Bundle, *, threads: int | None = None, simulated: bool = Fa
     ]
     # NaN passes no test, and max() would drop it behind a number.
     difference = float(np.max(differences, initial=0.0))
-    return {
-        "passed": difference <= GOLDEN_TOLERANCE,
-        "max_difference": difference,
-        "tolerance": GOLDEN_TOLERANCE,
-        "n": len(feeds),
-    }
+    told = difference if math.isfinite(difference) else None
+    return SelfTest(difference <= GOLDEN_TOLERANCE, told, GOLDEN_TOLERANCE, len(feeds))

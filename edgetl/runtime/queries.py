@@ -13,14 +13,16 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.core.bench import Tried
 from edgetl.core.bundle import Artifact
 from edgetl.core.tensors import Arrays
+from edgetl.runtime.measurement import Schedule
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import Session, fixed_batch, open_sessions
@@ -37,39 +39,13 @@ OFFLINE_BATCHES = (1, 8)
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How queries are worked on.
-
-    Attributes:
-        streams: sessions at work at once.
-        threads: worker threads of each.
-        batch: samples that a session takes at once.
-        turns: times that each session is called in one query, on average.
-    """
-
-    streams: int = 1
-    threads: int = 1
-    batch: int = 1
-    turns: int = 1
-
-    @property
-    def samples(self) -> int:
-        """Samples of one query."""
-        return self.streams * self.batch * self.turns
-
-
-@dataclass(frozen=True)
 class Opened:
     """An artifact ready to be timed: its sessions, the query, the schedule, and what else was tried for it."""
 
     sessions: Sequence[Session]
     query: Query
     schedule: Schedule
-    tried: Sequence[dict[str, Any]] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The schedule, the samples of a query, and what was tried."""
-        return {**asdict(self.schedule), "images_per_query": self.schedule.samples, "tried": list(self.tried)}
+    tried: tuple[Tried, ...] = ()
 
 
 @contextlib.contextmanager
@@ -89,7 +65,7 @@ def opened(artifact: Artifact, samples: Sequence[Arrays], plan: Plan) -> Iterato
         schedule, tried = _best_offline(artifact, samples, plan, cores)
     else:
         several = plan.scenario == "multi-stream"
-        schedule, tried = Schedule(plan.streams or max(2, cores // plan.threads) if several else 1, plan.threads), []
+        schedule, tried = Schedule(plan.streams or max(2, cores // plan.threads) if several else 1, plan.threads), ()
     with _sessions(artifact, schedule) as (sessions, pool):
         fixed = fixed_batch(sessions[0].inputs)
         schedule = schedule if fixed is None else Schedule(schedule.streams, schedule.threads, fixed, schedule.turns)
@@ -137,23 +113,22 @@ def _query(
 
 def _best_offline(
     artifact: Artifact, samples: Sequence[Arrays], plan: Plan, cores: int
-) -> tuple[Schedule, list[dict[str, Any]]]:
+) -> tuple[Schedule, tuple[Tried, ...]]:
     """Try the schedules that keep all cores busy, and size the query for the fastest."""
     shapes = [(cores, 1), (1, cores)] if plan.streams is None else [(plan.streams, plan.threads)]
-    tried: list[dict[str, Any]] = []
+    tried: list[Tried] = []
     for streams, threads in dict.fromkeys(shapes):
         for batch in OFFLINE_BATCHES:
             with _sessions(artifact, Schedule(streams, threads)) as (sessions, pool):
                 fixed = fixed_batch(sessions[0].inputs)
                 schedule = Schedule(streams, threads, batch if fixed is None else fixed, 4)
                 rate = schedule.samples * _rate(_query(sessions, pool, samples, schedule))
-            tried.append({"streams": streams, "threads": threads, "batch": schedule.batch, "images_per_s": rate})
+            tried.append(Tried(streams, threads, schedule.batch, rate))
             if fixed is not None:
                 break
-    best = max(tried, key=lambda entry: entry["images_per_s"])
-    at_once = best["streams"] * best["batch"]
-    turns = max(4, math.ceil(OFFLINE_QUERY_S * best["images_per_s"] / at_once))
-    return Schedule(best["streams"], best["threads"], best["batch"], turns), tried
+    best = max(tried, key=lambda entry: entry.images_per_s)
+    turns = max(4, math.ceil(OFFLINE_QUERY_S * best.images_per_s / (best.streams * best.batch)))
+    return Schedule(best.streams, best.threads, best.batch, turns), tuple(tried)
 
 
 def _rate(query: Query) -> float:

@@ -16,10 +16,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from edgetl.base.errors import BundleError, DeviceError
 from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
+from edgetl.runtime.installed import Installed, SelfTest
 from edgetl.runtime.predict import selftest
 
 CURRENT = "current"
@@ -32,7 +33,7 @@ def data_home() -> Path:
     return (Path(given) if given else Path.home() / ".local/share") / "edgetl"
 
 
-def install(bundle: Bundle, name: str, *, threads: int | None = None) -> dict[str, Any]:
+def install(bundle: Bundle, name: str, *, threads: int | None = None) -> Installed:
     """Put a bundle in charge under ``name``, if it passes its self-test here.
 
     The last release that was in charge stays beside it, older ones go.
@@ -41,10 +42,6 @@ def install(bundle: Bundle, name: str, *, threads: int | None = None) -> dict[st
         bundle: opened and checked, in any folder of this machine.
         name: letters, digits, ``.``, ``_`` and ``-``.
         threads: of the self-test; all cores when None.
-
-    Returns:
-        ``state`` (deployed, or unchanged where this very bundle was in charge already), ``release`` and ``previous``
-        (names of folders in ``releases``; None where there is none), ``path`` of the link, and ``selftest``.
 
     Raises:
         DeviceError: a bad name, another installation under way, or a self-test that failed; the old one stays.
@@ -66,11 +63,8 @@ def install(bundle: Bundle, name: str, *, threads: int | None = None) -> dict[st
         return _answer(place, "unchanged" if chosen.name == old else "deployed", tested)
 
 
-def rollback(name: str, *, threads: int | None = None) -> dict[str, Any]:
+def rollback(name: str, *, threads: int | None = None) -> Installed:
     """Put the previous release in charge again, if it passes its self-test; a second rollback returns to the newer one.
-
-    Returns:
-        as :func:`install` does, with the state ``rolled back``.
 
     Raises:
         DeviceError: nothing of that name is deployed, there is no previous release, or it fails; all stays as it is.
@@ -147,7 +141,7 @@ def _first_free(release: Path) -> Path:
     return release
 
 
-def _add(bundle: Bundle, release: Path, threads: int | None) -> dict[str, Any]:
+def _add(bundle: Bundle, release: Path, threads: int | None) -> SelfTest:
     partial = release.with_name(f"{_PARTIAL}-{release.name}")
     _remember(partial)
     try:
@@ -180,12 +174,17 @@ def _link(source: Path, file: Path) -> None:
     file.chmod(0o444)
 
 
-def _tested(bundle: Bundle, threads: int | None) -> dict[str, Any]:
+def _tested(bundle: Bundle, threads: int | None) -> SelfTest:
     outcome = selftest(bundle, threads=threads)
-    if not outcome["passed"]:
+    if not outcome.passed:
+        differ = (
+            "the answers to the golden samples are no numbers"
+            if outcome.max_difference is None
+            else f"the golden outputs differ by {outcome.max_difference:.1%} of their range, more than "
+            f"{outcome.tolerance:.0%}"
+        )
         raise DeviceError(
-            f"the self-test failed: the golden logits differ by {outcome['max_difference']:.1%} of their range, more "
-            f"than {outcome['tolerance']:.0%}",
+            f"the self-test failed: {differ}",
             "the runtime there computes something else: see its version, or verify the bundle on this device",
         )
     return outcome
@@ -205,11 +204,5 @@ def _prune(releases: Path, kept: set[str | None]) -> None:
             shutil.rmtree(release, ignore_errors=True)
 
 
-def _answer(place: Path, state: str, tested: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "state": state,
-        "release": _current(place),
-        "previous": _previous(place),
-        "path": str(place / CURRENT),
-        "selftest": tested,
-    }
+def _answer(place: Path, state: Literal["deployed", "unchanged", "rolled back"], tested: SelfTest) -> Installed:
+    return Installed(state, _current(place), _previous(place), str(place / CURRENT), tested)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from edgetl.runtime.measurement import Look
+
 ROOT = Path("/")
 #: Bits of the Raspberry Pi firmware's ``get_throttled`` that tell of now: under-voltage, capped, throttled, too warm.
 _FIRMWARE_NOW = 0xF
@@ -28,33 +30,28 @@ def state(root: Path = ROOT) -> dict[str, Any]:
     }
 
 
-def sample(root: Path = ROOT) -> dict[str, Any]:
-    """What tells of a disturbance, as it stands: counters since boot (this process's since its start), in seconds.
-
-    Returns:
-        ``at_s`` (a clock that only goes forward), ``busy_s`` and ``steal_s`` (CPU time of all cores together),
-        ``cores``, ``own_s`` (this process's share of ``busy_s``), ``involuntary`` (times that one of its threads was
-        taken off its core), ``waited_s`` (its threads' time in the run queue), ``pressure_s`` (time during which any
-        task waited for a core), ``throttled`` (thermal throttle events), ``quota_s`` (time taken away by a
-        container's quota), ``capped`` (names of what holds the clock down now), ``clock_mhz`` (the fastest core's),
-        ``temperatures_c``, ``trips_c`` (temperatures at which the kernel slows the CPU down).
-    """
+def sample(root: Path = ROOT, *, n: int = 0) -> Look:
+    """What tells of a disturbance, as it stands, when ``n`` queries are done."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     clocks = _clocks(root)
-    return {
-        "at_s": time.perf_counter(),
-        **_cpu_times(root),
-        "own_s": usage.ru_utime + usage.ru_stime,
-        "involuntary": usage.ru_nivcsw,
-        "waited_s": _waited(root),
-        "pressure_s": _found(root / "proc/pressure/cpu", r"some .*total=(\d+)", 1e-6),
-        "throttled": _throttle_events(root),
-        "quota_s": _found(root / "sys/fs/cgroup/cpu.stat", r"throttled_usec (\d+)", 1e-6),
-        "capped": _capped(root),
-        "clock_mhz": max(clocks) if clocks else None,
-        "temperatures_c": _temperatures(root),
-        "trips_c": _trips(root),
-    }
+    cores, busy, stolen = _cpu_times(root)
+    return Look(
+        at_s=time.perf_counter(),
+        cores=cores,
+        n=n,
+        busy_s=busy,
+        steal_s=stolen,
+        own_s=usage.ru_utime + usage.ru_stime,
+        involuntary=usage.ru_nivcsw,
+        waited_s=_waited(root),
+        pressure_s=_found(root / "proc/pressure/cpu", r"some .*total=(\d+)", 1e-6),
+        throttled=_throttle_events(root),
+        quota_s=_found(root / "sys/fs/cgroup/cpu.stat", r"throttled_usec (\d+)", 1e-6),
+        capped=_capped(root),
+        clock_mhz=max(clocks) if clocks else None,
+        temperatures_c=_temperatures(root),
+        trips_c=_trips(root),
+    )
 
 
 def text(path: Path) -> str | None:
@@ -79,16 +76,17 @@ def _integers(paths: Iterable[Path]) -> list[int]:
     return [value for path in sorted(paths) if (value := _integer(path)) is not None]
 
 
-def _cpu_times(root: Path) -> dict[str, Any]:
+def _cpu_times(root: Path) -> tuple[int, float | None, float | None]:
+    """Cores, and the CPU time of all together: at work, and given to other guests; seconds since boot."""
     stat = text(root / "proc/stat") or ""
     found = re.search(r"^cpu +([\d ]+)$", stat, re.MULTILINE)
-    cores = len(re.findall(r"^cpu\d+ ", stat, re.MULTILINE)) or os.cpu_count()
+    cores = len(re.findall(r"^cpu\d+ ", stat, re.MULTILINE)) or os.cpu_count() or 1
     if not found:
-        return {"busy_s": None, "steal_s": None, "cores": cores}
+        return cores, None, None
     # user, nice, system, idle, iowait, irq, softirq, steal; guest time is part of user time already.
     ticks = [*map(int, found[1].split()), *[0] * 8][:8]
     tick = 1 / os.sysconf("SC_CLK_TCK")
-    return {"busy_s": (sum(ticks[:3]) + sum(ticks[5:7])) * tick, "steal_s": ticks[7] * tick, "cores": cores}
+    return cores, (sum(ticks[:3]) + sum(ticks[5:7])) * tick, ticks[7] * tick
 
 
 def _waited(root: Path) -> float | None:
@@ -104,7 +102,7 @@ def _throttle_events(root: Path) -> int | None:
     return sum(counted) if (counted := _integers(cores)) else None
 
 
-def _capped(root: Path) -> list[str]:
+def _capped(root: Path) -> tuple[str, ...]:
     capped = []
     for device in sorted((root / "sys/class/thermal").glob("cooling_device*")):
         kind = text(device / "type") or ""
@@ -114,7 +112,7 @@ def _capped(root: Path) -> list[str]:
     firmware = text(root / "sys/devices/platform/soc/soc:firmware/get_throttled")
     if firmware and re.fullmatch(r"(0x)?[0-9a-fA-F]+", firmware) and int(firmware, 16) & _FIRMWARE_NOW:
         capped.append(f"the board's firmware (get_throttled {firmware})")
-    return capped
+    return tuple(capped)
 
 
 def _clocks(root: Path) -> list[float] | None:

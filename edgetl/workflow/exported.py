@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgetl.base.schema import to_json
 from edgetl.certify import Certificate
+from edgetl.core.bench import BenchRecord
 from edgetl.core.bundle import Bundle
 from edgetl.core.run import Run
 
@@ -19,22 +20,21 @@ class Exported:
 
     bundle: Bundle
     certificate: Certificate
-    bench: Mapping[str, Any] | None
+    bench: BenchRecord | None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, without the raw timings."""
-        bench = {k: v for k, v in (self.bench or {}).items() if k != "samples_ms"}
-        for other in ("float", "against"):
-            if bench.get(other):
-                bench[other] = {k: v for k, v in bench[other].items() if k != "samples_ms"}
+        bench = to_json(self.bench)
+        for timing in (bench, *(bench[other] for other in ("float", "against"))) if bench else ():
+            (timing or {}).pop("samples_ms", None)
         return {
             "target": self.bundle.target,
             "bundle": str(self.bundle.path),
             "precision": self.bundle.precision,
             "artifacts": to_json(self.bundle.manifest.artifacts),
             "certificate": self.certificate.to_json(),
-            "bench": bench or None,
-            "failures": list(bench.get("failures", [])),
+            "bench": bench,
+            "failures": list(self.bench.failures) if self.bench else [],
         }
 
 

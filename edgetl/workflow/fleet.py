@@ -7,18 +7,21 @@ edgetl.rollback(devices=["shop-2"], name="rpi5")
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgetl import devices as places
 from edgetl.base.errors import DeviceError, EdgetlError
 from edgetl.base.progress import Progress, silent
+from edgetl.base.schema import to_json
+from edgetl.core.bench import BenchRecord
 from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import Device, find_device, stop_all, time_limit
 from edgetl.devices.placement import check_fits
+from edgetl.runtime.installed import Installed
 from edgetl.workflow.time_bundle import plan_for, time_bundle
 
 #: Devices that are worked on at once.
@@ -26,8 +29,10 @@ JOBS = 8
 #: Seconds that each may take, from the first attempt to reach it.
 TIMEOUT = 600.0
 FAILED = "failed"
-#: Work on one device: what to call the state it ends in, and a record of plain JSON values.
-Work = Callable[[Device], tuple[str, Mapping[str, Any]]]
+#: What work on one device brings back.
+Record = Installed | BenchRecord
+#: Work on one device: what to call the state it ends in, and a record.
+Work = Callable[[Device], tuple[str, Record]]
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,14 @@ class Outcome:
         state: deployed, unchanged, rolled back, measured, or failed.
         reason: why it failed, in one line; empty otherwise.
         seconds: that it took.
-        record: what the work brought back; empty if it failed.
+        record: what the work brought back; None if it failed.
     """
 
     device: str
     state: str
     reason: str
     seconds: float
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Record | None = None
 
     @property
     def failed(self) -> bool:
@@ -60,7 +65,7 @@ class Outcome:
             "state": self.state,
             "reason": self.reason,
             "seconds": round(self.seconds, 2),
-            "record": dict(self.record),
+            "record": to_json(self.record) or {},
         }
 
 
@@ -84,20 +89,20 @@ def deploy(
         progress: told of each device that is done.
 
     Returns:
-        one outcome for each device, in order; ``record`` is that of :func:`edgetl.runtime.releases.install`.
+        one outcome for each device, in order; ``record`` says what is in charge there.
 
     Raises:
         EdgetlError: the bundle is damaged, a device is unknown, or an option makes no sense: before any work starts.
     """
     opened = load_bundle(bundle)
 
-    def work(device: Device) -> tuple[str, Mapping[str, Any]]:
+    def work(device: Device) -> tuple[str, Record]:
         probe = device.probe() if device.kind == "ssh" else None
         if probe is not None and not probe.reachable:
             raise DeviceError(probe.reason, probe.remedy)
         check_fits(opened, device, str(probe.machine.get("arch", "")) if probe else device.arch)
         record = places.install(device, opened, name or opened.target)
-        return str(record["state"]), record
+        return record.state, record
 
     return each(devices, work, task=f"deploying {opened.target}", jobs=jobs, timeout=timeout, progress=progress)
 
@@ -123,9 +128,9 @@ def rollback(
         EdgetlError: a device is unknown, or an option makes no sense: before any work starts.
     """
 
-    def work(device: Device) -> tuple[str, Mapping[str, Any]]:
+    def work(device: Device) -> tuple[str, Record]:
         record = places.rollback(device, name)
-        return str(record["state"]), record
+        return record.state, record
 
     return each(devices, work, task=f"rolling back {name}", jobs=jobs, timeout=timeout, progress=progress)
 
@@ -162,7 +167,7 @@ def bench_devices(
     opened = load_bundle(bundle)
     other = None if against is None else load_bundle(against)
 
-    def work(device: Device) -> tuple[str, Mapping[str, Any]]:
+    def work(device: Device) -> tuple[str, Record]:
         return "measured", time_bundle(opened, plan, device.name, other, file=record_name(device.name))
 
     return each(devices, work, task=f"timing {opened.target}", jobs=jobs, timeout=timeout, progress=progress)

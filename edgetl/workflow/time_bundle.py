@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from edgetl import devices
 from edgetl.base.errors import BackendError, EdgetlError
 from edgetl.base.progress import Progress, silent
+from edgetl.core.bench import BenchRecord
 from edgetl.core.bundle import BENCH, GOLDEN, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.core.manifest import Manifest
 from edgetl.devices.placement import Placement, place
@@ -44,12 +46,12 @@ def time_bundle(
     against: Bundle | None = None,
     progress: Progress = silent,
     file: str = BENCH,
-) -> dict[str, Any]:
+) -> BenchRecord:
     """Time a bundle and write ``file``, its ``bench.json``; see :func:`edgetl.pipeline.bench`."""
     at = _native(bundle, device)
     if against is None:
         record = bench_record(devices.bench(at.device, bundle, plan, progress=progress))
-        return bundle.write_record(file, {**record, "executed": at.executed})
+        return bundle.write_bench(replace(record, executed=at.executed), file)
     if plan.harness != "edgetl":
         raise EdgetlError("LoadGen cannot let two bundles take turns", "leave --harness or --against out")
     if against.digest == bundle.digest:
@@ -58,8 +60,10 @@ def time_bundle(
     with tempfile.TemporaryDirectory(prefix="edgetl-pair-") as folder:
         pair = _pair(bundle, against, Path(folder) / "pair")
         record = bench_record(devices.bench(at.device, pair, plan, progress=progress))
-    record["against"] |= {"manifest": against.digest, "target": against.target, "precision": against.precision}
-    return bundle.write_record(file, {**record, "executed": at.executed})
+    if record.against is not None:
+        other = replace(record.against, manifest=against.digest, target=against.target, precision=against.precision)
+        record = replace(record, against=other)
+    return bundle.write_bench(replace(record, executed=at.executed), file)
 
 
 def _native(bundle: Bundle, device: str | None) -> Placement:

@@ -15,6 +15,7 @@ from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
 from edgetl.devices import Device, add_device
 from edgetl.devices.connection import disconnect
+from edgetl.runtime.installed import Installed
 from edgetl.runtime.releases import data_home
 from edgetl.workflow import fleet
 from tests.devices.conftest import variant
@@ -52,6 +53,11 @@ def deployed(bundle: Bundle, device: str) -> fleet.Outcome:
     return outcome
 
 
+def installed(outcome: fleet.Outcome) -> Installed:
+    assert isinstance(outcome.record, Installed)
+    return outcome.record
+
+
 def releases(there: Path) -> set[str]:
     return {path.name for path in (there / "releases").iterdir()}
 
@@ -67,17 +73,17 @@ def test_a_release_is_whole_tested_and_replaced_and_comes_back(
     newer, newest = (variant(host_bundle, tmp_path / name) for name in ("newer", "newest"))
     first = deployed(host_bundle, device)
     assert (first.state, first.reason) == ("deployed", "")
-    assert first.record["path"] == str(there / "current")
-    assert first.record["selftest"]["passed"]
-    assert in_charge(there) == host_bundle.digest == first.record["release"]
-    assert deployed(newer, device).record["previous"] == host_bundle.digest
+    assert installed(first).path == str(there / "current")
+    assert installed(first).selftest.passed
+    assert in_charge(there) == host_bundle.digest == installed(first).release
+    assert installed(deployed(newer, device)).previous == host_bundle.digest
     assert in_charge(there) == newer.digest
     assert deployed(newest, device).state == "deployed"
     assert releases(there) == {newer.digest, newest.digest}
     (back,) = edgetl.rollback([device], name=NAME)
-    assert (back.state, back.record["selftest"]["passed"]) == ("rolled back", True)
+    assert (back.state, installed(back).selftest.passed) == ("rolled back", True)
     assert in_charge(there) == newer.digest
-    assert edgetl.rollback([device], name=NAME)[0].record["release"] == newest.digest
+    assert installed(edgetl.rollback([device], name=NAME)[0]).release == newest.digest
     assert releases(there) == {newer.digest, newest.digest}
 
 

@@ -42,7 +42,7 @@ def test_it_is_an_arm_machine_and_says_simulated(emulated: Device, bundle: Bundl
     assert not {"governor", "kernel", "sensors", "load_1min"} & set(probe.machine), "those are this machine's"
     assert "emulated" in probe.machine["cpu_model"]
     assert probe.packages["onnxruntime"]
-    assert selftest(emulated, bundle, threads=1)["passed"]
+    assert selftest(emulated, bundle, threads=1).passed
 
 
 def test_its_times_are_refused(emulated: Device, bundle: Bundle) -> None:
@@ -111,7 +111,7 @@ def test_a_root_file_system_of_ones_own(
     root = own_home / "devices/mine/rootfs"
     assert (root / "usr/bin/python3.99").readlink() == Path(read_marker(here)["python"])
     assert read_marker(root)["packages"] == read_marker(here)["packages"]
-    assert selftest(find_device("mine"), bundle, threads=1)["passed"]
+    assert selftest(find_device("mine"), bundle, threads=1).passed
 
 
 def test_what_is_no_root_file_system_leaves_nothing(own_home: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_bench_selftest_and_probe_answer(board: Device, bundle: Bundle) -> None:
     record = bench(board, bundle, Plan(seconds=0))
     assert record["executed"]["deployed"]["precision"] == "int8"
     assert record["cold"]["deployed"]["cold_start_ms"] > 0
-    assert selftest(board, bundle)["passed"]
+    assert selftest(board, bundle).passed
     probe = board.probe()
     assert probe.reachable, probe.reason
     assert probe.packages["onnxruntime"]
@@ -260,6 +260,6 @@ def test_the_work_ends_with_whoever_asked_for_it(sshd: Sshd, tmp_path: Path) -> 
 
 
 def test_a_lost_connection_is_made_anew(board: Device, bundle: Bundle) -> None:
-    assert selftest(board, bundle)["passed"]
+    assert selftest(board, bundle).passed
     disconnect()
-    assert selftest(board, bundle)["passed"]
+    assert selftest(board, bundle).passed

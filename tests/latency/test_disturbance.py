@@ -6,20 +6,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgetl.base.schema import from_json
+from edgetl.core.bench import Energy
 from edgetl.latency.disturbance import disturbance
 from edgetl.runtime.measure import take_turns
+from edgetl.runtime.measurement import Cold, Look, Measurement, Schedule, Scheduled, Spent
 from edgetl.runtime.plan import Plan
+from edgetl.runtime.sessions import Executed
 
 LOOKS = 13
 
 
-def raw(change: Callable[[int], dict[str, Any]] = lambda _: {}, drift: float = 0.0, **more: Any) -> dict[str, Any]:
+def raw(change: Callable[[int], dict[str, Any]] = lambda _: {}, drift: float = 0.0, streams: int = 1) -> Measurement:
     """Ten quiet seconds on 2 cores; ``change`` alters what is seen at each look."""
     watch = []
     for i in range(LOOKS):
@@ -40,28 +44,45 @@ def raw(change: Callable[[int], dict[str, Any]] = lambda _: {}, drift: float = 0
             "temperatures_c": {"cpu": 50 + at},
             "trips_c": {"cpu": 85.0},
         }
-        watch.append({**seen, **change(i)})
+        watch.append(from_json(Look, {**seen, **change(i)}, "a look"))
     values = np.random.default_rng(0).gamma(400, 0.01, 500) * np.linspace(1, 1 + drift, 500)
-    return {"samples_ms": {"deployed": values.tolist()}, "watch": watch, **more}
+    return measured({"deployed": values.tolist()}, watch, streams)
 
 
-def told(given: dict[str, Any]) -> list[str]:
+def measured(samples: Mapping[str, Sequence[float]], watch: Sequence[Look], streams: int = 1) -> Measurement:
+    return Measurement(
+        samples_ms={role: tuple(values) for role, values in samples.items()},
+        executed={role: Executed("fp32", 0.0, {}) for role in samples},
+        cold={role: Cold(1.0, 1.0) for role in samples},
+        schedules={role: Scheduled(schedule=Schedule(streams)) for role in samples},
+        energy={role: Spent(energy=Energy(reason="no sensor")) for role in samples},
+        plan=Plan(),
+        stopped="duration",
+        warmup=0,
+        watch=tuple(watch),
+        device={},
+        before={},
+        after={},
+    )
+
+
+def told(given: Measurement) -> list[str]:
     found = disturbance(given)
     assert found is not None
-    assert found["disturbed"] == bool(found["reasons"])
-    return list(found["reasons"])
+    assert found.disturbed == bool(found.reasons)
+    return list(found.reasons)
 
 
 def test_a_quiet_run_is_not_flagged() -> None:
     found = disturbance(raw())
     assert found is not None
-    assert found["disturbed"] is False
-    assert found["reasons"] == []
-    evidence = found["evidence"]
-    assert evidence["others_cores"] == pytest.approx(0.02)
-    assert evidence["own_cores"] == pytest.approx(1)
-    assert evidence["clock_mhz"] == [2400, 2400]
-    assert evidence["hottest_c"] == {"cpu": 60}
+    assert found.disturbed is False
+    assert found.reasons == ()
+    evidence = found.evidence
+    assert evidence.others_cores == pytest.approx(0.02)
+    assert evidence.own_cores == pytest.approx(1)
+    assert evidence.clock_mhz == (2400, 2400)
+    assert evidence.hottest_c == {"cpu": 60}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +116,7 @@ def test_drift() -> None:
 
 
 def test_more_threads_than_cores_take_their_own_cores() -> None:
-    waiting = raw(lambda i: {"waited_s": 0.5 * i}, schedules={"deployed": {"streams": 4, "threads": 1}})
+    waiting = raw(lambda i: {"waited_s": 0.5 * i}, streams=4)
     assert told(waiting) == []
 
 
@@ -106,7 +127,7 @@ def test_a_kernel_that_says_nothing_still_shows_drift() -> None:
 
 
 def test_what_nobody_watched_is_not_judged() -> None:
-    assert disturbance({"samples_ms": {"deployed": [1.0]}}) is None
+    assert disturbance(measured({"deployed": [1.0]}, ())) is None
 
 
 def test_a_process_that_burns_all_cores_is_seen() -> None:
@@ -120,7 +141,7 @@ def test_a_process_that_burns_all_cores_is_seen() -> None:
         for burner in burners:
             burner.kill()
             burner.wait()
-    found = disturbance(vars(timed))
+    found = disturbance(measured(timed.samples_ms, timed.watch))
     assert found is not None
-    assert found["disturbed"] is True
-    assert any("other processes took" in reason for reason in found["reasons"])
+    assert found.disturbed is True
+    assert any("other processes took" in reason for reason in found.reasons)

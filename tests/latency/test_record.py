@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgetl.base.errors import DeviceError
+from edgetl.base.schema import from_json, to_json
+from edgetl.core.bench import BenchRecord, Energy
 from edgetl.latency import bench_record
+from edgetl.runtime.measurement import Cold, Measurement, Schedule, Scheduled, Spent
+from edgetl.runtime.plan import Plan
+from edgetl.runtime.sessions import Executed
 
 PROMISED = (
     "p50_ms",
@@ -29,29 +36,47 @@ PROMISED = (
 )
 
 
-def raw(n: int = 400, ratio: float | None = 0.5, noise: float = 0.02, **changes: Any) -> dict[str, Any]:
+def raw(
+    n: int = 400, ratio: float | None = 0.5, noise: float = 0.02, batch: int = 1, told: Executed | None = None
+) -> Measurement:
     """Timings whose deployed artifact takes ``ratio`` of its float twin's time; no twin when None."""
     rng = np.random.default_rng(0)
     slow = rng.gamma(100, 0.1, n)
-    samples = {"deployed": list(map(float, slow * (ratio or 1) * rng.normal(1, noise, n)))}
-    executed = {"deployed": {"precision": "int8", "integer_macs": 0.97, "layers": {"int8": 49}}}
-    cold = {"deployed": {"cold_start_ms": 81.5, "peak_rss_mb": 77.25}}
+    samples = {"deployed": tuple(map(float, slow * (ratio or 1) * rng.normal(1, noise, n)))}
+    executed = {"deployed": told or Executed("int8", 0.97, {"int8": 49})}
+    cold = {"deployed": Cold(81.5, 77.25)}
     if ratio is not None:
-        samples["float"] = list(map(float, slow))
-        executed["float"] = {"precision": "fp32", "integer_macs": 0.0, "layers": {"fp32": 49}}
-        cold["float"] = {"cold_start_ms": 60.5, "peak_rss_mb": 90.0}
-    facts = {"cpu_model": "a CPU", "governor": "performance"}
-    around = {"before": {"clock_mhz": [2000.0]}, "after": {"clock_mhz": [1900.0]}}
-    made = {"samples_ms": samples, "executed": executed, "cold": cold, "device": facts, **around}
-    return {**made, "threads": 2, "warmup": 10, "batch": 1, **changes}
+        samples["float"] = tuple(map(float, slow))
+        executed["float"] = told or Executed("fp32", 0.0, {"fp32": 49})
+        cold["float"] = Cold(60.5, 90.0)
+    return Measurement(
+        samples_ms=samples,
+        executed=executed,
+        cold=cold,
+        schedules={role: Scheduled(schedule=Schedule(threads=2, batch=batch)) for role in samples},
+        energy={role: Spent(energy=Energy(reason="no sensor")) for role in samples},
+        plan=Plan(threads=2),
+        stopped="duration",
+        warmup=10,
+        watch=(),
+        device={"cpu_model": "a CPU", "governor": "performance"},
+        before={"clock_mhz": [2000.0]},
+        after={"clock_mhz": [1900.0]},
+    )
+
+
+def recorded(measured: Measurement) -> dict[str, Any]:
+    """As ``bench.json`` has it."""
+    record: dict[str, Any] = to_json(bench_record(measured))
+    return record
 
 
 def test_every_promised_field_is_there() -> None:
     given = raw()
-    record = bench_record(given)
+    record = recorded(given)
     assert set(PROMISED) <= set(record)
-    samples = given["samples_ms"]["deployed"]
-    assert record["samples_ms"] == samples, "all of them, in order, unclipped"
+    samples = given.samples_ms["deployed"]
+    assert record["samples_ms"] == list(samples), "all of them, in order, unclipped"
     for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
         assert record[f"{name}_ms"] == pytest.approx(np.quantile(samples, q))
         low, high = record["ci"][name]
@@ -67,11 +92,13 @@ def test_every_promised_field_is_there() -> None:
     assert record["device"]["after"] == {"clock_mhz": [1900.0]}
     assert record["float"]["precision_executed"] == "fp32"
     assert record["float"]["n"] == 400
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    again = json.loads(json.dumps(record, allow_nan=False))
+    assert again == record
+    assert from_json(BenchRecord, again, "bench.json") == bench_record(given)
 
 
 def test_a_faster_artifact_is_no_failure() -> None:
-    record = bench_record(raw(ratio=0.5))
+    record = recorded(raw(ratio=0.5))
     assert record["speedup"]["value"] == pytest.approx(2, rel=0.05)
     assert record["speedup"]["ci_low"] <= record["speedup"]["value"] <= record["speedup"]["ci_high"]
     assert record["slower_than_float"] is False
@@ -79,7 +106,7 @@ def test_a_faster_artifact_is_no_failure() -> None:
 
 
 def test_a_slower_artifact_is_flagged() -> None:
-    record = bench_record(raw(ratio=2.5))
+    record = recorded(raw(ratio=2.5))
     assert record["slower_than_float"] is True
     assert len(record["failures"]) == 1
     assert "slower than its float twin" in record["failures"][0]
@@ -87,14 +114,14 @@ def test_a_slower_artifact_is_flagged() -> None:
 
 
 def test_a_twin_of_equal_speed_is_not_flagged_by_chance() -> None:
-    record = bench_record(raw(ratio=1.015, noise=0.05))
+    record = recorded(raw(ratio=1.015, noise=0.05))
     assert record["speedup"]["value"] < 1 < record["speedup"]["ci_high"]
     assert record["slower_than_float"] is False
     assert record["failures"] == []
 
 
 def test_without_a_twin() -> None:
-    record = bench_record(raw(ratio=None))
+    record = recorded(raw(ratio=None))
     assert record["float"] is None
     assert record["speedup"] is None
     assert record["slower_than_float"] is False
@@ -104,7 +131,7 @@ def test_without_a_twin() -> None:
     ("n", "refused"), [(5, ("p50", "p90", "p99")), (30, ("p90", "p99")), (367, ("p99",)), (368, ())]
 )
 def test_a_percentile_that_n_cannot_support_is_null(n: int, refused: tuple[str, ...]) -> None:
-    record = bench_record(raw(n))
+    record = recorded(raw(n))
     for summary in (record, record["float"]):
         assert set(summary["refused"]) == set(refused)
         for name in ("p50", "p90", "p99"):
@@ -115,13 +142,34 @@ def test_a_percentile_that_n_cannot_support_is_null(n: int, refused: tuple[str, 
 
 
 def test_a_fixed_batch_counts_its_images() -> None:
-    one, four = bench_record(raw()), bench_record(raw(batch=4))
+    one, four = recorded(raw()), recorded(raw(batch=4))
     assert four["throughput_ips"] == pytest.approx(4 * one["throughput_ips"])
     assert four["p50_ms"] == one["p50_ms"]
 
 
 def test_a_runtime_that_does_not_tell() -> None:
-    unknown = {"precision": "unknown", "integer_macs": None, "layers": {}}
-    record = bench_record(raw(executed={"deployed": unknown, "float": unknown}))
+    record = recorded(raw(told=Executed("unknown", None, {})))
     assert record["integer_macs"] is None
     assert record["precision_executed"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"samples_ms": {"float": [1.0]}}, "no samples of the deployed artifact"),
+        ({"samples_ms": {"deployed": [1.0, 0.0], "float": [1.0, 1.0]}}, "took no time"),
+        ({"samples_ms": {"deployed": [], "float": []}}, "none at all"),
+        ({"samples_ms": {"deployed": [1.0], "float": [1.0, 2.0]}}, "not as often each"),
+        ({"samples_ms": {"deployed": [1.0], "moon": [1.0]}}, "not all is told of it"),
+        ({"cold": {}}, "not all is told of it"),
+        ({"cold": {"deployed": {"cold_start_ms": "fast", "peak_rss_mb": 1}}}, 'cold.deployed.cold_start_ms is "fast"'),
+        ({"schedules": {"deployed": {"streams": 0, "threads": 1, "batch": 1, "turns": 1}}}, "a query of no samples"),
+        ({"watch": [{"at_s": 1}]}, "watch[0].cores is missing"),
+        ({"plan": {"seconds": None}}, "plan.seconds is null"),
+        ({"executed": None}, "executed is null"),
+    ],
+)
+def test_what_a_device_answers_is_checked(change: dict[str, Any], what: str) -> None:
+    with pytest.raises(DeviceError, match=re.escape(what)) as caught:
+        from_json(Measurement, {**to_json(raw()), **change}, "the answer of board", DeviceError)
+    assert "\n" not in str(caught.value)

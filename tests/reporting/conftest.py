@@ -19,6 +19,7 @@ from edgetl.certify import Baseline, certify
 from edgetl.certify.predictions import Predictions
 from edgetl.compress.recipes import Recipe, load_recipe
 from edgetl.compress.repair import Attempt, Judged, Repair, Trial
+from edgetl.core.bench import Energy
 from edgetl.core.bundle import BENCH, CERTIFICATE, PREDICTIONS, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.core.compression import Calibration, CalibrationSample, Quantization
 from edgetl.core.data import Dataset
@@ -29,6 +30,9 @@ from edgetl.inputs import load_dataset
 from edgetl.inputs.image import Preprocess
 from edgetl.latency import bench_record
 from edgetl.robustness import CORRUPTIONS, SEVERITIES, Row, excess_loss
+from edgetl.runtime.measurement import Cold, Measurement, Schedule, Scheduled, Spent
+from edgetl.runtime.plan import Plan
+from edgetl.runtime.sessions import Executed
 
 HOSTILE = "<img src=x onerror=alert(1)><script>\"'&"
 CLASSES = ("blowhole", "crack", HOSTILE, "free")
@@ -136,22 +140,23 @@ def _bench(timed: int) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     fast, slow = (np.round(b + rng.gamma(2, s, timed), 4).tolist() for b, s in ((2, 0.1), (4.6, 0.2)))
     fast[7] = 9.5
-    return bench_record(
-        {
-            "samples_ms": {"deployed": fast, "float": slow},
-            "executed": {
-                "deployed": {"precision": "int8", "integer_macs": 1.0, "layers": {"int8": 49}},
-                "float": {"precision": "fp32", "integer_macs": 0.0, "layers": {"fp32": 49}},
-            },
-            "cold": {role: {"peak_rss_mb": 81.5, "cold_start_ms": 140.0} for role in ("deployed", "float")},
-            "warmup": 20,
-            "threads": 1,
-            "batch": 1,
-            "device": {"cpu_model": "Some CPU <b>", "cores": 2, "governor": None},
-            "before": {"clock_mhz": [2100.0, 2100.5]},
-            "after": {"clock_mhz": [2100.0, 2099.5]},
-        }
+    roles = ("deployed", "float")
+    measured = Measurement(
+        samples_ms={"deployed": tuple(fast), "float": tuple(slow)},
+        executed={"deployed": Executed("int8", 1.0, {"int8": 49}), "float": Executed("fp32", 0.0, {"fp32": 49})},
+        cold=dict.fromkeys(roles, Cold(140.0, 81.5)),
+        schedules=dict.fromkeys(roles, Scheduled(schedule=Schedule())),
+        energy=dict.fromkeys(roles, Spent(energy=Energy(reason="no energy sensor here"))),
+        plan=Plan(),
+        stopped="duration",
+        warmup=20,
+        watch=(),
+        device={"cpu_model": "Some CPU <b>", "cores": 2, "governor": None},
+        before={"clock_mhz": [2100.0, 2100.5]},
+        after={"clock_mhz": [2100.0, 2099.5]},
     )
+    record: dict[str, Any] = to_json(bench_record(measured))
+    return record
 
 
 @pytest.fixture(scope="session")

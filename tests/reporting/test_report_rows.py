@@ -92,6 +92,6 @@ def test_rows_of_a_bundle_opened_by_a_relative_path_name_its_folder(
 
 def test_a_disturbed_timing_says_so(make_bundle: MakeBundle) -> None:
     reason = "noisy neighbour: other processes took 1.28 of 2 cores (0.10 is usual at most)"
-    disturbed = {"disturbance": {"disturbed": True, "reasons": [reason], "evidence": {}}}
+    disturbed = {"disturbance": {"disturbed": True, "reasons": [reason], "evidence": {"seconds": 10.0, "cores": 2}}}
     (row,) = rows([make_bundle(timing=disturbed)])
     assert f"the timing was disturbed: {reason}" in row.notes

@@ -12,12 +12,14 @@ import pytest
 import tiny
 
 from edgetl.base.errors import BackendError, BundleError
+from edgetl.base.schema import from_json, to_json
 from edgetl.core.bundle import Bundle
 from edgetl.core.tensors import Arrays, TensorSpec
 from edgetl.latency import bench_record
 from edgetl.runtime import open_session
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import MIN_RUNS, WARMUP, bench, cold_start, interleave
+from edgetl.runtime.measurement import Measurement
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.sensors import state
 from edgetl.runtime.sessions import Executed
@@ -86,27 +88,32 @@ def test_a_fixed_batch_is_fed_full() -> None:
 def test_bench_of_a_quantized_bundle(int8_bundle: MakeBundle) -> None:
     told: list[str] = []
     raw = bench(int8_bundle(), Plan(seconds=0, threads=2), progress=lambda task, *_, **__: told.append(task))
-    assert {role: len(v) for role, v in raw["samples_ms"].items()} == {"deployed": MIN_RUNS, "float": MIN_RUNS}
-    assert raw["executed"]["deployed"]["integer_macs"] == 1
-    assert raw["executed"]["float"]["integer_macs"] == 0
-    assert raw["executed"]["float"]["precision"] == "fp32"
-    assert (raw["threads"], raw["warmup"], raw["batch"]) == (2, WARMUP, 1)
+    assert {role: len(v) for role, v in raw.samples_ms.items()} == {"deployed": MIN_RUNS, "float": MIN_RUNS}
+    assert raw.executed["deployed"].integer_macs == 1
+    assert raw.executed["float"].integer_macs == 0
+    assert raw.executed["float"].precision == "fp32"
+    assert (raw.schedules["deployed"].schedule.threads, raw.warmup, raw.schedules["deployed"].schedule.batch) == (
+        2,
+        WARMUP,
+        1,
+    )
     for role in ("deployed", "float"):
-        assert raw["cold"][role]["cold_start_ms"] > 0
-        assert raw["cold"][role]["peak_rss_mb"] > 10
-    assert raw["device"]["cores"] >= 1
-    assert {"clock_mhz", "temperatures_c", "power_w", "load_1min"} <= set(raw["before"]) & set(raw["after"])
+        assert raw.cold[role].cold_start_ms > 0
+        assert raw.cold[role].peak_rss_mb > 10
+    assert raw.device["cores"] >= 1
+    assert {"clock_mhz", "temperatures_c", "power_w", "load_1min"} <= set(raw.before) & set(raw.after)
     assert told
-    record = bench_record(json.loads(json.dumps(raw, allow_nan=False)))
-    assert record["n"] == MIN_RUNS
-    assert record["samples_ms"] == raw["samples_ms"]["deployed"]
+    assert from_json(Measurement, json.loads(json.dumps(to_json(raw), allow_nan=False)), "a device") == raw
+    timing = bench_record(raw).deployed
+    assert timing.n == MIN_RUNS
+    assert timing.samples_ms == raw.samples_ms["deployed"]
 
 
 def test_bench_of_a_fixed_batch(float_bundle: MakeBundle) -> None:
     raw = bench(float_bundle(batch=4), Plan(seconds=0))
-    record = bench_record(raw)
-    assert record["batch"] == 4
-    assert record["throughput_ips"] == pytest.approx(4000 / record["mean_ms"])
+    timing = bench_record(raw).deployed
+    assert timing.batch == 4
+    assert timing.throughput_ips == pytest.approx(4000 / timing.mean_ms)
 
 
 def test_bench_without_golden_vectors(float_bundle: MakeBundle) -> None:
@@ -128,13 +135,14 @@ def test_cold_start_is_measured_in_another_process(float_bundle: MakeBundle) -> 
     """The fresh process neither has this one's modules nor answers for this one's memory."""
     ballast = np.ones(600 << 17)  # 600 MiB, touched
     raw = bench(float_bundle(), Plan(seconds=0))
-    assert raw["cold"]["deployed"]["peak_rss_mb"] < 500
+    assert raw.cold["deployed"].peak_rss_mb < 500
     assert ballast[-1] == 1
 
 
 def test_cold_start_here(float_bundle: MakeBundle) -> None:
     measured = cold_start(float_bundle().artifact(), {"image": tiny.pictures(1)}, 1)
-    assert set(measured) == {"cold_start_ms", "peak_rss_mb"}
+    assert measured.cold_start_ms > 0
+    assert measured.peak_rss_mb > 10
 
 
 def test_the_machine_is_described_in_json() -> None:

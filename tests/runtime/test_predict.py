@@ -83,10 +83,10 @@ def test_memory_does_not_grow_with_the_number_of_images(float_bundle: MakeBundle
 
 def test_selftest_passes_on_the_golden_logits(float_bundle: MakeBundle, int8_bundle: MakeBundle) -> None:
     outcome = selftest(float_bundle(), threads=1)
-    assert outcome["passed"] is True
-    assert outcome["max_difference"] < 1e-4
-    assert outcome["n"] == 4
-    assert selftest(float_bundle(batch=3))["passed"] is True
+    assert outcome.passed is True
+    assert outcome.max_difference < 1e-4
+    assert outcome.n == 4
+    assert selftest(float_bundle(batch=3)).passed is True
 
 
 @pytest.mark.parametrize("change", ["shuffled", "shifted", "another network's"])
@@ -99,13 +99,13 @@ def test_selftest_fails_on_other_logits(float_bundle: MakeBundle, change: str) -
         "another network's": tiny.expected(images, seed=1),
     }[change]
     outcome = selftest(float_bundle(golden=(images, wrong)))
-    assert outcome["passed"] is False
-    assert outcome["max_difference"] > outcome["tolerance"]
+    assert outcome.passed is False
+    assert outcome.max_difference > outcome.tolerance
 
 
 def test_selftest_fails_on_another_model(float_bundle: MakeBundle) -> None:
     images = tiny.pictures(4, seed=9)
-    assert selftest(float_bundle(seed=1, golden=(images, tiny.expected(images))))["passed"] is False
+    assert selftest(float_bundle(seed=1, golden=(images, tiny.expected(images)))).passed is False
 
 
 def test_selftest_needs_golden_vectors(float_bundle: MakeBundle) -> None:

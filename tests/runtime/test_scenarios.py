@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 import tiny
 
 from edgetl.base.errors import EdgetlError, MissingExtraError
+from edgetl.base.schema import to_json
 from edgetl.core.bundle import Artifact, Bundle
 from edgetl.core.tensors import Arrays
 from edgetl.latency import bench_record
@@ -59,7 +59,7 @@ def test_streams_work_at_once(int8_bundle: MakeBundle, monkeypatch: pytest.Monke
 
 def test_streams_in_a_record(int8_bundle: MakeBundle) -> None:
     raw = bench(int8_bundle(), Plan(seconds=0, scenario="multi-stream", streams=2))
-    record = bench_record(json.loads(json.dumps(raw, allow_nan=False)))
+    record = to_json(bench_record(raw))
     assert (record["scenario"], record["streams"], record["images_per_query"]) == ("multi-stream", 2, 2)
     assert record["throughput_ips"] == pytest.approx(2000 / record["mean_ms"])
     assert record["speedup"]["value"] > 0
@@ -70,7 +70,7 @@ def test_offline_takes_the_fastest_way(int8_bundle: MakeBundle, monkeypatch: pyt
     monkeypatch.setattr("edgetl.runtime.queries.TRIAL_S", 0.02)
     monkeypatch.setattr("edgetl.runtime.queries.OFFLINE_QUERY_S", 0.002)
     raw = bench(int8_bundle(), Plan(seconds=0, scenario="offline"))
-    record = bench_record(json.loads(json.dumps(raw, allow_nan=False)))
+    record = to_json(bench_record(raw))
     best = max(record["tried"], key=lambda way: way["images_per_s"])
     assert {way["batch"] for way in record["tried"]} == {1, 8}
     assert (record["streams"], record["threads"], record["batch"]) == (best["streams"], best["threads"], best["batch"])
@@ -93,7 +93,7 @@ def test_offline_asks_every_image_of_a_query_once(float_bundle: MakeBundle, monk
             monkeypatch.setattr(session, "run", run)
         ready.query(0)
         assert ready.schedule.batch == 4, "a fixed batch leaves no choice"
-        assert {way["batch"] for way in ready.tried} == {4}
+        assert {schedule.batch for schedule in ready.tried} == {4}
         assert sum(asked) == ready.schedule.samples
 
 
@@ -108,15 +108,15 @@ def test_a_goal_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = take_turns({"one": calls.append}, Plan(seconds=60, until=0.02))
     assert timed.stopped == "interval"
     assert MIN_RUNS <= len(timed.samples_ms["one"]) <= 200
-    watched = [look["n"] for look in timed.watch]
+    watched = [look.n for look in timed.watch]
     assert watched == sorted(watched)
     assert watched[-1] == len(timed.samples_ms["one"])
 
 
 def test_a_goal_out_of_reach_ends_with_the_time(int8_bundle: MakeBundle) -> None:
     raw = bench(int8_bundle(), Plan(seconds=0.2, until=1e-9))
-    record = bench_record(raw)
-    assert record["stopped"] == raw["stopped"] == "duration"
+    record = to_json(bench_record(raw))
+    assert record["stopped"] == raw.stopped == "duration"
     assert record["until"]["wanted"] == 1e-9
     assert record["until"]["reached"] is False
 
@@ -167,8 +167,8 @@ Mean latency (ns)               : 2141666
 
 def test_loadgens_own_log_is_read() -> None:
     told = loadgen.read_summary(SUMMARY, size=1)
-    assert (told["p50_ms"], told["p90_ms"], told["p99_ms"]) == (2.109616, 2.143383, 2.814535)
-    assert (told["mean_ms"], told["throughput_ips"], told["valid"]) == (2.141666, 466.93, True)
+    assert (told.p50_ms, told.p90_ms, told.p99_ms) == (2.109616, 2.143383, 2.814535)
+    assert (told.mean_ms, told.throughput_ips, told.valid) == (2.141666, 466.93, True)
 
 
 @pytest.mark.parametrize("scenario", ["single-stream", "offline"])
@@ -177,7 +177,7 @@ def test_loadgen_asks(int8_bundle: MakeBundle, scenario: str, monkeypatch: pytes
     monkeypatch.setattr("edgetl.runtime.queries.TRIAL_S", 0.02)
     monkeypatch.setattr("edgetl.runtime.queries.OFFLINE_QUERY_S", 0.002)
     raw = bench(int8_bundle(), Plan(seconds=0.3, scenario=scenario, harness="loadgen"))  # type: ignore[arg-type]
-    record = bench_record(json.loads(json.dumps(raw, allow_nan=False)))
+    record = to_json(bench_record(raw))
     told = record["loadgen"]
     assert record["harness"] == "loadgen"
     assert record["n"] >= loadgen.MIN_QUERIES
@@ -212,10 +212,10 @@ def test_three_take_turns(int8_bundle: MakeBundle, tmp_path: Path) -> None:
     from edgetl.core.bundle import load_bundle
 
     raw = bench(load_bundle(folder), Plan(seconds=0))
-    assert {role: len(v) for role, v in raw["samples_ms"].items()} == dict.fromkeys(
+    assert {role: len(v) for role, v in raw.samples_ms.items()} == dict.fromkeys(
         ("deployed", "float", "against"), MIN_RUNS
     )
-    record = bench_record(raw)
+    record = to_json(bench_record(raw))
     assert record["against"]["ratio"]["ci_low"] <= record["against"]["ratio"]["value"]
     assert record["against"]["cold_start_ms"] > 0
     open_session(load_bundle(folder).artifact("against")).close()

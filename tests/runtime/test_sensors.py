@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edgetl.base.schema import from_json, to_json
 from edgetl.runtime import energy
+from edgetl.runtime.measurement import Look, Spent
 from edgetl.runtime.sensors import sample, state
 
 Tree = Callable[[dict[str, object]], Path]
@@ -31,19 +33,17 @@ def tree(tmp_path: Path) -> Tree:
 
 def test_this_machine() -> None:
     first, second = sample(), sample()
-    assert json.loads(json.dumps(first, allow_nan=False)) == first
-    assert first["cores"] == os.cpu_count()
+    assert from_json(Look, json.loads(json.dumps(to_json(first), allow_nan=False)), "a look") == first
+    assert first.cores == os.cpu_count()
     for counter in ("at_s", "busy_s", "steal_s", "own_s", "involuntary"):
-        assert second[counter] >= first[counter] >= 0
+        assert getattr(second, counter) >= getattr(first, counter) >= 0
     assert {"clock_mhz", "temperatures_c", "power_w", "load_1min"} == set(state())
 
 
 def test_a_machine_that_says_nothing(tmp_path: Path) -> None:
     seen = sample(tmp_path)
-    assert (
-        seen["busy_s"] is seen["throttled"] is seen["pressure_s"] is seen["temperatures_c"] is seen["waited_s"] is None
-    )
-    assert (seen["capped"], seen["trips_c"]) == ([], {})
+    assert seen.busy_s is seen.throttled is seen.pressure_s is seen.temperatures_c is seen.waited_s is None
+    assert (seen.capped, seen.trips_c) == ((), {})
     assert state(tmp_path)["power_w"] is None
 
 
@@ -64,11 +64,11 @@ def test_counters(tree: Tree) -> None:
         }
     )
     seen = sample(root)
-    assert seen["cores"] == 3
-    assert seen["busy_s"] == pytest.approx(161 / tick)
-    assert seen["steal_s"] == pytest.approx(40 / tick)
-    assert (seen["pressure_s"], seen["waited_s"], seen["quota_s"]) == (pytest.approx(1.5), 2.5, 0.25)
-    assert (seen["throttled"], seen["clock_mhz"]) == (10, 2400)
+    assert seen.cores == 3
+    assert seen.busy_s == pytest.approx(161 / tick)
+    assert seen.steal_s == pytest.approx(40 / tick)
+    assert (seen.pressure_s, seen.waited_s, seen.quota_s) == (pytest.approx(1.5), 2.5, 0.25)
+    assert (seen.throttled, seen.clock_mhz) == (10, 2400)
 
 
 def test_what_holds_the_clock_down(tree: Tree) -> None:
@@ -93,19 +93,19 @@ def test_what_holds_the_clock_down(tree: Tree) -> None:
         }
     )
     seen = sample(root)
-    assert seen["capped"] == ["cpufreq-cpu0 (cooling_device1)", "the board's firmware (get_throttled 50005)"]
-    assert seen["temperatures_c"] == {"cpu-thermal": 81.5}
-    assert seen["trips_c"] == {"cpu-thermal": 80}
+    assert seen.capped == ("cpufreq-cpu0 (cooling_device1)", "the board's firmware (get_throttled 50005)")
+    assert seen.temperatures_c == {"cpu-thermal": 81.5}
+    assert seen.trips_c == {"cpu-thermal": 80}
 
 
 def test_past_undervoltage_is_not_now(tree: Tree) -> None:
-    assert sample(tree({"sys/devices/platform/soc/soc:firmware/get_throttled": "50000"}))["capped"] == []
+    assert sample(tree({"sys/devices/platform/soc/soc:firmware/get_throttled": "50000"})).capped == ()
 
 
 def test_no_sensor_is_said(tmp_path: Path) -> None:
     found = energy.measure({"deployed": (lambda _: None, 1)}, tmp_path)
-    assert found["deployed"]["energy_mj"] is None
-    assert "no energy sensor" in found["deployed"]["reason"]
+    assert found["deployed"].energy_mj is None
+    assert "no energy sensor" in (found["deployed"].energy.reason or "")
 
 
 def rapl(tree: Tree, microjoules: int) -> Path:
@@ -164,17 +164,17 @@ def test_energy_of_an_inference(tree: Tree) -> None:
         rapl(tree, spent[0])
 
     found = energy.measure({"deployed": (query, 2)}, root, seconds=0.05)["deployed"]
-    assert found["energy_mj"] == pytest.approx(1.5)
-    assert found["above_idle_mj"] == pytest.approx(1.5)
-    assert found["idle_w"] == 0
-    assert found["images"] == 2 * spent[0] // 3000
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found.energy_mj == pytest.approx(1.5)
+    assert found.energy.above_idle_mj == pytest.approx(1.5)
+    assert found.energy.idle_w == 0
+    assert found.energy.images == 2 * spent[0] // 3000
+    assert from_json(Spent, json.loads(json.dumps(to_json(found), allow_nan=False)), "energy") == found
 
 
 def test_a_counter_that_stands_still_is_no_measurement(tree: Tree) -> None:
     found = energy.measure({"deployed": (lambda _: None, 1)}, rapl(tree, 5), seconds=0.01)["deployed"]
-    assert found["energy_mj"] is None
-    assert "stood still" in found["reason"]
+    assert found.energy_mj is None
+    assert "stood still" in (found.energy.reason or "")
 
 
 def test_a_closed_counter_is_said(tree: Tree) -> None:

@@ -1,0 +1,41 @@
+"""What a device answers when a bundle was tested or put in charge there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """Whether a machine gives a bundle's golden outputs.
+
+    Attributes:
+        passed: whether it does.
+        max_difference: the greatest of all outputs, as a share of an output's range; None where an output is no number.
+        tolerance: that it may have.
+        n: golden samples.
+    """
+
+    passed: bool
+    max_difference: float | None
+    tolerance: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What is in charge on a device under a name.
+
+    Attributes:
+        state: what was done; unchanged where this very bundle was in charge already.
+        release, previous: names of folders in ``releases``; None where there is none.
+        path: of the link that programs open.
+        selftest: of the release in charge.
+    """
+
+    state: Literal["deployed", "unchanged", "rolled back"]
+    release: str | None
+    previous: str | None
+    path: str
+    selftest: SelfTest

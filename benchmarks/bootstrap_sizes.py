@@ -9,13 +9,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from edgetl.certify import balanced_accuracy_test, score_test
+from edgetl.certify import MetricTest, paired_test
+from edgetl.tasks import TASKS
 
 ALPHA = 0.05
 TRIALS = 1000
 BCA_TRIALS = 300
 
 Floats = npt.NDArray[np.float64]
+
+
+def tested(task: str, answer: str, arrays: tuple[Any, Any, Any], metric: str, margin: float) -> MetricTest:
+    """The paired test of (reference, deployed, labels); ``answer`` is what the task calls the first two."""
+    judged, labels = TASKS[task], arrays[2]
+    before, after = (judged.evidence({answer: values}, labels) for values in arrays[:2])
+    return paired_test(judged.metrics[metric], before, after, margin, ALPHA)
 
 
 # --- balanced accuracy, by simulation
@@ -71,7 +79,7 @@ def balanced_cells(margin: float = 0.01) -> list[dict[str, Any]]:
         passed = plain = 0
         for _ in range(TRIALS):
             arrays = draw_classes(sizes, rates, rng)
-            passed += balanced_accuracy_test(*arrays, margin, ALPHA).verdict == "pass"
+            passed += tested("classification", "class", arrays, "balanced-accuracy", margin).verdict == "pass"
             plain += plain_balanced_bound(*arrays, rng) > -margin
         cells.append(simulated({"data": name, "discordance": discordance, "margin": margin}, passed, plain))
     return cells
@@ -155,7 +163,7 @@ def regression_cells() -> list[dict[str, Any]]:
         passed = plain = 0
         for _ in range(TRIALS):
             arrays = DRAWS[data](n, rng)
-            passed += score_test(*arrays, metric, margin, ALPHA).verdict == "pass"
+            passed += tested("regression", "values", arrays, metric, margin).verdict == "pass"
             plain += plain_score_bound(arrays, metric, rng) > -margin
         cell = simulated({"metric": metric, "data": data, "n": n, "margin": margin}, passed, plain)
         if metric == "mae" and n in (50, 300):

@@ -41,8 +41,8 @@ def row(certificate: Any, **more: Any) -> dict[str, Any]:
     """What the table shows of a certificate."""
     names = ("verdict", "n", "n_needed", "reference_accuracy", "deployed_accuracy", "difference", "ci_low", "ci_high",
              "first_divergence", "executed", "runtime", "isa", "precision")  # fmt: skip
-    rungs = [[r["name"], r["accuracy"], r["agreement"]] for r in certificate.ladder]
-    kinds = [finding["kind"] for finding in certificate.findings]
+    rungs = [[r.name, r.accuracy, r.agreement] for r in certificate.ladder]
+    kinds = [finding.kind for finding in certificate.findings]
     return {**more, **{name: getattr(certificate, name) for name in names}, "ladder": rungs, "findings": kinds}
 
 

@@ -120,7 +120,7 @@ def honest(data: Mapping[str, str], targets: Sequence[str], count: int, work: Pa
         out, size = work / f"probe-{name}-{number}", SIZES.get(name, 96)
         run = finetune(data[name], out, strategy="linear-probe", image_size=size, seed=number)
         (done,) = pipeline.export(run, targets=[target], out=work / f"honest-{number}", bench=False)
-        kinds = [f["kind"] for f in done.certificate.findings]
+        kinds = [f.kind for f in done.certificate.findings]
         repair, certificate = done.bundle.manifest.repair, done.certificate
         mended = repair.chosen if repair and repair.needed else "not needed"
         told = f"{', '.join(kinds) or 'no alarm'}; {certificate.verdict}; repair: {mended}"

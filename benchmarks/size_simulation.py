@@ -31,12 +31,13 @@ from edgetl.certify import (
     PairedCounts,
     Predictions,
     cautious_lower_bound,
-    certify,
+    certify_answers,
     images_needed,
     noninferiority,
     score_statistic,
 )
 from edgetl.certify.unconditional import MOST_DISCORDANT
+from edgetl.tasks import find_task
 
 ALPHA = 0.05
 SIZES = (50, 100, 200, 500, 1000, 2000, 5000)
@@ -123,12 +124,14 @@ def seconds_for_50_000() -> dict[str, float]:
     labels = rng.integers(0, 10, n)
     reference = 1.5 * rng.normal(size=(n, 10))
     reference[np.arange(n), labels] += 4
-    saved = Predictions.from_logits(
+    deployed = reference + 0.1 * rng.normal(size=(n, 10))
+    rungs = {name: reference + 0.01 * rng.normal(size=(n, 10)) for name in ("float ONNX", "Q/DQ in float")}
+    models = {"reference": reference, **rungs, "deployed": deployed}
+    saved = Predictions.from_outputs(
+        find_task("classification"),
         labels=labels,
-        reference=reference,
-        deployed=reference + 0.1 * rng.normal(size=(n, 10)),
-        rungs={name: reference + 0.01 * rng.normal(size=(n, 10)) for name in ("float ONNX", "Q/DQ in float")},
-        baseline=("probe", reference + 3 * rng.normal(size=(n, 10))),
+        outputs={name: {"logits": logits} for name, logits in models.items()},
+        baseline=("probe", {"logits": reference + 3 * rng.normal(size=(n, 10))}),
         paths=[f"class-{label}/{i:06d}.jpg" for i, label in enumerate(labels)],
         sha256=[f"{value:064x}" for value in rng.integers(0, 2**62, n).tolist()],
         classes=tuple("0123456789"),
@@ -141,7 +144,7 @@ def seconds_for_50_000() -> dict[str, float]:
             began = time.process_time()
             loaded = Predictions.load(file)
             middle = time.process_time()
-            certify(**loaded.arguments(), margin=0.005).to_json()
+            certify_answers(**loaded.arguments(), margin=0.005).to_json()
             times.append((middle - began, time.process_time() - middle))
         load, judge = np.min(times, axis=0).tolist()
         return {"load": load, "judge": judge, "megabytes": file.stat().st_size / 1e6}

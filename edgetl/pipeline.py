@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
-from edgetl.certify import Certificate, check_margin, check_metric, verify_arrays
+from edgetl.certify import Certificate, check_margin, verify_arrays
 from edgetl.core.bench import BenchRecord
 from edgetl.core.bundle import BENCH, Bundle, load_bundle
 from edgetl.core.bundle import MANIFEST as BUNDLE_MANIFEST
@@ -27,6 +27,7 @@ from edgetl.devices.placement import answer
 from edgetl.reporting.html import write_report
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predictor import TOP, Prediction
+from edgetl.tasks import find_task
 from edgetl.workflow.build_bundle import Request, build_bundle, precision_for
 from edgetl.workflow.certify_bundle import Terms, certify_again, certify_bundle, contradiction
 from edgetl.workflow.exported import Demo, Exported
@@ -84,7 +85,7 @@ def export(
         EdgetlError: before any work starts, for anything that is wrong with the arguments.
     """
     check_margin(margin, alpha)
-    check_metric(metric)
+    find_task(None).find_metric(metric)
     if not 0 < budget_minutes < float("inf"):
         raise EdgetlError(f"a budget of {budget_minutes} minutes is no time", "give a positive number, or --no-repair")
     opened = run if isinstance(run, Run) else load_run(run)
@@ -176,7 +177,7 @@ def verify_bundle(
         CertifyError: a bad margin, or samples that are not there.
     """
     check_margin(margin, alpha)
-    check_metric(metric)
+    find_task(None).find_metric(metric)
     terms = Terms(margin, alpha, metric)
     opened = load_bundle(bundle)
     if data is None and device is None and predictions is None and not corruptions:

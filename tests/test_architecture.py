@@ -44,8 +44,9 @@ WITHIN = {
     ),
     "core": (
         ("run", "bundle"),
+        ("certificate",),
         ("manifest", "data", "targets"),
-        ("target", "compression", "bench", "findings", "tensors"),
+        ("target", "compression", "bench", "findings", "tensors", "certificate_parts"),
     ),
     "base": (("storage", "extras", "resources", "schema"), ("errors", "progress", "wording")),
 }

@@ -57,7 +57,7 @@ def test_the_recipe_alone_loses_it_and_the_certificate_says_where(
     assert certificate.verdict == "fail"
     assert certificate.difference < -0.1
     assert certificate.first_divergence == "Q/DQ in float"
-    (noise,) = (finding for finding in certificate.findings if finding["kind"] == "quantization-noise")
+    (noise,) = (finding for finding in certificate.findings if finding.kind == "quantization-noise")
     assert share_of(noise["layers"], hostile[1]) >= 0.8
     assert plain.bundle.manifest.repair is None
 
@@ -96,7 +96,7 @@ def test_the_repair_changed_what_was_quantized_and_kept_the_trained_graph(mended
     assert bundle.manifest.quantization.recipe is not None
     assert bundle.manifest.quantization.recipe["equalize"]
     assert bundle.source != bundle.exported
-    assert not [f for f in mended.certificate.findings if f["kind"] == "dead-channel"]
+    assert not [f for f in mended.certificate.findings if f.kind == "dead-channel"]
 
 
 def test_the_same_export_again_climbs_no_more(hostile: tuple[Run, set[str]], mended: Exported) -> None:

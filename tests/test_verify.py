@@ -91,7 +91,7 @@ def test_answers_of_a_program_of_ones_own(bundle: Path, tmp_path: Path, key: str
     assert found.flips == {"lost": 0, "gained": 0}
     assert found.executed == "device"
     assert "mine.npz" in found.runtime
-    assert [rung["name"] for rung in found.ladder] == ["reference", "float ONNX", "deployed"]
+    assert [rung.name for rung in found.ladder] == ["reference", "float ONNX", "deployed"]
 
 
 def test_answers_that_lack_an_image_are_refused(bundle: Path, tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_runner_that_sorts_its_classes_otherwise_is_named(bundle: Path, tmp_pa
     np.savez(tmp_path / "mine.npz", logits=logits[:, [1, 2, 0]], sha256=np.array(hashes))
     found = edgetl.verify(bundle, predictions=tmp_path / "mine.npz")
     assert found.verdict == "fail"
-    fatal = [finding["kind"] for finding in found.findings if finding["severity"] == "fatal"]
+    fatal = [finding.kind for finding in found.findings if finding.severity == "fatal"]
     assert fatal == ["label-order"]
-    assert "quantization-noise" not in {finding["kind"] for finding in found.findings}
+    assert "quantization-noise" not in {finding.kind for finding in found.findings}
 
 
 def test_judging_again_by_another_metric_needs_no_inference(bundle: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_reference_that_is_not_what_was_trained_fails_whatever_the_accuracies(
     )
     assert done.certificate.flips == {"lost": 0, "gained": 0}
     assert done.certificate.verdict == "fail"
-    assert [finding["kind"] for finding in done.certificate.findings] == ["reference-not-reproduced"]
+    assert [finding.kind for finding in done.certificate.findings] == ["reference-not-reproduced"]
 
 
 def test_the_baseline_reaches_the_certificate(edgetl: Edgetl, tiny_run: Path, tmp_path: Path) -> None:
@@ -244,8 +244,8 @@ def test_what_could_not_be_mended_is_refused_until_more_is_tolerated(bundle: Pat
     write_manifest(bundle, manifest, {role: opened.artifact(role) for role in ("deployed", "float")})
     refused = edgetl.verify(bundle, margin=0.3)
     assert refused.verdict == "fail"
-    assert "not-repaired" in {finding["kind"] for finding in refused.findings}
-    assert any("20.00 points" in finding["what"] for finding in refused.findings)
+    assert "not-repaired" in {finding.kind for finding in refused.findings}
+    assert any("20.00 points" in finding.what for finding in refused.findings)
     tolerated = edgetl.verify(bundle, margin=0.5)
-    assert "not-repaired" not in {finding["kind"] for finding in tolerated.findings}
-    assert "not-repaired" in {finding["kind"] for finding in edgetl.verify(bundle, margin=0.2).findings}
+    assert "not-repaired" not in {finding.kind for finding in tolerated.findings}
+    assert "not-repaired" in {finding.kind for finding in edgetl.verify(bundle, margin=0.2).findings}

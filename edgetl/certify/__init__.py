@@ -3,14 +3,15 @@
 Needs numpy alone and reads no clock, so it also runs on a device.
 """
 
-from edgetl.certify.arrays import verify_arrays
+from edgetl.certify.arrays import certify, certify_scores, verify_arrays
 from edgetl.certify.binomial import mcnemar_loss
-from edgetl.certify.bootstrap import REGRESSION, BootstrapTest, balanced_accuracy_test, score_test
-from edgetl.certify.certificate import EXECUTED, METHOD, Certificate
 from edgetl.certify.classes import ClassOutcome, class_outcomes, holm
 from edgetl.certify.expected import expected_difference
-from edgetl.certify.gain import Baseline, TransferGain, transfer_gain
+from edgetl.certify.facts import Facts
+from edgetl.certify.gain import Baseline, transfer_gain
+from edgetl.certify.metric_test import MetricTest, check_limits, paired_test
 from edgetl.certify.paired import (
+    METHOD,
     NonInferiority,
     PairedCounts,
     Verdict,
@@ -28,32 +29,32 @@ from edgetl.certify.probabilities import (
     threshold_shift,
 )
 from edgetl.certify.score import score_interval, score_statistic
-from edgetl.certify.scores import certify_scores
 from edgetl.certify.unconditional import cautious_lower_bound
-from edgetl.certify.verdict import METRICS, certify, check_metric
+from edgetl.certify.verdict import certify_answers
+from edgetl.core.certificate import EXECUTED, Certificate
+from edgetl.core.certificate_parts import TransferGain
 
 __all__ = [
     "EXECUTED",
     "METHOD",
-    "METRICS",
-    "REGRESSION",
     "Baseline",
-    "BootstrapTest",
     "Certificate",
     "ClassOutcome",
+    "Facts",
     "LogitEvidence",
+    "MetricTest",
     "NonInferiority",
     "PairedCounts",
     "Predictions",
     "Step",
     "TransferGain",
     "Verdict",
-    "balanced_accuracy_test",
     "cautious_lower_bound",
     "certify",
+    "certify_answers",
     "certify_scores",
+    "check_limits",
     "check_margin",
-    "check_metric",
     "class_outcomes",
     "expected_calibration_error",
     "expected_difference",
@@ -62,10 +63,10 @@ __all__ = [
     "logit_evidence",
     "mcnemar_loss",
     "noninferiority",
+    "paired_test",
     "probability_shift",
     "score_interval",
     "score_statistic",
-    "score_test",
     "threshold_shift",
     "transfer_gain",
     "verify_arrays",

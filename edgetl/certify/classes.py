@@ -1,12 +1,13 @@
-"""What happened to each class: recall before and after, and which losses are more than chance.
+"""What happened to each class or label: recall before and after, and which losses are more than chance.
 
-Each class has an exact one-sided McNemar test of "no more images of this class were lost than gained". The p-values of
-all classes that have images are adjusted together by Holm's method (S. Holm 1979, Scandinavian Journal of Statistics
+Each class has an exact one-sided McNemar test of "no more samples of this class were lost than gained". The p-values of
+all classes that have samples are adjusted together by Holm's method (S. Holm 1979, Scandinavian Journal of Statistics
 6, 65-70), so that the chance of any false alarm among them is at most alpha.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.paired import Indexes
+from edgetl.core.certificate_parts import ClassRecord
+from edgetl.tasks import ClassCounts, classification
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,14 @@ class ClassOutcome:
 
     Attributes:
         name: its name.
-        n: images of this class.
-        lost: images of it that only the reference gets right.
-        gained: images of it that only the deployed model gets right.
-        reference_recall: share that the reference gets right; None without images.
-        deployed_recall: share that the deployed model gets right; None without images.
-        difference: deployed minus reference recall; None without images.
-        p_value: exact one-sided McNemar p of a loss; 1.0 without images.
-        adjusted_p: the same after Holm's adjustment over all classes that have images.
+        n: samples of this class.
+        lost: samples of it that only the reference gets right.
+        gained: samples of it that only the deployed model gets right.
+        reference_recall: share that the reference gets right; None without samples.
+        deployed_recall: share that the deployed model gets right; None without samples.
+        difference: deployed minus reference recall; None without samples.
+        p_value: exact one-sided McNemar p of a loss; 1.0 without samples.
+        adjusted_p: the same after Holm's adjustment over all classes that have samples.
     """
 
     name: str
@@ -46,9 +49,23 @@ class ClassOutcome:
         """Whether the loss is more than chance (adjusted p < ``alpha``) and at least ``margin``."""
         return self.adjusted_p < alpha and self.difference is not None and self.difference <= -margin
 
+    def record(self, margin: float, alpha: float) -> ClassRecord:
+        """As a certificate has it."""
+        return ClassRecord(
+            n=self.n,
+            reference_recall=self.reference_recall,
+            deployed_recall=self.deployed_recall,
+            difference=self.difference,
+            lost=self.lost,
+            gained=self.gained,
+            p_value=self.p_value,
+            adjusted_p=self.adjusted_p,
+            collapsed=self.collapsed(margin, alpha),
+        )
+
 
 def class_outcomes(
-    reference: Indexes, deployed: Indexes, labels: Indexes, names: tuple[str, ...]
+    reference: Indexes, deployed: Indexes, labels: Indexes, names: Sequence[str]
 ) -> tuple[ClassOutcome, ...]:
     """Compare the recall of every class, in the order of ``names``.
 
@@ -58,32 +75,33 @@ def class_outcomes(
         labels: true class indexes [n], each below ``len(names)``.
         names: a name for every class index.
     """
-    before, after = reference == labels, deployed == labels
-    images, right, kept, lost, gained = (
-        np.bincount(labels[chosen], minlength=len(names))
-        for chosen in (np.ones_like(before), before, after, before & ~after, ~before & after)
-    )
-    p_values = mcnemar_loss(lost, gained)
-    present = images > 0
+    before, after = (classification.evidence({"class": values}, labels) for values in (reference, deployed))
+    return outcomes(classification.by_class(before, after, len(names)), names)
+
+
+def outcomes(counts: ClassCounts, names: Sequence[str]) -> tuple[ClassOutcome, ...]:
+    """The same from what two models did to the samples of each class."""
+    p_values = mcnemar_loss(counts.lost, counts.gained)
+    present = counts.samples > 0
     adjusted = np.ones(len(names))
     adjusted[present] = holm(p_values[present])
-    outcomes = []
+    found = []
     for i, name in enumerate(names):
-        n = int(images[i])
-        outcomes.append(
+        n, lost, gained = int(counts.samples[i]), int(counts.lost[i]), int(counts.gained[i])
+        found.append(
             ClassOutcome(
                 name=name,
                 n=n,
-                lost=int(lost[i]),
-                gained=int(gained[i]),
-                reference_recall=int(right[i]) / n if n else None,
-                deployed_recall=int(kept[i]) / n if n else None,
-                difference=(int(gained[i]) - int(lost[i])) / n if n else None,
+                lost=lost,
+                gained=gained,
+                reference_recall=int(counts.reference[i]) / n if n else None,
+                deployed_recall=int(counts.deployed[i]) / n if n else None,
+                difference=(gained - lost) / n if n else None,
                 p_value=float(p_values[i]),
                 adjusted_p=float(adjusted[i]),
             )
         )
-    return tuple(outcomes)
+    return tuple(found)
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -96,7 +114,7 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return adjusted
 
 
-def balanced_accuracy(recalls: tuple[float | None, ...]) -> float:
-    """Mean recall over the classes that have images, 0 to 1."""
+def balanced_accuracy(recalls: Sequence[float | None]) -> float:
+    """Mean recall over the classes that have samples, 0 to 1."""
     present = [recall for recall in recalls if recall is not None]
     return sum(present) / len(present)

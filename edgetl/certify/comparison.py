@@ -1,69 +1,111 @@
-"""The models that are compared: on the same images, with the same classes, held to the same margin."""
+"""The models that are compared: on the same samples, by the same task, held to the same margin."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import numpy.typing as npt
 
-from edgetl.base.errors import CertifyError
-from edgetl.certify.classes import ClassOutcome, class_outcomes
-from edgetl.certify.paired import Indexes, paired_indexes
+from edgetl.certify.checks import DEPLOYED, REFERENCE, Labels, checked
+from edgetl.certify.classes import ClassOutcome, outcomes
+from edgetl.certify.metric_test import MetricTest, check_limits, paired_test
+from edgetl.certify.paired import PairedCounts
+from edgetl.core.tensors import Arrays
+from edgetl.tasks import Evidence, Metric, Task
 
-Models = tuple[tuple[str, Indexes], ...]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
-    """What every pair of models is judged by: the same images, names, margin and level."""
+    """What every pair of models is judged by.
 
-    labels: Indexes
+    Attributes:
+        task: what they are for.
+        labels: the truth.
+        names: of the classes or labels.
+        models: answers by name, from the reference down to the deployed model.
+        evidence: of each model.
+        metric: name of the one that decides.
+        margin: greatest acceptable loss of it.
+        alpha: one-sided level.
+    """
+
+    task: Task
+    labels: Labels
     names: tuple[str, ...]
+    models: Mapping[str, Arrays]
+    evidence: Mapping[str, Evidence]
+    metric: str
     margin: float
     alpha: float
 
-    def collapsed(self, above: Indexes, below: Indexes) -> tuple[ClassOutcome, ...]:
-        """The classes that the lower of two models lost (see ``ClassOutcome.collapsed``)."""
-        outcomes = class_outcomes(above, below, self.labels, self.names)
-        return tuple(c for c in outcomes if c.collapsed(self.margin, self.alpha))
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return len(self.labels)
+
+    @property
+    def decides(self) -> Metric:
+        """The metric that decides."""
+        return self.task.metrics[self.metric]
+
+    @property
+    def class_margin(self) -> float:
+        """What the recall of each class is held to: the margin, where that is a share."""
+        return self.margin if self.decides.unit == "share" else 0.01
+
+    def margin_of(self, metric: str) -> float:
+        """What a metric is held to: the margin where its unit is that of the one that decides, else its own default."""
+        other = self.task.metrics[metric]
+        return self.margin if other.unit == self.decides.unit else other.margin_for(self.labels)
+
+    def test(self, metric: str, above: str = REFERENCE, below: str = DEPLOYED) -> MetricTest:
+        """The paired test of one metric between two models."""
+        pair = self.evidence[above], self.evidence[below]
+        return paired_test(self.task.metrics[metric], *pair, self.margin_of(metric), self.alpha)
+
+    def defined(self, metric: str) -> bool:
+        """Whether the metric has a value on these samples."""
+        evidence = self.evidence[REFERENCE]
+        return self.task.metrics[metric].right is not None or bool(np.isfinite(self.task.metrics[metric].of(evidence)))
+
+    def counts(self, above: str = REFERENCE, below: str = DEPLOYED) -> PairedCounts | None:
+        """Samples by which of two models is right; None where no answer is right or wrong."""
+        right = self.task.metrics[self.task.exact].right if self.task.exact else None
+        return right and PairedCounts.from_right(right(self.evidence[above]), right(self.evidence[below]))
+
+    def outcomes(self, above: str = REFERENCE, below: str = DEPLOYED) -> tuple[ClassOutcome, ...]:
+        """What happened to each class between two models; nothing where labels are no classes."""
+        if self.task.by_class is None:
+            return ()
+        counts = self.task.by_class(self.evidence[above], self.evidence[below], len(self.names))
+        return outcomes(counts, self.names)
+
+    def collapsed(self, above: str, below: str) -> bool:
+        """Whether the lower of two models lost a class (see ``ClassOutcome.collapsed``)."""
+        return any(c.collapsed(self.class_margin, self.alpha) for c in self.outcomes(above, below))
 
 
 def compared(
-    reference: npt.ArrayLike,
-    deployed: npt.ArrayLike,
+    task: Task,
     labels: npt.ArrayLike,
-    class_names: Sequence[str] | None,
-    rungs: Sequence[tuple[str, npt.ArrayLike]],
-    limits: tuple[float, float],
-) -> tuple[Models, Comparison]:
-    """All models from the reference down, checked, and what they are judged by; ``limits`` are margin and alpha.
+    models: Mapping[str, Arrays],
+    names: Sequence[str] | None,
+    metric: str | None,
+    margin: float | None,
+    alpha: float,
+) -> Comparison:
+    """All models from the reference down, checked, and what they are judged by.
 
     Raises:
-        CertifyError: arrays that do not fit each other or the class names.
+        CertifyError: arrays that do not fit each other or the names, or a margin or alpha out of range.
+        UnknownNameError: no metric of that name.
     """
-    truth, before, after = paired_indexes(labels=labels, reference=reference, deployed=deployed)
-    between = tuple((name, indexes(name, predictions, truth)) for name, predictions in rungs)
-    models = (("reference", before), *between, ("deployed", after))
-    return models, Comparison(truth, _names(class_names, truth, models), *limits)
-
-
-def indexes(name: str, predictions: npt.ArrayLike, labels: Indexes) -> Indexes:
-    """Predictions of one model, checked against the labels: int64 [n]."""
-    return paired_indexes(labels=labels, **{name: predictions})[1]
-
-
-def _names(class_names: Sequence[str] | None, labels: Indexes, models: Models) -> tuple[str, ...]:
-    if class_names is None:
-        return tuple(str(i) for i in range(int(labels.max()) + 1))
-    names = tuple(str(name) for name in class_names)
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise CertifyError(f"the class name '{twice[0]}' is given twice", "give every class its own name")
-    for source, found in (("labels", labels), *models):
-        if int(found.max()) >= len(names):
-            raise CertifyError(
-                f"{source} holds class {int(found.max())}, but there are only {len(names)} class names",
-                "use the class list that the model was trained with",
-            )
-    return names
+    decides = task.find_metric(metric)
+    # Before anything is computed of the arrays, as far as that can be.
+    check_limits(task.metrics[decides], 0.0 if margin is None else margin, alpha)
+    truth, answers, names = checked(task, labels, models, names)
+    held = task.metrics[decides].margin_for(truth) if margin is None else float(margin)
+    evidence = {name: task.evidence(given, truth) for name, given in answers.items()}
+    return Comparison(task, truth, names, answers, evidence, decides, held, float(alpha))

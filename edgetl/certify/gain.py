@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgetl.base.errors import CertifyError
 from edgetl.certify.bootstrap import REPLICATES, bounds, times_unseen
 from edgetl.certify.paired import Indexes, PairedCounts, noninferiority
+from edgetl.core.certificate_parts import TransferGain
 
 BaselineKind = Literal["scratch", "probe"]
 Helped = Literal["better", "not shown", "worse"]
@@ -42,38 +43,6 @@ class Baseline:
             raise CertifyError(f"baseline '{self.kind}' is unknown", f"choose one of {', '.join(BASELINES)}")
 
 
-@dataclass(frozen=True)
-class TransferGain:
-    """The transfer's gain, and how much of it was kept.
-
-    Attributes:
-        kind: the baseline's kind.
-        baseline_accuracy: share of images that the baseline gets right.
-        retained: (deployed - baseline) / (reference - baseline) accuracy; 1 when everything was kept. None where the
-            reference is not proven better than the baseline: a ratio to what may be nothing has no meaning.
-        ci_low: one-sided 1 - alpha lower bound of ``retained``; None with it, or where it has no bound.
-        ci_high: one-sided 1 - alpha upper bound; None likewise.
-        gap: negative-transfer gap, baseline minus reference accuracy; positive where the transfer did harm.
-        gap_ci_low: one-sided 1 - alpha lower bound of ``gap``, by the test of :mod:`edgetl.certify.paired`.
-        gap_ci_high: one-sided 1 - alpha upper bound of it.
-        helped: better (the reference is proven better than the baseline), worse (proven worse) or not shown.
-    """
-
-    kind: str
-    baseline_accuracy: float
-    retained: float | None
-    ci_low: float | None
-    ci_high: float | None
-    gap: float
-    gap_ci_low: float
-    gap_ci_high: float
-    helped: Helped
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
-
-
 def transfer_gain(
     kind: str, baseline: Indexes, reference: Indexes, deployed: Indexes, labels: Indexes, alpha: float = 0.05
 ) -> TransferGain:
@@ -96,7 +65,7 @@ def transfer_gain(
         low, high = _retained_bounds(baseline == labels, reference == labels, deployed == labels, alpha)
         low, high = (None if low is None else min(low, retained)), (None if high is None else max(high, retained))
     return TransferGain(
-        kind=kind,
+        kind=cast(BaselineKind, kind),
         baseline_accuracy=counts.reference_accuracy,
         retained=retained,
         ci_low=low,

@@ -3,61 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from edgetl.certify.binomial import mcnemar_loss
-from edgetl.certify.comparison import Comparison, Models
-from edgetl.certify.paired import Indexes, PairedCounts
+from edgetl.certify.comparison import Comparison
+from edgetl.certify.paired import PairedCounts
 from edgetl.certify.probabilities import LogitEvidence
 from edgetl.certify.score import score_interval
+from edgetl.core.certificate_parts import Rung
+from edgetl.core.compression import LayerNoise
 
 MOST_NAMED = 5
 
 
-def ladder(models: Models, comparison: Comparison, evidence: LogitEvidence) -> tuple[dict[str, Any], ...]:
-    """A record of each model, in order (see ``Certificate.ladder``).
+def ladder(comparison: Comparison, evidence: LogitEvidence) -> tuple[Rung, ...]:
+    """A rung for each model, in order.
 
     Args:
-        models: (name, predicted class indexes [n]), the reference first.
-        comparison: what they are judged by.
+        comparison: the models and what they are judged by.
         evidence: distances between the logits of neighbours, where they are known.
     """
-    name, above = models[0]
-    unknown = ("difference", "ci_low", "ci_high", "lost", "gained", "logit_distance", "kl")
-    accuracy = float(np.mean(above == comparison.labels))
-    rungs = [{"name": name, "accuracy": accuracy, "agreement": 1.0, **dict.fromkeys(unknown), "diverges": False}]
-    for name, below in models[1:]:
-        rungs.append({"name": name, **_against(above, below, comparison), **_distances(evidence, name)})
-        above = below
-    return tuple(rungs)
+    first = next(iter(comparison.models))
+    head = Rung(name=first, agreement=1.0, **_scores(comparison, first))
+    return (head, *(_rung(comparison, evidence, above, below) for above, below in pairwise(comparison.models)))
 
 
-def _against(above: Indexes, below: Indexes, comparison: Comparison) -> dict[str, Any]:
-    counts = PairedCounts.from_predictions(above, below, comparison.labels)
+def _scores(comparison: Comparison, name: str) -> dict[str, Any]:
+    found = {metric: comparison.task.metrics[metric].of(comparison.evidence[name]) for metric in _shown(comparison)}
+    return {"score": found[comparison.metric], "accuracy": found.get("accuracy")}
+
+
+def _shown(comparison: Comparison) -> set[str]:
+    return {comparison.metric, "accuracy"} & set(comparison.task.metrics)
+
+
+def _rung(comparison: Comparison, evidence: LogitEvidence, above: str, below: str) -> Rung:
+    counts = comparison.counts(above, below)
+    judged = _by_accuracy(counts, comparison) if _has_accuracy(comparison) and counts else None
+    upper, lower = comparison.models[above], comparison.models[below]
+    outputs = {spec.name for spec in comparison.task.outputs(comparison.names)}
+    known = outputs <= set(upper) and outputs <= set(lower)
+    step = evidence.steps.get(below)
+    kl = step.kl if step else None
+    return Rung(
+        name=below,
+        agreement=comparison.task.agreement(upper, lower),
+        lost=counts.lost if counts else None,
+        gained=counts.gained if counts else None,
+        logit_distance=step.logit_distance if step else None,
+        kl=kl,
+        divergence=comparison.task.divergence(upper, lower) if known and kl is None else kl,
+        **_scores(comparison, below),
+        **_diverging(judged or _by_metric(comparison, above, below), comparison.collapsed(above, below)),
+    )
+
+
+def _has_accuracy(comparison: Comparison) -> bool:
+    return "accuracy" in comparison.task.metrics
+
+
+def _diverging(judged: Mapping[str, Any], collapsed: bool) -> dict[str, Any]:
+    return {**judged, "diverges": judged["diverges"] or collapsed}
+
+
+def _by_accuracy(counts: PairedCounts, comparison: Comparison) -> dict[str, Any]:
     low, high = score_interval(counts.lost, counts.gained, counts.n, comparison.alpha)
-    # Chance alone loses a point on a few hundred images, and would accuse a healthy rung.
+    # Chance alone loses a point on a few hundred samples, and would accuse a healthy rung.
     proven = float(mcnemar_loss(counts.lost, counts.gained)) < comparison.alpha
     too_much = proven and counts.difference <= -comparison.margin
-    return {
-        "accuracy": counts.deployed_accuracy,
-        "agreement": float(np.mean(above == below)),
-        "difference": counts.difference,
-        "ci_low": low,
-        "ci_high": high,
-        "lost": counts.lost,
-        "gained": counts.gained,
-        "diverges": too_much or bool(comparison.collapsed(above, below)),
-    }
+    return {"difference": counts.difference, "ci_low": low, "ci_high": high, "diverges": too_much}
 
 
-def _distances(evidence: LogitEvidence, name: str) -> dict[str, float | None]:
-    step = evidence.steps.get(name)
-    return {"logit_distance": step.logit_distance if step else None, "kl": step.kl if step else None}
+def _by_metric(comparison: Comparison, above: str, below: str) -> dict[str, Any]:
+    test = comparison.test(comparison.metric, above, below)
+    found = {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
+    return {**found, "diverges": test.verdict == "fail"}
 
 
-def first_divergence(rungs: Sequence[Mapping[str, Any]], lost: bool, margin: float) -> str | None:
+def first_divergence(rungs: Sequence[Rung], lost: bool, margin: float) -> str | None:
     """Name of the first rung that diverges.
 
     Args:
@@ -66,20 +90,21 @@ def first_divergence(rungs: Sequence[Mapping[str, Any]], lost: bool, margin: flo
             seen to lose the margin is named: there is a loss to explain.
         margin: greatest tolerable loss.
     """
-    diverging = [rung for rung in rungs if rung["diverges"]]
+    diverging = [rung for rung in rungs if rung.diverges]
     if lost and not diverging:
-        diverging = [rung for rung in rungs[1:] if rung["lost"] > rung["gained"] and rung["difference"] <= -margin]
-    return str(diverging[0]["name"]) if diverging else None
+        losses = [(rung, rung.difference) for rung in rungs if rung.difference is not None]
+        diverging = [rung for rung, difference in losses if difference < 0 and difference <= -margin]
+    return diverging[0].name if diverging else None
 
 
-def responsible(first: str | None, layers: Sequence[Mapping[str, Any]]) -> list[str]:
+def responsible(first: str | None, layers: Sequence[LayerNoise]) -> list[str]:
     """A sentence that names the layers behind the first divergence, as far as both are known.
 
     Args:
         first: name of the first rung that diverges.
-        layers: the worst first; each has ``module`` or, where that is unknown, ``node``.
+        layers: the worst first.
     """
-    named = list(dict.fromkeys(str(layer.get("module") or layer.get("node") or "") for layer in layers))
+    named = list(dict.fromkeys(layer.module or layer.node for layer in layers))
     named = [name for name in named if name]
     if first is None or not named:
         return []

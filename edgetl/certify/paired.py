@@ -27,6 +27,7 @@ from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.score import critical_value, restricted_gained, score_interval, score_statistic
 from edgetl.certify.unconditional import MOST_DISCORDANT, cautious_lower_bound, tail
 
+METHOD = "Tango 1998 score interval, or the exact unconditional bound where that is more cautious"
 Verdict = Literal["pass", "fail", "underpowered"]
 Indexes = npt.NDArray[np.int64]
 
@@ -67,9 +68,13 @@ class PairedCounts:
     def from_predictions(cls, reference: npt.ArrayLike, deployed: npt.ArrayLike, labels: npt.ArrayLike) -> PairedCounts:
         """Count from three arrays of class indexes [n] (see :func:`paired_indexes`)."""
         labels, reference, deployed = paired_indexes(labels=labels, reference=reference, deployed=deployed)
-        before, after = reference == labels, deployed == labels
+        return cls.from_right(reference == labels, deployed == labels)
+
+    @classmethod
+    def from_right(cls, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> PairedCounts:
+        """Count from whether the reference and the deployed model are right on each image, bool [n]."""
         right, lost, gained = (int(np.sum(x)) for x in (before & after, before & ~after, ~before & after))
-        return cls(right, lost, gained, len(labels) - right - lost - gained)
+        return cls(right, lost, gained, len(before) - right - lost - gained)
 
     @property
     def n(self) -> int:

@@ -10,36 +10,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.base.errors import CertifyError
+from edgetl.base.errors import CertifyError, UnknownNameError
 from edgetl.base.storage import sha256_bytes, sha256_json
 from edgetl.certify.archive import AGAIN, read_archive, write_archive
+from edgetl.certify.checks import DEPLOYED, REFERENCE, checked
 from edgetl.certify.gain import Baseline
 from edgetl.certify.paired import Indexes, paired_indexes
-from edgetl.certify.probabilities import LogitEvidence, Step, logit_evidence
+from edgetl.certify.predictions_file import KEPT, from_arrays, to_arrays
+from edgetl.certify.probabilities import LogitEvidence, logit_evidence
+from edgetl.core.tensors import Arrays
+from edgetl.tasks import Task, find_task
 
+Array = npt.NDArray[Any]
 Logits = npt.NDArray[np.float16]
 
 _HEX = 64
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 MOST_LOGITS = 8_000_000
-"""More numbers than this for one model are not kept, so that a bundle stays small (16 MB in float16)."""
+"""More numbers than this for one model are not kept beside its classes, so that a bundle stays small (16 MB)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What each model said about each image of the certify split.
+    """What each model said about each sample of the certify split.
 
     Attributes:
-        labels: true class indexes, int64 [n].
-        reference: class indexes predicted by the trained model, int64 [n].
-        deployed: class indexes predicted by the deployed model, int64 [n].
-        paths: path of each image relative to the data folder, with forward slashes.
-        sha256: SHA-256 of each image file, 64 hexadecimal digits.
-        class_names: name of each class index.
-        rungs: models between the two, in order, as (name, class indexes [n]).
-        reference_logits: float16 [n, classes], or None.
-        deployed_logits: float16 [n, classes], or None.
+        task: what the models are for, a key of :data:`edgetl.tasks.TASKS`.
+        labels: the truth, as the task's kind of label has it.
+        models: answers by name: "reference", the rungs below it in order, "deployed"; see
+            :data:`edgetl.certify.predictions_file.KEPT`.
+        paths: path of each sample relative to the data folder, with forward slashes.
+        sha256: SHA-256 of each sample's file, 64 hexadecimal digits.
+        class_names: name of each class or label.
+        reference_logits: of classes, float16 [n, classes], or None.
+        deployed_logits: likewise.
         baseline: predictions of the model that the transfer is measured against, or None.
         evidence: what the logits of all models said before they were rounded or dropped; without it, as in older
             files, it comes from the logits that were kept.
@@ -49,44 +54,44 @@ class Predictions:
             in float16.
     """
 
-    labels: Indexes
-    reference: Indexes
-    deployed: Indexes
+    task: str
+    labels: Array
+    models: Mapping[str, Arrays]
     paths: tuple[str, ...]
     sha256: tuple[str, ...]
     class_names: tuple[str, ...]
-    rungs: tuple[tuple[str, Indexes], ...] = ()
     reference_logits: Logits | None = None
     deployed_logits: Logits | None = None
     baseline: Baseline | None = None
     evidence: LogitEvidence | None = None
 
     def __post_init__(self) -> None:
-        names = ("labels", "reference", "deployed")
-        rungs = {f"rung '{name}'": values for name, values in self.rungs}
-        arrays = paired_indexes(**{name: getattr(self, name) for name in names}, **rungs)
-        for name, array in zip((*names, *rungs), arrays, strict=True):
-            if int(array.max()) >= len(self.class_names):
-                raise CertifyError(f"{name} holds class {int(array.max())} of {len(self.class_names)} class names")
+        kept = KEPT[self._task.labels]
+        # Copies, because they are made read-only.
+        own = {name: {key: np.array(answers[key]) for key in kept} for name, answers in self.models.items()}
+        labels, models, _ = checked(self._task, np.array(self.labels), own, self.class_names)
+        for array in (labels, *(array for answers in models.values() for array in answers.values())):
             array.flags.writeable = False
-        for name, array in zip(names, arrays[:3], strict=True):
-            object.__setattr__(self, name, array)
-        kept = tuple((name, array) for (name, _), array in zip(self.rungs, arrays[3:], strict=True))
-        object.__setattr__(self, "rungs", kept)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "models", models)
         self._check_files()
         self._check_more()
         for name in ("reference_logits", "deployed_logits"):
             object.__setattr__(self, name, self._half(name))
 
+    @property
+    def _task(self) -> Task:
+        return find_task(self.task)
+
     def _check_files(self) -> None:
         if len(self.paths) != self.n or len(self.sha256) != self.n:
             raise CertifyError(f"{self.n} labels, {len(self.paths)} paths and {len(self.sha256)} hashes do not match")
         if any(path.startswith("/") for path in self.paths):
-            raise CertifyError("the path of an image is absolute", "give paths relative to the data folder")
-        # All at once: a match for each takes 80 ms on 50,000 images.
+            raise CertifyError("the path of a sample is absolute", "give paths relative to the data folder")
+        # All at once: a match for each takes 80 ms on 50,000 samples.
         digits = "".join(self.sha256)
         if set(map(len, self.sha256)) != {_HEX} or not _is_hex(digits):
-            raise CertifyError("the hash of an image is not a SHA-256 of 64 hexadecimal digits")
+            raise CertifyError("the hash of a sample is not a SHA-256 of 64 hexadecimal digits")
 
     def _check_more(self) -> None:
         if self.baseline is not None:
@@ -113,82 +118,95 @@ class Predictions:
         return half
 
     @classmethod
-    def from_logits(
+    def from_outputs(
         cls,
+        task: Task,
         *,
         labels: npt.ArrayLike,
-        reference: npt.ArrayLike,
-        deployed: npt.ArrayLike,
+        outputs: Mapping[str, Arrays],
         paths: Sequence[str],
         sha256: Sequence[str],
         classes: Sequence[str],
-        rungs: Mapping[str, npt.ArrayLike] | None = None,
-        baseline: tuple[str, npt.ArrayLike] | None = None,
+        options: Mapping[str, Any] | None = None,
+        baseline: tuple[str, Arrays] | None = None,
     ) -> Predictions:
-        """Predictions from each model's logits [n, classes]; ties go to the lower index.
+        """Predictions from each model's outputs.
 
-        The logits of reference and deployed model are kept in float16, limited to its range, unless there are more
-        than ``MOST_LOGITS`` of them. Of the rungs only how far they are from each other is kept. ``baseline`` is its
-        kind (scratch or probe) and its logits.
+        Of classes the logits of reference and deployed model are kept in float16, limited to its range, unless there
+        are more than ``MOST_LOGITS`` of them; of the rungs only how far they are from each other is kept.
+
+        Args:
+            task: what the models are for.
+            labels: the truth.
+            outputs: of the network, by model: "reference", the rungs below it in order, "deployed".
+            paths, sha256: of the samples' files.
+            classes: names of the classes or labels.
+            options: of ``task.decode``.
+            baseline: its kind (scratch or probe) and its outputs.
 
         Raises:
-            CertifyError: as for the class, and if logits are NaN or have another shape than [n, classes].
+            CertifyError: as for the class, and if outputs are NaN or of another shape.
         """
-        shape = (len(paths), len(classes))
-        before, after = _logits(reference, "reference", shape), _logits(deployed, "deployed", shape)
-        kept = before.size <= MOST_LOGITS
-        between = {name: _logits(values, name, shape) for name, values in (rungs or {}).items()}
-        models = {"reference": before, **between, "deployed": after}
-        truth = paired_indexes(labels=labels)[0]
+        arrays = {name: _checked(task, given, name, len(paths), classes) for name, given in outputs.items()}
+        answers = {name: task.decode(given, options or {}) for name, given in arrays.items()}
+        own = None
+        if baseline is not None:
+            given = _checked(task, baseline[1], "baseline", len(paths), classes)
+            own = Baseline(baseline[0], task.decode(given, options or {})["class"])
+        kept = _kept_logits(task, arrays, labels)
         return cls(
-            labels=truth,
-            reference=before.argmax(axis=1),
-            deployed=after.argmax(axis=1),
+            task=task.name,
+            labels=np.asarray(labels),
+            models=answers,
             paths=tuple(paths),
             sha256=tuple(sha256),
             class_names=tuple(classes),
-            rungs=tuple((name, values.argmax(axis=1)) for name, values in between.items()),
-            reference_logits=_as_half(before) if kept else None,
-            deployed_logits=_as_half(after) if kept else None,
-            baseline=baseline and Baseline(baseline[0], _logits(baseline[1], "baseline", shape).argmax(axis=1)),
-            evidence=logit_evidence(models, truth, list(models)),
+            baseline=own,
+            **kept,
         )
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of :func:`edgetl.certify.certify` that the predictions know of."""
+        """The keyword arguments of :func:`edgetl.certify.certify_answers` that the predictions know of."""
         evidence = self.evidence
         if evidence is None and self.reference_logits is not None and self.deployed_logits is not None:
-            pair = {"reference": self.reference_logits, "deployed": self.deployed_logits}
-            order = ["reference", *(name for name, _ in self.rungs), "deployed"]
-            evidence = logit_evidence(pair, self.labels, order)
+            pair = {REFERENCE: self.reference_logits, DEPLOYED: self.deployed_logits}
+            evidence = logit_evidence(pair, self.labels, list(self.models))
         return {
-            "reference": self.reference,
-            "deployed": self.deployed,
+            "task": self._task,
             "labels": self.labels,
-            "class_names": self.class_names,
-            "rungs": self.rungs,
+            "models": self.models,
+            "names": self.class_names,
             "logits": evidence,
             "baseline": self.baseline,
         }
 
     @property
     def n(self) -> int:
-        """Images."""
+        """Samples."""
         return len(self.labels)
 
     @property
     def lost(self) -> Indexes:
-        """Positions of the images that only the reference gets right, int64 [k]."""
-        return np.flatnonzero((self.reference == self.labels) & (self.deployed != self.labels))
+        """Positions of the samples that only the reference gets right, int64 [k]; none where nothing is right."""
+        before, after = self._right()
+        return np.flatnonzero(before & ~after)
 
     @property
     def gained(self) -> Indexes:
-        """Positions of the images that only the deployed model gets right, int64 [k]."""
-        return np.flatnonzero((self.reference != self.labels) & (self.deployed == self.labels))
+        """Positions of the samples that only the deployed model gets right, int64 [k]."""
+        before, after = self._right()
+        return np.flatnonzero(~before & after)
+
+    def _right(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        right = self._task.metrics[self._task.exact].right if self._task.exact else None
+        if right is None:
+            return np.zeros(self.n, bool), np.zeros(self.n, bool)
+        before, after = (right(self._task.evidence(self.models[m], self.labels)) for m in (REFERENCE, DEPLOYED))
+        return before, after
 
     def digest(self) -> str:
         """SHA-256 of the content, the same wherever and with whatever compression it was saved."""
-        return sha256_json({name: sha256_bytes(array.tobytes()) for name, array in self._arrays().items()})
+        return sha256_json({name: sha256_bytes(array.tobytes()) for name, array in to_arrays(self).items()})
 
     def save(self, path: Path) -> None:
         """Write a compressed ``.npz``, whole or not at all; equal content gives equal bytes.
@@ -196,7 +214,7 @@ class Predictions:
         Raises:
             EdgetlError: the folder is read-only or the disk is full.
         """
-        write_archive(path, self._arrays())
+        write_archive(path, to_arrays(self))
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
@@ -206,34 +224,43 @@ class Predictions:
             CertifyError: the file is missing, truncated, altered or something else.
         """
         try:
-            return cls(**_fields(read_archive(path)))
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(**from_arrays(read_archive(path)))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, UnknownNameError) as error:
             raise CertifyError(f"the predictions in {path} are of another version or none ({error})", AGAIN) from error
 
-    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "paths": np.array(self.paths, dtype="<U"),
-            "class_names": np.array(self.class_names, dtype="<U"),
-            "rungs": np.array([name for name, _ in self.rungs], dtype="<U1" if not self.rungs else "<U"),
-            "sha256": np.frombuffer(bytes.fromhex("".join(self.sha256)), dtype=np.uint8).reshape(-1, 32),
-            "labels": self.labels.astype("<i4"),
-            "reference": self.reference.astype("<i4"),
-            "deployed": self.deployed.astype("<i4"),
-        }
-        arrays |= {f"rung{i}": values.astype("<i4") for i, (_, values) in enumerate(self.rungs)}
-        if self.baseline is not None:
-            arrays["baseline"] = np.asarray(self.baseline.predictions, dtype="<i4")
-            arrays["baseline_kind"] = np.array(self.baseline.kind)
-        if self.evidence is not None:
-            steps = self.evidence.steps
-            arrays["steps"] = np.array(list(steps), dtype="<U" if steps else "<U1")
-            arrays["distances"] = np.array([(s.logit_distance, s.kl) for s in steps.values()], "<f8").reshape(-1, 2)
-        more = {
-            "reference_logits": self.reference_logits,
-            "deployed_logits": self.deployed_logits,
-            "per_image": None if self.evidence is None else self.evidence.per_image,
-        }
-        return arrays | {name: values for name, values in more.items() if values is not None}
+
+def _checked(task: Task, outputs: Arrays, model: str, n: int, classes: Sequence[str]) -> dict[str, Array]:
+    """A model's outputs, in the shapes that the task names."""
+    found = {}
+    for spec in task.outputs(classes):
+        expected = (n, *spec.shape[1:])
+        array = found[spec.name] = np.asarray(outputs.get(spec.name, ()))
+        if array.shape != expected:
+            raise CertifyError(f"the {spec.name} of {model} have the shape {array.shape} instead of {expected}")
+        broken = int(np.isnan(array).any(axis=1).sum()) if array.dtype.kind == "f" else 0
+        if broken:
+            raise CertifyError(
+                f"the {spec.name} of {model} are NaN for {broken} of {n} samples",
+                "the model is numerically broken: try another precision",
+            )
+    return found
+
+
+def _kept_logits(task: Task, outputs: Mapping[str, dict[str, Array]], labels: npt.ArrayLike) -> dict[str, Any]:
+    """What is kept of logits beside the classes that they give."""
+    if task.labels != "class":
+        return {}
+    logits = {name: given["logits"] for name, given in outputs.items()}
+    half = logits[REFERENCE].size <= MOST_LOGITS
+    return {
+        "reference_logits": _as_half(logits[REFERENCE]) if half else None,
+        "deployed_logits": _as_half(logits[DEPLOYED]) if half else None,
+        "evidence": logit_evidence(logits, paired_indexes(labels=labels)[0], list(logits)),
+    }
+
+
+def _as_half(logits: Array) -> Logits:
+    return np.asarray(np.clip(logits, -_LARGEST_HALF, _LARGEST_HALF), dtype=np.float16)
 
 
 def _is_hex(digits: str) -> bool:
@@ -241,42 +268,3 @@ def _is_hex(digits: str) -> bool:
         return bytes.fromhex(digits).hex() == digits
     except ValueError:
         return False
-
-
-def _fields(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    digits = arrays["sha256"].tobytes().hex()
-    return {
-        "labels": arrays["labels"],
-        "reference": arrays["reference"],
-        "deployed": arrays["deployed"],
-        "paths": tuple(arrays["paths"].tolist()),
-        "sha256": tuple(digits[i : i + _HEX] for i in range(0, len(digits), _HEX)),
-        "class_names": tuple(arrays["class_names"].tolist()),
-        "rungs": tuple((name, arrays[f"rung{i}"]) for i, name in enumerate(arrays["rungs"].tolist())),
-        "reference_logits": arrays.get("reference_logits"),
-        "deployed_logits": arrays.get("deployed_logits"),
-        "baseline": Baseline(str(arrays["baseline_kind"]), arrays["baseline"]) if "baseline" in arrays else None,
-        "evidence": _evidence(arrays) if "steps" in arrays else None,
-    }
-
-
-def _evidence(arrays: Mapping[str, npt.NDArray[Any]]) -> LogitEvidence:
-    pairs = zip(arrays["steps"].tolist(), arrays["distances"].tolist(), strict=True)
-    return LogitEvidence(arrays.get("per_image"), {name: Step(*figures) for name, figures in pairs})
-
-
-def _logits(values: npt.ArrayLike, name: str, shape: tuple[int, int]) -> npt.NDArray[np.floating[Any]]:
-    array = np.asarray(values)
-    if array.shape != shape:
-        raise CertifyError(f"the logits of {name} have the shape {array.shape} instead of {shape} (images, classes)")
-    broken = int(np.isnan(array).any(axis=1).sum()) if array.dtype.kind == "f" else 0
-    if broken:
-        raise CertifyError(
-            f"the logits of {name} are NaN for {broken} of {len(array)} images",
-            "the model is numerically broken: try another precision",
-        )
-    return array
-
-
-def _as_half(logits: npt.NDArray[Any]) -> Logits:
-    return np.asarray(np.clip(logits, -_LARGEST_HALF, _LARGEST_HALF), dtype=np.float16)

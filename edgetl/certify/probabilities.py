@@ -7,7 +7,7 @@ one number for each rung of the ladder. Logits are read in blocks of rows; memor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from edgetl.base.errors import CertifyError
 from edgetl.certify.bootstrap import REPLICATES, bounds, resampled_sums
 from edgetl.certify.paired import Indexes
+from edgetl.core.certificate_parts import Probabilities, Threshold
+from edgetl.tasks.logits import finite, log_softmax, row_blocks
 
 Floats = npt.NDArray[np.float64]
 PerImage = npt.NDArray[np.float32]
@@ -31,9 +33,6 @@ distance of the probabilities to the one-hot label (0 to 2), and KL(reference ||
 
 BINS = 15
 KEPT = 0.9
-_BLOCK = 1 << 19
-#: Logits beyond this are limited to it, so that an infinite one still gives finite figures.
-_LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -117,24 +116,10 @@ def _checked(values: npt.ArrayLike, name: str, n: int) -> npt.NDArray[Any]:
     return array
 
 
-def _rows(n: int, classes: int) -> Iterator[slice]:
-    step = max(1, _BLOCK // classes)
-    return (slice(start, start + step) for start in range(0, n, step))
-
-
-def _finite(block: npt.NDArray[Any]) -> Floats:
-    return np.clip(block.astype(np.float64), -_LARGEST, _LARGEST)
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
 def _per_image(reference: npt.NDArray[Any], deployed: npt.NDArray[Any], labels: Indexes) -> PerImage:
     out = np.empty((len(labels), len(COLUMNS)), np.float32)
-    for rows in _rows(*reference.shape):
-        p, q = _log_softmax(_finite(reference[rows])), _log_softmax(_finite(deployed[rows]))
+    for rows in row_blocks(*reference.shape):
+        p, q = log_softmax(reference[rows]), log_softmax(deployed[rows])
         at = np.arange(len(p)), labels[rows]
         for model, logs in enumerate((p, q)):
             shares, true = np.exp(logs), logs[at]
@@ -152,9 +137,9 @@ def _kl(p: Floats, q: Floats) -> Floats:
 
 def _step(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> Step:
     distance = divergence = 0.0
-    for rows in _rows(*above.shape):
-        upper, lower = _finite(above[rows]), _finite(below[rows])
-        divergence += float(np.maximum(_kl(_log_softmax(upper), _log_softmax(lower)), 0.0).sum())
+    for rows in row_blocks(*above.shape):
+        upper, lower = finite(above[rows]), finite(below[rows])
+        divergence += float(np.maximum(_kl(log_softmax(upper), log_softmax(lower)), 0.0).sum())
         upper -= upper.mean(axis=1, keepdims=True)
         lower -= lower.mean(axis=1, keepdims=True)
         norm, moved = np.linalg.norm(upper, axis=1), np.linalg.norm(lower - upper, axis=1)
@@ -165,16 +150,8 @@ def _step(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> Step:
 
 def probability_shift(
     per_image: PerImage, reference: Indexes, deployed: Indexes, labels: Indexes, alpha: float = 0.05
-) -> dict[str, Any]:
-    """What happened to the probabilities between reference and deployed model, as plain JSON values.
-
-    Returns:
-        ``kl`` (mean, nats), ``agreement`` (share of equal predictions), and for ``reference_`` and ``deployed_``:
-        ``ece`` (expected calibration error of the top label over 15 bins of equal width, C. Guo et al. 2017, "On
-        Calibration of Modern Neural Networks"), ``brier`` (multiclass, 0 to 2) and ``nll`` (nats);
-        ``brier_difference`` (deployed minus reference: positive is worse) with its paired bootstrap bounds
-        ``brier_ci_low`` and ``brier_ci_high``; and ``threshold`` (see :func:`threshold_shift`).
-    """
+) -> Probabilities:
+    """What happened to the probabilities between reference and deployed model."""
     # A copy with contiguous columns in double precision: sums of 50,000 single-precision numbers lose digits.
     columns = dict(zip(COLUMNS, per_image.T.astype(np.float64), strict=True))
     before, after = reference == labels, deployed == labels
@@ -182,20 +159,20 @@ def probability_shift(
     sums = resampled_sums(np.stack([np.ones_like(change), change], axis=1), REPLICATES, np.random.default_rng(0))
     means = sums[:, 1] / sums[:, 0]
     low, high = bounds(means, means, alpha)
-    return {
-        "kl": float(columns["kl"].mean()),
-        "agreement": float(np.mean(reference == deployed)),
-        "reference_ece": expected_calibration_error(columns["reference_confidence"], before),
-        "deployed_ece": expected_calibration_error(columns["deployed_confidence"], after),
-        "reference_brier": float(columns["reference_brier"].mean()),
-        "deployed_brier": float(columns["deployed_brier"].mean()),
-        "brier_difference": float(change.mean()),
-        "brier_ci_low": low,
-        "brier_ci_high": high,
-        "reference_nll": float(columns["reference_nll"].mean()),
-        "deployed_nll": float(columns["deployed_nll"].mean()),
-        "threshold": threshold_shift(columns["reference_confidence"], columns["deployed_confidence"], before, after),
-    }
+    return Probabilities(
+        kl=float(columns["kl"].mean()),
+        agreement=float(np.mean(reference == deployed)),
+        reference_ece=expected_calibration_error(columns["reference_confidence"], before),
+        deployed_ece=expected_calibration_error(columns["deployed_confidence"], after),
+        reference_brier=float(columns["reference_brier"].mean()),
+        deployed_brier=float(columns["deployed_brier"].mean()),
+        brier_difference=float(change.mean()),
+        brier_ci_low=low,
+        brier_ci_high=high,
+        reference_nll=float(columns["reference_nll"].mean()),
+        deployed_nll=float(columns["deployed_nll"].mean()),
+        threshold=threshold_shift(columns["reference_confidence"], columns["deployed_confidence"], before, after),
+    )
 
 
 def expected_calibration_error(confidence: Floats, right: npt.NDArray[np.bool_]) -> float:
@@ -212,7 +189,7 @@ def expected_calibration_error(confidence: Floats, right: npt.NDArray[np.bool_])
 
 def threshold_shift(
     reference: Floats, deployed: Floats, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]
-) -> dict[str, float | None]:
+) -> Threshold:
     """What becomes of a confidence threshold that was chosen on the trained model so that it keeps 90 % of the images.
 
     Args:
@@ -220,21 +197,16 @@ def threshold_shift(
         deployed: that of the deployed model, float64 [n].
         before: whether the trained model is right, bool [n].
         after: whether the deployed model is right, bool [n].
-
-    Returns:
-        ``kept`` (0.9), the threshold of each model that keeps at least so many (``reference``, ``deployed``) and their
-        ``shift``; ``deployed_kept``, the share that the deployed model keeps at the reference's threshold; and at that
-        threshold the accuracy of each on what it keeps (None if that is nothing).
     """
     least = math.ceil(KEPT * len(reference)) - 1
     unchanged, own = (float(np.sort(confidence)[::-1][least]) for confidence in (reference, deployed))
     keeps, still = reference >= unchanged, deployed >= unchanged
-    return {
-        "kept": KEPT,
-        "reference": unchanged,
-        "deployed": own,
-        "shift": own - unchanged,
-        "deployed_kept": float(still.mean()),
-        "reference_accuracy": float(before[keeps].mean()),
-        "deployed_accuracy": float(after[still].mean()) if still.any() else None,
-    }
+    return Threshold(
+        kept=KEPT,
+        reference=unchanged,
+        deployed=own,
+        shift=own - unchanged,
+        deployed_kept=float(still.mean()),
+        reference_accuracy=float(before[keeps].mean()),
+        deployed_accuracy=float(after[still].mean()) if still.any() else None,
+    )

@@ -4,69 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgetl.certify.bootstrap import BootstrapTest
-from edgetl.certify.certificate import images, percent, points
+from edgetl.base.wording import amount, counted, percent
 from edgetl.certify.classes import ClassOutcome
-from edgetl.certify.gain import BASELINES, TransferGain
-from edgetl.certify.paired import NonInferiority
+from edgetl.certify.gain import BASELINES
+from edgetl.certify.metric_test import MetricTest
+from edgetl.core.certificate_parts import TransferGain
 from edgetl.core.findings import Finding
-
-Test = NonInferiority | BootstrapTest
+from edgetl.tasks import Metric
 
 NO_BASELINE = (
     "How much of the transfer's gain was kept is not known: no baseline (a from-scratch model or a linear probe) "
     "was trained."
 )
 SPREAD_LOSS = "No single rung of the ladder lost as much as the margin: the loss adds up over several."
-UNITS = {"mae": "mean absolute error", "rmse": "root mean square error", "r2": "R²"}
 
 
-def amount(value: float, metric: str) -> str:
-    """A difference without its sign: points for shares, the number itself for regression metrics."""
-    return f"{value:.4g}" if metric in UNITS else points(value, signed=False)
-
-
-def verdict_reasons(test: Test, n: int, metric: str = "accuracy") -> list[str]:
-    """What decided the paired test of ``metric`` on ``n`` images."""
-    margin, sure = amount(test.margin, metric), percent(1 - test.alpha, 0)
-    of = "" if metric == "accuracy" else f" of {UNITS.get(metric, metric.replace('-', ' '))}"
+def verdict_reasons(test: MetricTest, n: int, metric: Metric, sample: str) -> list[str]:
+    """What decided the paired test of ``metric`` on ``n`` samples, each called ``sample``."""
+    margin, sure = amount(test.margin, metric.unit), percent(1 - test.alpha, 0)
+    of = "" if metric.title == "accuracy" else f" of {metric.title}"
     if test.verdict == "pass":
         return [f"With {sure} confidence the loss{of} is smaller than the margin of {margin}."]
+    seen = amount(-test.difference, metric.unit)
     if test.verdict == "fail":
-        seen = amount(-test.difference, metric)
         return [f"The loss{of} observed, {seen}, is more than chance and not smaller than the margin."]
     if test.n_needed is None:
-        return [f"With a margin of 0 the deployed model must be proven better, and {images(n)} do not."]
+        return [f"With a margin of 0 the deployed model must be proven better, and {counted(n, sample)} do not."]
     if test.assumed_difference == 0:
         assumed = "if nothing is truly lost"
     else:
-        assumed = f"if the true loss is the {amount(-test.assumed_difference, metric)} observed"
-    seen = amount(-test.difference, metric)
+        assumed = f"if the true loss is the {amount(-test.assumed_difference, metric.unit)} observed"
     chance = f"; the {seen} observed may be chance" if test.difference <= -test.margin else ""
     return [
-        f"{images(n)} are too few to rule out a loss{of} of {margin}{chance}; about {test.n_needed:,} would give "
-        f"an 80 % chance to, {assumed}."
+        f"{counted(n, sample)} are too few to rule out a loss{of} of {margin}{chance}; about {test.n_needed:,} would "
+        f"give an 80 % chance to, {assumed}."
     ]
 
 
-def collapse_reasons(outcomes: Sequence[ClassOutcome], margin: float, alpha: float) -> list[str]:
+def collapse_reasons(outcomes: Sequence[ClassOutcome], margin: float, alpha: float, sample: str) -> list[str]:
     """A sentence for each class that collapsed."""
     return [
         f"The recall of class '{c.name}' fell from {percent(c.reference_recall or 0.0)} to "
-        f"{percent(c.deployed_recall or 0.0)}: of {images(c.n)} {c.lost} were lost and {c.gained} gained "
+        f"{percent(c.deployed_recall or 0.0)}: of {counted(c.n, sample)} {c.lost} were lost and {c.gained} gained "
         f"(adjusted p {c.adjusted_p:.2g})."
         for c in outcomes
         if c.collapsed(margin, alpha)
     ]
 
 
-def class_notes(outcomes: Sequence[ClassOutcome], margin: float, alpha: float) -> list[str]:
+def class_notes(outcomes: Sequence[ClassOutcome], margin: float, alpha: float, sample: str) -> list[str]:
     """Classes that were not tested, and losses that are real but small."""
     notes = []
     unseen = [c.name for c in outcomes if not c.n]
     if unseen:
         listed = ", ".join(unseen[:5]) + (" …" if len(unseen) > 5 else "")
-        notes.append(f"{len(unseen)} of {len(outcomes)} classes have no image here and were not tested: {listed}.")
+        notes.append(f"{len(unseen)} of {len(outcomes)} classes have no {sample} here and were not tested: {listed}.")
     notes += [
         f"Class '{c.name}' lost more than chance (adjusted p {c.adjusted_p:.2g}), but less than the margin."
         for c in outcomes

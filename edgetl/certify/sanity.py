@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from edgetl.certify.certificate import images, percent, points
-from edgetl.certify.gain import BASELINES, TransferGain
-from edgetl.certify.paired import NonInferiority, PairedCounts
+from edgetl.base.wording import amount, count, counted, figure, percent
+from edgetl.certify.gain import BASELINES
+from edgetl.certify.metric_test import MetricTest
+from edgetl.certify.paired import PairedCounts
+from edgetl.core.certificate_parts import TransferGain
 from edgetl.core.findings import Finding
+from edgetl.tasks import Metric
 
 Reproduced = tuple[float, float, int]
 
@@ -20,28 +23,32 @@ FLOAT_NOISE = 0.005
 LEAST_SUSPICIOUS = 0.02
 """Compression that is proven to add more than this much accuracy (and more than the margin) is not believed."""
 FAR_BELOW = 0.15
+SHARE = "share"
 UNLIKELY = 1e-4
 
 
-def reference_findings(reproduced: Reproduced | None) -> tuple[Finding, ...]:
+def reference_findings(reproduced: Reproduced | None, metric: Metric, sample: str) -> tuple[Finding, ...]:
     """Whether the reference still gives the metric that its training recorded.
 
     Args:
-        reproduced: validation accuracy as training recorded it, the same measured again from the weights, both 0 to 1,
-            and the number of images; None where it was not measured.
+        reproduced: validation metric as training recorded it, the same measured again from the weights, and the number
+            of samples; None where it was not measured.
+        metric: which it is.
+        sample: what a sample is called.
 
     Returns:
-        A fatal finding if more than 0.5 % of the images and more than one are right in one and wrong in the other.
+        A fatal finding if more than 0.5 % of the samples and more than one are right in one and wrong in the other, or,
+        for a metric that is no share, if the two are more than 0.5 % apart.
     """
     if reproduced is None:
         return ()
     recorded, measured, n = reproduced
-    apart = abs(recorded - measured)
-    if apart <= FLOAT_NOISE or round(apart * n) <= 1:
+    apart, scale = abs(recorded - measured), 1.0 if metric.unit == SHARE else abs(recorded)
+    if apart <= FLOAT_NOISE * scale or (metric.unit == SHARE and round(apart * n) <= 1):
         return ()
     what = (
-        f"Training recorded a validation accuracy of {percent(recorded)}; on the same {images(n)} the reference's "
-        f"weights now give {percent(measured)}."
+        f"Training recorded a validation {metric.title} of {figure(recorded, metric.unit)}; on the same "
+        f"{counted(n, sample)} the reference's weights now give {figure(measured, metric.unit)}."
     )
     return (
         Finding(
@@ -50,14 +57,14 @@ def reference_findings(reproduced: Reproduced | None) -> tuple[Finding, ...]:
     )
 
 
-def gain_findings(test: NonInferiority) -> tuple[Finding, ...]:
+def gain_findings(test: MetricTest, metric: Metric) -> tuple[Finding, ...]:
     """A warning if the deployed model is proven better than its reference by more than the margin and 2 points."""
     least = max(test.margin, LEAST_SUSPICIOUS)
-    if test.ci_low <= least:
+    if metric.unit != SHARE or test.ci_low <= least:
         return ()
     what = (
-        f"The deployed model is {points(test.difference, signed=False)} better than the reference, and with "
-        f"{percent(1 - test.alpha, 0)} confidence more than {points(test.ci_low, signed=False)}: its labels, its "
+        f"The deployed model is {amount(test.difference, SHARE)} better than the reference, and with "
+        f"{percent(1 - test.alpha, 0)} confidence more than {amount(test.ci_low, SHARE)}: its labels, its "
         f"preprocessing or its weights may be wrong on the reference's side."
     )
     return (
@@ -65,13 +72,13 @@ def gain_findings(test: NonInferiority) -> tuple[Finding, ...]:
     )
 
 
-def transfer_findings(gain: TransferGain | None, reference_accuracy: float) -> tuple[Finding, ...]:
+def transfer_findings(gain: TransferGain | None, reference_accuracy: float, sample: str) -> tuple[Finding, ...]:
     """A warning if the reference is proven worse than its baseline."""
     if gain is None or gain.helped != "worse":
         return ()
     what = (
-        f"The reference is right on {percent(reference_accuracy)} of the images and {BASELINES[gain.kind]} on "
-        f"{percent(gain.baseline_accuracy)}: the transfer cost {points(gain.gap, signed=False)}."
+        f"The reference is right on {percent(reference_accuracy)} of the {sample}s and {BASELINES[gain.kind]} on "
+        f"{percent(gain.baseline_accuracy)}: the transfer cost {amount(gain.gap, SHARE)}."
     )
     return (Finding("negative-transfer", what, (), {"gap": gain.gap, "gap_ci_low": gain.gap_ci_low, **STATISTICAL}),)
 
@@ -88,7 +95,7 @@ def together(given: Sequence[Finding], found: Sequence[Finding], tested: Sequenc
     return tuple(sorted([*kept, *found], key=lambda finding: finding.severity != "fatal"))
 
 
-def far_below(counts: PairedCounts, reproduced: Reproduced | None) -> list[str]:
+def far_below(counts: PairedCounts, reproduced: Reproduced | None, sample: str) -> list[str]:
     """A note if the reference does far worse on the certify images than training's validation promised."""
     if reproduced is None:
         return []
@@ -97,8 +104,8 @@ def far_below(counts: PairedCounts, reproduced: Reproduced | None) -> list[str]:
     if drop <= FAR_BELOW or two_sample_p(round(recorded * n), n, counts.both_right + counts.lost, counts.n) >= UNLIKELY:
         return []
     return [
-        f"The reference is right on {percent(counts.reference_accuracy)} of the certify images, but on "
-        f"{percent(recorded)} of the {n:,} of validation: the two are not alike, or training fitted validation."
+        f"The reference is right on {percent(counts.reference_accuracy)} of the certify {sample}s, but on "
+        f"{percent(recorded)} of the {count(n)} of validation: the two are not alike, or training fitted validation."
     ]
 
 

@@ -30,6 +30,7 @@ from edgetl.base.errors import BundleError, CertifyError
 from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import read_json, read_sealed, sha256_file, write_sealed
 from edgetl.core.bench import BenchRecord
+from edgetl.core.certificate import Certificate
 from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
 from edgetl.core.data import Dataset, digest_of
 from edgetl.core.manifest import ArtifactEntry, FileEntry, Manifest, read_manifest
@@ -209,6 +210,17 @@ class Bundle:
             raise BundleError(f"{file} belongs to another bundle", again)
         return record
 
+    @property
+    def certificate(self) -> Certificate | None:
+        """The bundle's certificate, or None if it was not made yet.
+
+        Raises:
+            BundleError: it was altered, or it belongs to another bundle.
+            CertifyError: it is of another shape, or of another version of edgetl.
+        """
+        record = self.record(CERTIFICATE)
+        return None if record is None else Certificate.from_json(record, str(self.path / CERTIFICATE))
+
     def write_record(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Seal ``body`` together with this bundle's digest and write it; returns what was written."""
         write_sealed(self.path / name, {**body, "manifest": self.digest})
@@ -262,39 +274,27 @@ def load_bundle(path: str | Path | Bundle) -> Bundle:
             raise BundleError(f"{file} is altered or damaged (its SHA-256 differs)", "export it again or copy it whole")
     bundle = Bundle(folder, manifest)
     bundle.record(BENCH)
-    _refuse_other_predictions(bundle, bundle.record(CERTIFICATE))
+    _refuse_other_predictions(bundle, bundle.certificate)
     return bundle
 
 
-@dataclass(frozen=True)
-class _Hashes:
-    predictions: str = ""
-
-
-@dataclass(frozen=True)
-class _Certified:
-    """What of a certificate ties it to a bundle."""
-
-    hashes: _Hashes | None = None
-
-
-def _refuse_other_predictions(bundle: Bundle, certificate: Mapping[str, Json] | None) -> None:
+def _refuse_other_predictions(bundle: Bundle, certificate: Certificate | None) -> None:
     file = bundle.path / PREDICTIONS
-    again = "delete both, then verify this bundle again"
-    certified = from_json(_Certified, certificate or {}, bundle.path / CERTIFICATE, BundleError, again)
-    expected = certified.hashes and certified.hashes.predictions
+    expected = certificate and certificate.hashes.get("predictions")
     if expected and (not file.is_file() or sha256_file(file) != expected):
-        raise BundleError(f"{file} is not what {CERTIFICATE} was made from", again)
+        raise BundleError(
+            f"{file} is not what {CERTIFICATE} was made from", "delete both, then verify this bundle again"
+        )
 
 
-def check_certificate(bundle: Bundle) -> Mapping[str, Any]:
+def check_certificate(bundle: Bundle) -> Certificate:
     """The bundle's certificate, if it is unaltered and speaks of this very bundle and its saved predictions.
 
     Raises:
-        CertifyError: there is none, it was altered, or it belongs to another bundle.
+        CertifyError: there is none, it was altered, is of another shape, or belongs to another bundle.
     """
     try:
-        certificate = bundle.record(CERTIFICATE)
+        certificate = bundle.certificate
         _refuse_other_predictions(bundle, certificate)
     except BundleError as error:
         raise CertifyError(error.what, error.remedy) from error

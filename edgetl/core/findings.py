@@ -121,6 +121,11 @@ class Finding:
         return KINDS[self.kind].severity
 
     @property
+    def title(self) -> str:
+        """What it is called."""
+        return KINDS[self.kind].title
+
+    @property
     def remedy(self) -> str:
         """What to do about it."""
         return KINDS[self.kind].remedy
@@ -130,14 +135,9 @@ class Finding:
         return {
             "kind": self.kind,
             "severity": self.severity,
-            "title": KINDS[self.kind].title,
+            "title": self.title,
             "what": self.what,
             "remedy": self.remedy,
             "layers": list(self.layers),
             "evidence": dict(self.evidence),
         }
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Finding:
-        """Read what :meth:`to_json` gave."""
-        return cls(record["kind"], record["what"], tuple(record["layers"]), record["evidence"])

@@ -8,9 +8,9 @@ from typing import Any
 from edgetl.base.errors import UnknownNameError
 from edgetl.core.data.labels import LABEL_KINDS
 from edgetl.tasks import classification, multi_label, regression, text_classification
-from edgetl.tasks.base import Evidence, Metric, Sums, Task, Unit, Weights
+from edgetl.tasks.base import ClassCounts, Evidence, Metric, Sums, Task, Unit, Weights
 
-__all__ = ["TASKS", "Evidence", "Metric", "Sums", "Task", "Unit", "Weights", "find_task", "list_tasks"]
+__all__ = ["TASKS", "ClassCounts", "Evidence", "Metric", "Sums", "Task", "Unit", "Weights", "find_task", "list_tasks"]
 
 #: Every task by its name; the first one is what a record without a name is of.
 TASKS: Mapping[str, Task] = {

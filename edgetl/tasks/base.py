@@ -56,6 +56,8 @@ class Metric:
         sums: what it is made of, where that is sums over samples.
         unseen: (reference, deployed) evidence → the rows of the sample that was not seen, for both models, at its
             worst; swap the models for its best. None with ``right``.
+        assumes: what an interval of it takes for granted, in a sentence.
+        defined: what samples must have for it to be defined, as an imperative clause.
     """
 
     title: str
@@ -67,6 +69,8 @@ class Metric:
     strata: Callable[[Evidence], npt.NDArray[np.int64]] | None = None
     sums: Sums | None = None
     unseen: Callable[[Evidence, Evidence], tuple[Evidence, Evidence]] | None = None
+    assumes: str = ""
+    defined: str = ""
 
     def of(self, evidence: Evidence) -> float:
         """The metric of all samples, each counted once; NaN where it is not defined."""
@@ -81,6 +85,23 @@ class Metric:
         """The greatest acceptable loss in the metric's unit, unless the user names one."""
         spread = float(np.std(labels)) if self.unit == "labels" else 1.0
         return self.margin * (spread or 1.0)
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """What two models did to the samples of each class, int64 [classes] each.
+
+    Attributes:
+        samples: that have the class.
+        reference, deployed: those of them that each model finds it in.
+        lost, gained: those that only the reference, or only the deployed model, finds it in.
+    """
+
+    samples: npt.NDArray[np.int64]
+    reference: npt.NDArray[np.int64]
+    deployed: npt.NDArray[np.int64]
+    lost: npt.NDArray[np.int64]
+    gained: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -101,6 +122,8 @@ class Task:
             Takes answers, too, which hold the outputs.
         agreement: share of samples, 0 to 1, on which two models' answers are the same.
         describe: answers, the classes' names and how many to name → for each sample what a person reads, JSON values.
+        by_class: evidence of the reference and of the deployed model, and how many classes there are → what happened
+            to each; None where labels are no classes.
         options: what decoding can be told, with the values that it has unless it is.
         audits: kinds of fault that can be told from its records and answers (keys of ``core.findings.KINDS``).
         views: pieces of a report that it has, by name.
@@ -117,6 +140,7 @@ class Task:
     divergence: Callable[[Arrays, Arrays], float]
     agreement: Callable[[Arrays, Arrays], float]
     describe: Callable[[Arrays, Sequence[str], int], list[dict[str, Any]]]
+    by_class: Callable[[Evidence, Evidence, int], ClassCounts] | None = None
     options: Mapping[str, float] = field(default_factory=dict)
     audits: frozenset[str] = frozenset()
     views: tuple[str, ...] = ()
@@ -125,6 +149,11 @@ class Task:
     def metric(self) -> str:
         """Name of the metric that decides, unless the user names one."""
         return next(iter(self.metrics))
+
+    @property
+    def exact(self) -> str | None:
+        """Name of the first metric that is the share of right samples; None where no answer is right or wrong."""
+        return next((name for name, metric in self.metrics.items() if metric.right and not metric.strata), None)
 
     def find_metric(self, name: str | None) -> str:
         """A metric's name as :attr:`metrics` has it, whatever its capitals; the default one's for None.
@@ -135,7 +164,7 @@ class Task:
         known = {metric.casefold(): metric for metric in self.metrics}
         if name is None or name.casefold() in known:
             return self.metric if name is None else known[name.casefold()]
-        raise UnknownNameError(f"metric of {self.name}", name, self.metrics)
+        raise UnknownNameError("metric", name, self.metrics, "edgetl tasks")
 
 
 def output(outputs: Arrays, name: str, columns: str) -> npt.NDArray[Any]:

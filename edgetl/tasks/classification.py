@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.core.tensors import Arrays, TensorSpec
-from edgetl.tasks.base import Evidence, Floats, Metric, Task, Weights, output, share
+from edgetl.tasks.base import ClassCounts, Evidence, Floats, Metric, Task, Weights, output, share
 from edgetl.tasks.logits import mean_in_blocks, softmax, softmax_divergence
 
 LOGITS = "logits"
@@ -55,6 +55,13 @@ def agreement(reference: Arrays, found: Arrays) -> float:
     return share(reference["class"] == found["class"])
 
 
+def by_class(reference: Evidence, deployed: Evidence, classes: int) -> ClassCounts:
+    """What happened to the samples of each class."""
+    before, after, labels = reference["right"], deployed["right"], reference["label"]
+    chosen = (np.ones_like(before), before, after, before & ~after, ~before & after)
+    return ClassCounts(*(np.bincount(labels[which], minlength=classes) for which in chosen))
+
+
 def accuracy(evidence: Evidence, weights: Weights) -> Floats:
     """Share of right samples."""
     return np.asarray(weights @ evidence["right"] / weights.sum(axis=1))
@@ -94,6 +101,7 @@ TASK = Task(
     divergence=divergence,
     agreement=agreement,
     describe=describe,
+    by_class=by_class,
     audits=frozenset(("label-order", "damaged-class", "calibration-one-class", "suspicious-gain", "negative-transfer")),
     views=("classes", "confusion", "probabilities", "flips"),
 )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgetl.base.errors import DataError
 from edgetl.core.tensors import Arrays, TensorSpec
 from edgetl.tasks.average_precision import macro_average_precision, unseen_ranks
-from edgetl.tasks.base import Evidence, Floats, Metric, Sums, Task, Weights, output, share
+from edgetl.tasks.base import ClassCounts, Evidence, Floats, Metric, Sums, Task, Weights, output, share
 from edgetl.tasks.logits import mean_in_blocks, sigmoid, sigmoid_divergence
 
 LOGITS, PRESENT = "logits", "present"
@@ -41,7 +41,7 @@ def decode(outputs: Arrays, options: Mapping[str, Any]) -> dict[str, npt.NDArray
 def evidence(answers: Arrays, labels: npt.NDArray[Any]) -> Evidence:
     """What the metrics are made of, from answers and indicators (n, labels).
 
-    ``score`` (the logits) and ``label`` (bool), both (n, labels), for what ranks; ``found``, ``missed`` and ``false``,
+    ``score`` (the logits), ``label`` and ``present`` (bool), all (n, labels); ``found``, ``missed`` and ``false``,
     float64 (n,), how many labels of each sample are rightly present, missing and wrongly present; ``right``, bool (n,),
     whether all are as they should be.
     """
@@ -50,6 +50,7 @@ def evidence(answers: Arrays, labels: npt.NDArray[Any]) -> Evidence:
     return {
         "score": answers[LOGITS],
         "label": truth,
+        PRESENT: present,
         **{name: which.sum(axis=1, dtype=np.float64) for name, which in counted.items()},
         "right": (truth == present).all(axis=1),
     }
@@ -74,6 +75,13 @@ def divergence(reference: Arrays, found: Arrays) -> float:
 def agreement(reference: Arrays, found: Arrays) -> float:
     """Share of samples given the same labels."""
     return share((reference[PRESENT] == found[PRESENT]).all(axis=1))
+
+
+def by_class(reference: Evidence, deployed: Evidence, classes: int) -> ClassCounts:
+    """What happened to the samples that have each label."""
+    truth = reference["label"]
+    before, after = truth & reference[PRESENT], truth & deployed[PRESENT]
+    return ClassCounts(*(which.sum(axis=0) for which in (truth, before, after, before & ~after, ~before & after)))
 
 
 def subset_accuracy(evidence: Evidence, weights: Weights) -> Floats:
@@ -105,6 +113,10 @@ def unseen_labels(reference: Evidence, deployed: Evidence) -> tuple[Evidence, Ev
 
 
 MICRO_F1 = Sums(_counts, _f1)
+ASSUMES = (
+    "A sample that was not seen may be lost whole, but it is assumed to have no more labels, and none rarer, than the "
+    "weightiest that was seen."
+)
 
 TASK = Task(
     name="multi-label",
@@ -116,14 +128,31 @@ TASK = Task(
     evidence=evidence,
     metrics={
         "macro-AP": Metric(
-            "macro average precision", macro_average_precision, "higher", "share", 0.01, unseen=unseen_ranks
+            "macro average precision",
+            macro_average_precision,
+            "higher",
+            "share",
+            0.01,
+            unseen=unseen_ranks,
+            assumes=ASSUMES,
+            defined="some sample must have a label",
         ),
-        "micro-F1": Metric("micro F1", MICRO_F1.weighed, "higher", "share", 0.01, sums=MICRO_F1, unseen=unseen_labels),
+        "micro-F1": Metric(
+            "micro F1",
+            MICRO_F1.weighed,
+            "higher",
+            "share",
+            0.01,
+            sums=MICRO_F1,
+            unseen=unseen_labels,
+            assumes=ASSUMES,
+        ),
         "subset-accuracy": Metric("subset accuracy", subset_accuracy, "higher", "share", 0.01, _right),
     },
     divergence=divergence,
     agreement=agreement,
     describe=describe,
+    by_class=by_class,
     options=OPTIONS,
     audits=frozenset(("label-order", "damaged-class", "suspicious-gain", "negative-transfer")),
     views=("classes",),

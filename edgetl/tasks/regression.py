@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from edgetl.core.tensors import Arrays, TensorSpec
-from edgetl.tasks.base import Evidence, Floats, Metric, Sums, Task, output, share
+from edgetl.tasks.base import Evidence, Floats, Metric, Sums, Task, Unit, output, share
 
 VALUES = "values"
 #: Two models say the same of a sample if their values differ by at most this share of the values' standard deviation.
@@ -96,7 +96,18 @@ def _row(moments: Sequence[float]) -> Evidence:
     return {name: np.array([value]) for name, value in zip(MOMENTS, moments, strict=True)}
 
 
+ASSUMES = (
+    "No interval of a mean holds whatever the errors are: it is assumed that a sample that was not seen is off by no "
+    "more than one standard deviation of the labels, or the greatest change seen."
+)
 MAE, RMSE, R2 = (Sums(_moments, score) for score in (_mae, _rmse, _r2))
+
+
+def _metric(title: str, sums: Sums, better: Literal["higher", "lower"], unit: Unit, defined: str = "") -> Metric:
+    return Metric(
+        title, sums.weighed, better, unit, 0.01, sums=sums, unseen=unseen_error, assumes=ASSUMES, defined=defined
+    )
+
 
 TASK = Task(
     name="regression",
@@ -107,9 +118,9 @@ TASK = Task(
     decode=decode,
     evidence=evidence,
     metrics={
-        "mae": Metric("mean absolute error", MAE.weighed, "lower", "labels", 0.01, sums=MAE, unseen=unseen_error),
-        "rmse": Metric("root mean square error", RMSE.weighed, "lower", "labels", 0.01, sums=RMSE, unseen=unseen_error),
-        "r2": Metric("R²", R2.weighed, "higher", "", 0.01, sums=R2, unseen=unseen_error),
+        "mae": _metric("mean absolute error", MAE, "lower", "labels"),
+        "rmse": _metric("root mean square error", RMSE, "lower", "labels"),
+        "r2": _metric("R²", R2, "higher", "", "all labels are equal: use mae or rmse"),
     },
     divergence=divergence,
     agreement=agreement,

@@ -6,20 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgetl import devices
 from edgetl.base.progress import Progress
-from edgetl.base.schema import to_json
+from edgetl.base.schema import from_json
 from edgetl.base.storage import sha256_file, sha256_json
-from edgetl.certify import PairedCounts, Predictions, certify, noninferiority
+from edgetl.certify import Facts, PairedCounts, Predictions, certify_answers, noninferiority
 from edgetl.compress.layers.attribution import responsible
 from edgetl.compress.layers.taps import compare
 from edgetl.compress.layers.taps_ir import compare_ir
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
+from edgetl.core.certificate import Certificate
+from edgetl.core.certificate_parts import Robustness
 from edgetl.core.findings import Finding
 from edgetl.core.tensors import single
 from edgetl.devices.placement import Placement
@@ -27,6 +29,7 @@ from edgetl.diagnosis import Observations, diagnose
 from edgetl.inputs import input_of
 from edgetl.robustness import measure
 from edgetl.runtime.predict import predict
+from edgetl.tasks import find_task
 from edgetl.workflow.answers import (
     FLOAT_RUNG,
     HOST_RUNG,
@@ -39,12 +42,12 @@ from edgetl.workflow.answers import (
     reproduced,
 )
 
-if TYPE_CHECKING:
-    from edgetl.certify import Certificate, Predictions
-
 #: What of a certificate its predictions determine without a draw, and what besides if it is about accuracy.
-FOLLOWING = ("n", "reference_accuracy", "deployed_accuracy", "flips", "classes", "first_divergence")
-BY_ACCURACY = ("difference", "ci_low", "ci_high", "p_value", "verdict", "n_needed")
+FOLLOWING = (
+    "n", "reference_accuracy", "deployed_accuracy", "reference_score", "deployed_score", "difference", "flips",
+    "classes", "first_divergence",
+)  # fmt: skip
+BY_ACCURACY = ("ci_low", "ci_high", "p_value", "verdict", "n_needed")
 #: Images on which two executions of the same artifact are compared tensor by tensor.
 COMPARED = 8
 
@@ -103,9 +106,10 @@ def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
     earlier = [finding for finding in _earlier_findings(record) if finding.kind != "quantization-noise"]
-    first = _certificate(bundle, saved, record, earlier, terms)
+    facts = _facts_of(record)
+    first = _certificate(bundle, saved, facts, earlier, terms)
     more = _layers_behind(bundle, first, None)
-    return _written(bundle, _certificate(bundle, saved, record, (*earlier, *more), terms) if more else first)
+    return _written(bundle, _certificate(bundle, saved, facts, (*earlier, *more), terms) if more else first)
 
 
 def contradiction(bundle: Bundle) -> str | None:
@@ -118,10 +122,11 @@ def contradiction(bundle: Bundle) -> str | None:
     """
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
-    terms = Terms(record["margin"], record["alpha"], record["metric"])
-    again = _certificate(bundle, saved, record, _earlier_findings(record), terms).to_json()
+    terms = Terms(record.margin, record.alpha, record.metric)
+    again = _certificate(bundle, saved, _facts_of(record), _earlier_findings(record), terms).to_json()
     judged = FOLLOWING + (BY_ACCURACY if terms.metric == "accuracy" else ())
-    wrong = [name for name in judged if _rounded(record[name]) != _rounded(again[name])]
+    told = record.to_json()
+    wrong = [name for name in judged if _rounded(told[name]) != _rounded(again[name])]
     if not wrong and bundle.splits != bundle.dataset.digest:
         return f"its hash of the splits does not follow from {SPLITS_FILE}"
     return f"its {wrong[0]} does not follow from {PREDICTIONS}" if wrong else None
@@ -132,9 +137,15 @@ def _rounded(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_float=lambda digits: round(float(digits), 9))
 
 
-def _earlier_findings(record: Mapping[str, Any]) -> list[Finding]:
+def _facts_of(certificate: Certificate) -> dict[str, Any]:
+    """What a certificate says that its predictions do not."""
+    names = ("executed", "runtime", "executed_on", "robustness")
+    return {name: getattr(certificate, name) for name in names}
+
+
+def _earlier_findings(certificate: Certificate) -> list[Finding]:
     """An earlier certificate's findings, but for those that follow from its predictions and will be found again."""
-    return [Finding.from_json(f) for f in record["findings"] if not f["evidence"].get("statistical")]
+    return [finding for finding in certificate.findings if not finding.evidence.get("statistical")]
 
 
 def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
@@ -148,38 +159,40 @@ def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
 
 def _saved(bundle: Bundle, kept: Reference, seen: Answers) -> Predictions:
     samples = bundle.dataset.split("certify")
-    return Predictions.from_logits(
+    outputs = {"reference": kept.reference, **seen.rungs, "deployed": seen.deployed}
+    return Predictions.from_outputs(
+        find_task(bundle.manifest.task),
         labels=bundle.dataset.labels("certify"),
-        reference=single(kept.reference),
-        deployed=single(seen.deployed),
+        outputs=outputs,
         # A CSV may name its files by absolute paths, which would mean nothing on another machine.
         paths=[s.path.lstrip("/") for s in samples],
         sha256=[s.sha256 for s in samples],
         classes=bundle.labels,
-        rungs={name: single(outputs) for name, outputs in seen.rungs.items()},
-        baseline=None if kept.baseline is None else (kept.baseline_kind, single(kept.baseline)),
+        baseline=None if kept.baseline is None else (kept.baseline_kind, kept.baseline),
     )
 
 
 def _certificate(
     bundle: Bundle, saved: Predictions, facts: Mapping[str, Any], findings: Sequence[Finding], terms: Terms
 ) -> Certificate:
-    return certify(
+    return certify_answers(
         **saved.arguments(),
+        metric=terms.metric,
         margin=terms.margin,
         alpha=terms.alpha,
-        metric=terms.metric,
-        executed=facts["executed"],
-        runtime=facts["runtime"],
-        isa=bundle.manifest.target.isa,
-        precision=bundle.precision,
-        hashes=hashes(bundle),
-        executed_on=facts["executed_on"],
         reproduced=reproduced(bundle),
         findings=(*findings, *_refusal(bundle, terms)),
-        layers=to_json(bundle.layers),
-        robustness=facts.get("robustness"),
-        repair=to_json(bundle.manifest.repair),
+        facts=Facts(
+            executed=facts["executed"],
+            runtime=facts["runtime"],
+            isa=bundle.manifest.target.isa,
+            precision=bundle.precision,
+            hashes=hashes(bundle),
+            executed_on=facts["executed_on"],
+            layers=bundle.layers,
+            robustness=facts.get("robustness"),
+            repair=bundle.manifest.repair,
+        ),
     )
 
 
@@ -220,10 +233,10 @@ def hashes(bundle: Bundle) -> dict[str, str]:
 
 def _layers_behind(bundle: Bundle, certificate: Certificate, root: Path | None) -> list[Finding]:
     """The layers behind the first rung that is proven to diverge, if quantization or the runtime explains it."""
-    rungs = [rung["name"] for rung in certificate.ladder]
-    first = next((rung["name"] for rung in certificate.ladder if rung["diverges"]), None)
+    rungs = [rung.name for rung in certificate.ladder]
+    first = next((rung.name for rung in certificate.ladder if rung.diverges), None)
     # Several rungs are tested: without a loss to explain, one of them diverges now and then by chance.
-    explained = certificate.verdict != "fail" or any(f["severity"] == "fatal" for f in certificate.findings)
+    explained = certificate.verdict != "fail" or any(f.severity == "fatal" for f in certificate.findings)
     if explained or bundle.precision != "int8" or first in (None, "reference", FLOAT_RUNG):
         return []
     if first == QDQ_RUNG or (certificate.executed == "simulated" and QDQ_RUNG not in rungs):
@@ -260,7 +273,7 @@ def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
     return [Finding("runtime", what, tuple(x.module or x.tensor for x in tensors), {"rung": rung})]
 
 
-def _robustness(bundle: Bundle, at: Placement, seen: Answers, terms: Terms, progress: Progress) -> Mapping[str, Any]:
+def _robustness(bundle: Bundle, at: Placement, seen: Answers, terms: Terms, progress: Progress) -> Robustness:
     labels = bundle.dataset.labels("certify")
 
     def before(paths: Sequence[Path]) -> npt.NDArray[Any]:
@@ -280,4 +293,5 @@ def _robustness(bundle: Bundle, at: Placement, seen: Answers, terms: Terms, prog
         bounds = {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
         return {**bounds, "lost": counts.lost, "gained": counts.gained, "verdict": test.verdict}
 
-    return measure(seen.paths, labels, before, after, paired, alpha=terms.alpha, progress=progress)
+    found = measure(seen.paths, labels, before, after, paired, alpha=terms.alpha, progress=progress)
+    return from_json(Robustness, found, "robustness")

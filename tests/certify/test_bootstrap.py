@@ -15,9 +15,10 @@ from scipy import stats
 from sklearn import metrics
 
 from edgetl.base.errors import CertifyError, UnknownNameError
-from edgetl.certify import REGRESSION, balanced_accuracy_test, certify_scores, noninferiority, score_test
+from edgetl.certify import certify_scores, noninferiority
 from edgetl.certify.bootstrap import resampled_sums
 from edgetl.certify.paired import PairedCounts
+from tests.certify.tested import balanced_accuracy_test, score_test
 
 Floats = npt.NDArray[np.float64]
 SCORES = {
@@ -120,7 +121,7 @@ def test_a_class_for_nearly_every_image() -> None:
 # --- regression
 
 
-@pytest.mark.parametrize("metric", REGRESSION)
+@pytest.mark.parametrize("metric", SCORES)
 def test_scores_are_those_of_scikit_learn_and_negative_is_a_loss(metric: str) -> None:
     reference, deployed, labels = measured(400)
     test = score_test(reference, deployed, labels, metric, 0.1)
@@ -130,7 +131,7 @@ def test_scores_are_those_of_scikit_learn_and_negative_is_a_loss(metric: str) ->
     assert test.difference < 0
 
 
-@pytest.mark.parametrize("metric", REGRESSION)
+@pytest.mark.parametrize("metric", SCORES)
 @pytest.mark.parametrize("n", [1500, 20_000])
 def test_intervals_are_those_of_scipy(metric: str, n: int) -> None:
     """With many images, drawn one by one or in groups, the unseen image hardly counts where all changes are alike."""
@@ -199,7 +200,7 @@ def test_a_regression_certificate() -> None:
     assert certificate.ci_low < certificate.difference < certificate.ci_high
     assert certificate.verdict == "pass"
     words = certificate.sentence()
-    assert words.startswith("On 2,000 images held back for certification the rmse of the reference is 0.1992 ")
+    assert words.startswith("On 2,000 samples held back for certification the rmse of the reference is 0.1992 ")
     assert "With 95 % confidence the loss of root mean square error is smaller than the margin of 0.05." in words
     assert type(certificate).from_json(certificate.to_json()) == certificate
 

@@ -61,7 +61,9 @@ def test_all_promised_fields_are_there() -> None:
     assert certificate.reference_accuracy == 1160 / 1200
     assert certificate.deployed_accuracy == 1159 / 1200
     assert tuple(certificate.classes) == NAMES
-    assert {"n", "reference_recall", "deployed_recall", "difference", "adjusted_p"} <= set(certificate.classes["crack"])
+    assert {"n", "reference_recall", "deployed_recall", "difference", "p", "adjusted_p"} <= set(
+        record["classes"]["crack"]
+    )
     assert (certificate.executed, certificate.runtime, certificate.isa) == ("device", "onnxruntime 1.32", "x86-64")
     assert certificate.transfer_gain_retained is None
     assert "no baseline" in certificate.notes[0]
@@ -84,7 +86,7 @@ def test_one_collapsed_class_fails_although_the_mean_holds() -> None:
     certificate = certify(*collapsed(), ("rare", "common"))
     assert certificate.ci_low > -0.01
     assert certificate.verdict == "fail"
-    assert certificate.classes["rare"]["collapsed"]
+    assert certificate.classes["rare"].collapsed
     assert "The recall of class 'rare' fell from 100.00 % to 70.00 %" in certificate.reasons[-1]
     assert certificate.first_divergence == "deployed"
 
@@ -127,7 +129,7 @@ def test_the_certificate_in_plain_words() -> None:
     words = certify(*arrays(), NAMES, executed="simulated", runtime="tensorrt", precision="int8").sentence()
     assert words.startswith(
         "On 1,200 images held back for certification the reference is right on 1,160 (96.67 %) and the deployed model, "
-        "simulated, not run on the device (tensorrt int8), on 1,159 (96.58 %): -0.08 points, 90 % interval "
+        "simulated, not run on the device (tensorrt int8), on 1,159 (96.58 %): −0.08 points, 90 % interval "
     )
     assert "3 lost and 2 gained. Verdict at a margin of 1 point: pass." in words
 
@@ -140,12 +142,12 @@ def test_ladder_names_the_first_rung_that_loses_the_margin() -> None:
     certificate = certify(
         reference, deployed, labels, NAMES, rungs=[("float onnx", reference), ("int8 in float", deployed)]
     )
-    assert [rung["name"] for rung in certificate.ladder] == ["reference", "float onnx", "int8 in float", "deployed"]
-    assert [rung["diverges"] for rung in certificate.ladder] == [False, False, True, False]
-    assert [rung["agreement"] for rung in certificate.ladder] == [1.0, 1.0, 1 - 62 / 1200, 1.0]
-    assert [rung["lost"] for rung in certificate.ladder] == [None, 0, 60, 0]
-    assert certificate.ladder[0]["accuracy"] == certificate.reference_accuracy
-    assert certificate.ladder[-1]["accuracy"] == certificate.deployed_accuracy
+    assert [rung.name for rung in certificate.ladder] == ["reference", "float onnx", "int8 in float", "deployed"]
+    assert [rung.diverges for rung in certificate.ladder] == [False, False, True, False]
+    assert [rung.agreement for rung in certificate.ladder] == [1.0, 1.0, 1 - 62 / 1200, 1.0]
+    assert [rung.lost for rung in certificate.ladder] == [None, 0, 60, 0]
+    assert certificate.ladder[0].accuracy == certificate.reference_accuracy
+    assert certificate.ladder[-1].accuracy == certificate.deployed_accuracy
     assert certificate.first_divergence == "int8 in float"
 
 
@@ -210,9 +212,9 @@ def test_an_edit_inside_a_class_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 1}, r"another version of edgetl \(schema 1, this one reads 2\)"),
-        ({"n": None}, r"another version of edgetl \(it lacks n\)"),
-        ({"executed": "elsewhere"}, "executed 'elsewhere' is unknown: choose one of device, host, simulated"),
+        ({"schema": 1}, r"another version of edgetl \(schema 1, this one reads 3\)"),
+        ({"n": None}, "the certificate: n is missing: delete it, then make it again"),
+        ({"executed": "elsewhere"}, "the certificate: executed is .elsewhere., not one of .device., .host."),
     ],
 )
 def test_records_of_another_version(change: dict[str, Any], message: str) -> None:
@@ -239,7 +241,10 @@ def test_what_is_no_certificate(record: Any) -> None:
         ({"executed": "cloud"}, "executed 'cloud' is unknown"),
         ({"margin": -1}, "margin -1 is not in the range"),
         ({"alpha": 0.7}, "alpha 0.7 is not between"),
-        ({"rungs": [("float onnx", [0, 1])]}, "different lengths (labels 1200, float onnx 2)"),
+        (
+            {"rungs": [("float onnx", [0, 1])]},
+            "different lengths (labels 1200, reference 1200, float onnx 2, deployed 1200)",
+        ),
         ({"rungs": [("float onnx", [7] * 1200)], "class_names": NAMES}, "float onnx holds class 7"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,16 @@ from scipy import stats
 from statsmodels.stats.proportion import proportions_ztest
 
 from edgetl.base.errors import CertifyError, UnknownNameError
-from edgetl.certify import Baseline, Certificate, PairedCounts, balanced_accuracy_test, certify, noninferiority
+from edgetl.base.schema import from_json
+from edgetl.certify import Baseline, Certificate, PairedCounts, certify, noninferiority
 from edgetl.certify.sanity import two_sample_p
+from edgetl.core.certificate_parts import Robustness
+from edgetl.core.compression import LayerNoise, RepairRecord, TrialRecord
 from edgetl.core.findings import KINDS, Finding
+from tests.certify.tested import balanced_accuracy_test
 
 CLEAN = np.arange(2000) % 4
-LAYERS = [
-    {"node": f"node{i}", "module": f"block.{i}.conv", "cause": "weights", "sqnr_db": np.float32(i), "share": 0.1}
-    for i in range(7)
-]
+LAYERS = [LayerNoise(f"node{i}", f"block.{i}.conv", "weights", float(i), 0.1, 0.0, f"node{i}") for i in range(7)]
 
 
 def flipped(lost: int = 0, gained: int = 0, n: int = 2000) -> tuple[Any, Any, Any]:
@@ -32,7 +34,7 @@ def flipped(lost: int = 0, gained: int = 0, n: int = 2000) -> tuple[Any, Any, An
 
 
 def kinds(certificate: Certificate) -> list[str]:
-    return [str(finding["kind"]) for finding in certificate.findings]
+    return [finding.kind for finding in certificate.findings]
 
 
 # --- findings of the caller
@@ -46,7 +48,7 @@ def test_a_fatal_finding_fails_whatever_the_accuracies_are() -> None:
     assert certificate.reasons[0] == (
         "Red and blue are swapped in 20 of 20 images. To do: feed RGB: convert from BGR once, before the network."
     )
-    assert certificate.findings == (finding.to_json(),)
+    assert certificate.findings == (finding,)
     assert "Found: red and blue are swapped (fatal)." in certificate.sentence()
 
 
@@ -120,8 +122,8 @@ def test_a_deployed_model_that_is_far_better_is_suspicious() -> None:
 def test_what_is_tested_anew_replaces_what_an_earlier_certificate_said() -> None:
     strict = certify(*flipped(gained=200), baseline=Baseline("probe", CLEAN), reproduced=(0.9, 0.1, 100))
     assert sorted(kinds(strict)) == ["negative-transfer", "reference-not-reproduced", "suspicious-gain"]
-    assert all(finding["evidence"]["statistical"] for finding in strict.findings)
-    earlier = [Finding.from_json(finding) for finding in strict.findings]
+    assert all(finding.evidence["statistical"] for finding in strict.findings)
+    earlier = strict.findings
     lax = certify(*flipped(gained=200), margin=0.2, findings=earlier, reproduced=(0.9, 0.9, 100))
     assert kinds(lax) == ["negative-transfer"]
     again = certify(
@@ -141,11 +143,12 @@ def test_a_failure_names_the_layers_behind_the_first_divergence() -> None:
         "The ladder diverges at 'Q/DQ in float'; layers behind it, the worst first: "
         "block.0.conv, block.1.conv, block.2.conv, block.3.conv, block.4.conv …."
     )
-    assert certificate.layers[1] == {**LAYERS[1], "sqnr_db": 1.0}
+    assert certificate.layers == tuple(LAYERS)
 
 
 def test_layers_are_named_once_and_by_their_node_where_the_module_is_unknown() -> None:
-    layers = [{"module": "head"}, {"module": "head"}, {"module": "", "node": "Conv_7"}, {}]
+    named = [("Gemm_9", "head"), ("Gemm_8", "head"), ("Conv_7", ""), ("", "")]
+    layers = [replace(LAYERS[0], node=node, module=module) for node, module in named]
     assert certify(*flipped(lost=200), layers=layers).reasons[-1].endswith("the worst first: head, Conv_7.")
 
 
@@ -153,6 +156,21 @@ def test_without_a_divergence_no_layer_is_blamed() -> None:
     certificate = certify(*flipped(), layers=LAYERS)
     assert not any("layers" in text for text in (*certificate.reasons, *certificate.notes))
     assert len(certificate.layers) == 7
+
+
+REPAIR = RepairRecord(True, "default", True, "good enough", 0.01, 10.0, None, (TrialRecord(remedy="default"),))
+ROW = {
+    "corruption": "blur", "severity": 1, "reference_accuracy": 0.9, "deployed_accuracy": 0.8, "difference": -0.1,
+    "ci_low": -0.2, "ci_high": 0.0, "lost": 10, "gained": 0, "n": 100, "verdict": "fail",
+}  # fmt: skip
+ROBUSTNESS = {
+    "n": 100, "available": 200, "severities": [1], "clean": ROW, "rows": [ROW, ROW], "worst": ROW,
+    "summary": {
+        "reference_accuracy": {"clean": 0.9, "corrupted": 0.8}, "deployed_accuracy": {"clean": 0.9, "corrupted": 0.7},
+        "clean": 0.0, "corrupted": -0.1, "excess": -0.1, "ci_low": -0.2, "ci_high": 0.0, "p_value": 0.01, "alpha": 0.05,
+        "proven": True, "sentence": "Compression hurts more.",
+    },
+}  # fmt: skip
 
 
 def test_everything_survives_json() -> None:
@@ -164,14 +182,16 @@ def test_everything_survives_json() -> None:
         logits={"reference": logits, "float ONNX": logits, "deployed": np.eye(4)[deployed] * 3},
         baseline=Baseline("probe", np.zeros_like(labels)),
         findings=[Finding("saturation", "s", ("a",), {"count": np.int64(3), "worst": float("inf"), "pair": (1, 2)})],
-        layers=LAYERS, robustness={"blur": {"verdict": "pass"}}, repair={"tried": [1, 2], "ms": float("nan")},
+        layers=LAYERS, robustness=from_json(Robustness, ROBUSTNESS, "here"),
+        repair=REPAIR,
         metric="balanced-accuracy",
     )  # fmt: skip
     record = json.loads(json.dumps(certificate.to_json(), allow_nan=False))
     assert Certificate.from_json(record) == certificate
-    assert record["schema"] == 2
+    assert record["schema"] == 3
     assert record["findings"][0]["evidence"] == {"count": 3, "worst": None, "pair": [1, 2]}
-    assert record["repair"] == {"tried": [1, 2], "ms": None}
+    assert record["robustness"] == ROBUSTNESS
+    assert record["repair"]["trials"][0]["rung"] == "default"
     assert record["transfer_gain"]["helped"] == "better"
     assert record["probabilities"]["agreement"] == 1995 / 2000
 
@@ -187,15 +207,15 @@ def test_logits_give_probabilities_and_the_ladders_distances() -> None:
     rungs = [("float ONNX", reference), ("Q/DQ in float", deployed)]
     logits = {"reference": before, "float ONNX": before, "Q/DQ in float": after, "deployed": after}
     certificate = certify(reference, deployed, labels, rungs=rungs, logits=logits)
-    assert [rung["logit_distance"] for rung in certificate.ladder][:2] == [None, 0.0]
-    assert certificate.ladder[2]["logit_distance"] > 0.01
-    assert certificate.ladder[2]["kl"] > 0
-    assert certificate.ladder[3]["kl"] == 0
+    assert [rung.logit_distance for rung in certificate.ladder][:2] == [None, 0.0]
+    assert certificate.ladder[2].logit_distance > 0.01
+    assert certificate.ladder[2].kl > 0
+    assert certificate.ladder[3].kl == 0
     assert certificate.probabilities is not None
-    assert certificate.probabilities["agreement"] == 0.99
+    assert certificate.probabilities.agreement == 0.99
     del logits["float ONNX"]
     fewer = certify(reference, deployed, labels, rungs=rungs, logits=logits)
-    assert [rung["kl"] is None for rung in fewer.ladder] == [True, True, True, False]
+    assert [rung.kl is None for rung in fewer.ladder] == [True, True, True, False]
     assert fewer.probabilities == certificate.probabilities
     assert certify(reference, deployed, labels, rungs=rungs).probabilities is None
     with pytest.raises(CertifyError, match="which is no rung"):
@@ -226,11 +246,11 @@ def test_balanced_accuracy_decides_when_it_is_asked_for() -> None:
         "The loss of balanced accuracy observed, 4.167 points, is more than chance and not smaller than the margin."
         in balanced.reasons
     )
-    assert "balanced accuracy 100.00 % and 95.83 %, -4.17 points" in balanced.sentence()
+    assert "balanced accuracy 100.00 % and 95.83 %, −4.17 points" in balanced.sentence()
     assert (accuracy.reference_score, accuracy.deployed_score) == (1, accuracy.deployed_accuracy)
     assert accuracy.balanced == balanced.balanced
     assert accuracy.balanced is not None
-    assert accuracy.balanced["verdict"] == "fail"
+    assert accuracy.balanced.verdict == "fail"
     assert accuracy.difference == noninferiority(PairedCounts.from_predictions(*imbalanced())).difference
 
 

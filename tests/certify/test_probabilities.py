@@ -47,14 +47,14 @@ def test_figures_are_those_of_scipy_and_scikit_learn(dtype: Any) -> None:
     reference, deployed = reference.astype(dtype), deployed.astype(dtype)
     found = shift(reference, deployed, labels)
     p, q = (softmax(logits.astype(np.float64), axis=1) for logits in (reference, deployed))
-    assert found["kl"] == pytest.approx(rel_entr(p, q).sum(axis=1).mean(), rel=1e-5)
-    assert found["agreement"] == np.mean(p.argmax(axis=1) == q.argmax(axis=1))
+    assert found.kl == pytest.approx(rel_entr(p, q).sum(axis=1).mean(), rel=1e-5)
+    assert found.agreement == np.mean(p.argmax(axis=1) == q.argmax(axis=1))
     for name, shares in (("reference", p), ("deployed", q)):
-        assert found[f"{name}_nll"] == pytest.approx(metrics.log_loss(labels, shares), rel=1e-5)
+        assert getattr(found, f"{name}_nll") == pytest.approx(metrics.log_loss(labels, shares), rel=1e-5)
         brier = metrics.brier_score_loss(labels, shares, labels=range(6), scale_by_half=False)
-        assert found[f"{name}_brier"] == pytest.approx(brier, rel=1e-5)
-    assert found["brier_difference"] == pytest.approx(found["deployed_brier"] - found["reference_brier"], abs=1e-9)
-    assert found["brier_ci_low"] < found["brier_difference"] < found["brier_ci_high"]
+        assert getattr(found, f"{name}_brier") == pytest.approx(brier, rel=1e-5)
+    assert found.brier_difference == pytest.approx(found.deployed_brier - found.reference_brier, abs=1e-9)
+    assert found.brier_ci_low < found.brier_difference < found.brier_ci_high
 
 
 def test_the_brier_interval_is_that_of_a_paired_mean() -> None:
@@ -65,15 +65,15 @@ def test_the_brier_interval_is_that_of_a_paired_mean() -> None:
     change = evidence.per_image[:, 5] - evidence.per_image[:, 4]
     half = 1.645 * change.std(ddof=1) / np.sqrt(2000)
     expected = (change.mean() - half, change.mean() + half)
-    assert (found["brier_ci_low"], found["brier_ci_high"]) == pytest.approx(expected, abs=0.15 * half)
+    assert (found.brier_ci_low, found.brier_ci_high) == pytest.approx(expected, abs=0.15 * half)
 
 
 def test_equal_models_have_no_shift() -> None:
     reference, _, labels = models()
     found = shift(reference, reference, labels)
-    assert (found["kl"], found["agreement"], found["brier_difference"]) == (0, 1, 0)
-    assert found["threshold"]["shift"] == 0
-    assert found["threshold"]["deployed_kept"] == pytest.approx(0.9, abs=0.002)
+    assert (found.kl, found.agreement, found.brier_difference) == (0, 1, 0)
+    assert found.threshold.shift == 0
+    assert found.threshold.deployed_kept == pytest.approx(0.9, abs=0.002)
 
 
 logits = arrays_of.arrays(np.float64, (7, 4), elements=st.floats(-1e5, 1e5, width=32))
@@ -139,16 +139,16 @@ def test_a_model_that_lost_confidence_keeps_fewer_images_at_the_old_threshold() 
     deployed = reference - 0.05
     right = np.arange(100) >= 20
     found = threshold_shift(reference, deployed, right, right)
-    assert found["reference"] == reference[10]
-    assert found["shift"] == pytest.approx(-0.05)
-    assert found["deployed_kept"] == pytest.approx(0.8, abs=0.011)
-    assert found["reference_accuracy"] == pytest.approx(80 / 90)
-    assert found["deployed_accuracy"] == pytest.approx(1, abs=0.02)
+    assert found.reference == reference[10]
+    assert found.shift == pytest.approx(-0.05)
+    assert found.deployed_kept == pytest.approx(0.8, abs=0.011)
+    assert found.reference_accuracy == pytest.approx(80 / 90)
+    assert found.deployed_accuracy == pytest.approx(1, abs=0.02)
 
 
 def test_a_model_that_keeps_nothing_has_no_accuracy_there() -> None:
     found = threshold_shift(np.full(5, 0.9), np.full(5, 0.3), np.ones(5, bool), np.ones(5, bool))
-    assert (found["deployed_kept"], found["deployed_accuracy"]) == (0, None)
+    assert (found.deployed_kept, found.deployed_accuracy) == (0, None)
 
 
 # --- the ladder's distances

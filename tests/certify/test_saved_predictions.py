@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.base.errors import CertifyError, EdgetlError
-from edgetl.certify import Predictions, certify
+from edgetl.certify import Certificate, LogitEvidence, Predictions, certify_answers
+from edgetl.tasks import TASKS
 
 CLASSES = ("crack", "dent", "clean")
 
@@ -23,29 +24,36 @@ CLASSES = ("crack", "dent", "clean")
 def predictions(n: int = 30, logits: bool = True, seed: int = 0) -> Predictions:
     rng = np.random.default_rng(seed)
     scores = rng.normal(0, 3, (2, n, len(CLASSES)))
+    classes = {name: rng.integers(0, 3, n) for name in ("labels", "reference", "deployed", "float onnx")}
     return Predictions(
-        labels=rng.integers(0, 3, n),
-        reference=rng.integers(0, 3, n),
-        deployed=rng.integers(0, 3, n),
+        task="classification",
+        labels=classes["labels"],
+        models=models(**{name: classes[name] for name in ("reference", "float onnx", "deployed")}),
         paths=tuple(f"crack/bild-ä-{i:05d}.jpg" for i in range(n)),
         sha256=tuple(f"{i:064x}" for i in range(n)),
         class_names=CLASSES,
-        rungs=(("float onnx", rng.integers(0, 3, n)),),
         reference_logits=scores[0] if logits else None,
         deployed_logits=scores[1] if logits else None,
     )
 
 
+def models(**classes: Any) -> dict[str, dict[str, Any]]:
+    return {name: {"class": np.asarray(values)} for name, values in classes.items()}
+
+
 def same(first: Predictions, second: Predictions) -> bool:
-    for field in dataclasses.fields(Predictions):
-        a, b = getattr(first, field.name), getattr(second, field.name)
-        if field.name == "rungs":
-            if [name for name, _ in a] != [name for name, _ in b]:
-                return False
-            a, b = [x for _, x in a], [x for _, x in b]
-        if (a is None) != (b is None) or (a is not None and not np.array_equal(np.asarray(a), np.asarray(b))):
-            return False
-    return True
+    def alike(a: Any, b: Any) -> bool:
+        if isinstance(a, dict):
+            return list(a) == list(b) and all(alike(a[key], b[key]) for key in a)
+        if isinstance(a, LogitEvidence):
+            return a.steps == b.steps and alike(a.per_image, b.per_image)
+        return (a is None) == (b is None) and (a is None or np.array_equal(np.asarray(a), np.asarray(b)))
+
+    return all(alike(getattr(first, f.name), getattr(second, f.name)) for f in dataclasses.fields(Predictions))
+
+
+def judged(saved: Predictions, **terms: Any) -> Certificate:
+    return certify_answers(**saved.arguments(), **terms)
 
 
 @pytest.mark.parametrize("logits", [True, False])
@@ -67,9 +75,10 @@ def test_round_trip_of_any_names(
     tmp_path_factory: pytest.TempPathFactory, paths: list[str], rungs: dict[str, int]
 ) -> None:
     n, file = len(paths), tmp_path_factory.mktemp("p") / "p.npz"
-    ladder = tuple((name, np.full(n, value)) for name, value in rungs.items())
     labels = np.zeros(n, dtype=int)
-    saved = Predictions(labels, labels, labels, tuple(paths), ("0" * 64,) * n, CLASSES, ladder)
+    between = {name: np.full(n, value) for name, value in rungs.items()}
+    told = models(**{"reference": labels, **between, "deployed": labels})
+    saved = Predictions("classification", labels, told, tuple(paths), ("0" * 64,) * n, CLASSES)
     saved.save(file)
     assert same(saved, Predictions.load(file))
 
@@ -88,7 +97,7 @@ def test_numpy_alone_can_read_it(tmp_path: Path) -> None:
     saved.save(tmp_path / "p.npz")
     with np.load(tmp_path / "p.npz", allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["labels"], saved.labels)
-        np.testing.assert_array_equal(archive["deployed"], saved.deployed)
+        np.testing.assert_array_equal(archive["deployed"], saved.models["deployed"]["class"])
         assert tuple(archive["paths"]) == saved.paths
         assert archive["deployed_logits"].dtype == np.float16
 
@@ -134,6 +143,10 @@ def resealed(arrays: dict[str, Any]) -> bytes:
         {"paths": np.array(["/etc/passwd"] * 30)},
         {"reference_logits": np.zeros((30, 2), dtype=np.float16)},
         {"rung0": None},
+        {"task": np.array("detection")},
+        {"task": np.array("multi-label")},
+        {"task": np.array([1, 2])},
+        {"rungs": np.array(5)},
     ],
 )
 def test_well_sealed_nonsense_is_refused_too(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -162,11 +175,16 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"deployed": np.array([0])}, "different lengths (labels 30, reference 30, deployed 1"),
-        ({"labels": np.full(30, 3)}, "labels holds class 3 of 3 class names"),
-        ({"rungs": (("float onnx", np.full(30, 9)),)}, "rung 'float onnx' holds class 9 of 3 class names"),
+        ({"models": models(reference=[0] * 30, deployed=[0])}, "(labels 30, reference 30, deployed 1)"),
+        ({"models": models(reference=[0] * 30)}, "nothing to compare"),
+        ({"task": "detection"}, "unknown task 'detection'"),
+        ({"labels": np.full(30, 3)}, "labels holds class 3, but there are only 3 class names"),
+        (
+            {"models": models(reference=[0] * 30, between=[9] * 30, deployed=[0] * 30)},
+            "between holds class 9, but there are only 3 class names",
+        ),
         ({"paths": ("a.jpg",)}, "30 labels, 1 paths and 30 hashes do not match"),
-        ({"paths": ("/home/me/a.jpg",) * 30}, "the path of an image is absolute"),
+        ({"paths": ("/home/me/a.jpg",) * 30}, "the path of a sample is absolute"),
         ({"sha256": ("xyz",) * 30}, "not a SHA-256 of 64 hexadecimal digits"),
         ({"reference_logits": np.zeros((30, 4))}, "reference_logits has the shape (30, 4) instead of (30, 3)"),
         ({"deployed_logits": np.full((30, 3), 1e6)}, "deployed_logits holds NaN or numbers beyond"),
@@ -175,29 +193,37 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_predictions(change: dict[str, Any], message: str) -> None:
     values = {f.name: getattr(predictions(), f.name) for f in dataclasses.fields(Predictions)}
-    with pytest.raises(CertifyError) as caught:
+    with pytest.raises(EdgetlError) as caught:
         Predictions(**{**values, **change})
     assert message in str(caught.value)
 
 
-def from_logits(**changes: Any) -> Predictions:
-    rng = np.random.default_rng(1)
-    values: dict[str, Any] = {
-        "labels": np.arange(9) % 3,
-        "reference": rng.normal(size=(9, 3)).astype(np.float32),
-        "deployed": rng.normal(size=(9, 3)).astype(np.float32),
-        "paths": [f"{i}.png" for i in range(9)],
-        "sha256": ["f" * 64] * 9,
-        "classes": CLASSES,
-    }
-    return Predictions.from_logits(**{**values, **changes})
+def from_logits(
+    labels: Any = (0, 1, 2) * 3, paths: Any = None, classes: Any = CLASSES, baseline: Any = None, **logits: Any
+) -> Predictions:
+    rng, n = np.random.default_rng(1), len(labels)
+    given = {name: rng.normal(size=(9, 3)).astype(np.float32) for name in ("reference", "deployed")} | logits
+    between = {name: values for name, values in given.items() if name not in ("reference", "deployed")}
+    return Predictions.from_outputs(
+        TASKS["classification"],
+        labels=labels,
+        outputs={
+            name: {"logits": values}
+            for name, values in {"reference": given["reference"], **between, "deployed": given["deployed"]}.items()
+        },
+        paths=paths or [f"{i}.png" for i in range(n)],
+        sha256=["f" * 64] * n,
+        classes=classes,
+        baseline=baseline and (baseline[0], {"logits": baseline[1]}),
+    )
 
 
 def test_predictions_from_logits() -> None:
     logits = np.random.default_rng(2).normal(size=(9, 3)).astype(np.float32)
-    made = from_logits(deployed=logits, rungs={"float": -logits})
-    np.testing.assert_array_equal(made.deployed, logits.argmax(axis=1))
-    np.testing.assert_array_equal(made.rungs[0][1], logits.argmin(axis=1))
+    made = from_logits(deployed=logits, float=-logits)
+    np.testing.assert_array_equal(made.models["deployed"]["class"], logits.argmax(axis=1))
+    np.testing.assert_array_equal(made.models["float"]["class"], logits.argmin(axis=1))
+    assert list(made.models) == ["reference", "float", "deployed"]
     assert made.deployed_logits is not None
     np.testing.assert_allclose(made.deployed_logits, logits, rtol=1e-3)
     assert made.class_names == CLASSES
@@ -212,29 +238,26 @@ def test_logits_beyond_float16_are_limited_not_lost() -> None:
 def test_very_many_logits_are_not_kept() -> None:
     names = tuple(map(str, range(2000)))
     logits = np.broadcast_to(np.arange(2000, dtype=np.float16), (4001, 2000))
-    made = from_logits(
-        labels=np.zeros(4001, dtype=int), reference=logits, deployed=logits, classes=names,
-        paths=["a"] * 4001, sha256=["0" * 64] * 4001,
-    )  # fmt: skip
+    made = from_logits(labels=np.zeros(4001, dtype=int), reference=logits, deployed=logits, classes=names)
     assert made.reference_logits is None
-    assert set(made.deployed) == {1999}
+    assert set(made.models["deployed"]["class"]) == {1999}
 
 
 def test_broken_logits_are_refused() -> None:
     broken = np.zeros((9, 3))
     broken[[2, 5]] = np.nan
-    with pytest.raises(CertifyError, match="the logits of deployed are NaN for 2 of 9 images"):
+    with pytest.raises(CertifyError, match="the logits of deployed are NaN for 2 of 9 samples"):
         from_logits(deployed=broken)
     with pytest.raises(CertifyError, match=r"the logits of float have the shape \(9, 2\) instead of \(9, 3\)"):
-        from_logits(rungs={"float": np.zeros((9, 2))})
+        from_logits(float=np.zeros((9, 2)))
 
 
 def test_lost_and_gained_are_the_flips_of_the_certificate() -> None:
     saved = predictions(200)
-    certificate = certify(saved.reference, saved.deployed, saved.labels, saved.class_names, rungs=saved.rungs)
+    certificate = judged(saved)
     assert certificate.flips == {"lost": len(saved.lost), "gained": len(saved.gained)}
-    assert np.all(saved.reference[saved.lost] == saved.labels[saved.lost])
-    assert np.all(saved.deployed[saved.gained] == saved.labels[saved.gained])
+    assert np.all(saved.models["reference"]["class"][saved.lost] == saved.labels[saved.lost])
+    assert np.all(saved.models["deployed"]["class"][saved.gained] == saved.labels[saved.gained])
 
 
 def test_the_arrays_cannot_be_changed_in_place() -> None:
@@ -250,9 +273,9 @@ def test_fifty_thousand_rows_judged_again_from_the_file(tmp_path: Path) -> None:
     deployed = np.where(rng.random(n) < 0.99, reference, labels)
     hashes = tuple(f"{value:064x}" for value in rng.integers(0, 2**62, n).tolist())
     paths = tuple(f"class-{label}/{i:06d}.jpg" for i, label in enumerate(labels))
-    Predictions(labels, reference, deployed, paths, hashes, tuple("0123456789")).save(tmp_path / "p.npz")
-    saved = Predictions.load(tmp_path / "p.npz")
-    again = certify(saved.reference, saved.deployed, saved.labels, saved.class_names, margin=0.005)
+    told = models(reference=reference, deployed=deployed)
+    Predictions("classification", labels, told, paths, hashes, tuple("0123456789")).save(tmp_path / "p.npz")
+    again = judged(Predictions.load(tmp_path / "p.npz"), margin=0.005)
     assert (again.verdict, again.n) == ("pass", n)
     # 32 bytes of hash for each image cannot be compressed; all the rest should be small.
     assert (tmp_path / "p.npz").stat().st_size < 50 * n
@@ -265,11 +288,10 @@ def with_everything(n: int = 400, seed: int = 3) -> Predictions:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n)
     reference = 2 * np.eye(3)[labels] + rng.normal(size=(n, 3))
-    return Predictions.from_logits(
+    return from_logits(
         labels=labels, reference=reference, deployed=reference + 0.2 * rng.normal(size=(n, 3)),
-        rungs={"float": reference + 1e-4, "int8": reference + 0.1 * rng.normal(size=(n, 3))},
+        float=reference + 1e-4, int8=reference + 0.1 * rng.normal(size=(n, 3)),
         baseline=("scratch", rng.normal(size=(n, 3))),
-        paths=[f"{i}.png" for i in range(n)], sha256=["f" * 64] * n, classes=CLASSES,
     )  # fmt: skip
 
 
@@ -277,40 +299,38 @@ def test_every_figure_comes_again_without_inference(tmp_path: Path) -> None:
     saved = with_everything()
     saved.save(tmp_path / "p.npz")
     loaded = Predictions.load(tmp_path / "p.npz")
-    first, again = (certify(**made.arguments(), margin=0.02) for made in (saved, loaded))
+    first, again = (judged(made, margin=0.02) for made in (saved, loaded))
     assert first.to_json() == again.to_json()
     assert saved.digest() == loaded.digest()
     assert first.probabilities is not None
     assert first.transfer_gain is not None
-    assert all(rung["kl"] is not None for rung in first.ladder[1:])
+    assert all(rung.kl is not None for rung in first.ladder[1:])
 
 
-def test_files_from_before_baselines_and_evidence_still_load(tmp_path: Path) -> None:
+def test_files_from_before_tasks_baselines_and_evidence_still_load(tmp_path: Path) -> None:
     with_everything().save(tmp_path / "new.npz")
     with np.load(tmp_path / "new.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
-    for name in ("baseline", "baseline_kind", "steps", "distances", "per_image"):
+    for name in ("task", "baseline", "baseline_kind", "steps", "distances", "per_image"):
         del arrays[name]
     (tmp_path / "old.npz").write_bytes(resealed(arrays))
     old = Predictions.load(tmp_path / "old.npz")
     assert (old.baseline, old.evidence) == (None, None)
-    certificate = certify(**old.arguments())
+    certificate = judged(old)
     assert certificate.transfer_gain is None
-    assert certificate.ladder[1]["kl"] is None
+    assert certificate.ladder[1].kl is None
     # Of the float16 logits that were kept, which are less exact.
-    expected = certify(**with_everything().arguments()).probabilities
+    expected = judged(with_everything()).probabilities
     assert certificate.probabilities is not None
     assert expected is not None
-    assert certificate.probabilities["kl"] == pytest.approx(expected["kl"], rel=0.01)
+    assert certificate.probabilities.kl == pytest.approx(expected.kl, rel=0.01)
 
 
 def test_probabilities_survive_where_logits_are_not_kept(tmp_path: Path) -> None:
     n, names = 4001, tuple(map(str, range(2000)))
     logits = np.random.default_rng(0).normal(size=(n, 2000)).astype(np.float32)
-    made = from_logits(
-        labels=np.zeros(n, dtype=int), reference=logits, deployed=logits[:, ::-1], classes=names, paths=["a"] * n,
-        sha256=["0" * 64] * n,
-    )  # fmt: skip
+    labels = np.zeros(n, dtype=int)
+    made = from_logits(labels=labels, reference=logits, deployed=logits[:, ::-1], classes=names, paths=["a"] * n)
     made.save(tmp_path / "p.npz")
     loaded = Predictions.load(tmp_path / "p.npz")
     assert loaded.reference_logits is None

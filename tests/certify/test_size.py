@@ -12,13 +12,12 @@ from scipy import stats
 
 from edgetl.certify import (
     PairedCounts,
-    balanced_accuracy_test,
     cautious_lower_bound,
     images_needed,
     noninferiority,
     score_statistic,
-    score_test,
 )
+from tests.certify.tested import balanced_accuracy_test, score_test
 
 ALPHA = 0.05
 DRAWS = 20_000

@@ -115,8 +115,8 @@ def certified(**right: float) -> Any:
 def test_the_certificate_has_the_gain() -> None:
     certificate = certified(baseline=0.7, reference=0.9, deployed=0.9)
     assert certificate.transfer_gain_retained == 1
-    assert certificate.transfer_gain["kind"] == "scratch"
-    assert certificate.transfer_gain["helped"] == "better"
+    assert certificate.transfer_gain.kind == "scratch"
+    assert certificate.transfer_gain.helped == "better"
     assert not any("baseline" in note for note in certificate.notes)
     assert certificate.findings == ()
 
@@ -125,7 +125,7 @@ def test_a_transfer_that_did_harm_is_a_finding() -> None:
     certificate = certified(baseline=0.9, reference=0.8, deployed=0.8)
     assert certificate.verdict == "pass"
     assert certificate.transfer_gain_retained is None
-    assert [finding["kind"] for finding in certificate.findings] == ["negative-transfer"]
+    assert [finding.kind for finding in certificate.findings] == ["negative-transfer"]
     assert any("the transfer cost 10 points" in note for note in certificate.notes)
     assert any("worse than its baseline" in note and "no meaning" in note for note in certificate.notes)
     assert "the transfer did not help (warning)" in certificate.sentence()
@@ -133,7 +133,7 @@ def test_a_transfer_that_did_harm_is_a_finding() -> None:
 
 def test_a_transfer_that_is_not_shown_to_have_helped_says_so() -> None:
     certificate = certified(baseline=0.9, reference=0.901, deployed=0.901)
-    assert certificate.transfer_gain["helped"] == "not shown"
+    assert certificate.transfer_gain.helped == "not shown"
     assert certificate.findings == ()
     assert any("not shown to be better than its baseline" in note for note in certificate.notes)
 

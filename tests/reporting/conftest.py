@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgetl.base.schema import to_json
+from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import sha256_file, write_json
 from edgetl.certify import Baseline, certify
 from edgetl.certify.predictions import Predictions
@@ -21,7 +21,8 @@ from edgetl.compress.recipes import Recipe, load_recipe
 from edgetl.compress.repair import Attempt, Judged, Repair, Trial
 from edgetl.core.bench import Energy
 from edgetl.core.bundle import BENCH, CERTIFICATE, PREDICTIONS, Artifact, Bundle, load_bundle, write_manifest
-from edgetl.core.compression import Calibration, CalibrationSample, Quantization
+from edgetl.core.certificate_parts import Robustness
+from edgetl.core.compression import Calibration, CalibrationSample, LayerNoise, Quantization, RepairRecord
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
 from edgetl.core.manifest import Manifest
@@ -112,9 +113,9 @@ def _write_certificate(bundle: Bundle, data: Dataset, executed: str, changes: di
     reference[0] = (labels[0] + 1) % len(CLASSES)
     deployed[[3, 9]] = (labels[[3, 9]] + 1) % len(CLASSES)
     saved = Predictions(
+        task="classification",
         labels=labels,
-        reference=reference,
-        deployed=deployed,
+        models={"reference": {"class": reference}, "deployed": {"class": deployed}},
         paths=tuple(s.path for s in samples),
         sha256=tuple(s.sha256 for s in samples),
         class_names=data.classes,
@@ -189,9 +190,9 @@ def full() -> dict[str, Any]:
             Finding("quantization-noise", noisy, (*layers, HOSTILE), {"rung": "Q/DQ in float", "share": 0.92}),
             Finding("calibration-overlap", overlap, (), {"images": 3, "first": "crack/07.png"}),
         ),
-        layers=_layers(2.0),
-        robustness=_robustness(),
-        repair=_repair(),
+        layers=from_json(tuple[LayerNoise, ...], _layers(2.0), "layers"),
+        robustness=from_json(Robustness, _robustness(), "robustness"),
+        repair=from_json(RepairRecord, _repair(), "repair"),
     ).to_json()
 
 
@@ -264,8 +265,12 @@ def _robustness() -> dict[str, Any]:
     plain = [{**asdict(row), "reference_accuracy": float(row.reference_accuracy),
               "deployed_accuracy": float(row.deployed_accuracy)} for row in rows]  # fmt: skip
     worst = min(plain[1:], key=lambda row: float(row["difference"]))
+    means = {
+        key: {"clean": plain[0][key], "corrupted": float(np.mean([row[key] for row in plain[1:]]))}
+        for key in ("reference_accuracy", "deployed_accuracy")
+    }
     return {"n": n, "available": 1240, "severities": list(SEVERITIES), "clean": plain[0], "rows": plain[1:],
-            "worst": worst, "summary": excess_loss(clean, totals / 25)}  # fmt: skip
+            "worst": worst, "summary": {**means, **excess_loss(clean, totals / 25)}}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

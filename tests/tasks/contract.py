@@ -27,7 +27,7 @@ Independent = Callable[[Arrays, Labels, npt.NDArray[np.float64]], float]
 NAMES = ("cat", "dog", "fox", "owl")
 seeds = st.integers(0, 2**32 - 1)
 #: One property is run by several classes, which is what a suite to inherit is for.
-inherited = settings(max_examples=20, suppress_health_check=[HealthCheck.differing_executors])
+inherited = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 
 
 def repeated(answers: Arrays, labels: Labels, times: npt.NDArray[np.int64]) -> tuple[Arrays, Labels]:

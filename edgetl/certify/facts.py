@@ -1,0 +1,53 @@
+"""What a certificate says of the comparison, beside what follows from the answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgetl.core.certificate_parts import Robustness
+from edgetl.core.compression import LayerNoise, RepairRecord
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Where and how the comparison was made.
+
+    Attributes:
+        executed: where the deployed model ran: device, host or simulated.
+        runtime: name and version of its runtime.
+        isa: its instruction set.
+        precision: precision that was executed.
+        hashes: SHA-256 of model, splits, preprocess, manifest, predictions; those that are known.
+        created: time stamp to record; no clock is read.
+        executed_on: the machine it ran on, such as its name and kind; JSON values.
+        layers: noise of each layer, the worst first.
+        robustness: the same test under corruptions.
+        repair: what was tried to mend the model.
+        sample: what a sample is called: image, text or sample.
+    """
+
+    executed: str = "host"
+    runtime: str = ""
+    isa: str = ""
+    precision: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    executed_on: Mapping[str, Any] = field(default_factory=dict)
+    layers: Sequence[LayerNoise] = ()
+    robustness: Robustness | None = None
+    repair: RepairRecord | None = None
+    sample: str = "image"
+
+
+def plain(value: Any) -> Any:
+    """A copy of plain JSON values: numbers of numpy as those of Python, tuples as lists, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

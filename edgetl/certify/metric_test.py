@@ -1,0 +1,197 @@
+"""One test for every metric: is the deployed model's worse by less than the margin?
+
+Exact where the metric is a share of right samples (:mod:`edgetl.certify.paired`), else a paired bootstrap
+(:mod:`edgetl.certify.bootstrap`). The verdicts are by the rule of :mod:`edgetl.certify.paired`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.base.errors import CertifyError
+from edgetl.certify import bootstrap, paired
+from edgetl.certify.bootstrap import REPLICATES, Draws, bounds, class_draws, metric_draws
+from edgetl.certify.paired import (
+    MOST_IMAGES,
+    POWER,
+    Indexes,
+    PairedCounts,
+    Verdict,
+    check_margin,
+    noninferiority,
+    verdict_of,
+)
+from edgetl.certify.score import critical_value
+from edgetl.tasks import Evidence, Metric
+
+
+@dataclass(frozen=True)
+class MetricTest:
+    """Outcome of the non-inferiority test of one metric; a negative difference is a loss.
+
+    Attributes:
+        verdict: by the rule of :mod:`edgetl.certify.paired`.
+        reference_score: the metric of the reference.
+        deployed_score: the metric of the deployed model.
+        difference: the gain observed, in the metric's unit.
+        ci_low: one-sided 1 - alpha lower bound of the true difference.
+        ci_high: one-sided 1 - alpha upper bound.
+        p_value: one-sided, of "the true loss is at least the margin".
+        n_needed: samples for a pass with probability 0.8; None with margin 0.
+        assumed_difference: the true difference that ``n_needed`` assumes: 0, or the one observed.
+        margin: greatest acceptable loss.
+        alpha: one-sided level.
+        method: the interval's, in words.
+    """
+
+    verdict: Verdict
+    reference_score: float
+    deployed_score: float
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    n_needed: int | None
+    assumed_difference: float
+    margin: float
+    alpha: float
+    method: str
+
+
+def paired_test(
+    metric: Metric,
+    reference: Evidence,
+    deployed: Evidence,
+    margin: float,
+    alpha: float = 0.05,
+    replicates: int = REPLICATES,
+) -> MetricTest:
+    """Test that a metric worsens by less than ``margin`` from the reference to the deployed model.
+
+    Args:
+        metric: of a task.
+        reference, deployed: the task's evidence of the two models on the same samples.
+        margin: greatest acceptable loss, in the metric's unit: 0 <= margin < 1, or any number from 0 up where the unit
+            is the labels'.
+        alpha: one-sided level, 0 < alpha < 0.5.
+        replicates: how often the samples are drawn, where they are.
+
+    Raises:
+        CertifyError: margin or alpha is out of range, or the metric is not defined on these samples.
+    """
+    check_limits(metric, margin, alpha)
+    if metric.right is None:
+        return _bootstrapped(metric, reference, deployed, (margin, alpha), replicates)
+    before, after = metric.right(reference), metric.right(deployed)
+    if metric.strata is None:
+        return _exact(PairedCounts.from_right(before, after), margin, alpha)
+    return _stratified(before, after, metric.strata(reference), (margin, alpha), replicates)
+
+
+def check_limits(metric: Metric, margin: float, alpha: float) -> None:
+    """Check what a metric is held to.
+
+    Raises:
+        CertifyError: margin or alpha is out of range.
+    """
+    in_labels_unit = metric.unit == "labels"
+    check_margin(0.0 if in_labels_unit else margin, alpha)
+    if in_labels_unit and (not isinstance(margin, (int, float, np.number)) or not 0 <= margin < math.inf):
+        raise CertifyError(
+            f"margin {margin} is not a number from 0 up", f"give the greatest acceptable loss of {metric.title}"
+        )
+
+
+def _exact(counts: PairedCounts, margin: float, alpha: float) -> MetricTest:
+    test = noninferiority(counts, margin, alpha)
+    return MetricTest(
+        verdict=test.verdict,
+        reference_score=counts.reference_accuracy,
+        deployed_score=counts.deployed_accuracy,
+        difference=test.difference,
+        ci_low=test.ci_low,
+        ci_high=test.ci_high,
+        p_value=test.p_value,
+        n_needed=test.n_needed,
+        assumed_difference=test.assumed_difference,
+        margin=test.margin,
+        alpha=test.alpha,
+        method=paired.METHOD,
+    )
+
+
+def _stratified(
+    before: npt.NDArray[np.bool_],
+    after: npt.NDArray[np.bool_],
+    classes: Indexes,
+    limits: tuple[float, float],
+    replicates: int,
+) -> MetricTest:
+    sizes = np.bincount(classes)
+    present = sizes > 0
+    right, kept, lost, gained = (
+        np.bincount(classes[chosen], minlength=len(sizes))[present]
+        for chosen in (before, after, before & ~after, ~before & after)
+    )
+    sizes = sizes[present]
+    scores = float(np.mean(right / sizes)), float(np.mean(kept / sizes))
+    difference = float(np.mean((gained - lost) / sizes))
+    return _judged(scores, difference, class_draws(lost, gained, sizes, replicates), len(classes), limits)
+
+
+def _bootstrapped(
+    metric: Metric, reference: Evidence, deployed: Evidence, limits: tuple[float, float], replicates: int
+) -> MetricTest:
+    scores = metric.of(reference), metric.of(deployed)
+    if not np.isfinite(scores).all():
+        raise CertifyError(f"{metric.title} is not defined on these samples", metric.defined)
+    difference = float(metric.gain(*(np.array([score]) for score in scores))[0])
+    draws = metric_draws(metric, reference, deployed, replicates)
+    return _judged(scores, difference, draws, len(next(iter(reference.values()))), limits)
+
+
+def _judged(
+    scores: tuple[float, float], difference: float, draws: Draws, n: int, limits: tuple[float, float]
+) -> MetricTest:
+    margin, alpha = limits
+    ci_low, ci_high = bounds(*draws, alpha)
+    ci_low, ci_high = min(ci_low, difference), max(ci_high, difference)
+    verdict = verdict_of(difference, (ci_low, ci_high), margin, ci_high < 0)
+    n_needed, assumed = _n_needed(difference, ci_low, n, margin, alpha, verdict)
+    return MetricTest(
+        verdict=verdict,
+        reference_score=scores[0],
+        deployed_score=scores[1],
+        difference=difference,
+        ci_low=ci_low,
+        ci_high=ci_high,
+        p_value=float((1 + np.sum(draws[0] <= -margin)) / (1 + len(draws[0]))),
+        n_needed=n_needed,
+        assumed_difference=assumed,
+        margin=float(margin),
+        alpha=float(alpha),
+        method=bootstrap.METHOD,
+    )
+
+
+def _n_needed(
+    difference: float, ci_low: float, n: int, margin: float, alpha: float, verdict: Verdict
+) -> tuple[int | None, float]:
+    """Samples needed if the interval shrinks with the square root of n, and the true difference that is assumed."""
+    if margin == 0:
+        return None, 0.0
+    error = (difference - ci_low) / critical_value(alpha)
+    reach = (critical_value(alpha) + NormalDist().inv_cdf(POWER)) * error
+
+    def needed(assumed: float) -> int:
+        return math.ceil(max(min(n * min(reach / max(margin + assumed, 1e-300), 1e9) ** 2, MOST_IMAGES), 1))
+
+    if verdict != "underpowered" or needed(0.0) > n:
+        return needed(0.0), 0.0
+    assumed = min(difference, 0.0)
+    return max(needed(assumed), n + 1), assumed

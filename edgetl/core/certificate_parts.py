@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from edgetl.base.schema import named
@@ -97,7 +97,7 @@ class ClassRecord:
     difference: float | None
     lost: int
     gained: int
-    p_value: float = named("p")
+    p_value: float = field(metadata=named("p"))
     adjusted_p: float
     collapsed: bool
 

@@ -116,7 +116,8 @@ def onnx_precision(model: Any) -> str:
     """What an ONNX model was compressed to: int8, fp16 or fp32."""
     onnx = require("onnx", "compiling for a target")
     operators = {node.op_type for node in model.graph.node}
-    if "DequantizeLinear" in operators:
+    # Q/DQ pairs, or weights that a runtime multiplies in integers with what it quantizes as it goes.
+    if operators & {"DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}:
         return "int8"
     halves = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
     return "fp16" if halves else "fp32"

@@ -23,6 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+#: Sizes of open axes other than the batch's, such as tokens of a text: the least, the usual one, and the most.
+LENGTHS = (1, 64, 512)
+
 
 def load_tensorrt() -> Any:
     """The installed TensorRT: the full one, or TensorRT-RTX."""
@@ -124,6 +127,28 @@ def network_flags(trt: Any) -> int:
     return 1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0
 
 
+def sized(shape: tuple[int, ...], batch: int, length: int) -> tuple[int, ...]:
+    """A shape whose open axes have sizes: the first one the batch's."""
+    return tuple(size if size >= 0 else length if axis else batch for axis, size in enumerate(shape))
+
+
+def add_profile(builder: Any, network: Any, config: Any, batch: int) -> None:
+    """Say which sizes the open axes of the network's inputs may have, if there are any."""
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    opened = [(tensor.name, tuple(tensor.shape)) for tensor in inputs if min(tuple(tensor.shape)) < 0]
+    if not opened:
+        return
+    profile = builder.create_optimization_profile()
+    for name, shape in opened:
+        least, usual, most = (
+            sized(shape, 1, LENGTHS[0]),
+            sized(shape, batch, LENGTHS[1]),
+            sized(shape, batch, LENGTHS[2]),
+        )
+        profile.set_shape(name, least, usual, most)
+    config.add_optimization_profile(profile)
+
+
 def build(trt: Any, model: bytes, batch: int, workspace_mb: int, timing_cache: Path) -> bytes:
     """The serialized engine of an explicitly quantized, strongly typed ONNX model."""
     logger = trt.Logger(trt.Logger.WARNING)
@@ -135,12 +160,7 @@ def build(trt: Any, model: bytes, batch: int, workspace_mb: int, timing_cache: P
     config = builder.create_builder_config()
     if workspace_mb:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
-    image = network.get_input(0)
-    if image.shape[0] < 0:
-        profile = builder.create_optimization_profile()
-        sizes = tuple(image.shape)[1:]
-        profile.set_shape(image.name, (1, *sizes), (batch, *sizes), (batch, *sizes))
-        config.add_optimization_profile(profile)
+    add_profile(builder, network, config, batch)
     cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.is_file() else b"")
     config.set_timing_cache(cache, ignore_mismatch=False)
     engine = builder.build_serialized_network(network, config)

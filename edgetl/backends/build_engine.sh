@@ -6,9 +6,10 @@
 # The engine's name is the one that build_engine.py gives it; an engine whose checksum lies beside it is used again.
 set -eu
 
-input='image'       # name of the network's input
-sizes='224x224x3'   # its sizes behind the batch
-open_batch=1        # 1: any batch, so a profile of shapes is given
+# Shapes of the network's inputs that have open axes: the least, the usual ones, and the most; empty where none has.
+least='image:1x224x224x3'
+usual='image:BATCHx224x224x3'
+most='image:BATCHx224x224x3'
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 model=$here/model.onnx out=$here batch=1 workspace=0 sm='' rebuild=0 partial='' fresh_cache=''
@@ -99,6 +100,10 @@ digest() {
     sha256sum <"$1" | cut -c 1-64
 }
 
+sized() {
+    printf '%s' "$1" | sed "s/:BATCHx/:${batch}x/g"
+}
+
 quoted() {
     printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"
 }
@@ -126,8 +131,8 @@ if [ "$rebuild" = 1 ] || [ ! -f "$engine" ] || [ "$(digest "$engine")" != "$(cat
     set -- --onnx="$model" --saveEngine="$partial" --timingCacheFile="$fresh_cache" --skipInference
     # TensorRT 11 knows no other kind of network.
     case $version in 10.*) set -- "$@" --stronglyTyped ;; esac
-    if [ "$open_batch" = 1 ]; then
-        set -- "$@" --minShapes="$input:1x$sizes" --optShapes="$input:${batch}x$sizes" --maxShapes="$input:${batch}x$sizes"
+    if [ -n "$least" ]; then
+        set -- "$@" --minShapes="$least" --optShapes="$(sized "$usual")" --maxShapes="$(sized "$most")"
     fi
     [ "$workspace" = 0 ] || set -- "$@" --memPoolSize="workspace:$workspace"
     "$trtexec" "$@" >&2 || fail "trtexec could not build the engine: see its messages above"

@@ -52,9 +52,7 @@ class OpenVino:
         network = read_network(model)
         precision = _precision(network)
         accept(self, target, precision)
-        shape = list(network.input(0).get_partial_shape())
-        if not shape[0].is_static:
-            network.reshape([1, *(size.get_length() for size in shape[1:])])
+        _fix_batch(network)
         path = out / f"{STEM}.xml"
         save_network(network, path)
         device = target.runtime_device
@@ -68,6 +66,17 @@ class OpenVino:
     def open(self, artifact: Artifact, *, threads: int = 1, simulated: bool = False) -> Session:
         """See :class:`edgetl.backends.base.Backend`."""
         return open_session(artifact, threads=threads, simulated=simulated)
+
+
+def _fix_batch(network: Any) -> None:
+    """A batch left open becomes one, in place; other open axes, such as a text's tokens, stay open."""
+    shapes = {port: list(port.get_partial_shape()) for port in network.inputs}
+    if any(shape and not shape[0].is_static for shape in shapes.values()):
+        wanted = {
+            port: [1, *(size.get_length() if size.is_static else -1 for size in shape[1:])]
+            for port, shape in shapes.items()
+        }
+        network.reshape(wanted)
 
 
 def read_network(model: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,18 +100,26 @@ def refuse_what_no_device_takes(model: Path, devices: tuple[Verdict, ...]) -> No
 
 
 def shell_script(model: Any) -> bytes:
-    """``build_engine.sh`` for an ONNX model: with its input's name and sizes filled in."""
+    """``build_engine.sh`` for an ONNX model: with the shapes of its inputs filled in."""
     text = (Path(build_engine.__file__).with_name(SHELL_SCRIPT)).read_text(encoding="utf-8")
-    image = model.graph.input[0]
-    batch, *sizes = image.type.tensor_type.shape.dim
-    found = {
-        "input='image'": f"input='{image.name}'",
-        "sizes='224x224x3'": f"sizes='{'x'.join(str(size.dim_value) for size in sizes)}'",
-        "open_batch=1": f"open_batch={0 if batch.HasField('dim_value') else 1}",
-    }
-    for default, own in found.items():
-        text = text.replace(default, own)
+    opened = [value for value in model.graph.input if not all(size.HasField("dim_value") for size in _sizes(value))]
+    least, usual, most = build_engine.LENGTHS
+    for variable, batch, length in (("least", "1", least), ("usual", "BATCH", usual), ("most", "BATCH", most)):
+        shapes = ",".join(f"{value.name}:{_shape(value, batch, length)}" for value in opened)
+        # A name may hold any character, and a shell reads this.
+        quoted = "'" + shapes.replace("'", "'\"'\"'") + "'"
+        text = re.sub(rf"(?<=^{variable}=).*$", quoted.replace("\\", "\\\\"), text, flags=re.MULTILINE)
     return text.encode("utf-8")
+
+
+def _sizes(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
+def _shape(value: Any, batch: str, length: int) -> str:
+    """As trtexec reads it, open axes given sizes: the first one the batch's."""
+    sizes = [str(size.dim_value) if size.HasField("dim_value") else "" for size in _sizes(value)]
+    return "x".join(size or (str(length) if axis else batch) for axis, size in enumerate(sizes))
 
 
 def _gpus() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.backends.build_engine import network_flags
+from edgetl.backends.build_engine import add_profile, network_flags
 from edgetl.base.errors import BackendError
 from edgetl.base.extras import available, version
 from edgetl.base.storage import sha256_file
@@ -146,12 +146,7 @@ def _build(trt: Any, builder: Any, logger: Any, log: list[tuple[int, str]], mode
     if capability is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(capability, 0)
-    image = network.get_input(0)
-    if image.shape[0] < 0:
-        profile = builder.create_optimization_profile()
-        shape = (1, *image.shape[1:])
-        profile.set_shape(image.name, shape, shape, shape)
-        config.add_optimization_profile(profile)
+    add_profile(builder, network, config, 1)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise BackendError(f"TensorRT cannot build {model} ({_last_error(log)})", "export with --precision fp16")

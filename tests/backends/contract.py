@@ -18,6 +18,7 @@ from edgetl.core.bundle import Artifact
 from edgetl.core.targets import Target, find_target, load_targets
 from edgetl.core.tensors import TensorSpec
 from edgetl.runtime.sessions import Session
+from tests.backends.networks import pair_network, pair_outputs, text_network, text_outputs
 from tests.compress.images import SIZE, pictures
 from tests.compress.models import CLASSES, PREPROCESS, logits_of, small_model
 
@@ -36,6 +37,7 @@ class BackendContract:
         simulated: whether this machine can only simulate it.
         batch: of an artifact that was exported without one: None where it stays open.
         files: what compile writes.
+        takes_texts: whether it compiles networks of token ids and open lengths.
     """
 
     name: ClassVar[str]
@@ -44,6 +46,7 @@ class BackendContract:
     simulated: ClassVar[bool] = False
     batch: ClassVar[int | None] = None
     files: ClassVar[frozenset[str]]
+    takes_texts: ClassVar[bool] = True
 
     @pytest.fixture
     def backend(self) -> Backend:
@@ -159,6 +162,46 @@ class BackendContract:
         assert pair.inputs[0].shape == (2, SIZE, SIZE, 3)
         assert pair.run({"image": images[:2]})["logits"].shape == (2, CLASSES)
         pair.close()
+
+    def test_several_inputs_and_outputs_go_by_name(self, backend: Backend, target: Target, tmp_path: Path) -> None:
+        model = pair_network(tmp_path / "pair.onnx")
+        session = backend.open(backend.compile(model, target, tmp_path / "pair"), simulated=self.simulated)
+        assert set(session.inputs) == {
+            TensorSpec("left", "float32", (self.batch, 4)),
+            TensorSpec("right", "float32", (self.batch, 3)),
+        }
+        for seed in range(3):
+            draw = np.random.default_rng(seed)
+            left, right = (draw.normal(size=(1, size)).astype(np.float32) for size in (4, 3))
+            found, expected = session.run({"right": right, "left": left}), pair_outputs(left, right)
+            assert set(found) == set(expected)
+            for name, values in expected.items():
+                np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-4)
+        with pytest.raises(BackendError, match=r"the model's inputs are 'left', 'right'|'right', 'left', not left"):
+            session.run({"left": left})
+        with pytest.raises(BackendError, match="the input 'left' takes float32"):
+            session.run({"left": left.astype(np.float64), "right": right})
+        executed = session.executed()
+        assert executed.layers == {"fp32": 3}
+        assert executed.integer_macs == 0
+        session.close()
+
+    def test_texts_of_any_length(self, backend: Backend, target: Target, tmp_path: Path) -> None:
+        model = text_network(tmp_path / "text.onnx")
+        if not self.takes_texts:
+            with pytest.raises(BackendError, match="input of int64"):
+                backend.compile(model, target, tmp_path / "text")
+            return
+        session = backend.open(backend.compile(model, target, tmp_path / "text"), simulated=self.simulated)
+        assert {spec.name: spec.dtype for spec in session.inputs} == {"input_ids": "int64", "attention_mask": "int64"}
+        assert {spec.shape[1] for spec in session.inputs} == {None}
+        for length in (3, 9, 3):
+            ids = np.random.default_rng(length).integers(0, 11, (1, length))
+            mask = np.arange(length)[None] < max(length - 2, 1)
+            found = session.run({"input_ids": ids, "attention_mask": mask.astype(np.int64)})
+            np.testing.assert_allclose(found["logits"], text_outputs(ids, mask)["logits"], rtol=1e-4, atol=1e-4)
+        assert session.executed().integer_macs == 0
+        session.close()
 
     def test_damaged_model_is_refused(self, backend: Backend, target: Target, small_onnx: Path, tmp_path: Path) -> None:
         data = small_onnx.read_bytes()

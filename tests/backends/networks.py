@@ -97,3 +97,59 @@ CASES: dict[str, Any] = {
 def saved(model: Any, folder: Path) -> Path:
     onnx.save(model, folder / "model.onnx")
     return folder / "model.onnx"
+
+
+def parsed(text: str, **constants: Any) -> Any:
+    """A model in ONNX's textual syntax, ``g (inputs) => (outputs) { nodes }``, with these initializers."""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 18]> {text}')
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    for index, made in enumerate(model.graph.node):
+        made.name = f"{made.op_type}{index}"
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+PAIR_WEIGHTS = {
+    name: np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    for seed, (name, shape) in enumerate({"wa": (4, 6), "wb": (3, 6), "wc": (6, 2)}.items())
+}
+
+
+def pair_network(path: Path) -> Path:
+    """Two inputs, two outputs: hidden = max(left wa + right wb, 0) and scores = hidden wc."""
+    text = (
+        "g (float[n, 4] left, float[n, 3] right) => (float[n, 6] hidden, float[n, 2] scores) "
+        "{ a = MatMul(left, wa) b = MatMul(right, wb) s = Add(a, b) hidden = Relu(s) scores = MatMul(hidden, wc) }"
+    )
+    onnx.save(parsed(text, **PAIR_WEIGHTS), path)
+    return path
+
+
+def pair_outputs(left: Any, right: Any) -> dict[str, Any]:
+    """What :func:`pair_network` gives for float32 (n, 4) and (n, 3)."""
+    hidden = np.maximum(left @ PAIR_WEIGHTS["wa"] + right @ PAIR_WEIGHTS["wb"], 0)
+    return {"hidden": hidden, "scores": hidden @ PAIR_WEIGHTS["wc"]}
+
+
+TEXT_WEIGHTS = {
+    "table": np.random.default_rng(5).normal(size=(11, 8)).astype(np.float32),
+    "w": np.random.default_rng(6).normal(size=(8, 2)).astype(np.float32),
+}
+
+
+def text_network(path: Path) -> Path:
+    """Token ids and a mask, int64 (n, T), any T: the mean of the vectors that the mask leaves, times w."""
+    text = (
+        "g (int64[n, t] input_ids, int64[n, t] attention_mask) => (float[n, 2] logits) { v = Gather(table, input_ids) "
+        "m = Cast<to=1>(attention_mask) c = Unsqueeze(m, last) k = Mul(v, c) s = ReduceSum<keepdims=0>(k, tokens) "
+        "d = ReduceSum<keepdims=0>(c, tokens) mean = Div(s, d) logits = MatMul(mean, w) }"
+    )
+    onnx.save(parsed(text, **TEXT_WEIGHTS, last=np.array([2]), tokens=np.array([1])), path)
+    return path
+
+
+def text_outputs(ids: Any, mask: Any) -> dict[str, Any]:
+    """What :func:`text_network` gives."""
+    kept = TEXT_WEIGHTS["table"][ids] * mask[..., None]
+    return {"logits": kept.sum(axis=1) / mask.sum(axis=1, keepdims=True) @ TEXT_WEIGHTS["w"]}

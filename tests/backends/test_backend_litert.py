@@ -21,6 +21,7 @@ class TestLiteRt(BackendContract):
     recipe = "litert-int8"
     batch = 1
     files = frozenset({"model.tflite", "model.onnx"})
+    takes_texts = False
 
 
 def test_a_simulation_is_the_quantized_graph_in_float(

@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgetl.backends import BACKENDS, build_engine
+from edgetl.backends.tensorrt import shell_script
 from edgetl.backends.tensorrt_check import build_for, offered
 from edgetl.base.errors import BackendError
 from edgetl.base.extras import available
@@ -21,6 +22,7 @@ from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
 from edgetl.core.targets import find_target
 from tests.backends.contract import BackendContract
+from tests.backends.networks import pair_network, text_network
 from tests.compress.images import pictures
 
 needs_builder = pytest.mark.skipif(
@@ -135,6 +137,27 @@ def test_the_devices_script_builds_what_was_checked_here(small_int8: Callable[[s
     assert tensorrt_rtx.OnnxParser(network, logger).parse(model.read_bytes())
     key = build_engine.engine_key("10.3.0", (8, 7), "l4t36.4.3", 1, "a" * 64)
     assert key == "trt10.3.0-sm87-l4t36.4.3-b1-aaaaaaaaaaaaaaaa"
+
+
+@needs_builder
+@pytest.mark.parametrize("network", [pair_network, text_network])
+def test_networks_of_several_inputs_are_built(network: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Profiles for every open axis: TensorRT builds nothing that has one without."""
+    BACKENDS["tensorrt"].compile(network(tmp_path / "model.onnx"), find_target("jetson"), tmp_path / "out")
+    assert read_json(tmp_path / "out" / "parse.json")["checked"]
+    script = (tmp_path / "out" / "build_engine.sh").read_text()
+    if network is text_network:
+        assert "\nmost='input_ids:BATCHx512,attention_mask:BATCHx512'\n" in script
+    else:
+        assert "\nleast='left:1x4,right:1x3'\n" in script
+
+
+def test_a_name_of_an_input_is_no_shell_command(tmp_path: Path) -> None:
+    model = onnx.load(pair_network(tmp_path / "model.onnx"))
+    model.graph.input[0].name = model.graph.node[0].input[0] = "a'; touch broken; echo '\\1 $(touch broken)"
+    (tmp_path / "build.sh").write_bytes(shell_script(model))
+    subprocess.run(["sh", "build.sh", "--help"], cwd=tmp_path, check=True, capture_output=True)
+    assert not (tmp_path / "broken").exists()
 
 
 def test_an_engines_name_changes_with_all_that_it_depends_on() -> None:

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from edgetl.backends.tflite import elementwise, layers, shaping
 from edgetl.backends.tflite.graph import Grid, TfliteGraph
-from edgetl.backends.tflite.lowering import Lowering, attributes, refused
+from edgetl.backends.tflite.lowering import TO_CHANNELS_FIRST, TO_CHANNELS_LAST, Lowering, attributes, refused
+from edgetl.base.errors import BackendError
 from edgetl.base.extras import require
 
 _PURPOSE = "compiling for LiteRT"
@@ -32,25 +33,45 @@ def convert(model: Any) -> bytes:
     A batch left open is fixed to one.
 
     Args:
-        model: parsed ONNX model: uint8 (n, H, W, 3) → float32 (n, classes).
+        model: parsed ONNX model; its inputs are uint8 (images, n×H×W×C) or float32, its outputs float32.
 
     Raises:
         BackendError: it has an operator, or a form of one, that is not converted; the message names it.
     """
     model = _with_shapes(model)
     state = _state(model)
-    image, logits = model.graph.input[0].name, model.graph.output[0].name
-    state.plain.add(image)
-    state.floats[image] = state.graph.tensor(image, state.shapes[image], np.uint8)
+    inputs = [_input(state, value) for value in model.graph.input]
     for node in model.graph.node:
         lower = _OPERATORS.get(node.op_type)
         if lower is None:
             raise refused(node)
         if node.output[0] not in state.merged:
             lower(state, node)
-    output = state.in_float(logits)
-    state.graph.tensors[output].name = logits.encode()
-    return state.graph.to_bytes([state.floats[image]], [output], "edgetl")
+    outputs = [_output(state, value.name) for value in model.graph.output]
+    return state.graph.to_bytes(inputs, outputs, "edgetl")
+
+
+def _input(state: Lowering, value: Any) -> int:
+    helper, name = require("onnx.helper", _PURPOSE), str(value.name)
+    kind = np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    if kind not in (np.uint8, np.float32):
+        raise BackendError(
+            f"edgetl converts no input of {kind} to LiteRT ({name})", "choose a target of another runtime"
+        )
+    tensor = state.floats[name] = state.graph.tensor(name, state.shapes[name], kind)
+    if kind == np.uint8 or len(state.shapes[name]) != 4:
+        state.plain.add(name)
+    else:
+        state.floats[name] = state.transposed(tensor, name, TO_CHANNELS_LAST)
+    return tensor
+
+
+def _output(state: Lowering, name: str) -> int:
+    tensor = state.in_float(name)
+    if state.turned(name):
+        tensor = state.transposed(tensor, name, TO_CHANNELS_FIRST)
+    state.graph.tensors[tensor].name = name.encode()
+    return tensor
 
 
 def _with_shapes(model: Any) -> Any:

@@ -28,7 +28,8 @@ class Lowering:
         outputs: of the whole graph.
         grids: quantization of int8 tensors, of those still to be written too, and of quantized constants.
         floats, integers: tensor → its float32 (the image: uint8) or int8 form.
-        plain: rank-4 tensors stored in ONNX's order of axes: the image, and what is made of it before it is transposed.
+        plain: tensors stored in ONNX's order of axes whatever their rank: an image, and what is made of it before it is
+            transposed.
         merged: outputs of activations that the operator before them applies.
     """
 
@@ -94,6 +95,13 @@ class Lowering:
             self.grids[name] = self.grids[source]
         if source in self.plain:
             self.plain.add(name)
+
+    def transposed(self, tensor: int, name: str, order: tuple[int, ...], grid: Grid | None = None) -> int:
+        """A rank-4 tensor's values in another order of axes; ``name`` is the tensor's in ONNX."""
+        axes = self.graph.constant(f"{name}/order", np.array(order, np.int32))
+        shape = self.shapes[name] if order == TO_CHANNELS_FIRST else self.stored(name)
+        made = self.graph.tensor(f"{name}/turned", shape, np.int8 if grid else np.float32, grid)
+        return self.graph.operator("TRANSPOSE", [tensor, axes], made, "TransposeOptions")
 
     def activation(self, node: Any) -> tuple[int, str]:
         """The activation that follows a node and can be part of it, and the tensor that both together write."""

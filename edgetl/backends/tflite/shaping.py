@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from edgetl.backends.tflite.graph import Grid
 from edgetl.backends.tflite.lowering import TO_CHANNELS_FIRST, TO_CHANNELS_LAST, Lowering, attributes, refused
 
 
@@ -36,7 +35,8 @@ def _transpose(state: Lowering, node: Any) -> None:
 def _reshape(state: Lowering, node: Any) -> None:
     source, output = node.input[0], node.output[0]
     before, after = state.shapes[source], state.shapes[output]
-    if len(after) == 4 and after[2:] != (1, 1):
+    # One channel, or one place: the values stand in the same order whichever comes first.
+    if len(after) == 4 and after[2:] != (1, 1) and after[1] != 1:
         raise refused(node, f"to {after}")
     if len(before) == 4 and not state.turned(source):
         raise refused(node, "of an image that is not transposed yet")
@@ -44,7 +44,7 @@ def _reshape(state: Lowering, node: Any) -> None:
     tensor = state.integers[source] if integer else state.in_float(source)
     grid = state.grids[source] if integer else None
     if len(before) == 4 and min(before[1], before[2] * before[3]) > 1:
-        tensor = _channels_first(state, tensor, before, grid, node.name)
+        tensor = state.transposed(tensor, source, TO_CHANNELS_FIRST, grid)
     made = state.graph.tensor(output, state.stored(output), np.int8 if integer else np.float32, grid)
     (state.integers if integer else state.floats)[output] = made
     if grid is not None:
@@ -52,12 +52,6 @@ def _reshape(state: Lowering, node: Any) -> None:
     shape = np.array(state.stored(output), np.int32)
     inputs = [tensor, state.graph.constant(f"{node.name}/shape", shape)]
     state.graph.operator("RESHAPE", inputs, made, "ReshapeOptions", newShape=shape)
-
-
-def _channels_first(state: Lowering, tensor: int, shape: tuple[int, ...], grid: Grid | None, name: str) -> int:
-    order = state.graph.constant(f"{name}/order", np.array(TO_CHANNELS_FIRST, np.int32))
-    made = state.graph.tensor(f"{name}/turned", shape, np.int8 if grid else np.float32, grid)
-    return state.graph.operator("TRANSPOSE", [tensor, order], made, "TransposeOptions")
 
 
 def _identity(state: Lowering, node: Any) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,9 @@ DEADLINE_VARIABLE = "EDGETL_DEADLINE"
 LEFTOVERS_VARIABLE = "EDGETL_LEFTOVERS"
 _PROGRESS_LINE = "progress "
 _KEPT_LINES = 200
+#: What a process may write to standard output, bytes: a device that writes without end must not take all memory here.
+MOST_BYTES = 4 << 30
+_PIECE = 1 << 16
 #: How a full disk shows, whoever says so.
 FULL_DISK = ("No space left on device", "Disk quota exceeded", "File too large")
 _ends: ContextVar[tuple[float, float] | None] = ContextVar("ends", default=None)
@@ -125,7 +129,8 @@ def run_watched(
         on_line: given each line of standard output as well, as it comes.
 
     Raises:
-        DeviceError: the program does not exist or cannot be started, or the thread's time limit has passed.
+        DeviceError: the program does not exist or cannot be started, writes more than :data:`MOST_BYTES`, or the
+            thread's time limit has passed.
     """
     pipe = subprocess.PIPE
     try:
@@ -138,7 +143,7 @@ def run_watched(
     assert process.stdout is not None
     assert process.stderr is not None
     written: list[bytes] = []
-    threads = [threading.Thread(target=_drain, args=(process.stdout, written, on_line), daemon=True)]
+    threads = [threading.Thread(target=_drain, args=(process, written, on_line), daemon=True)]
     if feed is not None:
         threads.append(threading.Thread(target=_feed, args=(process.stdin, feed), daemon=True))
     for thread in threads:
@@ -146,7 +151,7 @@ def run_watched(
     lines: list[str] = []
     try:
         with killed_in_time(process):
-            for raw in process.stderr:
+            for raw in iter(partial(process.stderr.readline, _PIECE), b""):
                 line = raw.decode(errors="replace").rstrip("\n")
                 if not _is_progress(line, progress):
                     lines = [*lines[1 - _KEPT_LINES :], line]
@@ -161,6 +166,8 @@ def run_watched(
         _close(process)
     if status < 0 and (late := out_of_time()) is not None:
         raise late
+    if sum(map(len, written)) > MOST_BYTES:
+        raise DeviceError(f"{command[0]} wrote more than {MOST_BYTES} bytes and was killed", "look what it does there")
     return Finished(status, b"".join(written), "\n".join(lines))
 
 
@@ -173,9 +180,15 @@ def _close(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _drain(stream: IO[bytes], into: list[bytes], on_line: Callable[[str], None] | None) -> None:
-    for line in stream:
+def _drain(process: subprocess.Popen[bytes], into: list[bytes], on_line: Callable[[str], None] | None) -> None:
+    assert process.stdout is not None
+    left = MOST_BYTES
+    for line in iter(partial(process.stdout.readline, _PIECE), b""):
         into.append(line)
+        left -= len(line)
+        if left < 0:
+            kill_group(process)
+            return
         if on_line is not None:
             on_line(line.decode(errors="replace").rstrip())
 

@@ -35,7 +35,7 @@ from edgetl.runtime.measurement import Cold, Look, Measurement, Scheduled
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer, read_golden
 from edgetl.runtime.queries import Opened, Query, full_batches, opened
-from edgetl.runtime.sessions import Session, fixed_batch, open_session
+from edgetl.runtime.sessions import Session, fixed_batch, open_session, unpadded
 
 WARMUP = 10
 MIN_RUNS = 30
@@ -221,6 +221,7 @@ def cold_start(artifact: Artifact, feeds: Arrays, threads: int) -> Cold:
     """
     started = time.perf_counter()
     session = open_session(artifact, threads=threads)
+    feeds = unpadded(feeds, session.inputs)
     infer(session, feeds)
     elapsed = (time.perf_counter() - started) * 1e3
     for _ in range(10):

@@ -25,7 +25,7 @@ from edgetl.core.tensors import Arrays
 from edgetl.runtime.measurement import Schedule
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer
-from edgetl.runtime.sessions import Session, fixed_batch, open_sessions
+from edgetl.runtime.sessions import Session, fixed_batch, open_sessions, unpadded
 
 #: A query, given its number; the number says which sample comes next.
 Query = Callable[[int], object]
@@ -90,7 +90,8 @@ def full_batches(samples: Sequence[Arrays], batch: int) -> list[dict[str, npt.ND
 def _query(
     sessions: Sequence[Session], pool: ThreadPoolExecutor, samples: Sequence[Arrays], schedule: Schedule
 ) -> Query:
-    feeds = full_batches(samples, schedule.batch)
+    own = [unpadded(sample, sessions[0].inputs) for sample in samples]
+    feeds = full_batches(own, schedule.batch)
     if schedule.streams == schedule.turns == 1:
         only = sessions[0]
         return lambda number: infer(only, feeds[number % len(feeds)])

@@ -19,6 +19,8 @@ from edgetl.core.tensors import Arrays, TensorSpec
 _MODULES = {"onnxruntime": "ort", "openvino": "ov", "tensorrt": "trt", "litert": "tfl"}
 #: Size of an open axis other than the batch's where a runtime is profiled: tokens of a short sentence.
 _OPEN_SIZE = 16
+#: The input that tells a text's tokens from padding.
+_MASK = "attention_mask"
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,18 @@ def check_feeds(feeds: Arrays, inputs: Sequence[TensorSpec]) -> None:
 def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
     """How many samples a network takes at once; None where any number is accepted."""
     return next((spec.shape[0] for spec in inputs if spec.shape and spec.shape[0] is not None), None)
+
+
+def unpadded(feeds: Arrays, inputs: Sequence[TensorSpec]) -> Arrays:
+    """Feeds of one sample without the places that its ``attention_mask`` leaves out, where any length is accepted.
+
+    Golden texts are padded to one length to stand in one array; programs feed each as long as it is.
+    """
+    mask = feeds.get(_MASK)
+    if mask is None or mask.ndim != 2 or any(len(spec.shape) < 2 or spec.shape[1] is not None for spec in inputs):
+        return feeds
+    kept = mask.any(axis=0)
+    return {name: values[:, kept] for name, values in feeds.items()}
 
 
 def zeros(inputs: Sequence[TensorSpec]) -> dict[str, npt.NDArray[Any]]:

@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Put on PYTHONPATH as sitecustomize: the child can import the standard library and what a device has.
 ONLY_WHAT_A_DEVICE_HAS = """
-import sys
+import os, sys
 class Refuse:
-    ALLOWED = {"edgetl", "numpy", "PIL", "onnxruntime"}
+    ALLOWED = {"edgetl", "numpy", "onnxruntime", *os.environ.get("ALLOWED", "PIL").split()}
     def find_spec(self, name, path=None, target=None):
         top = name.split(".")[0]
         if top in sys.stdlib_module_names or top in self.ALLOWED or top.startswith("_"):
@@ -119,6 +119,48 @@ def test_predict_tells_its_progress(
     assert all(line.startswith("progress ") for line in lines)
     told = [json.loads(line.removeprefix("progress ")) for line in lines]
     assert [(step, total) for _, step, total, _ in told] == [(step, 6) for step in range(7)]
+
+
+def outputs(device: Device, bundle: Bundle, files: list[Path], tmp_path: Path, allowed: str) -> dict[str, np.ndarray]:
+    """Predictions by a Python that has numpy, ONNX Runtime and what is ``allowed``, and its self-test."""
+    out = tmp_path / "outputs.npz"
+    done = device("predict", bundle.path, "--samples", listed(tmp_path, files), "--out", out, ALLOWED=allowed)
+    assert done.returncode == 0, done.stderr
+    done = device("selftest", bundle.path, ALLOWED=allowed)
+    assert json.loads(done.stdout)["passed"], done.stderr
+    with np.load(out) as stored:
+        return dict(stored)
+
+
+def test_texts_need_no_pillow(device: Device, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers", reason="tokenizers (edgetl[text]) cuts texts into tokens")
+    bundle = tiny.text_bundle(tmp_path / "bundle")
+    files = [tmp_path / f"{index}.txt" for index in range(3)]
+    for file, text in zip(files, ("a good film", "bad", "very very bad film"), strict=True):
+        file.write_text(text)
+    found = outputs(device, bundle, files, tmp_path, "tokenizers")
+    tokens = [[6, 2, 4], [3], [5, 5, 3, 4]]
+    np.testing.assert_allclose(found["logits"], [tiny.text_scores(np.array(ids)) for ids in tokens], rtol=1e-4)
+    done = device("predict", bundle.path, "--samples", listed(tmp_path, files), "--out", tmp_path / "o.npz")
+    assert refused(done, "reading text needs the package tokenizers, which is not installed")
+
+
+def test_arrays_need_neither(device: Device, tmp_path: Path) -> None:
+    files = []
+    for index in range(3):
+        files.append(tmp_path / f"{index}.npz")
+        np.savez(files[-1], left=np.full(4, index, np.float32), right=np.ones(3, np.float32))
+    found = outputs(device, tiny.tensor_bundle(tmp_path / "bundle"), files, tmp_path, "")
+    np.testing.assert_allclose(found["values"], [[6], [10], [14]])
+
+
+def test_bench_of_texts(device: Device, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers", reason="tokenizers (edgetl[text]) cuts texts into tokens")
+    done = device("bench", tiny.text_bundle(tmp_path / "bundle").path, "--seconds", 0.1, ALLOWED="")
+    assert done.returncode == 0, done.stderr
+    raw = json.loads(done.stdout)
+    assert raw["executed"]["deployed"]["layers"] == {"fp32": 1}
+    assert len(raw["samples_ms"]["deployed"]) >= 30
 
 
 def test_bench(device: Device, int8_bundle: MakeBundle) -> None:

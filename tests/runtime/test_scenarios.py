@@ -39,6 +39,23 @@ def test_a_single_stream_is_one_session(float_bundle: MakeBundle) -> None:
     )
 
 
+def test_texts_are_timed_at_their_own_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tokenizers", reason="tokenizers (edgetl[text]) cuts texts into tokens")
+    bundle = tiny.text_bundle(tmp_path / "bundle")
+    lengths = []
+    assert {feeds["input_ids"].shape for feeds in golden_feeds(bundle)} == {(1, 3)}
+    with opened(bundle.artifact(), golden_feeds(bundle), Plan()) as ready:
+
+        def run(feeds: Arrays, real: Callable[..., object] = ready.sessions[0].run) -> object:
+            lengths.append(feeds["input_ids"].shape)
+            return real(feeds)
+
+        monkeypatch.setattr(ready.sessions[0], "run", run)
+        for number in range(3):
+            ready.query(number)
+    assert lengths == [(1, 3), (1, 1), (1, 3)]
+
+
 def test_streams_work_at_once(int8_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of three real sessions waits for the other two inside its call: one after another would never end."""
     meeting = threading.Barrier(3, timeout=20)

@@ -252,6 +252,64 @@ def test_transformer_products_are_counted(tmp_path: Path) -> None:
     assert executed.integer_macs == 0
 
 
+def graph(path: Path, nodes: list[onnx.NodeProto], shape: list[object], kind: int, **constants: np.ndarray) -> Path:
+    """A network from ``x`` to ``y``, ONNX Runtime's own operators among its nodes."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(made, opset_imports=opsets, ir_version=9), path)
+    return path
+
+
+def test_products_quantized_as_they_go_count_as_integers(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    rng = np.random.default_rng(0)
+    weights = {"v": rng.normal(size=(16, 32)).astype(np.float32), "w": rng.normal(size=(32, 4)).astype(np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "w"], ["y"], name="last"),
+    ]
+    source = graph(tmp_path / "float.onnx", nodes, ["n", "t", 16], TensorProto.FLOAT, **weights)
+    quantize_dynamic(source, tmp_path / "all.onnx", weight_type=QuantType.QInt8)
+    quantize_dynamic(source, tmp_path / "some.onnx", weight_type=QuantType.QInt8, nodes_to_exclude=["last"])
+    whole, partly = (open_session(Artifact("onnxruntime", tmp_path / f"{n}.onnx", "int8")) for n in ("all", "some"))
+    assert whole.inputs == (TensorSpec("x", "float32", (None, None, 16)),)
+    assert (whole.executed().layers, whole.executed().integer_macs) == ({"int8": 2}, 1.0)
+    assert partly.executed().layers == {"fp32": 1, "int8": 1}
+    assert partly.executed().integer_macs == pytest.approx(16 * 32 / (16 * 32 + 32 * 4))
+
+
+def test_fused_attention_is_a_projection_and_two_products(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    rng = np.random.default_rng(0)
+    settings = {"num_heads": 2, "domain": "com.microsoft"}
+    tokens, width = 5, 8
+    in_float = [helper.make_node("Attention", ["x", "w", "b"], ["y"], **settings)]
+    weights = {"w": rng.normal(size=(width, 3 * width)).astype(np.float32), "b": np.zeros(3 * width, np.float32)}
+    path = graph(tmp_path / "float.onnx", in_float, [1, tokens, width], TensorProto.FLOAT, **weights)
+    assert open_session(Artifact("onnxruntime", path, "fp32")).executed().layers == {"fp32": 3}
+    names = ["x", "w", "b", "sx", "sw", "", "zx", "zw"]
+    mixed = [helper.make_node("QAttention", names, ["y"], **settings)]
+    scales = {"sx": np.float32(0.1), "sw": np.float32(0.1), "zx": np.uint8(9), "zw": np.int8(0)}
+    weights = {**weights, **scales, "w": rng.integers(-9, 9, (width, 3 * width)).astype(np.int8)}
+    path = graph(tmp_path / "int8.onnx", mixed, [1, tokens, width], TensorProto.UINT8, **weights)
+    executed = open_session(Artifact("onnxruntime", path, "int8")).executed()
+    projection, product = tokens * width * 3 * width, tokens * tokens * width
+    assert executed.layers == {"fp32": 2, "int8": 1}
+    assert executed.integer_macs == pytest.approx(projection / (projection + 2 * product))
+
+
 def test_openvino_sessions_at_once_are_not_pinned_to_one_core(
     float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact]
 ) -> None:

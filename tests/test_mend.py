@@ -58,7 +58,7 @@ def test_the_recipe_alone_loses_it_and_the_certificate_says_where(
     assert certificate.difference < -0.1
     assert certificate.first_divergence == "Q/DQ in float"
     (noise,) = (finding for finding in certificate.findings if finding.kind == "quantization-noise")
-    assert share_of(noise["layers"], hostile[1]) >= 0.8
+    assert share_of(noise.layers, hostile[1]) >= 0.8
     assert plain.bundle.manifest.repair is None
 
 

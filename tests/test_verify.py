@@ -175,10 +175,11 @@ def test_a_certificate_of_another_bundle_is_refused(bundle: Path, quantized: Pat
 
 def test_corruptions_are_tested_in_pairs(bundle: Path) -> None:
     found = edgetl.verify(bundle, corruptions=True, margin=0.3)
-    rows = found.robustness["rows"]
-    assert {row["corruption"] for row in rows} >= {"noise", "jpeg", "brightness", "contrast"}
-    assert {row["severity"] for row in rows} == {1, 2, 3, 4, 5}
-    assert all(row["n"] == found.n for row in rows)
+    assert found.robustness is not None
+    rows = found.robustness.rows
+    assert {row.corruption for row in rows} >= {"noise", "jpeg", "brightness", "contrast"}
+    assert {row.severity for row in rows} == {1, 2, 3, 4, 5}
+    assert all(row.n == found.n for row in rows)
     assert edgetl.verify(bundle, margin=0.2).robustness == found.robustness
 
 

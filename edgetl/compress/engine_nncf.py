@@ -23,6 +23,9 @@ def quantize(model: Path, recipe: Recipe, calibration: Calibration, out: Path) -
     """Write the quantized IR to ``out`` and its ``.bin`` (see :func:`edgetl.compress.quantize.quantize`)."""
     nncf = require("nncf", "quantizing for OpenVINO")
     network = read_network(model)
+    transformer = recipe.model_type == "transformer" or (
+        recipe.model_type == "auto" and graph.kind_of(graph.load(model)) == "transformer"
+    )
     left = sorted({*_before_weights(network), *_named(network, _excluded(model, recipe))})
     # NNCF goes through the samples several times: for ranges, then for each layer's bias.
     feeds = tracked(calibration.batches, f"quantizing ({recipe.name})", calibration.progress)
@@ -32,6 +35,8 @@ def quantize(model: Path, recipe: Recipe, calibration: Calibration, out: Path) -
         network,
         nncf.Dataset(samples),
         preset=presets.PERFORMANCE if recipe.activations_symmetric else presets.MIXED,
+        # Without it a BERT lost 13 points: everything is quantized, and no channel is smoothed.
+        model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         subset_size=len(samples),
         fast_bias_correction=recipe.bias_correction != "full",
         ignored_scope=nncf.IgnoredScope(names=left, validate=False),
@@ -43,6 +48,7 @@ def quantize(model: Path, recipe: Recipe, calibration: Calibration, out: Path) -
     return {
         "engine": f"nncf {version('nncf')}, openvino {version('openvino')}",
         "estimator": {"name": recipe.estimator},
+        "model_type": "transformer" if transformer else "none",
         "left_in_float": left,
         "bias_correction": {"method": recipe.bias_correction},
     }
@@ -57,12 +63,16 @@ def _before_weights(network: Any) -> list[str]:
         varying = [source for source in sources if source.get_type_name() != "Constant"]
         if node.get_type_name() == "Parameter":
             reached.add(name)
-        elif (
-            node.get_type_name() not in WEIGHTED and varying and all(n.get_friendly_name() in reached for n in varying)
-        ):
+        elif not _is_weighted(node, sources) and varying and all(n.get_friendly_name() in reached for n in varying):
             reached.add(name)
             names.append(name)
     return names
+
+
+def _is_weighted(node: Any, sources: list[Any]) -> bool:
+    """A table of embeddings is a weight too."""
+    kind = node.get_type_name()
+    return kind in WEIGHTED or (kind == "Gather" and sources[0].get_type_name() == "Constant")
 
 
 def _excluded(model: Path, recipe: Recipe) -> list[str]:

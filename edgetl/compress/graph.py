@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from edgetl.base.storage import write_bytes
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 #: Those of them that can have a bias.
 BIASED = ("Conv", "ConvTranspose", "Gemm")
+#: What a model may be; a recipe says which of them it serves.
+KINDS = ("convolutional", "dense", "transformer")
+#: Operators that are an attention as a whole.
+ATTENTION = {"Attention", "MultiHeadAttention", "QAttention"}
+#: Operators between the two products of an attention, beside its Softmax.
+BETWEEN = {
+    "Add", "Sub", "Mul", "Div", "Where", "Cast", "Clip", "Dropout", "Expand", "Identity", "IsNaN", "Max", "Reshape",
+    "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
 #: Metadata key of a node: dotted name of the torch module that it came from.
 MODULE = "edgetl.module"
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -54,23 +64,68 @@ def save(model: Any, path: Path) -> Path:
 
 
 def before_weights(model: Any) -> list[str]:
-    """Names of the nodes between the input and the first weighted operators: the preprocessing.
+    """Names of the nodes between the inputs and the first weighted operators: the preprocessing.
 
-    A node belongs to it if everything it reads, constants aside, comes from the input through such nodes alone.
+    A node belongs to it if everything it reads, constants aside, comes from the inputs through such nodes alone. A
+    table of embeddings is a weight.
     """
     graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer} | {""}
-    reached = {value.name for value in graph.input} - constants
+    fixed = _fixed(model)
+    reached = {value.name for value in graph.input} - fixed
     names = []
     for node in graph.node:
-        if node.op_type == "Constant":
-            constants.update(node.output)
-            continue
-        read = [name for name in node.input if name not in constants]
-        if read and node.op_type not in WEIGHTED and all(name in reached for name in read):
+        read = [name for name in node.input if name not in fixed]
+        weighted = node.op_type in WEIGHTED or (node.op_type == "Gather" and node.input[0] in fixed)
+        if read and not weighted and all(name in reached for name in read):
             reached.update(node.output)
             names.append(node.name)
     return names
+
+
+def _fixed(model: Any) -> set[str]:
+    """Names of what does not vary: initializers, outputs of Constant nodes, and inputs that are left out."""
+    made = {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
+    return {tensor.name for tensor in model.graph.initializer} | made | {""}
+
+
+def kind_of(model: Any) -> str:
+    """Which of :data:`KINDS` a float model is.
+
+    A transformer has attention: a product of two activations that a Softmax turns into weights of another such
+    product, with or without a convolution before it; or an operator of that name.
+    """
+    operators = {node.op_type for node in model.graph.node}
+    if operators & ATTENTION or _attends(model):
+        return "transformer"
+    return "convolutional" if operators & {"Conv", "ConvTranspose"} else "dense"
+
+
+def _attends(model: Any) -> bool:
+    fixed = _fixed(model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+
+    def is_product(node: Any) -> bool:
+        return node.op_type == "MatMul" and not fixed & set(node.input)
+
+    def behind(node: Any, kind: Callable[[Any], bool]) -> bool:
+        """Whether such a node is upstream of this one, with nothing between them but what scales, masks or moves."""
+        waiting, seen = list(node.input), set()
+        while waiting:
+            name = waiting.pop()
+            maker = makers.get(name)
+            if maker is None or name in seen:
+                continue
+            seen.add(name)
+            if kind(maker):
+                return True
+            if maker.op_type in BETWEEN:
+                waiting += maker.input
+        return False
+
+    def is_attention(node: Any) -> bool:
+        return node.op_type == "Softmax" and behind(node, is_product)
+
+    return any(is_product(node) and behind(node, is_attention) for node in model.graph.node)
 
 
 def canonicalise(model: Any) -> None:

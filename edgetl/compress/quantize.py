@@ -10,12 +10,12 @@ from typing import Any
 from edgetl.base.errors import CompressionError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import sha256_file
-from edgetl.compress import engine_nncf, engine_ort, float16, graph
+from edgetl.compress import engine_dynamic, engine_nncf, engine_ort, float16, graph
 from edgetl.compress.batches import grouped
 from edgetl.compress.calibration import Calibration
 from edgetl.compress.equalize import equalize
 from edgetl.compress.quiet import quiet
-from edgetl.compress.recipes import Recipe
+from edgetl.compress.recipes import DYNAMIC, Recipe
 from edgetl.core.tensors import Arrays
 
 #: Name of the equalized float ONNX file beside the quantized one.
@@ -25,6 +25,7 @@ _Engine = Callable[[Path, Recipe, Calibration, Path], dict[str, Any]]
 _ENGINES: Mapping[str, tuple[str, _Engine]] = {
     "onnxruntime": ("quantized.onnx", engine_ort.quantize),
     "nncf-openvino": ("quantized.xml", engine_nncf.quantize),
+    DYNAMIC: ("quantized.onnx", engine_dynamic.quantize),
 }
 
 
@@ -58,7 +59,8 @@ def quantize(
     Args:
         model: what :func:`edgetl.compress.export.export_onnx` wrote.
         recipe: from :func:`edgetl.compress.recipes.recipe_for`.
-        samples: the inputs of one each, (1, …) by name, from the calibration split.
+        samples: the inputs of one each, (1, …) by name, from the calibration split; none where the recipe calibrates
+            nothing.
         out: folder to write into. Where the recipe equalizes, the float model that was then quantized is kept there
             as :data:`SOURCE`.
         progress: told of each sample.
@@ -70,7 +72,7 @@ def quantize(
     """
     batch = graph.fixed_batch(graph.load(model))
     chosen = list(samples)
-    if not chosen:
+    if not chosen and recipe.calibrates:
         raise CompressionError("there is no sample to take the ranges from", "give the calibration split samples")
     name, engine = _ENGINES[recipe.engine]
     calibration = Calibration(grouped(chosen, batch or 1), cache, progress)

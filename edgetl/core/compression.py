@@ -20,6 +20,7 @@ class Quantization:
         samples: how many it was calibrated on.
         source_sha256: of the float ONNX file.
         left_in_float: nodes that are not quantized.
+        model_type: what NNCF was told of the model; None elsewhere.
         estimator, bias_correction, equalization: what the engine says of each; None where it was not done.
     """
 
@@ -29,6 +30,7 @@ class Quantization:
     samples: int = 0
     source_sha256: str = ""
     left_in_float: tuple[str, ...] = ()
+    model_type: str | None = None
     estimator: Json = None
     bias_correction: Json = None
     equalization: Json = None

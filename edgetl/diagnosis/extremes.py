@@ -98,11 +98,11 @@ def extremes(topology: Topology, points: Sequence[Point], samples: Iterable[Arra
 
 def _measures(build: Builder, tensor: str, grid: Grid, rank: int) -> list[str]:
     by_channel = bool(grid.channels) and rank > 1
-    axes = build.constant([axis for axis in range(rank) if not (by_channel and axis == 1)], np.int64)
+    axes = build.constant([axis for axis in range(rank) if not (by_channel and axis == grid.axis % rank)], np.int64)
     low = build.node("ReduceMin", tensor, axes, keepdims=0)
     high = build.node("ReduceMax", tensor, axes, keepdims=0)
     ends = np.array(grid.channels or [(grid.low, grid.high)], np.float64)
-    shape = (1, -1, *[1] * (rank - 2)) if by_channel else ()
+    shape = [-1 if axis == grid.axis % rank else 1 for axis in range(rank)] if by_channel else []
     # Rounding alone moves a value by half a step.
     half = (ends[:, 1] - ends[:, 0]) / (grid.levels - 1) / 2
     bottom, top = (build.constant((end + by).reshape(shape)) for end, by in ((ends[:, 0], -half), (ends[:, 1], half)))

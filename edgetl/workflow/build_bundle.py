@@ -11,11 +11,12 @@ from typing import Any, cast
 import numpy as np
 
 from edgetl.backends import BACKENDS
-from edgetl.base.errors import BackendError, BundleError, EdgetlError
+from edgetl.base.errors import BackendError, BundleError, CompressionError, EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.schema import to_json
 from edgetl.base.storage import new_folder, read_json, sha256_file, sha256_json, write_json
-from edgetl.compress.recipes import Recipe, load_recipe, with_changes
+from edgetl.compress.graph import kind_of, load
+from edgetl.compress.recipes import Recipe, load_recipe, serving, siblings, with_changes
 from edgetl.core.bundle import (
     CALIBRATION,
     EXPORTED,
@@ -73,25 +74,43 @@ class Request:
     margin: float = 0.01
     minutes: float = 0.0
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The settings of a recipe that it overrides."""
+        given = {"selection": self.selection, "size": self.size}
+        return {name: value for name, value in given.items() if value is not None}
+
     @cached_property
-    def recipe(self) -> Recipe | None:
-        """The calibration recipe with the request's overrides; None for a float precision."""
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The target's recipe and its siblings for other kinds of model, changed; none for a float precision."""
         name = self.target.recipe(self.precision)
-        if name is None:
+        found = siblings(load_recipe(name)) if name else ()
+        return tuple(with_changes(recipe, **self.changes) if recipe.calibrates else recipe for recipe in found)
+
+    def recipe(self, floating: Path) -> Recipe | None:
+        """The one that serves the kind of model in a float ONNX file; None for a float precision.
+
+        Raises:
+            CompressionError: there is none, or it calibrates nothing and is to do it otherwise.
+        """
+        if not self.recipes:
             return None
-        changes: dict[str, Any] = {"selection": self.selection, "size": self.size}
-        return with_changes(load_recipe(name), **{k: v for k, v in changes.items() if v is not None})
+        chosen = serving(self.recipes, kind_of(load(floating)))
+        if self.changes and not chosen.calibrates:
+            raise CompressionError(f"the recipe {chosen.name} calibrates nothing", "leave out what chooses samples")
+        return chosen
 
     def key(self) -> str:
         """SHA-256 over everything that the bundle's content depends on."""
-        repair = {"margin": self.margin, "minutes": self.minutes} if self.recipe and self.minutes else None
+        repair = {"margin": self.margin, "minutes": self.minutes} if self.recipes and self.minutes else None
         return sha256_json(
             {
                 "run": self.run.digest,
                 "baseline": dict(self.run.baseline) if self.run.baseline else None,
                 "target": self.target.to_json(),
                 "precision": self.precision,
-                "recipe": self.recipe.to_json() if self.recipe else None,
+                "recipes": [recipe.to_json() for recipe in self.recipes],
+                "changes": self.changes,
                 "repair": repair,
                 "batch": self.batch,
                 "versions": versions(
@@ -114,10 +133,9 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     reference = TorchReference(request.run)
     floating = exported(reference, request.batch, work, progress)
     expected = answers(reference, floating, work, progress)
+    recipe = request.recipe(floating / MODEL)
     candidates = Candidates(reference, request.target, floating, work, progress, request.batch)
-    selected = search_repair(
-        candidates, request.precision, request.recipe, expected.search, request.margin, request.minutes
-    )
+    selected = search_repair(candidates, request.precision, recipe, expected.search, request.margin, request.minutes)
     twin = candidates.in_float(_widest(request))
     with new_folder(folder) as partial:
         _fill(partial, request, key, candidates, expected, selected, twin)

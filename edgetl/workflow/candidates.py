@@ -20,8 +20,9 @@ from edgetl.certify import class_outcomes, expected_difference
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.points import read_points
 from edgetl.compress.quantize import quantize, to_float
+from edgetl.compress.recipes import Recipe
 from edgetl.compress.repair import TRAINED, Attempt, Judged
-from edgetl.compress.samples import select_samples
+from edgetl.compress.samples import Selection, select_samples
 from edgetl.core.bundle import CALIBRATION, Artifact, Precision
 from edgetl.core.compression import Calibration, LayerNoise, Quantization
 from edgetl.core.data.samples import CLASS
@@ -120,12 +121,15 @@ class Candidates:
             made = to_float(source, self.target.backend, cast(Precision, attempt.precision), folder)
             write_json(folder / CALIBRATION, to_json(Calibration()))
         else:
-            chosen = select_samples(run.dataset, recipe.selection, recipe.size, recipe.seed, self._features)
-            samples = (input_of(run).feeds(path) for path in chosen.paths)
+            chosen = self._chosen(recipe) if recipe.calibrates else None
+            samples = (input_of(run).feeds(path) for path in (chosen.paths if chosen else ()))
             made = quantize(source, recipe, samples, folder, self.progress, cache=self.work / "ranges")
-            write_json(folder / CALIBRATION, chosen.record)
+            write_json(folder / CALIBRATION, chosen.record if chosen else to_json(Calibration()))
         file = made.path.name if made.path.parent == folder else None
         write_json(folder / "compressed.json", {"file": file, "record": dict(made.record)})
+
+    def _chosen(self, recipe: Recipe) -> Selection:
+        return select_samples(self.run.dataset, recipe.selection, recipe.size, recipe.seed, self._features)
 
     def _features(self, paths: Sequence[Path]) -> npt.NDArray[np.floating[Any]]:
         return self.reference.features(paths, self.progress)

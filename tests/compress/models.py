@@ -14,6 +14,7 @@ from torch import nn
 from edgetl.compress.export import run_onnx
 from edgetl.inputs.image import Preprocess
 from tests.compress.images import SIZE, pictures
+from tests.compress.texts import LONGEST, WORDS
 
 CLASSES = 7
 PREPROCESS = Preprocess(SIZE, SIZE, SIZE, "bilinear", (0.5, 0.4, 0.3), (0.25, 0.25, 0.25))
@@ -95,3 +96,69 @@ def small_model(seed: int = 0) -> Small:
         model.head.weight.mul_(8)
         model.train()(torch.from_numpy(pictures(64, seed=99)))
     return model.eval()
+
+
+class Attention(nn.Module):
+    """A layer of a transformer, as BERT has it: self-attention and two dense layers, each added and normalised."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.project = (nn.Linear(width, width) for _ in range(4))
+        self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        parts = (part(x).unflatten(-1, (self.heads, -1)) for part in (self.query, self.key, self.value))
+        q, k, v = (part.transpose(1, 2) for part in parts)
+        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + mask).softmax(-1)
+        x = self.norms[0](x + self.project((weights @ v).transpose(1, 2).flatten(2)))
+        return self.norms[1](x + self.narrow(nn.functional.gelu(self.wide(x))))
+
+
+class Words(nn.Module):
+    """int64 token numbers and their mask, (n, tokens) each → float logits (n, 2): a tiny BERT."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(WORDS, width), nn.Embedding(LONGEST, width)
+        self.norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(Attention(width, 4) for _ in range(2))
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        kept = attention_mask.float()
+        x = self.norm(self.words(input_ids) + self.places.weight[: input_ids.shape[1]])
+        for layer in self.layers:
+            x = layer(x, (1 - kept)[:, None, None, :] * -1e4)
+        return self.head((x * kept[..., None]).sum(1) / kept.sum(1, keepdim=True))
+
+
+def small_transformer() -> Words:
+    """The tiny BERT with seeded weights, channels of very different size and answers that differ."""
+    torch.manual_seed(0)
+    model = Words()
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.norms[1].weight.copy_(torch.exp(torch.randn(32) / 2))
+        model.head.weight.mul_(8)
+    return model.eval()
+
+
+class Joined(nn.Module):
+    """A table row and a small window, float32 (n, 6) and (n, 2, 8) → class logits (n, 3) and a value (n, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row, self.window = nn.Linear(6, 16), nn.Conv1d(2, 16, 3, padding=1)
+        self.logits, self.values = nn.Linear(16, 3), nn.Linear(16, 1)
+
+    def forward(self, row: torch.Tensor, window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.relu(self.row(row) + self.window(window).mean(2))
+        return self.logits(x), self.values(x)
+
+
+def perceptron() -> nn.Module:
+    """float32 (n, 6) → float logits (n, 3), seeded."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3)).eval()

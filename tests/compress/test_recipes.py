@@ -6,10 +6,12 @@ import pytest
 
 from edgetl.base.errors import CompressionError, UnknownNameError
 from edgetl.base.resources import resource
-from edgetl.compress.recipes import load_recipe, recipe_for, recipe_names, with_changes
+from edgetl.compress.recipes import load_recipe, recipe_for, recipe_names, serving, siblings, with_changes
 from edgetl.core.targets import load_targets
 
-NAMES = ["litert-int8", "openvino-int8", "ort-aarch64-int8", "ort-x86-int8", "tensorrt-int8"]
+STATIC = ["litert-int8", "openvino-dense-int8", "openvino-int8", "ort-aarch64-int8", "ort-x86-int8", "tensorrt-int8"]
+DYNAMIC = ["ort-aarch64-transformer-int8", "ort-x86-transformer-int8"]
+NAMES = sorted([*STATIC, *DYNAMIC])
 
 
 def test_the_recipes_of_this_installation() -> None:
@@ -26,7 +28,7 @@ def test_every_target_names_the_recipe_of_its_runtime_and_isa() -> None:
 
 
 def test_a_pair_without_a_recipe() -> None:
-    with pytest.raises(CompressionError, match="no recipe quantizes for openvino on sm87"):
+    with pytest.raises(CompressionError, match="no recipe quantizes convolutional models for openvino on sm87"):
         recipe_for("openvino", "sm87", "int8")
 
 
@@ -40,6 +42,33 @@ def test_what_each_runtime_needs() -> None:
     assert [recipe.bias_correction for recipe in (ort, arm, trt)] == ["none"] * 3
     assert load_recipe("openvino-int8").bias_correction == "fast"
     assert (trt.activations, trt.activations_symmetric, trt.bias) == ("int8", True, "float32")
+
+
+@pytest.mark.parametrize("kind", ["convolutional", "dense", "transformer"])
+def test_every_target_has_one_recipe_or_none_for_each_kind_of_model(kind: str) -> None:
+    for target in load_targets().values():
+        own = siblings(load_recipe(target.recipe("int8") or ""))
+        if kind == "transformer" and target.backend in ("litert", "tensorrt"):
+            with pytest.raises(CompressionError, match=f"no recipe quantizes transformer models for {target.backend}"):
+                serving(own, kind)
+            continue
+        (chosen,) = [recipe for recipe in own if kind in recipe.models]
+        assert serving(own, kind) == chosen == recipe_for(target.backend, target.isa, "int8", kind)
+        assert chosen.calibrates == (kind != "transformer" or target.backend == "openvino")
+
+
+def test_what_calibrates_nothing_takes_no_samples(tmp_path: Path) -> None:
+    text = (resource("calibration") / "recipes" / "ort-x86-transformer-int8.toml").read_text()
+    file = tmp_path / "mine.toml"
+    file.write_text(text + "size = 12\n")
+    with pytest.raises(CompressionError, match=r"mine\.toml: key 'size' has no meaning for onnxruntime-dynamic"):
+        load_recipe(file)
+    file.write_text(text.replace('"transformer"', '"recurrent"'))
+    with pytest.raises(CompressionError, match="key 'models' cannot be"):
+        load_recipe(file)
+    for changes in ({"size": 12}, {"estimator": "mse"}, {"bias_correction": "fast"}, {"equalize": True}):
+        with pytest.raises(CompressionError, match="key"):
+            with_changes(load_recipe("ort-x86-transformer-int8"), **changes)
 
 
 def test_unknown_name_offers_the_near_ones() -> None:
@@ -92,7 +121,9 @@ def test_changes_are_checked_like_files() -> None:
     with pytest.raises(CompressionError, match="bias"):
         with_changes(load_recipe("openvino-int8"), bias="int32")
     for changes in ({"estimator": "mse"}, {"bias_correction": "full"}, {"equalize": True}):
-        for name in NAMES:
+        for name in STATIC:
+            if load_recipe(name).estimator == changes.get("estimator"):
+                continue
             assert with_changes(load_recipe(name), **changes).digest != load_recipe(name).digest
     with pytest.raises(CompressionError, match="'entropy': use one of mean-min-max, min-max, percentile, mse"):
         with_changes(load_recipe("openvino-int8"), estimator="entropy")

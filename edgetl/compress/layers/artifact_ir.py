@@ -11,12 +11,15 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
+from edgetl.compress import graph
 from edgetl.compress.engine_nncf import WEIGHTED
 from edgetl.compress.layers.layout import Floats, Grid, Layout, Pair, Stored, placed
 from edgetl.compress.layers.topology import Topology
 
 #: OpenVINO's reader of ONNX writes a layer with a bias as two nodes: the bias's Add has the layer's name.
 _BARE = "/WithoutBiases"
+#: What NNCF calls the factors by which it evens out the channels of a product (SmoothQuant, Xiao et al. 2023).
+_SMOOTHING = "/nncf_smooth_quant"
 #: Between the stored integers and the layer.
 _DECODING = ("Convert", "Multiply", "Subtract", "Reshape")
 
@@ -26,7 +29,11 @@ def read(model: Path, topology: Topology) -> Layout:
     network = load(model)
     operators = network.get_ordered_ops()
     layers = _matched([op for op in operators if _is_layer(op)], topology)
-    stored = {name: _stored(op, topology.constants[topology.nodes[name].input[1]]) for name, op in layers.items()}
+    stored = {}
+    for name, op in layers.items():
+        node = topology.nodes[name]
+        # What is added to a MatMul is a node of its own, in the exported graph too.
+        stored[name] = _stored(op, topology.constants[node.input[1]], node.op_type in graph.BIASED)
     return Layout(stored, tuple(_pairs(operators, _names(layers), topology)))
 
 
@@ -88,17 +95,35 @@ def _evaluate(op: Any) -> npt.NDArray[np.float32]:
     return np.asarray(first * second if kind == "Multiply" else first - second, np.float32)
 
 
-def _stored(op: Any, reference: npt.NDArray[Any]) -> Stored:
-    decoded, constant, bias = _source(op, 1), _constant(_source(op, 1)), _bias(op)
+def _stored(op: Any, reference: npt.NDArray[Any], biased: bool) -> Stored:
+    decoded, constant = _source(op, 1), _constant(_source(op, 1))
+    bias = _bias(op) if biased else None
     if constant is None or constant.get_output_element_type(0).get_type_name() not in ("i8", "u8"):
         return Stored(None, None, bias)
-    weight = placed(_evaluate(decoded), reference)
+    weight = placed(_unsmoothed(op, _evaluate(decoded)), reference)
     if weight is None:
         raise CompressionError(f"{op.get_friendly_name()} has weights of another size", "give the model it is made of")
     while decoded.get_type_name() == "Reshape":
         decoded = _source(decoded, 0)
     scales = int(np.prod(_source(decoded, 1).get_output_shape(0)))
     return Stored(weight, scales > 1 or 1 in reference.shape[:2], bias)
+
+
+def _smoothing(quantizer: Any) -> tuple[Any, Floats | None]:
+    """What a FakeQuantize quantizes, and by which factors each channel of it is multiplied before."""
+    source = _source(quantizer, 0)
+    if not source.get_friendly_name().endswith(_SMOOTHING):
+        return source, None
+    return _source(source, 0), np.asarray(_source(source, 1).data, np.float32).reshape(-1)
+
+
+def _unsmoothed(op: Any, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Weights as they act on what the layer of the exported graph reads: its channels' factors multiplied in."""
+    quantizer = _source(op, 0)
+    factors = _smoothing(quantizer)[1] if quantizer.get_type_name() == "FakeQuantize" else None
+    if factors is None or op.get_type_name() != "MatMul":
+        return weight
+    return weight * (factors if op.get_attributes()["transpose_b"] else factors[:, None])
 
 
 def _bias(op: Any) -> Floats | None:
@@ -122,7 +147,7 @@ def _names(layers: Mapping[str, Any]) -> Callable[[Any], str]:
 def _quantizers(operators: Sequence[Any], name_of: Callable[[Any], str], topology: Topology) -> list[tuple[Any, str]]:
     found = []
     for op in operators:
-        maker = topology.nodes.get(name_of(_source(op, 0))) if op.get_type_name() == "FakeQuantize" else None
+        maker = topology.nodes.get(name_of(_smoothing(op)[0])) if op.get_type_name() == "FakeQuantize" else None
         if maker is not None and maker.output[0] in topology.readers:
             found.append((op, maker.output[0]))
     return found
@@ -132,8 +157,8 @@ def _pairs(operators: Sequence[Any], name_of: Callable[[Any], str], topology: To
     present = {name_of(op) for op in operators}
     pairs = []
     for op, tensor in _quantizers(operators, name_of, topology):
-        siblings = [port.get_node() for port in op.input(0).get_source_output().get_target_inputs()]
-        plain = [other for other in siblings if other.get_type_name() != "FakeQuantize"]
+        siblings = [port.get_node() for port in _smoothing(op)[0].output(0).get_target_inputs()]
+        plain = [other for other in siblings if not _quantizes(other)]
         through = {name_of(port.get_node()) for port in op.output(0).get_target_inputs()}
         readers = {node.name for node in topology.readers[tensor]}
         # A reader that is gone, fused into another operator, reads what all the others read.
@@ -142,7 +167,15 @@ def _pairs(operators: Sequence[Any], name_of: Callable[[Any], str], topology: To
     return pairs
 
 
+def _quantizes(op: Any) -> bool:
+    return bool(op.get_type_name() == "FakeQuantize" or op.get_friendly_name().endswith(_SMOOTHING))
+
+
 def _grid(op: Any) -> Grid:
     low, high = (np.asarray(_source(op, index).data, np.float64).reshape(-1) for index in (3, 4))
+    factors = _smoothing(op)[1]
+    axis = 1 if factors is None else -1
+    if factors is not None:
+        low, high = low / factors, high / factors
     ends = tuple((float(a), float(b)) for a, b in zip(low, high, strict=True)) if low.size > 1 else ()
-    return Grid(float(low.min()), float(high.max()), int(op.get_attributes()["levels"]), ends)
+    return Grid(float(low.min()), float(high.max()), int(op.get_attributes()["levels"]), ends, axis)

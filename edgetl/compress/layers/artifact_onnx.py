@@ -1,4 +1,4 @@
-"""Reading Q/DQ ONNX: which weights are stored in integers, which activations pass through a pair."""
+"""Reading quantized ONNX: which weights are stored in integers, which activations pass through a pair."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
 from edgetl.compress import graph
+from edgetl.compress.engine_dynamic import PRODUCT
 from edgetl.compress.layers.layout import Floats, Grid, Layout, Pair, Stored, placed
 from edgetl.compress.layers.topology import Topology, constants
+
+#: What ONNX Runtime's dynamic quantizer appends to the names of products and of their stored weights.
+DYNAMIC, STORED = "_quant", "_quantized"
 
 
 def read(model: Path, topology: Topology) -> Layout:
     """See :func:`edgetl.compress.layers.points.read_layout`.
 
-    Nodes keep their names when ONNX Runtime quantizes. Activations that it folds into the operator before them
-    vanish, and the operator then writes the activation's tensor, which keeps its name too.
+    Where activations are quantized dynamically they have no grid to tell of. Nodes keep their names when ONNX Runtime
+    quantizes. Activations that it folds into the operator before them vanish, and the operator then writes the
+    activation's tensor, which keeps its name too.
     """
     loaded = graph.load(model)
     values = constants(loaded)
@@ -33,14 +38,23 @@ def read(model: Path, topology: Topology) -> Layout:
 
 
 def _counterpart(loaded: Any, node: Any) -> Any | None:
+    named = {(other.name, other.op_type): other for other in loaded.graph.node}
+    # What quantizes dynamically makes a MatMul and an Add of every Gemm.
+    for name, operator in ((node.name, node.op_type), (node.name + PRODUCT, "MatMul")):
+        found = named.get((name, operator)) or named.get((name + DYNAMIC, "MatMulInteger"))
+        if found is not None:
+            return found
     same = [other for other in loaded.graph.node if other.op_type == node.op_type]
-    by_name = next((other for other in same if other.name == node.name), None)
-    return by_name or next((other for other in same if other.input[1].startswith(node.input[1])), None)
+    return next((other for other in same if other.input[1].startswith(node.input[1])), None)
 
 
 def _stored(found: Any, node: Any, topology: Topology, values: Any, makers: Any) -> Stored:
     reference = topology.constants[node.input[1]]
     weight, per_channel = None, None
+    if found.op_type == "MatMulInteger":
+        weight, scales = _multiplied(found, values)
+        bias = node.input[2] if len(node.input) > 2 else ""
+        return Stored(placed(weight, reference), scales > 1, values.get(bias))
     dequantize = makers.get(found.input[1])
     if dequantize is not None and dequantize.op_type == "DequantizeLinear" and dequantize.input[0] in values:
         weight = placed(_dequantized(dequantize, values), reference)
@@ -50,6 +64,14 @@ def _stored(found: Any, node: Any, topology: Topology, values: Any, makers: Any)
         per_channel = scale.ndim > 0 and (scale.size > 1 or 1 in reference.shape[:2])
     bias = found.input[2] if len(found.input) > 2 else ""
     return Stored(weight, per_channel, _bias(bias, values, makers) if bias else None)
+
+
+def _multiplied(node: Any, values: Any) -> tuple[Floats, int]:
+    """Weights of a product in integers, inputs by outputs, and the number of their scales."""
+    stored = values[node.input[1]]
+    scale = values[node.input[1].removesuffix(STORED) + "_scale"]
+    zero = values[node.input[3]] if len(node.input) > 3 else np.zeros(1)
+    return np.asarray((stored.astype(np.float32) - zero.astype(np.float32)) * scale, np.float32), scale.size
 
 
 def _bias(name: str, values: Any, makers: Any) -> Floats | None:

@@ -19,22 +19,26 @@ class Grid:
     Attributes:
         low, high: ends of the grid; with ``channels``, the lowest and the highest of them.
         levels: how many values there are, 256 for 8 bits.
-        channels: (low, high) of each channel along axis 1 where a tensor has a grid for each of them, else empty.
+        channels: (low, high) of each channel where a tensor has a grid for each of them, else empty.
+        axis: along which the channels lie: 1, or -1 behind a smoothing of the channels of a product.
     """
 
     low: float
     high: float
     levels: int
     channels: tuple[tuple[float, float], ...] = ()
+    axis: int = 1
 
     def arrays(self, rank: int) -> tuple[Floats, Floats, Floats, Floats]:
-        """Step, offset, lowest and highest step number, as float32 that broadcast over axis 1 of ``rank`` axes.
+        """Step, offset, lowest and highest step number, as float32 that broadcast over :attr:`axis` of ``rank`` axes.
 
         A value becomes ``clip(round((x - offset) / step), lowest, highest) * step + offset``. The offset is 0 where
         zero lies on the grid, so that halves are rounded to even numbers just as integer kernels round them.
         """
         ends = np.array(self.channels or [(self.low, self.high)], np.float64)
-        shape = (1, -1, *[1] * (rank - 2)) if self.channels and rank > 1 else ()
+        shape = [1] * rank if self.channels and rank > 1 else []
+        if shape:
+            shape[self.axis] = -1
         low, high = (ends[:, i].reshape(shape) for i in (0, 1))
         # A channel that never varied has a grid of width 0.
         step = np.maximum((high - low) / (self.levels - 1), 1e-30)
@@ -47,7 +51,7 @@ class Grid:
         return step_, offset_, first_, last_
 
     def apply(self, x: npt.NDArray[np.floating]) -> Floats:
-        """The nearest values of the grid, float32, of an array whose axis 1 is the channel."""
+        """The nearest values of the grid, float32, of an array whose :attr:`axis` is the channel."""
         step, offset, first, last = self.arrays(x.ndim)
         return np.asarray(np.clip(np.round((x - offset) / step), first, last) * step + offset, np.float32)
 

@@ -98,7 +98,7 @@ def read_points(model: Path, exported: Path) -> tuple[Point, ...]:
 
 
 def _grid(layout: Layout, topology: Topology, reader: str, tensor: str) -> Grid | None:
-    channels = topology.shapes.get(tensor, ())[1:2]
+    sizes = topology.shapes.get(tensor, ())
     while (reader, tensor) not in layout.grids:
         maker = topology.makers.get(tensor)
         if maker is None or maker.op_type not in SAME_VALUES:
@@ -106,4 +106,5 @@ def _grid(layout: Layout, topology: Topology, reader: str, tensor: str) -> Grid 
         reader, tensor = maker.name, maker.input[0]
     grid = layout.grids[reader, tensor]
     # A reshaped tensor may have lost the axis that the grids belong to.
-    return grid if (len(grid.channels),) == channels else replace(grid, channels=())
+    kept = len(sizes) > 1 and len(grid.channels) == sizes[grid.axis]
+    return grid if kept else replace(grid, channels=())

@@ -92,7 +92,7 @@ class Counter:
 
 
 def observe(exported: Path, samples: Iterable[Arrays], progress: Progress = silent) -> dict[str, Observed]:
-    """Histograms of every float tensor that depends on the input.
+    """Histograms of every float tensor that depends on the input, a float input included.
 
     Args:
         exported: float ONNX file.
@@ -128,8 +128,9 @@ def _tensors(
     # Unoptimised, so that no tensor disappears into a fused operator.
     session, seen = session_of(builder.model, plain=True), False
     for feeds in tracked(samples, "ranges of activations", progress):
-        seen = True
-        for name, values in zip(names, session.run(names, fed(feeds, session)), strict=True):
+        seen, read = True, fed(feeds, session)
+        inputs = [(name, values) for name, values in read.items() if values.dtype == np.float32]
+        for name, values in (*inputs, *zip(names, session.run(names, read), strict=True)):
             if values.size and not (math.isfinite(values.min()) and math.isfinite(values.max())):
                 raise CompressionError(f"the tensor '{name}' is not finite on a calibration sample", "train it again")
             yield name, values

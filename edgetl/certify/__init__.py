@@ -30,7 +30,7 @@ from edgetl.certify.probabilities import (
 )
 from edgetl.certify.score import score_interval, score_statistic
 from edgetl.certify.unconditional import cautious_lower_bound
-from edgetl.certify.verdict import certify_answers
+from edgetl.certify.verdict import Explain, certify_answers
 from edgetl.core.certificate import EXECUTED, Certificate
 from edgetl.core.certificate_parts import TransferGain
 
@@ -40,6 +40,7 @@ __all__ = [
     "Baseline",
     "Certificate",
     "ClassOutcome",
+    "Explain",
     "Facts",
     "LogitEvidence",
     "MetricTest",

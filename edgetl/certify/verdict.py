@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -20,13 +20,15 @@ from edgetl.certify.metric_test import MetricTest
 from edgetl.certify.paired import PairedCounts, paired_indexes
 from edgetl.certify.probabilities import LogitEvidence, logit_evidence, probability_shift
 from edgetl.core.certificate import Certificate, Executed
-from edgetl.core.certificate_parts import Balanced, Probabilities, Score, TransferGain, Verdict
+from edgetl.core.certificate_parts import Balanced, Probabilities, Rung, Score, TransferGain, Verdict
 from edgetl.core.compression import LayerNoise
 from edgetl.core.findings import Finding
 from edgetl.core.tensors import Arrays
 from edgetl.tasks import Metric, Task
 
 ACCURACY, BALANCED = "accuracy", "balanced-accuracy"
+#: From the ladder of a model that lost too much to what is behind it.
+Explain = Callable[[Sequence[Rung]], Sequence[Finding]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,16 @@ class _Judged:
         return self.comparison.class_margin
 
     @property
+    def fatal(self) -> bool:
+        """Whether a finding makes the comparison worthless."""
+        return any(finding.severity == "fatal" for finding in self.findings)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the deployed model fails by its answers alone."""
+        return self.test.verdict == "fail" or bool(self.collapsed)
+
+    @property
     def collapsed(self) -> list[str]:
         """A sentence for each class that collapsed."""
         return reasons.collapse_reasons(self.outcomes, self.class_margin, self.comparison.alpha, self.sample)
@@ -80,6 +92,7 @@ def certify_answers(
     baseline: Baseline | None = None,
     reproduced: tuple[float, float, int] | None = None,
     findings: Sequence[Finding] = (),
+    explain: Explain | None = None,
     facts: Facts | None = None,
 ) -> Certificate:
     """Test a deployed model against its reference on the same held-out samples, whatever they are for.
@@ -103,6 +116,7 @@ def certify_answers(
         baseline: predictions of the model that the transfer is measured against.
         reproduced: (validation metric that training recorded, the same measured again now, samples).
         findings: faults that were found elsewhere. What is tested here anew replaces an earlier finding of its kind.
+        explain: asked what is behind a loss, where there is one that no fatal finding explains.
         facts: what else the certificate says.
 
     Raises:
@@ -116,6 +130,8 @@ def certify_answers(
     evidence = _evidence(logits, comparison)
     rungs = ladder(comparison, evidence)
     first = first_divergence(rungs, judged.test.verdict == "fail", comparison.margin)
+    if explain is not None and judged.lost and not judged.fatal:
+        judged = replace(judged, findings=(*judged.findings, *explain(rungs)))
     verdict, why, notes = _said(judged, first, len(rungs) > 2, facts.layers)
     outcomes = tuple(c for c in judged.outcomes if c.n or names is not None)
     return Certificate(

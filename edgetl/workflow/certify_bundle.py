@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from edgetl import devices
 from edgetl.base.progress import Progress
 from edgetl.base.schema import from_json
 from edgetl.base.storage import sha256_file, sha256_json
-from edgetl.certify import Facts, PairedCounts, Predictions, certify_answers, noninferiority
+from edgetl.certify import Explain, Facts, PairedCounts, Predictions, certify_answers, noninferiority
 from edgetl.compress.layers.attribution import responsible
 from edgetl.compress.layers.taps import compare
 from edgetl.compress.layers.taps_ir import compare_ir
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
 from edgetl.core.certificate import Certificate
-from edgetl.core.certificate_parts import Robustness
+from edgetl.core.certificate_parts import Robustness, Rung
 from edgetl.core.findings import Finding
 from edgetl.core.tensors import single
 from edgetl.devices.placement import Placement
@@ -90,9 +91,8 @@ def certify_bundle(
     (bundle.path / CERTIFICATE).unlink(missing_ok=True)
     saved.save(bundle.path / PREDICTIONS)
     facts = {**seen.facts, "robustness": robustness}
-    first = _certificate(bundle, saved, facts, findings, terms)
-    more = _layers_behind(bundle, first, root)
-    return _written(bundle, _certificate(bundle, saved, facts, (*findings, *more), terms) if more else first)
+    explain = partial(_layers_behind, bundle, facts["executed"], root)
+    return _written(bundle, _certificate(bundle, saved, facts, findings, terms, explain))
 
 
 def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
@@ -107,9 +107,8 @@ def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
     saved = Predictions.load(bundle.path / PREDICTIONS)
     earlier = [finding for finding in _earlier_findings(record) if finding.kind != "quantization-noise"]
     facts = _facts_of(record)
-    first = _certificate(bundle, saved, facts, earlier, terms)
-    more = _layers_behind(bundle, first, None)
-    return _written(bundle, _certificate(bundle, saved, facts, (*earlier, *more), terms) if more else first)
+    explain = partial(_layers_behind, bundle, record.executed, None)
+    return _written(bundle, _certificate(bundle, saved, facts, earlier, terms, explain))
 
 
 def contradiction(bundle: Bundle) -> str | None:
@@ -173,7 +172,12 @@ def _saved(bundle: Bundle, kept: Reference, seen: Answers) -> Predictions:
 
 
 def _certificate(
-    bundle: Bundle, saved: Predictions, facts: Mapping[str, Any], findings: Sequence[Finding], terms: Terms
+    bundle: Bundle,
+    saved: Predictions,
+    facts: Mapping[str, Any],
+    findings: Sequence[Finding],
+    terms: Terms,
+    explain: Explain | None = None,
 ) -> Certificate:
     return certify_answers(
         **saved.arguments(),
@@ -182,6 +186,7 @@ def _certificate(
         alpha=terms.alpha,
         reproduced=reproduced(bundle),
         findings=(*findings, *_refusal(bundle, terms)),
+        explain=explain,
         facts=Facts(
             executed=facts["executed"],
             runtime=facts["runtime"],
@@ -231,15 +236,16 @@ def hashes(bundle: Bundle) -> dict[str, str]:
     }
 
 
-def _layers_behind(bundle: Bundle, certificate: Certificate, root: Path | None) -> list[Finding]:
-    """The layers behind the first rung that is proven to diverge, if quantization or the runtime explains it."""
-    rungs = [rung.name for rung in certificate.ladder]
-    first = next((rung.name for rung in certificate.ladder if rung.diverges), None)
-    # Several rungs are tested: without a loss to explain, one of them diverges now and then by chance.
-    explained = certificate.verdict != "fail" or any(f.severity == "fatal" for f in certificate.findings)
-    if explained or bundle.precision != "int8" or first in (None, "reference", FLOAT_RUNG):
+def _layers_behind(bundle: Bundle, executed: str, root: Path | None, ladder: Sequence[Rung]) -> list[Finding]:
+    """The layers behind the first rung that is proven to diverge, if quantization or the runtime explains it.
+
+    Several rungs are tested: without a loss to explain, one of them diverges now and then by chance.
+    """
+    rungs = [rung.name for rung in ladder]
+    first = next((rung.name for rung in ladder if rung.diverges), None)
+    if bundle.precision != "int8" or first in (None, "reference", FLOAT_RUNG):
         return []
-    if first == QDQ_RUNG or (certificate.executed == "simulated" and QDQ_RUNG not in rungs):
+    if first == QDQ_RUNG or (executed == "simulated" and QDQ_RUNG not in rungs):
         return _quantized(bundle, first or "")
     if QDQ_RUNG in rungs and first in (HOST_RUNG, "deployed") and root is not None:
         return _executed(bundle, first or "", root)

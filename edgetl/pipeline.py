@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
-from edgetl.certify import Certificate, check_margin, verify_arrays
+from edgetl.certify import Certificate, verify_arrays
 from edgetl.core.bench import BenchRecord
 from edgetl.core.bundle import BENCH, Bundle, load_bundle
 from edgetl.core.bundle import MANIFEST as BUNDLE_MANIFEST
@@ -27,7 +27,6 @@ from edgetl.devices.placement import answer
 from edgetl.reporting.html import write_report
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predictor import TOP, Prediction
-from edgetl.tasks import find_task
 from edgetl.workflow.build_bundle import Request, build_bundle, precision_for
 from edgetl.workflow.certify_bundle import Terms, certify_again, certify_bundle, contradiction
 from edgetl.workflow.exported import Demo, Exported
@@ -49,14 +48,14 @@ def export(
     targets: str | Sequence[str],
     out: str | Path,
     precision: str | None = None,
-    margin: float = 0.01,
+    margin: float | None = None,
     alpha: float = 0.05,
     samples: str | None = None,
     calibration_images: int | None = None,
     batch: int | None = None,
     bench: bool = True,
     threads: int = 1,
-    metric: str = "accuracy",
+    metric: str | None = None,
     repair: bool = True,
     budget_minutes: float = REPAIR_MINUTES,
     progress: Progress = silent,
@@ -73,7 +72,7 @@ def export(
         batch: fixed batch size of the graph; None leaves it open.
         bench: also time each bundle that this machine executes natively.
         threads: for timing.
-        metric: of the certificates; see :func:`verify`.
+        metric: of the certificates; the task's default when None, as is the margin.
         repair: climb the repair ladder where int8 loses too much on the search split.
         budget_minutes: that the climb may take for each target.
         progress: told of every long step.
@@ -84,17 +83,24 @@ def export(
     Raises:
         EdgetlError: before any work starts, for anything that is wrong with the arguments.
     """
-    check_margin(margin, alpha)
-    find_task(None).find_metric(metric)
     if not 0 < budget_minutes < float("inf"):
         raise EdgetlError(f"a budget of {budget_minutes} minutes is no time", "give a positive number, or --no-repair")
     opened = run if isinstance(run, Run) else load_run(run)
+    terms = Terms.of(opened.task, margin, alpha, metric)
     minutes = budget_minutes if repair else 0.0
     named = [targets] if isinstance(targets, str) else targets
     requests = [
         Request(
-            opened, name, target, precision_for(target, precision), samples, calibration_images, batch, margin, minutes
-        )
+            opened,
+            name,
+            target,
+            precision_for(target, precision),
+            samples,
+            calibration_images,
+            batch,
+            terms.margin,
+            minutes,
+        )  # fmt: skip
         for name in dict.fromkeys(named)
         for target in [find_target(name)]
     ]
@@ -102,7 +108,7 @@ def export(
     with workspace(Path(out)) as work:
         for request in requests:
             made = build_bundle(request, Path(out), work, progress)
-            certificate = verify(made, margin=margin, alpha=alpha, metric=metric, progress=progress)
+            certificate = verify(made, margin=terms.margin, alpha=alpha, metric=terms.metric, progress=progress)
             record = made.bench
             if bench and record is None and certificate.executed == "host":
                 record = time_bundle(made, Plan(EXPORT_BENCH_SECONDS, threads), None, progress=progress)
@@ -115,9 +121,9 @@ def verify(
     bundle: str | Path | Bundle,
     *,
     data: str | Path | None = None,
-    margin: float = 0.01,
+    margin: float | None = None,
     alpha: float = 0.05,
-    metric: str = "accuracy",
+    metric: str | None = None,
     device: str | None = None,
     predictions: str | Path | None = None,
     corruptions: bool = False,
@@ -131,9 +137,9 @@ def verify(
     reference: npt.ArrayLike,
     deployed: npt.ArrayLike,
     labels: npt.ArrayLike,
-    margin: float = 0.01,
+    margin: float | None = None,
     alpha: float = 0.05,
-    metric: str = "accuracy",
+    metric: str | None = None,
 ) -> Certificate: ...
 
 
@@ -152,9 +158,9 @@ def verify_bundle(
     bundle: str | Path | Bundle,
     *,
     data: str | Path | None = None,
-    margin: float = 0.01,
+    margin: float | None = None,
     alpha: float = 0.05,
-    metric: str = "accuracy",
+    metric: str | None = None,
     device: str | None = None,
     predictions: str | Path | None = None,
     corruptions: bool = False,
@@ -176,10 +182,8 @@ def verify_bundle(
     Raises:
         CertifyError: a bad margin, or samples that are not there.
     """
-    check_margin(margin, alpha)
-    find_task(None).find_metric(metric)
-    terms = Terms(margin, alpha, metric)
     opened = load_bundle(bundle)
+    terms = Terms.of(opened.manifest.task, margin, alpha, metric)
     if data is None and device is None and predictions is None and not corruptions:
         saved = certify_again(opened, terms)
         if saved is not None:

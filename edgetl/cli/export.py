@@ -16,7 +16,7 @@ def command(
     target: Annotated[list[str], typer.Option(help="Where it shall run; may be given several times.")],
     out: Annotated[Path, typer.Option(help="OUT/TARGET becomes the bundle.")],
     precision: Annotated[str | None, typer.Option(help="int8, fp16 or fp32; the target's default.")] = None,
-    margin: Annotated[float, typer.Option(help="Largest tolerable loss of accuracy.")] = 0.01,
+    margin: Annotated[float | None, typer.Option(help="Largest tolerable loss of the metric; 0.01.")] = None,
     alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
     samples: Annotated[
         str | None, typer.Option(help="How calibration images are chosen: random, class-balanced, k-centre.")
@@ -25,7 +25,7 @@ def command(
     batch: Annotated[int | None, typer.Option(help="Fixed batch size of the graph; dynamic by default.")] = None,
     bench: Annotated[bool, typer.Option(help="Time it too, where this machine executes the target's runtime.")] = True,
     threads: Annotated[int, typer.Option(help="Threads for timing.")] = 1,
-    metric: Annotated[str, typer.Option(help="accuracy or balanced-accuracy.")] = "accuracy",
+    metric: Annotated[str | None, typer.Option(help="See edgetl tasks; the task's first by default.")] = None,
     repair: Annotated[bool, typer.Option(help="Mend int8 where it loses too much on the search split.")] = True,
     budget_minutes: Annotated[float, typer.Option(help="Longest time that mending one bundle may take.")] = 10.0,
     json: Json = False,

@@ -16,9 +16,9 @@ _STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
 def command(
     bundle: Annotated[Path, typer.Argument(help="A bundle made by edgetl export.")],
     data: Annotated[str | None, typer.Option(help="Run the certify images again, found here by their hashes.")] = None,
-    margin: Annotated[float, typer.Option(help="Largest tolerable loss of accuracy.")] = 0.01,
+    margin: Annotated[float | None, typer.Option(help="Largest tolerable loss of the metric; 0.01.")] = None,
     alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
-    metric: Annotated[str, typer.Option(help="accuracy or balanced-accuracy.")] = "accuracy",
+    metric: Annotated[str | None, typer.Option(help="See edgetl tasks; the task's first by default.")] = None,
     device: Annotated[str | None, typer.Option(help="Where to run; see edgetl devices.")] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Answers of your own program: an .npz with logits and sha256.")

@@ -16,7 +16,7 @@ from edgetl import devices
 from edgetl.base.progress import Progress
 from edgetl.base.schema import from_json
 from edgetl.base.storage import sha256_file, sha256_json
-from edgetl.certify import Explain, Facts, PairedCounts, Predictions, certify_answers, noninferiority
+from edgetl.certify import Explain, Facts, PairedCounts, Predictions, certify_answers, check_limits, noninferiority
 from edgetl.compress.layers.attribution import responsible
 from edgetl.compress.layers.taps import compare
 from edgetl.compress.layers.taps_ir import compare_ir
@@ -60,6 +60,20 @@ class Terms:
     margin: float = 0.01
     alpha: float = 0.05
     metric: str = "accuracy"
+
+    @classmethod
+    def of(cls, task: str, margin: float | None = None, alpha: float = 0.05, metric: str | None = None) -> Terms:
+        """What a task's certificates are held to: its default metric, and that metric's margin, where none is named.
+
+        Raises:
+            CertifyError: margin or alpha is out of range.
+            UnknownNameError: the task has no such metric.
+        """
+        known = find_task(task)
+        name = known.find_metric(metric)
+        wanted = known.metrics[name].margin if margin is None else margin
+        check_limits(known.metrics[name], wanted, alpha)
+        return cls(wanted, alpha, name)
 
 
 def certify_bundle(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -24,12 +25,14 @@ def backbones(
 
     found = [backbone.to_json() for backbone in edgetl.list_backbones(pattern)]
     columns = ["backbone", "source", "parameters", "input", "licence", "offline"]
-    rows = [
-        [b["name"], b["source"], b["parameters"], "x".join(map(str, b["input_size"])), b["licence"], b["offline"]]
-        for b in found
-    ]
+    rows = [[b["name"], b["source"], b["parameters"], _input(b), b["licence"], b["offline"]] for b in found]
     with output(json=json, bars=False) as shown:
         shown.show({"backbones": found}, lambda console: print_table(console, columns, rows))
+
+
+def _input(backbone: Mapping[str, Any]) -> str:
+    size = "x".join(map(str, backbone["input_size"]))
+    return f"{backbone['input']} {size}".rstrip()
 
 
 def strategies(json: Json = False) -> None:

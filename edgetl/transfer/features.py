@@ -28,6 +28,7 @@ def compute(
     """The head's input for each sample as evaluation sees it, float32, shape (n, features)."""
     _, head = head_of(model.backbone)
     seen: list[torch.Tensor] = []
+    order: list[int] = []
 
     def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         seen.append(inputs[0].flatten(1).float().cpu())
@@ -36,12 +37,13 @@ def compute(
     model.eval().to(device)
     try:
         with torch.inference_mode():
-            for batch in store.batches(BATCH):
+            for indices, batch in store.batches(BATCH):
                 model.fed(batch, device)
-                progress(step, sum(map(len, seen)), len(store))
+                order += indices
+                progress(step, len(order), len(store))
     finally:
         hook.remove()
-    return np.ascontiguousarray(torch.cat(seen).numpy())
+    return np.ascontiguousarray(torch.cat(seen).numpy()[np.argsort(order)])
 
 
 def cached(folder: Path, key: Any, computed: Callable[[], Mapping[str, Floats]]) -> dict[str, Floats]:

@@ -123,7 +123,12 @@ def dataset_of(
             check_unchanged(dataset, progress)
             return dataset
     into = out / (IMAGES if kind == "image" else SAMPLES)
-    dataset = load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, progress=progress)
+    try:
+        dataset = load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, progress=progress)
+    except DataError:
+        # Nothing is done yet that could be taken up; corrected data must not meet the settings of these.
+        clear(out)
+        raise
     write_json(out / SPLITS_FILE, dataset.to_json())
     return dataset
 

@@ -14,7 +14,7 @@ from PIL import Image
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.inputs.image import Preprocess
 from edgetl.transfer.augment import transform_for, varied
-from edgetl.transfer.samples import MEMORY_LIMIT, Row
+from edgetl.transfer.samples import MEMORY_LIMIT, Batch, Row
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -71,11 +71,12 @@ class ImageStore:
         """Several as one batch: ``image``, uint8, shape (n, height, width, c)."""
         return {"image": np.stack([row["image"] for row in rows])}
 
-    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, Pixels]]:
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[Batch]:
         """Cropped images in order: ``image``, uint8, shape (n, height, width, c), at most ``size`` at a time."""
         wanted = range(len(self)) if indices is None else indices
         for first in range(0, len(wanted), size):
-            yield {"image": np.stack([self.cropped(index) for index in wanted[first : first + size]])}
+            part = wanted[first : first + size]
+            yield part, {"image": np.stack([self.cropped(index) for index in part])}
 
     def _read(self, path: Path) -> Pixels:
         pixels = np.asarray(self.preprocess.resized(path), dtype=np.uint8)

@@ -206,12 +206,14 @@ def outputs(
     Returns:
         the network's output by its name, float32, shape (n, width of the head).
     """
-    parts: list[Tensor] = []
+    found = np.empty((len(store), model.width), np.float32)
+    done = 0
     with torch.inference_mode():
-        for batch in store.batches(EVAL_BATCH):
-            parts.append(model.fed(batch, device).cpu())
-            progress(step, sum(map(len, parts)), len(store))
-    return {model.output: torch.cat(parts).numpy()}
+        for indices, batch in store.batches(EVAL_BATCH):
+            found[indices] = model.fed(batch, device).cpu().numpy()
+            done += len(indices)
+            progress(step, done, len(store))
+    return {model.output: found}
 
 
 def val_outputs(

@@ -17,6 +17,8 @@ from edgetl.inputs.base import Input
 MEMORY_LIMIT = 2 << 30
 #: One sample: name of a network's input → its array, without the axis that counts samples.
 Row = Mapping[str, npt.NDArray[Any]]
+#: Indices of samples, and their arrays with a first axis of as many.
+Batch = tuple[Sequence[int], Mapping[str, npt.NDArray[Any]]]
 
 
 class SampleStore(Protocol):
@@ -32,8 +34,8 @@ class SampleStore(Protocol):
         """Several as one batch, their first axis n."""
         ...
 
-    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """Samples as evaluation sees them, in order, at most ``size`` at a time."""
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[Batch]:
+        """Samples as evaluation sees them, each once, at most ``size`` at a time, in whatever order is cheapest."""
         ...
 
 
@@ -73,14 +75,21 @@ class FeedStore:
         """Samples of different lengths are filled up with zeros to the longest, as masks and token numbers allow."""
         return {name: _stacked([row[name] for row in rows]) for name in rows[0]}
 
-    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """Samples in order, at most ``size`` at a time."""
-        wanted = range(len(self)) if indices is None else indices
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[Batch]:
+        """Samples by length, so that little is filled up, at most ``size`` at a time."""
+        wanted = list(range(len(self)) if indices is None else indices)
+        if self.kept:
+            wanted.sort(key=lambda index: _length(self.kept[index]))
         for first in range(0, len(wanted), size):
-            yield self.collate([self[index] for index in wanted[first : first + size]])
+            part = wanted[first : first + size]
+            yield part, self.collate([self[index] for index in part])
 
     def _read(self, path: Path) -> Row:
         return {name: values[0] for name, values in self.definition.feeds(path).items()}
+
+
+def _length(row: Row) -> int:
+    return max(len(values) for values in row.values())
 
 
 def _stacked(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -166,11 +166,9 @@ def evaluate(setup: Setup, store: SampleStore, labels: npt.NDArray[Any]) -> Scor
     mine = range(fabric.global_rank, len(store), fabric.world_size)
     network.eval()
     outputs = torch.zeros(len(store), network.width)
-    rows = torch.tensor(list(mine), dtype=torch.int64)
     with torch.inference_mode(), fabric.autocast():
-        parts = [network.fed(batch, fabric.device) for batch in store.batches(EVAL_BATCH, mine)]
-    if parts:
-        outputs[rows] = torch.cat(parts).float().cpu()
+        for indices, batch in store.batches(EVAL_BATCH, mine):
+            outputs[list(indices)] = network.fed(batch, fabric.device).float().cpu()
     if fabric.world_size > 1:
         outputs = fabric.all_reduce(outputs.to(fabric.device), reduce_op="sum").cpu()
     return scored(setup.task, {network.output: setup.scale.applied(outputs.numpy())}, labels)

@@ -51,7 +51,7 @@ def test_stored_images_equal_the_preprocessing(few_digits: Path) -> None:
     assert kept.kept
     assert not unkept.kept
     for store in (kept, unkept):
-        found = np.concatenate([batch["image"] for batch in store.batches(3)])
+        found = np.concatenate([batch["image"] for _, batch in store.batches(3)])
         assert np.array_equal(found, preprocess.batch(files)["image"])
 
 

@@ -100,7 +100,7 @@ def export(
             batch,
             terms.margin,
             minutes,
-        )  # fmt: skip
+        )
         for name in dict.fromkeys(named)
         for target in [find_target(name)]
     ]

@@ -13,6 +13,7 @@ import torch
 from edgetl.base.storage import sha256_bytes, sha256_file, write_bytes
 from edgetl.core.data import Dataset, Sample
 from edgetl.core.run import WEIGHTS, Run, load_run, write_run
+from edgetl.core.run_record import RunMetrics
 from edgetl.inputs import Preprocess, input_of
 from edgetl.tasks import find_task
 from edgetl.transfer import backbones, weights
@@ -53,7 +54,7 @@ def imagenet_run(data: Path, out: Path, certify: int, seed: int = 0) -> Run:
         dataset=dataset,
         input_record=preprocess.to_json(),
         settings={"seed": seed, "epochs": 0, "weights": "ImageNet, as they are"},
-        metrics={"val": val, "best_epoch": 0},
+        metrics=RunMetrics(val=val),
         lineage={"backbone": backbone.name, "weights": backbone.weights, "licence": backbone.licence},
     )
 

@@ -45,7 +45,7 @@ WITHIN = {
     "core": (
         ("run", "bundle"),
         ("certificate",),
-        ("manifest", "data", "targets"),
+        ("manifest", "run_record", "data", "targets"),
         ("target", "compression", "bench", "findings", "tensors", "certificate_parts"),
     ),
     "base": (("storage", "extras", "resources", "schema"), ("errors", "progress", "wording")),

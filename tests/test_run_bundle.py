@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from edgetl.base.errors import BundleError, CertifyError, EdgetlError, RunError
+from edgetl.base.schema import to_json
 from edgetl.base.storage import canonical_json, read_json, sealed, sha256_file, write_json, write_sealed
+from edgetl.certify import verify_arrays
 from edgetl.core.bundle import (
     BENCH,
     CERTIFICATE,
@@ -25,6 +28,7 @@ from edgetl.core.bundle import (
 )
 from edgetl.core.manifest import Manifest
 from edgetl.core.run import Run, load_run, write_run
+from edgetl.core.run_record import RunMetrics
 from edgetl.core.targets import find_target
 from edgetl.inputs import load_dataset, preprocess_of
 from edgetl.inputs.image import Preprocess
@@ -69,7 +73,9 @@ def bundle(tmp_path: Path, photos: Path) -> Bundle:
     made = load_bundle(folder)
     np.savez(folder / PREDICTIONS, labels=np.arange(3))
     hashes = {"predictions": sha256_file(folder / PREDICTIONS)}
-    made.write_record(CERTIFICATE, {"verdict": "pass", "alpha": 1e-05, "hashes": hashes})
+    labels = np.arange(3).repeat(20)
+    certificate = verify_arrays(reference=labels, deployed=labels, labels=labels, margin=0.9, alpha=1e-05)
+    made.write_record(CERTIFICATE, to_json(replace(certificate, hashes=hashes)))
     made.write_record(BENCH, {"p50_ms": 1.25, "samples_ms": [1.0, 1.5]})
     return load_bundle(folder)
 
@@ -90,7 +96,7 @@ def test_round_trip(bundle: Bundle, photos: Path) -> None:
     record = bundle.record(BENCH)
     assert record is not None
     assert record["p50_ms"] == 1.25
-    assert check_certificate(bundle)["verdict"] == "pass"
+    assert check_certificate(bundle).verdict == "pass"
     assert {*bundle.manifest.files} == {*FILES} - {"manifest.json", CERTIFICATE, PREDICTIONS, BENCH}
 
 
@@ -186,7 +192,7 @@ def test_records_do_not_outlive_a_new_manifest(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("how", ["edited", "foreign", "predictions", "no predictions", "resealed by hand"])
 def test_check_certificate(bundle: Bundle, how: str) -> None:
-    assert check_certificate(bundle)["verdict"] == "pass"
+    assert check_certificate(bundle).verdict == "pass"
     file = bundle.path / CERTIFICATE
     if how == "edited":
         write_json(file, {**read_json(file), "verdict": "fail"})
@@ -243,7 +249,7 @@ def run(tmp_path: Path, photos: Path) -> Run:
         dataset=load_dataset(photos),
         input_record=PREPROCESS.to_json(),
         settings={"seed": 3, "lr": 1e-05},
-        metrics={"val": {"accuracy": 0.5}},
+        metrics=RunMetrics(val={"accuracy": 0.5}),
         lineage={"licence": "Apache-2.0"},
     )
 
@@ -320,3 +326,12 @@ def test_a_run_of_another_schema(run: Run) -> None:
     resealed(run.path / "run.json", schema=0)
     with pytest.raises(EdgetlError, match="schema 0"):
         load_run(run.path)
+
+
+def test_a_run_of_the_first_schema_is_read_with_defaults(run: Run) -> None:
+    record = {**read_json(run.path / "run.json"), "schema": 1, "metrics": {"val": {"accuracy": 0.5}, "best_epoch": 2}}
+    write_sealed(run.path / "run.json", {k: v for k, v in record.items() if k not in ("task", "baseline")})
+    read = load_run(run.path)
+    assert (read.task, read.baseline, read.gain) == ("classification", None, None)
+    assert read.metrics == RunMetrics(val={"accuracy": 0.5}, best_epoch=2)
+    assert read.digest == run.digest

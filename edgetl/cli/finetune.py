@@ -84,12 +84,12 @@ def _name_skipped(run: Run) -> None:
 
 
 def _sentence(run: Run) -> str:
-    val = run.metrics["val"]
+    val = run.metrics.val
     metrics = next(task["metrics"] for task in edgetl.list_tasks() if task["name"] == run.task)
-    figures = [f"{metric['title']} {_figure(val[_key(metric)], metric['unit'])}" for metric in metrics]
+    figures = [f"{metric['title']} {_figure(val.get(_key(metric)), metric['unit'])}" for metric in metrics]
     classes = f", {len(run.classes)} classes" if run.classes else ""
     return (
-        f"{run.path}: {run.backbone}, {run.strategy}{classes}; on {count(val['n'])} validation samples "
+        f"{run.path}: {run.backbone}, {run.strategy}{classes}; on {count(int(val.get('n', 0)))} validation samples "
         f"{', '.join(figures)}{_against_baseline(run, metrics[0])}. "
         f"Next: edgetl export {run.path} --target jetson --out out"
     )
@@ -99,15 +99,17 @@ def _key(metric: Mapping[str, Any]) -> str:
     return str(metric["name"]).replace("-", "_")
 
 
-def _figure(value: float, unit: str) -> str:
+def _figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return "undefined"
     return percent(value, 1) if unit == "share" else number(value)
 
 
 def _against_baseline(run: Run, metric: Mapping[str, Any]) -> str:
     if run.baseline is None or run.gain is None:
         return ""
-    kind = {"scratch": "the same network from scratch", "probe": "a linear probe"}[run.baseline["kind"]]
+    kind = {"scratch": "the same network from scratch", "probe": "a linear probe"}[run.baseline.kind]
     gain = abs(run.gain)
     size = f"{100 * gain:.1f} points" if metric["unit"] == "share" else number(gain)
     gap = "no gap" if gain == 0 else f"{size} {'worse' if run.gain > 0 else 'better'}"
-    return f"; the baseline, {kind}, {_figure(run.baseline['metrics']['val'][_key(metric)], metric['unit'])}: {gap}"
+    return f"; the baseline, {kind}, {_figure(run.baseline.metrics.val.get(_key(metric)), metric['unit'])}: {gap}"

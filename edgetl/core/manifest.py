@@ -9,7 +9,7 @@ from typing import Literal
 
 from edgetl.base.errors import BundleError
 from edgetl.base.schema import Json, from_json
-from edgetl.base.storage import read_sealed
+from edgetl.base.storage import lies_inside, read_sealed
 from edgetl.core.compression import Quantization, RepairRecord
 from edgetl.core.target import Target
 
@@ -122,6 +122,6 @@ def read_manifest(file: Path) -> Manifest:
         if name and name not in manifest.files:
             raise BundleError(f"{file} names the model {name!a} and has no hash of it", "export it again")
     for name in manifest.files:
-        if name.startswith("/") or ".." in name.split("/"):
+        if not lies_inside(name):
             raise BundleError(f"{file} names {name!a}, which lies outside the bundle", "export it again")
     return manifest

@@ -20,7 +20,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import RunError
+from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import (
     read_json,
-    read_sealed,
     sha256_file,
     sha256_json,
     write_bytes,
@@ -38,9 +38,9 @@ from edgetl.base.storage import (
     write_sealed,
 )
 from edgetl.core.data import Dataset
+from edgetl.core.run_record import Baseline, RunMetrics, RunRecord, read_run_record
 from edgetl.core.tensors import Arrays
 
-SCHEMA = 1
 MANIFEST = "run.json"
 WEIGHTS = "weights.safetensors"
 BASELINE = "baseline.safetensors"
@@ -62,12 +62,10 @@ class Run:
         dataset: images, classes and splits.
         input_record: how a file becomes the network's input; :func:`edgetl.inputs.input_of` reads it.
         settings: every option that training depended on, among them ``seed`` and ``epochs``.
-        metrics: ``{"val": {"accuracy", "balanced_accuracy", "loss", "n"}, "best_epoch", …}``, or the metrics of
-            another task; ``metric`` names its default one, and ``better`` says whether higher or lower is.
+        metrics: what it reached.
         lineage: source of the pretrained weights, their hash and licence, versions, command line.
         weights_sha256: of ``weights.safetensors``.
-        baseline: ``{"kind": "scratch" | "probe", "sha256", "metrics": {"val": …}, "settings"}`` of the model in
-            ``baseline.safetensors``; None without one.
+        baseline: of the model in ``baseline.safetensors``; None without one.
         hashes: SHA-256 of each file that the manifest seals, by name.
         task: as in ``edgetl tasks``; runs from before there were others are classification.
     """
@@ -78,10 +76,10 @@ class Run:
     dataset: Dataset
     input_record: Mapping[str, Any]
     settings: Mapping[str, Any]
-    metrics: Mapping[str, Any]
+    metrics: RunMetrics
     lineage: Mapping[str, Any]
     weights_sha256: str
-    baseline: Mapping[str, Any] | None = None
+    baseline: Baseline | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     task: str = "classification"
 
@@ -104,10 +102,10 @@ class Run:
         """
         if HISTORY not in self.hashes:
             return []
-        lines = (self.path / HISTORY).read_text(encoding="utf-8").splitlines()
         try:
+            lines = (self.path / HISTORY).read_text(encoding="utf-8").splitlines()
             return [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise RunError(f"{self.path / HISTORY} is malformed", "train the run again") from error
 
     @property
@@ -124,10 +122,7 @@ class Run:
     @property
     def gain(self) -> float | None:
         """How much better than the baseline's the task's default metric is on val; None without a baseline."""
-        if self.baseline is None:
-            return None
-        name, sign = self.metrics.get("metric", "accuracy"), -1 if self.metrics.get("better") == "lower" else 1
-        return sign * float(self.metrics["val"][name] - self.baseline["metrics"]["val"][name])
+        return None if self.baseline is None else self.metrics.above(self.baseline.metrics)
 
     @property
     def digest(self) -> str:
@@ -143,8 +138,8 @@ class Run:
             "strategy": self.strategy,
             "classes": list(self.classes),
             "settings": dict(self.settings),
-            "metrics": dict(self.metrics),
-            "baseline": None if self.baseline is None else {**self.baseline, "gain": self.gain},
+            "metrics": to_json(self.metrics),
+            "baseline": None if self.baseline is None else {**to_json(self.baseline), "gain": self.gain},
             "lineage": dict(self.lineage),
             "preprocess": dict(self.input_record),
             "splits": self.dataset.summary(),
@@ -162,7 +157,7 @@ def write_run(
     input_record: Mapping[str, Any],
     input_files: Mapping[str, bytes] | None = None,
     settings: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    metrics: RunMetrics,
     lineage: Mapping[str, Any],
     task: str = "classification",
 ) -> Run:
@@ -173,29 +168,36 @@ def write_run(
         write_bytes(path / name, content)
     names = (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, *(input_files or ()))
     files = {name: sha256_file(path / name) for name in names if (path / name).is_file()}
-    body = {"schema": SCHEMA, "task": task, "backbone": backbone, "strategy": strategy, "settings": dict(settings)}
-    write_sealed(path / MANIFEST, {**body, "metrics": dict(metrics), "lineage": dict(lineage), "files": files})
+    record = RunRecord(
+        backbone=backbone,
+        strategy=strategy,
+        settings=settings,
+        metrics=metrics,
+        lineage=lineage,
+        files=files,
+        task=task,
+    )
+    write_sealed(path / MANIFEST, to_json(record))
     return load_run(path)
 
 
-def record_baseline(path: Path, baseline: Mapping[str, Any] | None) -> Run:
+def record_baseline(path: Path, baseline: Baseline | None) -> Run:
     """Enter in a finished run the baseline whose ``baseline.safetensors`` already lies in it; nothing else changes.
 
     Args:
         path: the run's folder.
-        baseline: kind, metrics and settings; the hash of the file is added. None to take the entry out, as must be
-            done before the file is replaced.
+        baseline: the hash of the file is added. None to take the entry out, as must be done before the file is
+            replaced.
 
     Raises:
         RunError: no whole run.
     """
-    manifest = dict(read_sealed(path / MANIFEST, RunError))
-    files = {name: digest for name, digest in manifest["files"].items() if name != BASELINE}
-    manifest.pop("baseline", None)
+    record = read_run_record(path / MANIFEST)
+    files = {name: digest for name, digest in record.files.items() if name != BASELINE}
     if baseline is not None:
         files[BASELINE] = sha256_file(path / BASELINE)
-        manifest["baseline"] = {**baseline, "sha256": files[BASELINE]}
-    write_sealed(path / MANIFEST, {**manifest, "files": files})
+        baseline = replace(baseline, sha256=files[BASELINE])
+    write_sealed(path / MANIFEST, to_json(replace(record, files=files, baseline=baseline)))
     return load_run(path)
 
 
@@ -210,26 +212,28 @@ def load_run(path: str | Path) -> Run:
         if (folder / CHECKPOINT).is_dir():
             raise RunError(f"the run {folder} is unfinished", "give the same finetune command again: it resumes")
         raise RunError(f"{folder} is not a run (it has no {MANIFEST})", "make one with: edgetl finetune DATA --out RUN")
-    manifest = read_sealed(folder / MANIFEST, RunError)
-    if manifest.get("schema") != SCHEMA:
-        raise RunError(f"{folder} has schema {manifest.get('schema')}, this edgetl reads {SCHEMA}", "train it again")
-    for name, expected in manifest["files"].items():
+    record = read_run_record(folder / MANIFEST)
+    for name in (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE):
+        if name not in record.files:
+            raise RunError(f"{folder / MANIFEST} has no hash of {name}", "train the run again")
+    for name, expected in record.files.items():
         file = folder / name
         if not file.is_file() or sha256_file(file) != expected:
             raise RunError(f"{file} is missing or was altered", "train the run again or restore the file")
+    preprocess = folder / PREPROCESS_FILE
     return Run(
         path=folder,
-        backbone=manifest["backbone"],
-        strategy=manifest["strategy"],
+        backbone=record.backbone,
+        strategy=record.strategy,
         dataset=Dataset.from_json(read_json(folder / SPLITS_FILE, RunError)),
-        input_record=read_json(folder / PREPROCESS_FILE, RunError),
-        settings=manifest["settings"],
-        metrics=manifest["metrics"],
-        lineage=manifest["lineage"],
-        weights_sha256=manifest["files"][WEIGHTS],
-        baseline=manifest.get("baseline"),
-        hashes=dict(manifest["files"]),
-        task=manifest.get("task", "classification"),
+        input_record=from_json(dict[str, Json], read_json(preprocess, RunError), preprocess, RunError),
+        settings=record.settings,
+        metrics=record.metrics,
+        lineage=record.lineage,
+        weights_sha256=record.files[WEIGHTS],
+        baseline=record.baseline,
+        hashes=record.files,
+        task=record.task,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from edgetl.base.errors import EdgetlError, TrainingError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.run import BASELINE, CHECKPOINT, Run, record_baseline
+from edgetl.core.run_record import Baseline, RunMetrics
 from edgetl.transfer import checkpoint, strategies
 from edgetl.transfer import weights as sources
 from edgetl.transfer.assembly import Job
@@ -62,34 +62,40 @@ def add(order: Plan, run: Run, kind: str, progress: Progress) -> Run:
         TrainingError: training from scratch diverged; the run stays finished, without a baseline.
         EdgetlError: pretrained weights that are missing, or a folder that cannot be written.
     """
-    if run.baseline is not None and run.baseline["kind"] == kind:
+    if run.baseline is not None and run.baseline.kind == kind:
         return run
 
     def told(task: str, done: int, total: int, detail: str = "") -> None:
         progress(f"baseline: {task}", done, total, detail)
 
-    model, record = (_scratch if kind == "scratch" else _probe)(order, run, told)
+    model, settings, state = (_scratch if kind == "scratch" else _probe)(order, run, told)
     order.learner.scale(run.dataset.labels("train")).fold(sources.head_of(model.backbone)[1])
     device = order.placement.device
     model.to(device, memory_format=torch.channels_last)
     outputs = val_outputs(model, run.dataset, device, progress=told)
-    scores = scored(order.task, outputs, run.dataset.labels("val"))
-    entry = {"kind": kind, **record, "metrics": {"val": scores.to_json(), **record["metrics"]}}
+    metrics = RunMetrics(
+        val=scored(order.task, outputs, run.dataset.labels("val")).to_json(),
+        metric=run.metrics.metric,
+        better=run.metrics.better,
+        best_epoch=state.best_epoch if state else 0,
+        epochs_run=state.epoch if state else 0,
+    )
     if run.baseline is not None:
         # A process killed between the file and the manifest must leave a run whose hashes hold.
         record_baseline(run.path, None)
     checkpoint.write_weights(run.path / BASELINE, model.backbone.state_dict())
+    entry = Baseline(kind="scratch" if kind == "scratch" else "probe", metrics=metrics, settings=settings.to_json())
     return record_baseline(run.path, entry)
 
 
-def _probe(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, dict[str, Any]]:
+def _probe(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, Settings, State | None]:
     strategy = strategies.find_baseline("probe")
     model, _ = with_head(order, run.dataset, strategy.head, progress)
     none = replace(order.settings, strategy="probe", epochs=0, learning_rate=0.0, details=strategy.to_json())
-    return model, {"settings": none.to_json(), "metrics": {}}
+    return model, none, None
 
 
-def _scratch(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, dict[str, Any]]:
+def _scratch(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, Settings, State | None]:
     settings, placement = _scratch_settings(order), _scratch_placement(order)
     folder = order.checkpoints / "baseline-scratch"
     start = _random_start(order, run, folder, progress)
@@ -103,8 +109,7 @@ def _scratch(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, dic
     body = _untrained(order, run)
     checkpoint.load_weights(epoch_file(job.checkpoints, state.best_epoch), body)
     model = network_for(order.task, run.classes, job.strategy.hooks.finalize(body), order.input).eval()
-    done = {"best_epoch": state.best_epoch, "epochs_run": state.epoch}
-    return model, {"settings": settings.to_json(), "metrics": done}
+    return model, settings, state
 
 
 def _scratch_settings(order: Plan) -> Settings:

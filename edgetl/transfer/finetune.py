@@ -15,6 +15,7 @@ from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.data import Dataset
 from edgetl.core.run import WEIGHTS, Run, write_run, write_val_outputs
+from edgetl.core.run_record import RunMetrics
 from edgetl.transfer import baseline as baselines
 from edgetl.transfer import checkpoint, folder, train
 from edgetl.transfer import weights as sources
@@ -148,14 +149,14 @@ def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
     network = network_for(order.task, dataset.classes, model, order.input)
     network.eval().to(device, memory_format=torch.channels_last)
     outputs = val_outputs(network, dataset, device)
-    metrics = {
-        "val": scored(order.task, outputs, dataset.labels("val")).to_json(),
-        "start": start.to_json(),
-        "metric": key(order.task.metric),
-        "better": order.task.metrics[order.task.metric].better,
-        "best_epoch": state.best_epoch,
-        "epochs_run": state.epoch,
-    }
+    metrics = RunMetrics(
+        val=scored(order.task, outputs, dataset.labels("val")).to_json(),
+        start=start.to_json(),
+        metric=key(order.task.metric),
+        better=order.task.metrics[order.task.metric].better,
+        best_epoch=state.best_epoch,
+        epochs_run=state.epoch,
+    )
     checkpoint.write_weights(order.out / WEIGHTS, network.backbone.state_dict())
     write_val_outputs(order.out, outputs)
     return write_run(

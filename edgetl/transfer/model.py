@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -237,4 +238,4 @@ def measured(run: Run, progress: Progress = silent) -> tuple[float, float, int]:
     task, model = find_task(run.task), load_model(run)
     found = val_outputs(model, run.dataset, torch.device("cpu"), "validating the trained model", progress)
     again, name = scored(task, found, run.dataset.labels("val")), key(task.metric)
-    return float(run.metrics["val"][name]), again.metrics[name], again.n
+    return float(run.metrics.val.get(name, math.nan)), again.metrics.get(name, math.nan), again.n

@@ -106,7 +106,7 @@ class Request:
         return sha256_json(
             {
                 "run": self.run.digest,
-                "baseline": dict(self.run.baseline) if self.run.baseline else None,
+                "baseline": to_json(self.run.baseline),
                 "target": self.target.to_json(),
                 "precision": self.precision,
                 "recipes": [recipe.to_json() for recipe in self.recipes],
@@ -209,7 +209,7 @@ def _trained(run: Run) -> TrainedRun:
         backbone=run.backbone,
         strategy=run.strategy,
         settings=run.settings,
-        metrics=run.metrics,
+        metrics=to_json(run.metrics),
         input=input_of(run).to_json(),
         classes=run.classes,
     )

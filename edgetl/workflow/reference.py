@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.progress import Progress, tracked
+from edgetl.base.schema import to_json
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle import Artifact
 from edgetl.core.run import Run
@@ -223,7 +224,7 @@ def _reference(reference: Reference, work: Path, progress: Progress) -> Path:
         write_json(folder / "reproduced.json", list(reference.reproduced(progress)))
 
     run = reference.run
-    inputs = {"format": FORMAT, "run": run.digest, "metrics": dict(run.metrics), **reference.versions}
+    inputs = {"format": FORMAT, "run": run.digest, "metrics": to_json(run.metrics), **reference.versions}
     return stage(work, "reference", inputs, build)
 
 
@@ -262,5 +263,5 @@ def _baseline(reference: Reference, work: Path, progress: Progress) -> tuple[Arr
     def build(folder: Path) -> None:
         _write(folder / OUTPUTS, reference.baseline(progress))
 
-    inputs = {"format": FORMAT, "run": run.digest, "baseline": dict(run.baseline), **reference.versions}
-    return _read(stage(work, "baseline", inputs, build) / OUTPUTS), str(run.baseline["kind"])
+    inputs = {"format": FORMAT, "run": run.digest, "baseline": to_json(run.baseline), **reference.versions}
+    return _read(stage(work, "baseline", inputs, build) / OUTPUTS), run.baseline.kind

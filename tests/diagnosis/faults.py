@@ -266,10 +266,11 @@ def dead_channel(layer: str, channel: int) -> Callable[[str, npt.NDArray[Any]], 
 
 def middle_layer(bundle: Bundle) -> tuple[str, int]:
     """A layer in the middle of the network, and its channel of median weights."""
-    points = [p for p in read_points(bundle.artifact().path, bundle.source) if p.weight is not None]
-    point = points[len(points) // 2]
-    norms = np.linalg.norm(np.asarray(point.weight).reshape(len(point.weight), -1), axis=1)
-    return point.node, int(np.argsort(norms)[len(norms) // 2])
+    points = read_points(bundle.artifact().path, bundle.source)
+    weighted = [(point.node, point.weight) for point in points if point.weight is not None]
+    node, weight = weighted[len(weighted) // 2]
+    norms = np.linalg.norm(weight.reshape(len(weight), -1), axis=1)
+    return node, int(np.argsort(norms)[len(norms) // 2])
 
 
 def per_tensor(bundle: Bundle, folder: Path) -> Bundle:

@@ -31,7 +31,7 @@ def runners(right: Preprocess) -> dict[str, Callable[[Path], Pixels]]:
     def washed(path: Path) -> Pixels:
         mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
         float_ = (right.apply(path) / 255 - mean) / std * np.array(right.std) + np.array(right.mean)
-        return np.clip(np.rint(float_ * 255), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(float_ * 255), 0, 255), np.uint8)
 
     def planes(path: Path) -> Pixels:
         return np.stack([np.asarray(p) for p in Image.fromarray(right.apply(path)).split()]).reshape(*size, 3)

@@ -18,6 +18,7 @@ from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import Bundle
 from edgetl.core.data import SPLITS, Dataset, Sample, Skipped
 from edgetl.core.run import HISTORY, VAL_OUTPUTS, Run, load_run, write_val_outputs
+from edgetl.core.run_record import RunMetrics
 from edgetl.tasks import find_task
 
 from .page import CHROMIUM, Page, in_chromium, picture
@@ -87,7 +88,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             dataset=Dataset(folder / "files", classes, tuple(samples), skipped, label_kind=find_task(task).labels),
             input_record=INPUTS[kind],
             settings={"seed": 0},
-            metrics={"val": rows[-1]["val"], "best_epoch": max(len(rows) - 2, 0)},
+            metrics=RunMetrics(val=rows[-1]["val"], best_epoch=max(len(rows) - 2, 0)),
             lineage={"command": "edgetl finetune files --out run"},
             weights_sha256="0" * 64,
             task=task,
@@ -125,9 +126,9 @@ def test_a_finished_run_becomes_one_page(tiny_run: Path, tiny_bundle: Path, tmp_
     page = Page((tmp_path / "a.html").read_text())
     assert (len(page.all("section", "run")), len(page.all("section", "bundle"))) == (1, 1)
     run = load_run(tiny_run)
-    right = round(run.metrics["val"]["accuracy"] * run.metrics["val"]["n"])
-    assert f"{right} of {run.metrics['val']['n']} images are right" in page.text
-    assert f"epoch {run.metrics['best_epoch']} " in page.text
+    right = round(run.metrics.val["accuracy"] * run.metrics.val["n"])
+    assert f"{right} of {run.metrics.val['n']} images are right" in page.text
+    assert f"epoch {run.metrics.best_epoch} " in page.text
     assert f"{len(run.dataset.samples)} images of 3 classes" in page.text
     other = edgetl("report", tiny_run.parent / "photos", "--out", tmp_path / "b.html")
     assert other.returncode == 2

@@ -52,7 +52,7 @@ def test_added_to_a_finished_run_it_changes_nothing_else(kind: str, finished: Ru
     assert "baseline" in seen
     assert finished.baseline is None
     assert run.baseline is not None
-    assert run.baseline["kind"] == kind
+    assert run.baseline.kind == kind
     same = ("digest", "weights_sha256", "settings", "metrics", "lineage", "strategy")
     assert [getattr(run, name) for name in same] == [getattr(finished, name) for name in same]
     assert run.weights.stat().st_mtime_ns == stamp
@@ -60,7 +60,7 @@ def test_added_to_a_finished_run_it_changes_nothing_else(kind: str, finished: Ru
     assert "baseline.safetensors" in names
     assert "checkpoint" not in names
     shown = run.to_json()["baseline"]
-    assert shown["gain"] == run.metrics["val"]["accuracy"] - run.baseline["metrics"]["val"]["accuracy"]
+    assert shown["gain"] == run.metrics.val["accuracy"] - run.baseline.metrics.val["accuracy"]
 
 
 @pytest.mark.parametrize("kind", ["scratch", "probe"])
@@ -70,8 +70,8 @@ def test_its_recorded_accuracy_is_reproduced(kind: str, finished: Run, few_digit
     with torch.inference_mode():
         logits = load_baseline(run)(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))["image"]))
     found = scored(find_task(run.task), {"logits": logits.numpy()}, run.dataset.labels("val"))
-    assert found.metrics["accuracy"] == run.baseline["metrics"]["val"]["accuracy"]
-    assert found.loss == pytest.approx(run.baseline["metrics"]["val"]["loss"], rel=1e-5)
+    assert found.metrics["accuracy"] == run.baseline.metrics.val["accuracy"]
+    assert found.loss == pytest.approx(run.baseline.metrics.val["loss"], rel=1e-5)
     own, other = load_model(run).state_dict(), load_baseline(run).state_dict()
     assert own.keys() == other.keys()
     assert any(not torch.equal(own[name], other[name]) for name in own)
@@ -92,7 +92,7 @@ def test_trained_together_or_added_later_it_is_the_same(finished: Run, few_digit
 def test_scratch_starts_at_random_and_trains_its_batch_norm(finished: Run, few_digits: Path) -> None:
     run = finetune(few_digits, finished.path, **OPTIONS, baseline="scratch")
     assert run.baseline is not None
-    settings, details = run.baseline["settings"], run.baseline["settings"]["details"]
+    settings, details = run.baseline.settings, run.baseline.settings["details"]
     assert (settings["epochs"], settings["batch_size"], settings["weights"]) == (2, TINY["batch_size"], "none")
     assert details["params"] == {
         "trains": "all",
@@ -101,8 +101,8 @@ def test_scratch_starts_at_random_and_trains_its_batch_norm(finished: Run, few_d
         "embeddings": "train",
     }
     assert details["head"]["start"] == "random"
-    assert run.baseline["metrics"]["epochs_run"] == 2
-    assert run.baseline["metrics"]["best_epoch"] > 0
+    assert run.baseline.metrics.epochs_run == 2
+    assert run.baseline.metrics.best_epoch > 0
     means = {k: v for k, v in safetensors.torch.load_file(run.path / "baseline.safetensors").items() if "mean" in k}
     assert means
     assert all(value.abs().sum() > 0 for value in means.values())
@@ -113,8 +113,8 @@ def test_scratch_learns_with_enough_epochs(tmp_path: Path, few_digits: Path) -> 
     run = finetune(few_digits, tmp_path / "run", **probe, baseline="scratch")
     assert run.baseline is not None
     # A probe has no epochs that the baseline could equal.
-    assert run.baseline["settings"]["epochs"] == strategies.fine_tune().schedule.epochs
-    assert run.baseline["metrics"]["val"]["balanced_accuracy"] > 0.7
+    assert run.baseline.settings["epochs"] == strategies.fine_tune().schedule.epochs
+    assert run.baseline.metrics.val["balanced_accuracy"] > 0.7
 
 
 def test_resumed_after_sigkill_equals_uninterrupted(tmp_path: Path, few_digits: Path) -> None:
@@ -182,7 +182,7 @@ def test_divergence_leaves_a_finished_run(finished: Run, few_digits: Path, monke
 
 def test_the_trained_model_measures_as_recorded(finished: Run) -> None:
     recorded, found, n = measured(finished)
-    assert recorded == finished.metrics["val"]["accuracy"]
+    assert recorded == finished.metrics.val["accuracy"]
     assert found == recorded
     assert n == len(finished.dataset.split("val"))
 

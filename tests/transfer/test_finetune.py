@@ -67,12 +67,12 @@ def test_resumed_after_sigkill_equals_uninterrupted(tmp_path: Path, few_digits: 
 
 def test_fine_tuning_is_never_worse_than_its_start_on_val(tmp_path: Path, few_digits: Path) -> None:
     tuned = finetune(few_digits, tmp_path / "tuned", **TINY, epochs=3, learning_rate=0.003)
-    before, after = tuned.metrics["start"], tuned.metrics["val"]
+    before, after = tuned.metrics.start, tuned.metrics.val
     assert after["balanced_accuracy"] >= before["balanced_accuracy"]
     rows = [json.loads(line) for line in (tuned.path / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(4))
     assert (
-        tuned.metrics["best_epoch"]
+        tuned.metrics.best_epoch
         == max(rows, key=lambda r: (r["val"]["balanced_accuracy"], -r["val"]["loss"], -r["epoch"]))["epoch"]
     )
     assert rows[-1]["train_loss"] < rows[1]["train_loss"]
@@ -87,15 +87,15 @@ def test_fine_tuning_is_never_worse_than_its_start_on_val(tmp_path: Path, few_di
 
 def test_linear_probe_on_digits_beats_chance_by_far(tmp_path: Path) -> None:
     run = finetune("digits", tmp_path / "run", **TINY, strategy="linear-probe")
-    assert run.metrics["val"]["balanced_accuracy"] > 0.8
-    assert run.metrics["epochs_run"] == 0
+    assert run.metrics.val["balanced_accuracy"] > 0.8
+    assert run.metrics.epochs_run == 0
     assert (run.path / "images").is_dir()
     assert not (run.path / "checkpoint").exists()
     model = load_model(run)
     with torch.inference_mode():
         logits = model(torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))["image"]))
     found = scored(find_task(run.task), {"logits": logits.numpy()}, run.dataset.labels("val"))
-    assert found.metrics["accuracy"] == run.metrics["val"]["accuracy"]
+    assert found.metrics["accuracy"] == run.metrics.val["accuracy"]
     again = finetune("digits", tmp_path / "run", **TINY, strategy="linear-probe")
     assert again.digest == run.digest
     twin = finetune("digits", tmp_path / "twin", **TINY, strategy="linear-probe")

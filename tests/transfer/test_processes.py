@@ -66,7 +66,7 @@ def test_a_run_on_two_processes(tmp_path: Path, few_digits: Path) -> None:
         seen.append((task, done))
 
     run = finetune(few_digits, tmp_path / "run", **TINY, epochs=2, devices=2, progress=note)
-    assert run.metrics["epochs_run"] == 2
+    assert run.metrics.epochs_run == 2
     steps = [done for task, done in seen if task == "training"]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) == 2 * (len(run.dataset.split("train")) // TINY["batch_size"])

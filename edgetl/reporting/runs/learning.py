@@ -34,7 +34,7 @@ def learning(run: Run, identity: str) -> Learning:
         RunError: the history is malformed.
     """
     rows = [row for row in run.history if isinstance(row.get("epoch"), int) and isinstance(row.get("val"), Mapping)]
-    best = int(run.metrics.get("best_epoch") or 0)
+    best = run.metrics.best_epoch
     if not rows:
         again = "give its finetune command again with --fresh"
         return Learning(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgetl.base.schema import to_json
 from edgetl.base.wording import count, printable
 from edgetl.core.run import VAL_OUTPUTS, Run
 from edgetl.reporting import metrics
@@ -120,11 +121,10 @@ def _cards(run: Run, mistakes: Sequence[Mistake], previews: Previews) -> tuple[C
 
 
 def _scores(run: Run) -> tuple[Score, ...]:
-    start: Mapping[str, Any] = run.metrics.get("start") or {}
-    baseline: Mapping[str, Any] = (run.baseline or {}).get("metrics", {}).get("val", {})
-    kind = printable((run.baseline or {}).get("kind", ""))
+    start = run.metrics.start
+    baseline, kind = (run.baseline.metrics.val, run.baseline.kind) if run.baseline else ({}, "")
     scores = []
-    for name, figure in run.metrics["val"].items():
+    for name, figure in run.metrics.val.items():
         if name in NO_METRICS:
             continue
         others = ((baseline, f"baseline ({kind})"), (start, "at the start"))
@@ -153,8 +153,8 @@ def _provenance(run: Run) -> tuple[tuple[str, Facts], ...]:
     listed: Sequence[tuple[str, Facts]] = (
         ("Settings", facts(run.settings)),
         ("Lineage", facts(run.lineage)),
-        ("Metrics", facts(run.metrics)),
-        ("Baseline", facts(run.baseline)),
+        ("Metrics", facts(to_json(run.metrics))),
+        ("Baseline", facts(to_json(run.baseline))),
         ("Hashes (SHA-256)", facts(hashes)),
     )
     return tuple((title, pairs) for title, pairs in listed if pairs)

@@ -35,6 +35,7 @@ from edgetl.devices.rootfs import check_tools
 from edgetl.inputs.image import Preprocess
 from edgetl.runtime import predict
 from tests.devices.real_sshd import Heard, Sshd, running_sshd
+from tests.runtime.tiny import text_bundle
 
 SIDE, CLASSES = 32, 4
 HOST_TARGET = "arm64-generic" if platform.machine() == "aarch64" else "x86-generic"
@@ -80,6 +81,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, jpegs: list[Path]) -> Bundl
         np.savez(stream, **{"in.image": images[:2], "out.logits": logits})
     write_manifest(folder, Manifest(target=find_target("arm64-generic")), artifacts)
     return load_bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, list[Path]]:
+    """A bundle that reads texts, and files of some."""
+    pytest.importorskip("tokenizers", reason="tokenizers (edgetl[text]) cuts texts into tokens")
+    files = [tmp_path_factory.mktemp("texts") / "one.txt"]
+    files += [files[0].with_name(name) for name in ("two.txt", "three.txt")]
+    for file, text in zip(files, ("a good film", "bad", "a very very bad film"), strict=True):
+        file.write_text(text)
+    return text_bundle(tmp_path_factory.mktemp("bundles") / "texts"), files
 
 
 @pytest.fixture(scope="session")
@@ -186,7 +198,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Device:
     os.environ["EDGETL_HOME"] = str(home)
     try:
         if "pi" not in [device.name for device in list_devices()]:
-            create_device("pi", "arm64")
+            create_device("pi", "arm64", extras=("tokenizers",))
         return find_device("pi")
     finally:
         if before is None:

@@ -138,8 +138,8 @@ def test_records_stay_here_and_a_damaged_bundle_does_not_stick(
 
 def test_bench_selftest_and_probe_answer(board: Device, bundle: Bundle) -> None:
     record = bench(board, bundle, Plan(seconds=0))
-    assert record["executed"]["deployed"]["precision"] == "int8"
-    assert record["cold"]["deployed"]["cold_start_ms"] > 0
+    assert record.executed["deployed"].precision == "int8"
+    assert record.cold["deployed"].cold_start_ms > 0
     assert selftest(board, bundle).passed
     probe = board.probe()
     assert probe.reachable, probe.reason
@@ -221,6 +221,33 @@ def test_the_runtime_missing_there(sshd: Sshd, tmp_path: Path, bundle: Bundle, j
     assert "lacks onnxruntime or openvino or tensorrt" in probe.reason
     with pytest.raises(DeviceError, match=r"onnxruntime, which is not installed: pip install"):
         predict(device, bundle, jpegs[:1])
+
+
+def test_what_reads_texts_missing_there(
+    sshd: Sshd, tmp_path: Path, bundle: Bundle, jpegs: list[Path], texts: tuple[Bundle, list[Path]]
+) -> None:
+    """A Python that has what images take: a text's bundle says what it lacks, an image's does not ask for it."""
+    import onnxruntime
+    import PIL
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    packages = next((tmp_path / "venv").glob("lib/python3.*/site-packages"))
+    for module, names in ((np, "numpy*"), (PIL, "[pP][iI][lL]*"), (onnxruntime, "onnxruntime*")):
+        for folder in Path(str(module.__file__)).parent.parent.glob(names):
+            (packages / folder.name).symlink_to(folder)
+    python = tmp_path / "venv/bin/python"
+    device = SshDevice("board", parse_url(sshd.url(sshd.client("good"), python=str(python))))
+    assert device.probe().reachable
+    assert predict(device, bundle, jpegs[:1])["logits"].shape == (1, len(bundle.labels))
+    with pytest.raises(DeviceError, match="No module named 'tokenizers'") as caught:
+        predict(device, *texts)
+    assert caught.value.remedy == f"install them on the device: {python} -m pip install numpy tokenizers onnxruntime"
+
+
+def test_texts_are_read_there_too(board: Device, texts: tuple[Bundle, list[Path]]) -> None:
+    bundle, files = texts
+    found = predict(board, bundle, files, threads=1)["logits"]
+    np.testing.assert_array_equal(found, runtime.predict(bundle, files, threads=1)["logits"])
 
 
 def test_an_old_python_there(sshd: Sshd, tmp_path: Path) -> None:

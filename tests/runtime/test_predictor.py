@@ -58,8 +58,8 @@ def test_a_text_is_a_text_and_a_path_is_a_file(tmp_path: Path) -> None:
     assert good.probability == pytest.approx(softmax(scores)[1], rel=1e-4)
     assert long.label == "bad", "the twentieth word lies behind the eight that the network is given"
     outcome = selftest(bundle)
-    assert outcome["passed"], "golden texts of different lengths are padded to one"
-    assert outcome["max_difference"] < 1e-5
+    assert outcome.passed, "golden texts of different lengths are padded to one"
+    assert outcome.max_difference < 1e-5
 
 
 def test_arrays_by_name_give_a_value(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_arrays_by_name_give_a_value(tmp_path: Path) -> None:
     assert answers[0].labels == answers[0].top == ()
     assert answers[0].label is None
     assert answers[0].to_json() == {"value": 12.0}
-    assert selftest(bundle)["passed"]
+    assert selftest(bundle).passed
 
 
 def test_several_labels_are_those_above_the_threshold(tmp_path: Path) -> None:

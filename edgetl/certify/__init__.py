@@ -6,7 +6,7 @@ Needs numpy alone and reads no clock, so it also runs on a device.
 from edgetl.certify.arrays import certify, certify_scores, verify_arrays
 from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.classes import ClassOutcome, class_outcomes, holm
-from edgetl.certify.expected import expected_difference
+from edgetl.certify.expected import expected_difference, standard_error
 from edgetl.certify.facts import Facts
 from edgetl.certify.gain import Baseline, transfer_gain
 from edgetl.certify.metric_test import MetricTest, check_limits, paired_test
@@ -68,6 +68,7 @@ __all__ = [
     "probability_shift",
     "score_interval",
     "score_statistic",
+    "standard_error",
     "threshold_shift",
     "transfer_gain",
     "verify_arrays",

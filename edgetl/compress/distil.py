@@ -23,11 +23,12 @@ from torch.nn import functional
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.progress import Progress, silent
+from edgetl.compress.divergences import Divergence, of_classes
 from edgetl.compress.recipes import Recipe
 from edgetl.compress.rounding import Rounded
+from edgetl.core.tensors import Arrays, count, joined, rows
 
-Images = npt.NDArray[np.uint8]
-#: Most images kept in memory, most of them to take ranges from, and most to measure on that are not trained on.
+#: Most samples kept in memory, most of them to take ranges from, and most to measure on that are not trained on.
 MOST, OBSERVED, HELD_OUT = 2048, 64, 64
 #: Times that the ranges are taken again and the model is measured, the start not counted.
 ROUNDS = 4
@@ -44,13 +45,13 @@ class Training:
         steps: most gradient steps.
         seconds: most time; fewer steps are planned where they would take longer. Only then does the outcome depend
             on the machine's speed.
-        batch: images a step.
+        batch: samples a step.
         learning_rate: AdamW's highest, relative to the size of what is trained (see :func:`sizes`); half a cosine
             takes it to zero.
-        temperature: that divides both models' logits in the loss (Hinton et al. 2015).
-        cross_entropy: weight of the cross-entropy with the labels, where there are labels.
+        temperature: of the loss (see :mod:`edgetl.compress.divergences`).
+        cross_entropy: weight of the cross-entropy with the labels, where there are classes.
         clip: largest norm of the gradient.
-        seed: of the order of the images.
+        seed: of the order of the samples.
     """
 
     steps: int = 300
@@ -69,8 +70,8 @@ class Distilled:
 
     Attributes:
         model: a float model of the same class, with the same names in its ``state_dict``, in evaluation mode.
-        record: settings, steps, seconds, images, and the loss on held-out images at the start and at the end: the mean
-            Kullback-Leibler divergence of the rounded model from the float one it began as, in nats.
+        record: settings, steps, seconds, samples, and the loss on held-out samples at the start and at the end: the
+            divergence of the rounded model from the float one it began as.
     """
 
     model: nn.Module
@@ -80,8 +81,9 @@ class Distilled:
 def distil(
     model: nn.Module,
     recipe: Recipe,
-    images: Images | Iterable[Images],
+    samples: Arrays | Iterable[Arrays],
     *,
+    divergence: Divergence = of_classes,
     labels: npt.NDArray[np.int64] | None = None,
     training: Training | None = None,
     progress: Progress = silent,
@@ -89,26 +91,27 @@ def distil(
     """Train a model's weights for a recipe's 8-bit arithmetic, with the model itself as the teacher.
 
     Ranges are taken again after each quarter of the steps, and the weights of the quarter that does best on held-out
-    images are kept; that may be the start. The same arguments give the same weights, on the same machine with the same
+    samples are kept; that may be the start. The same arguments give the same weights, on the same machine with the same
     number of threads.
 
     Args:
-        model: in evaluation mode; uint8 (n, H, W, 3) → float (n, classes). It is not changed.
+        model: in evaluation mode, of one output; called with a tensor for each input, in order. It is not changed.
         recipe: as for :class:`edgetl.compress.rounding.Rounded`.
-        images: uint8 (n, H, W, 3), preprocessed, from the training split, or batches of them; the first
+        samples: the inputs by name, (n, …) each, from the training split, or batches of them; the first
             :data:`MOST` are used, a quarter of them, :data:`HELD_OUT` at most, not trained on.
+        divergence: that of the task (:data:`edgetl.compress.divergences.DIVERGENCES`).
         labels: int64 (n,), for ``training.cross_entropy``.
         training: how; None for the defaults.
         progress: told of each step.
 
     Raises:
-        CompressionError: fewer than 8 images, settings that make no sense, or a loss that is no number.
+        CompressionError: fewer than 8 samples, settings that make no sense, or a loss that is no number.
     """
     how = training or Training()
-    pictures = _gathered(images)
-    _check(model, how, pictures, labels)
+    gathered = _gathered(samples)
+    _check(model, how, count(gathered), labels)
     began = time.monotonic()
-    course = _Course(model, recipe, how, pictures, labels)
+    course = _Course(model, recipe, how, gathered, divergence, labels)
     start = best = course.measure()
     kept, best_step = course.state(), 0
     planned, done = how.steps, 0
@@ -131,51 +134,54 @@ def distil(
     record = {
         **asdict(how), "recipe": recipe.digest, "steps": done, "best_step": best_step,
         "seconds": round(time.monotonic() - began, 1), "stopped": "steps" if done == how.steps else "seconds",
-        "images": len(pictures), "held_out": len(course.held_out), "loss": {"start": start, "end": best},
+        "samples": count(gathered), "held_out": len(course.held_out), "loss": {"start": start, "end": best},
     }  # fmt: skip
     return Distilled(outcome, record)
 
 
-def _gathered(images: Images | Iterable[Images]) -> Images:
-    if isinstance(images, np.ndarray):
-        return images[:MOST]
-    parts: list[Images] = []
-    for batch in images:
+def _gathered(samples: Arrays | Iterable[Arrays]) -> Arrays:
+    if isinstance(samples, Mapping):
+        return rows(samples, slice(MOST))
+    parts: list[Arrays] = []
+    for batch in samples:
         parts.append(batch)
-        if sum(map(len, parts)) >= MOST:
+        if sum(map(count, parts)) >= MOST:
             break
-    return np.concatenate(parts)[:MOST] if parts else np.empty((0, 1, 1, 3), np.uint8)
+    return rows(joined(parts), slice(MOST)) if parts else {}
 
 
-def _check(model: nn.Module, how: Training, images: Images, labels: npt.NDArray[np.int64] | None) -> None:
+def _check(model: nn.Module, how: Training, samples: int, labels: npt.NDArray[np.int64] | None) -> None:
     if model.training:
         raise CompressionError("the model is in training mode", "call model.eval() before distilling")
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) < 8:
-        raise CompressionError(
-            f"distillation was given {images.dtype} images of shape {images.shape}",
-            "give 8 or more, uint8 (n, H, W, 3)",
-        )
-    if how.cross_entropy and (labels is None or len(labels) < len(images)):
-        raise CompressionError("the cross-entropy needs a label for each image", "give labels, or set it to 0")
+    if samples < 8:
+        raise CompressionError(f"distillation was given {samples} samples", "give 8 or more")
+    if how.cross_entropy and (labels is None or len(labels) < samples):
+        raise CompressionError("the cross-entropy needs a label for each sample", "give labels, or set it to 0")
     positive = (how.steps, how.seconds, how.batch, how.learning_rate, how.temperature, how.clip)
     if not all(value > 0 and math.isfinite(value) for value in positive) or how.cross_entropy < 0:
         raise CompressionError(f"these settings of distillation make no sense: {how}", "give positive numbers")
 
 
 class _Course:
-    """The student in training, its teacher and the images."""
+    """The student in training, its teacher and the samples."""
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, how: Training, images: Images, labels: npt.NDArray[np.int64] | None
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        how: Training,
+        samples: Arrays,
+        divergence: Divergence,
+        labels: npt.NDArray[np.int64] | None,
     ) -> None:
-        self.how = how
+        self.how, self.divergence = how, divergence
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.images = torch.from_numpy(np.ascontiguousarray(images))
-        self.labels = None if labels is None else torch.from_numpy(labels[: len(images)])
+        self.inputs = [torch.from_numpy(np.ascontiguousarray(values)) for values in samples.values()]
+        self.labels = None if labels is None else torch.from_numpy(labels[: count(samples)])
         self.draw = torch.Generator().manual_seed(how.seed)
-        order = torch.randperm(len(images), generator=self.draw)
-        count = min(HELD_OUT, len(images) // 4)
-        self.held_out, self.trained = order[:count], order[count:]
+        order = torch.randperm(count(samples), generator=self.draw)
+        held = min(HELD_OUT, len(order) // 4)
+        self.held_out, self.trained = order[:held], order[held:]
         self.teacher = copy.deepcopy(model).requires_grad_(False)
         self.student = copy.deepcopy(model).requires_grad_(True)
         self.rounded = Rounded(self.student, recipe)
@@ -185,24 +191,24 @@ class _Course:
         self.queue: list[int] = []
 
     def measure(self) -> float:
-        """Take the ranges anew; divergence on held-out images."""
-        self.rounded.observe(self._pictures(self.trained[:OBSERVED]))
+        """Take the ranges anew; divergence on held-out samples."""
+        self.rounded.observe(*self._fed(self.trained[:OBSERVED]))
         losses = []
         with torch.no_grad():
-            for rows in self.held_out.split(_BATCH):
-                loss = divergence(self._taught(rows), self.rounded(self._pictures(rows)), 1.0)
-                losses.append(float(loss) * len(rows))
+            for chosen in self.held_out.split(_BATCH):
+                loss = self.divergence(self._taught(chosen), self.rounded(*self._fed(chosen)), 1.0)
+                losses.append(float(loss) * len(chosen))
         return self._number(sum(losses) / len(self.held_out), "before the first step, or after a quarter")
 
     def step(self, done: int, planned: int) -> float:
-        """One gradient step; the divergence on its images before it."""
-        rows = self._next()
-        logits = self.rounded(self._pictures(rows))
-        loss = divergence(self._taught(rows), logits, self.how.temperature)
+        """One gradient step; the divergence on its samples before it."""
+        chosen = self._next()
+        output = self.rounded(*self._fed(chosen))
+        loss = self.divergence(self._taught(chosen), output, self.how.temperature)
         total = loss
         if self.how.cross_entropy and self.labels is not None:
-            truth = self.labels[rows].to(self.device)
-            total = loss + self.how.cross_entropy * functional.cross_entropy(logits, truth)
+            truth = self.labels[chosen].to(self.device)
+            total = loss + self.how.cross_entropy * functional.cross_entropy(output, truth)
         self.optimizer.zero_grad()
         total.backward()
         norm = self._update((1 + math.cos(math.pi * done / planned)) / 2)
@@ -235,22 +241,22 @@ class _Course:
             )
         return value
 
-    def _pictures(self, rows: Tensor) -> Tensor:
-        return self.images[rows].to(self.device)
+    def _fed(self, chosen: Tensor) -> tuple[Tensor, ...]:
+        return tuple(values[chosen].to(self.device) for values in self.inputs)
 
     def _next(self) -> Tensor:
         while len(self.queue) < self.how.batch:
             self.queue += self.trained[torch.randperm(len(self.trained), generator=self.draw)].tolist()
-        rows, self.queue = self.queue[: self.how.batch], self.queue[self.how.batch :]
-        return torch.tensor(rows)
+        chosen, self.queue = self.queue[: self.how.batch], self.queue[self.how.batch :]
+        return torch.tensor(chosen)
 
-    def _taught(self, rows: Tensor) -> Tensor:
-        """The teacher's logits, each image's computed once."""
-        missing = [row for row in dict.fromkeys(rows.tolist()) if row not in self.answers]
+    def _taught(self, chosen: Tensor) -> Tensor:
+        """The teacher's outputs, each sample's computed once."""
+        missing = [row for row in dict.fromkeys(chosen.tolist()) if row not in self.answers]
         if missing:
             with torch.no_grad():
-                self.answers.update(zip(missing, self.teacher(self._pictures(torch.tensor(missing))), strict=True))
-        return torch.stack([self.answers[row] for row in rows.tolist()])
+                self.answers.update(zip(missing, self.teacher(*self._fed(torch.tensor(missing))), strict=True))
+        return torch.stack([self.answers[row] for row in chosen.tolist()])
 
 
 def sizes(model: nn.Module) -> dict[str, Tensor]:
@@ -276,15 +282,3 @@ def sizes(model: nn.Module) -> dict[str, Tensor]:
                 size = value.square().mean().sqrt()
             found[f"{prefix}.{name}" if prefix else name] = torch.nan_to_num(size).clamp_min(1e-12)
     return found
-
-
-def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Mean Kullback-Leibler divergence of softened answers, nats, times the temperature squared; a scalar.
-
-    Args:
-        teacher, student: logits, float (n, classes).
-        temperature: that divides both.
-    """
-    p = functional.log_softmax(teacher / temperature, dim=1)
-    q = functional.log_softmax(student / temperature, dim=1)
-    return functional.kl_div(q, p, reduction="batchmean", log_target=True) * temperature**2

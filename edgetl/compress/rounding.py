@@ -38,7 +38,7 @@ class Rounded:
 
     Args:
         model: in evaluation mode, of Conv2d and Linear layers that call ``conv2d`` and ``linear`` on their own weight;
-            it is never changed. Its control flow may not depend on the image.
+            it is never changed. Its control flow may not depend on the sample.
         recipe: its activations, weights, per_channel, estimator and excluded operators and nodes (``module/Operator``)
             count; ``entropy`` is stood in for by the least squared error.
 
@@ -59,8 +59,8 @@ class Rounded:
         self._norms: dict[str, nn.Module] = {}
         self.ranges: list[tuple[float, float]] = []
 
-    def observe(self, images: Tensor) -> None:
-        """Take the ranges of the activations from images, uint8 (n, H, W, 3), with the weights in float.
+    def observe(self, *inputs: Tensor) -> None:
+        """Take the ranges of the activations from samples, (n, …) for each input, with the weights in float.
 
         Raises:
             CompressionError: an activation is NaN or infinite.
@@ -74,10 +74,10 @@ class Rounded:
         weights = {id(layer.weight): name for name, layer in self._layers.items()}
         norms = {id(m.running_var): m for m in self.model.modules() if getattr(m, "running_var", None) is not None}
         with torch.no_grad():
-            for start in range(0, len(images), _BATCH):
+            for start in range(0, len(inputs[0]), _BATCH):
                 seen.append([])
                 with _Reads(set(weights), self.recipe, note) as reads:
-                    self.model(images[start : start + _BATCH])
+                    self.model(*(values[start : start + _BATCH] for values in inputs))
         self._norms = {weights[w]: norms[v] for w, v in reads.followed.items() if w in weights and v in norms}
         average = self.recipe.estimator in ("mean-min-max", "percentile")
         self.ranges = []
@@ -88,12 +88,12 @@ class Rounded:
                 raise CompressionError("an activation of the model is no finite number", "train with a lower rate")
             self.ranges.append(both)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Logits, float (n, classes), of images, uint8 (n, H, W, 3), with gradients to the model's parameters."""
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The model's output, float (n, …), for samples, (n, …) for each input, with gradients to its parameters."""
         weights = {f"{name}.weight": self._weight(name, layer) for name, layer in self._layers.items()}
         with _Reads({id(value) for value in weights.values()}, self.recipe, self._snap):
-            logits: Tensor = functional_call(self.model, weights, (images,))
-        return logits
+            output: Tensor = functional_call(self.model, weights, inputs)
+        return output
 
     def _weight(self, name: str, layer: nn.Module) -> Tensor:
         weight: Tensor = layer.weight

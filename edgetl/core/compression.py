@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgetl.base.schema import Json, named
+from edgetl.base.schema import Json
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,10 @@ class TrialRecord:
         change: what differs from the attempt that it builds on, in words.
         precision: int8 or fp16; None where nothing was tried.
         n: search samples; it and all other figures are None where the attempt could not be made.
-        accuracy, difference, expected_difference: of the attempt, and against the trained model.
+        score: in the metric of the repair.
+        difference, expected_difference: how much better than the trained model's it is; negative is a loss.
         lost, gained: samples that only the trained model, or only the attempt, gets right.
-        kl: mean divergence from the trained model, nats.
+        divergence: of its outputs from the trained model's, as the task measures it.
         collapsed: classes whose recall fell by more than chance.
         integer_macs: share of multiply-accumulates in integers.
         ms, ms_unit: time of a sample and how it was taken.
@@ -109,16 +110,16 @@ class TrialRecord:
         note: why it was not made, or "".
     """
 
-    remedy: str = field(metadata=named("rung"))
+    remedy: str
     change: str = ""
     precision: str | None = None
     n: int | None = None
-    accuracy: float | None = None
+    score: float | None = None
     difference: float | None = None
     expected_difference: float | None = None
     lost: int | None = None
     gained: int | None = None
-    kl: float | None = None
+    divergence: float | None = None
     integer_macs: float | None = None
     ms: float | None = None
     collapsed: tuple[str, ...] = ()
@@ -141,6 +142,7 @@ class RepairRecord:
         budget_minutes, seconds: that it was allowed, and that it took.
         trials: everything that was tried, in order.
         layers: what the default attempt did to each layer, the worst first; empty where it was good enough.
+        metric, unit: what the trials' scores are of, as the task has them (:class:`edgetl.tasks.Metric`).
     """
 
     needed: bool
@@ -152,11 +154,13 @@ class RepairRecord:
     seconds: float | None
     trials: tuple[TrialRecord, ...]
     layers: tuple[LayerNoise, ...] = ()
+    metric: str = "accuracy"
+    unit: str = "share"
 
     @property
     def measured(self) -> tuple[TrialRecord, ...]:
         """The attempts that were made."""
-        return tuple(trial for trial in self.trials if trial.accuracy is not None)
+        return tuple(trial for trial in self.trials if trial.score is not None)
 
     @property
     def best(self) -> TrialRecord | None:

@@ -154,15 +154,14 @@ def _repair(repair: Record, margin: float | None, chart_id: str) -> Figure | Non
     trials = repair.get("trials") or ()
     if not repair:
         return None
-    measured = [(str(i), t) for i, t in enumerate(trials, 1) if t.get("accuracy") is not None]
+    measured = [(str(i), t) for i, t in enumerate(trials, 1) if t.get("score") is not None]
     chart = ""
-    if len(measured) > 1:
-        trained = measured[0][1]["accuracy"] - measured[0][1]["difference"]
-        steps = [
-            diagrams.Step(label, t["accuracy"], t.get("integer_macs"), bool(t.get("kept"))) for label, t in measured
-        ]
+    unit = str(repair.get("unit", "share"))
+    if len(measured) > 1 and unit == "share":
+        trained = measured[0][1]["score"] - measured[0][1]["difference"]
+        steps = [diagrams.Step(label, t["score"], t.get("integer_macs"), bool(t.get("kept"))) for label, t in measured]
         chart = diagrams.climb(chart_id, steps, trained, None if margin is None else trained - margin)
-    return Figure(sentences.repair_sentence(repair), chart, tables.trials(trials) if trials else None)
+    return Figure(sentences.repair_sentence(repair), chart, tables.trials(trials, unit) if trials else None)
 
 
 def _robustness(record: Record, chart_id: str) -> Robustness | None:

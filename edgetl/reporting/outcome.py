@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from edgetl.base.wording import count, number, percent, points, printable, small
+from edgetl.base.wording import count, number, percent, points, printable, signed, small
 from edgetl.reporting import sentences
 from edgetl.reporting.console import STYLES, print_table
 from edgetl.reporting.wording import EXECUTED, VERDICTS, measured_sentence, verdict_sentence
@@ -112,17 +112,18 @@ def _repair(console: Console, repair: Record) -> None:
     console.print(Text(sentences.repair_sentence(repair)))
     if not repair.get("needed"):
         return
+    difference, title = (points, "points") if repair.get("unit", "share") == "share" else (signed, "gain")
     rows = [
         [
             f"{index} kept" if trial.get("kept") else index,
-            trial["rung"],
+            trial["remedy"],
             trial.get("change") or trial.get("note") or "",
-            points(trial.get("difference")),
+            difference(trial.get("difference")),
             percent(trial.get("integer_macs"), 1),
             number(trial.get("ms")),
             number(trial.get("seconds")),
         ]
         for index, trial in enumerate(repair.get("trials") or (), 1)
     ]
-    print_table(console, ["trial", "rung", "change", "points", "integer", "ms", "s"], rows)
+    print_table(console, ["trial", "remedy", "change", title, "integer", "ms", "s"], rows)
     console.print()

@@ -69,12 +69,12 @@ def probability_sentence(certificate: Mapping[str, Any]) -> str:
 
 
 def repair_sentence(repair: Mapping[str, Any]) -> str:
-    """How the climb went and why it ended."""
+    """How repair went and why it ended."""
     trials: Sequence[Mapping[str, Any]] = repair.get("trials") or ()
     stopped = printable(repair.get("stopped") or "")
     if not repair.get("needed"):
         return f"No repair was needed. {stopped}".strip()
-    made = sum(1 for trial in trials if trial.get("accuracy") is not None)
+    made = sum(1 for trial in trials if trial.get("score") is not None)
     budget = repair.get("budget_minutes")
     took = f" in {number((repair.get('seconds') or 0) / 60)} of {number(budget)} minutes" if budget else ""
     name = printable(repair.get("chosen"))

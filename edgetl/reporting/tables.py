@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edgetl.base.wording import ABSENT, count, number, percent, points, printable, small, span
+from edgetl.base.wording import ABSENT, count, number, percent, points, printable, signed, small, span
 from edgetl.core.bench import BenchRecord, Timing
 from edgetl.core.bundle import Bundle
 from edgetl.reporting.summary import Row
@@ -59,22 +59,23 @@ def layers(rows: Sequence[Mapping[str, Any]]) -> TableView:
     )
 
 
-def trials(rows: Sequence[Mapping[str, Any]]) -> TableView:
-    """Everything that repair tried, on search images; what was not measured has its note."""
+def trials(rows: Sequence[Mapping[str, Any]], unit: str) -> TableView:
+    """Everything that repair tried, on search samples, scored in this unit; what was not measured has its note."""
+    score, difference = (percent, points) if unit == "share" else (number, signed)
     return TableView(
-        ("Trial", "Rung", "Change", "Kept", "Accuracy", "Difference", "Lost", "Gained", "KL, nats", "Integer MACs",
+        ("Trial", "Remedy", "Change", "Kept", "Score", "Difference", "Lost", "Gained", "Divergence", "Integer MACs",
          "ms", "Seconds"),
         tuple(
             (
                 str(position),
-                printable(row["rung"]),
+                printable(row["remedy"]),
                 "; ".join(printable(words) for words in (row.get("change"), row.get("note")) if words) or ABSENT,
                 "yes" if row.get("kept") else "no",
-                percent(row.get("accuracy")),
-                points(row.get("difference")),
+                score(row.get("score")),
+                difference(row.get("difference")),
                 count(row.get("lost")),
                 count(row.get("gained")),
-                small(row.get("kl")),
+                small(row.get("divergence")),
                 percent(row.get("integer_macs"), 1),
                 number(row.get("ms")),
                 number(row.get("seconds")),

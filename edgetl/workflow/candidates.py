@@ -16,12 +16,12 @@ from edgetl.backends import BACKENDS
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import read_json, write_json
-from edgetl.certify import class_outcomes, expected_difference
+from edgetl.certify import class_outcomes, expected_difference, standard_error
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.points import read_points
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import Recipe
-from edgetl.compress.repair import TRAINED, Attempt, Judged
+from edgetl.compress.repair import RESOLUTION, TRAINED, Attempt, Outcome
 from edgetl.compress.samples import Selection, select_samples
 from edgetl.core.bundle import CALIBRATION, Artifact, Precision
 from edgetl.core.compression import Calibration, LayerNoise, Quantization
@@ -94,7 +94,7 @@ class Candidates:
 
     def in_float(self, precision: Precision) -> Compressed:
         """The model in a float precision."""
-        return self.compressed(Attempt("default", precision, precision, None))
+        return self.compressed(Attempt(precision, precision, None))
 
     def compressed(self, attempt: Attempt) -> Compressed:
         """The model as an attempt has it, from its stage or made now."""
@@ -141,7 +141,7 @@ class Candidates:
             return BACKENDS["litert"].compile(compressed.model, self.target, compressed.folder / "compiled")
         return Artifact(self.target.backend, compressed.model, precision, self.target.runtime_device)
 
-    def measure(self, attempt: Attempt, reference: Arrays) -> Judged:
+    def measure(self, attempt: Attempt, reference: Arrays) -> Outcome:
         """Make an attempt and compare it with the trained model's outputs on the search split."""
         artifact = self.artifact(self.compressed(attempt), attempt.precision)
         source, outputs, paths = input_of(self.run), [], self.run.dataset.paths("search")
@@ -185,28 +185,28 @@ def _milliseconds(infer: Any) -> float:
     return 1000 * float(np.median(times[3:]))
 
 
-def compare(run: Run, reference: Arrays, found: Arrays, integer_macs: float | None, ms: float | None) -> Judged:
+def compare(run: Run, reference: Arrays, found: Arrays, integer_macs: float | None, ms: float | None) -> Outcome:
     """What an attempt's outputs on the search split amount to; both are (n, …) by name."""
     task, labels = find_task(run.task), run.dataset.labels("search")
     before, after = (task.decode(outputs, task.options) for outputs in (reference, found))
     evidence = [task.evidence(answers, labels) for answers in (before, after)]
     metric = task.metrics[task.metric]
-    once = np.ones((1, len(labels)))
-    scores = [float(metric.score(rows, once)[0]) for rows in evidence]
-    gain = scores[1] - scores[0] if metric.better == "higher" else scores[0] - scores[1]
+    scores = [metric.of(rows) for rows in evidence]
+    gain = float(metric.gain(np.array(scores[0]), np.array(scores[1])))
     right = [metric.right(rows) if metric.right else np.zeros(len(labels), np.bool_) for rows in evidence]
     of_classes = task.labels == CLASS
     outcomes = class_outcomes(before["class"], after["class"], labels, run.classes) if of_classes else ()
-    expected = expected_difference(single(reference), single(found), labels) if of_classes else gain
-    return Judged(
+    return Outcome(
         n=len(labels),
-        accuracy=scores[1],
+        score=scores[1],
         difference=gain,
-        expected_difference=expected,
+        expected_difference=expected_difference(single(reference), single(found), labels) if of_classes else gain,
         lost=int(np.sum(right[0] & ~right[1])),
         gained=int(np.sum(~right[0] & right[1])),
-        kl=task.divergence(before, after),
+        divergence=task.divergence(before, after),
         collapsed=tuple(c.name for c in outcomes if c.collapsed(0.0, 0.05)),
         integer_macs=integer_macs,
         ms=ms,
+        resolution=RESOLUTION * metric.margin_for(labels) / metric.margin,
+        error=None if metric.right else standard_error(metric, evidence[0], evidence[1]),
     )

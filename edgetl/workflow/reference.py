@@ -141,10 +141,15 @@ class TorchReference:
         from edgetl.compress.export import check_parity, export_onnx
 
         run, source = self.run, input_of(self.run)
-        names = tuple(spec.name for spec in find_task(run.task).outputs(run.classes))
+        task = find_task(run.task)
+        names = tuple(spec.name for spec in task.outputs(run.classes))
         path = export_onnx(self.module, source, out, outputs=names, batch=batch, opset=OPSET)
         feeds = source.batch(run.dataset.paths("val")[:PARITY_SAMPLES])
-        return check_parity(path, self.module, feeds, outputs=names).to_json()
+
+        def agreement(expected: Arrays, found: Arrays) -> float:
+            return task.agreement(task.decode(expected, task.options), task.decode(found, task.options))
+
+        return check_parity(path, self.module, feeds, outputs=names, agreement=agreement).to_json()
 
     def features(self, paths: Sequence[Path], progress: Progress) -> Floats:
         """See :class:`Reference`."""

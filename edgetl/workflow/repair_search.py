@@ -1,4 +1,4 @@
-"""Mending what compression broke: the rungs of the repair ladder, tried in a workshop until one suffices."""
+"""Mending what compression broke: remedies are tried on search samples until one suffices."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from edgetl.backends import BACKENDS
 from edgetl.base.errors import CompressionError
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import read_json, write_json
-from edgetl.compress import remedies, repair
+from edgetl.compress.graph import kind_of, load
 from edgetl.compress.layers.profiling import ENGINES, profile_layers
 from edgetl.compress.recipes import Recipe
-from edgetl.compress.remedies import Reverted
-from edgetl.compress.repair import Attempt
+from edgetl.compress.remedies import REMEDIES
+from edgetl.compress.repair import Attempt, Means, Reverted, try_remedies
 from edgetl.compress.sensitivity import choose, costs, gains
 from edgetl.core.bundle import Precision
 from edgetl.core.compression import LayerNoise, RepairRecord
-from edgetl.core.data.samples import CLASS
 from edgetl.core.tensors import Arrays, count, joined, rows
-from edgetl.inputs import Preprocess, input_of
+from edgetl.inputs import input_of
+from edgetl.tasks import find_task
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED, OPSET
 from edgetl.workflow.stage_cache import stage, versions
@@ -59,16 +59,16 @@ def search_repair(
     margin: float,
     minutes: float,
 ) -> Selected:
-    """Compress as asked; where that loses too much on the search split, climb the repair ladder.
+    """Compress as asked; where that loses too much on the search split, try remedies.
 
     Args:
         candidates: the run and the target.
         precision, recipe: what was asked for.
         reference: the trained model's outputs on the search split, (n, …) by name.
-        margin: greatest tolerable loss.
-        minutes: that the climb may take; 0 to take the first attempt as it is.
+        margin: greatest tolerable loss, in the unit of the task's metric.
+        minutes: that repair may take; 0 to take the first attempt as it is.
     """
-    start = Attempt("default", f"recipe {recipe.name}" if recipe else precision, precision, recipe)
+    start = Attempt(f"recipe {recipe.name}" if recipe else precision, precision, recipe)
     if recipe is None:
         return Selected(candidates.compressed(start), None, ())
     chosen, record = start, None
@@ -82,26 +82,28 @@ def search_repair(
 def _repaired(
     candidates: Candidates, start: Attempt, reference: Arrays, margin: float, minutes: float
 ) -> tuple[Attempt, RepairRecord]:
-    available = len(candidates.run.dataset.split("calibration"))
-    refused = BACKENDS[candidates.target.backend].refuses(candidates.target, "fp16")
-    ladder = [
-        *remedies.recipe_rungs(available),
-        remedies.mixed_precision(lambda best: ranked(candidates, best)),
-        remedies.distillation(lambda best: distilled(candidates, best)),
-        remedies.half_precision(refused),
-    ]
+    target, task = candidates.target, find_task(candidates.run.task)
+    means = Means(
+        kind=kind_of(load(candidates.floating / EXPORTED)),
+        available=len(candidates.run.dataset.split("calibration")),
+        refuses=lambda precision: BACKENDS[target.backend].refuses(target, precision),
+        ranked=lambda best: ranked(candidates, best),
+        distilled=lambda best: distilled(candidates, best),
+    )
 
     def build(folder: Path) -> None:
-        done = repair.climb(
-            start, ladder, lambda attempt: candidates.measure(attempt, reference),
+        done = try_remedies(
+            start, REMEDIES, means, lambda attempt: candidates.measure(attempt, reference),
             margin=margin, minutes=minutes, progress=candidates.progress,
         )  # fmt: skip
         broken = done.needed and start.recipe is not None
-        record = done.record(candidates.noises(candidates.compressed(start)) if broken else ())
+        layers = candidates.noises(candidates.compressed(start)) if broken else ()
+        record = done.record(task.metric, task.metrics[task.metric].unit, layers)
         write_json(folder / "repair.json", {"record": to_json(record), "chosen": _plain(done.chosen)})
 
     inputs = {
-        "start": _plain(start), "target": candidates.target.to_json(), "onnx": candidates.floating.name,
+        "start": _plain(start), "remedies": list(REMEDIES), "target": target.to_json(),
+        "onnx": candidates.floating.name,
         "run": candidates.run.digest, "margin": margin, "minutes": minutes,
         **versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
     }  # fmt: skip
@@ -141,22 +143,22 @@ def _times(
 def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
     """Train the weights for the recipe on training images; what was done, and the stage that holds the outcome."""
     from edgetl.compress.distil import MOST, Training, distil
+    from edgetl.compress.divergences import DIVERGENCES
     from edgetl.compress.export import export_onnx
 
     run, recipe = candidates.run, best.recipe
     paths = run.dataset.paths("train") or run.dataset.paths("calibration")
     module = candidates.reference.module
-    if not isinstance(input_of(run), Preprocess) or run.dataset.label_kind != CLASS:
-        raise CompressionError("only classifiers of images are distilled", "try another remedy")
     if recipe is None or not paths or module is None:
-        raise CompressionError("there are no images to distil on", "train on images of your own")
+        raise CompressionError("there are no samples to distil on, or no torch model", "train on samples of your own")
     order = np.random.default_rng(run.settings.get("seed", 0)).permutation(len(paths))[:MOST]
 
     def build(folder: Path) -> None:
-        images = (input_of(run).feeds(paths[index])["image"] for index in order)
-        how = Training(seconds=DISTILLING)
-        done = distil(module, recipe, images, training=how, progress=candidates.progress)
-        export_onnx(done.model, input_of(run), folder / EXPORTED, batch=candidates.batch, opset=OPSET)
+        samples = (input_of(run).feeds(paths[index]) for index in order)
+        how, between = Training(seconds=DISTILLING), DIVERGENCES[run.dataset.label_kind]
+        done = distil(module, recipe, samples, divergence=between, training=how, progress=candidates.progress)
+        names = [spec.name for spec in find_task(run.task).outputs(run.classes)]
+        export_onnx(done.model, input_of(run), folder / EXPORTED, outputs=names, batch=candidates.batch, opset=OPSET)
         write_json(folder / "distilled.json", dict(done.record))
 
     inputs = {
@@ -168,7 +170,7 @@ def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
     folder = stage(candidates.work, "distilled", inputs, build)
     record = read_json(folder / "distilled.json")
     start, end = (record["loss"][name] for name in ("start", "end"))
-    return f"{record['steps']} steps of distillation (divergence {start:.3g} → {end:.3g} nats)", folder.name
+    return f"{record['steps']} steps of distillation (divergence {start:.3g} → {end:.3g})", folder.name
 
 
 def _plain(attempt: Attempt) -> dict[str, Any]:

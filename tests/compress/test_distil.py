@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from edgetl.base.errors import CompressionError
-from edgetl.compress.distil import Training, distil, divergence, sizes
+from edgetl.compress.distil import Training, distil, sizes
+from edgetl.compress.divergences import DIVERGENCES, of_classes
 from edgetl.compress.export import check_parity, export_onnx
 from edgetl.compress.recipes import Recipe, load_recipe, with_changes
 from edgetl.compress.rounding import Rounded
 from edgetl.inputs.image import Preprocess
+from edgetl.tasks import TASKS
 from edgetl.transfer.model import Deployable
 from tests.compress.images import SIZE, pictures
 from tests.compress.models import one_thread
@@ -68,7 +70,7 @@ def distance(teacher: nn.Module, student: nn.Module, recipe: Recipe) -> float:
     rounded = Rounded(student, recipe)
     rounded.observe(torch.from_numpy(IMAGES[:64]))
     with torch.no_grad():
-        return float(divergence(teacher(OTHERS), rounded(OTHERS), 1.0))
+        return float(of_classes(teacher(OTHERS), rounded(OTHERS), 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def hostile() -> Deployable:
 @pytest.fixture(scope="module")
 def mended(hostile: Deployable) -> Any:
     with one_thread():
-        return distil(hostile, PER_TENSOR, IMAGES, training=SHORT)
+        return distil(hostile, PER_TENSOR, {"image": IMAGES}, training=SHORT)
 
 
 def test_the_rounded_model_comes_closer_to_its_teacher(hostile: Deployable, mended: Any) -> None:
@@ -88,7 +90,7 @@ def test_the_rounded_model_comes_closer_to_its_teacher(hostile: Deployable, mend
     assert after < 0.8 * before
     record = mended.record
     assert record["loss"]["end"] < record["loss"]["start"] / 1.5
-    assert (record["steps"], record["images"], record["held_out"]) == (60, 768, 64)
+    assert (record["steps"], record["samples"], record["held_out"]) == (60, 768, 64)
     assert record["stopped"] == "steps"
     assert 0 < record["best_step"] <= 60
 
@@ -109,7 +111,7 @@ def test_a_plain_model_with_the_same_names_comes_out(hostile: Deployable, mended
 
 def test_one_seed_one_outcome(hostile: Deployable) -> None:
     def run(seed: int) -> tuple[Any, dict[str, Any]]:
-        done = distil(hostile, PER_TENSOR, IMAGES[:64], training=Training(steps=4, batch=8, seed=seed))
+        done = distil(hostile, PER_TENSOR, {"image": IMAGES[:64]}, training=Training(steps=4, batch=8, seed=seed))
         return done.record["loss"], done.model.state_dict()
 
     (loss, weights), (same, again), (other, _) = run(0), run(0), run(1)
@@ -120,15 +122,43 @@ def test_one_seed_one_outcome(hostile: Deployable) -> None:
 
 def test_batches_from_an_iterable_are_the_same_images(hostile: Deployable) -> None:
     how = Training(steps=2, batch=8)
-    whole = distil(hostile, PER_TENSOR, IMAGES[:40], training=how)
-    parts = distil(hostile, PER_TENSOR, (IMAGES[i : i + 7] for i in range(0, 35, 7)), training=how)
-    again = distil(hostile, PER_TENSOR, IMAGES[:35], training=how)
+    whole = distil(hostile, PER_TENSOR, {"image": IMAGES[:40]}, training=how)
+    parts = distil(hostile, PER_TENSOR, ({"image": IMAGES[i : i + 7]} for i in range(0, 35, 7)), training=how)
+    again = distil(hostile, PER_TENSOR, {"image": IMAGES[:35]}, training=how)
     assert parts.record["loss"] == again.record["loss"]
-    assert (parts.record["images"], whole.record["images"]) == (35, 40)
+    assert (parts.record["samples"], whole.record["samples"]) == (35, 40)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("class", "classification"), ("classes", "multi-label"), ("number", "regression")]
+)
+def test_each_divergence_is_the_tasks(kind: str, name: str) -> None:
+    draw = np.random.default_rng(0)
+    teacher = draw.normal(size=(40, 1 if kind == "number" else 5)).astype(np.float32) * 2
+    student = teacher + draw.normal(size=teacher.shape).astype(np.float32)
+    task = TASKS[name]
+    output = task.outputs(("a", "b", "c", "d", "e"))[0].name
+    # Values are compared in units of the teacher's variance.
+    expected = task.divergence({output: teacher}, {output: student}) * (teacher.var() if kind == "number" else 1)
+    found = DIVERGENCES[kind](torch.from_numpy(teacher), torch.from_numpy(student), 1.0)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert float(DIVERGENCES[kind](torch.from_numpy(teacher), torch.from_numpy(teacher), 2.0)) == pytest.approx(0)
+
+
+def test_values_of_rows_of_a_table_are_distilled() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1)).eval()
+    with torch.no_grad():
+        model[0].weight.mul_(torch.exp(torch.randn(32, 1)))
+    rows = {"x": np.random.default_rng(0).normal(size=(256, 6)).astype(np.float32)}
+    how = Training(steps=40, batch=16, learning_rate=1e-3)
+    record = distil(model, PER_TENSOR, rows, divergence=DIVERGENCES["number"], training=how).record
+    assert record["loss"]["end"] < record["loss"]["start"]
+    assert record["samples"] == 256
 
 
 def test_time_cuts_the_steps(hostile: Deployable) -> None:
-    done = distil(hostile, PER_TENSOR, IMAGES[:64], training=Training(steps=100_000, seconds=0.01, batch=8))
+    done = distil(hostile, PER_TENSOR, {"image": IMAGES[:64]}, training=Training(steps=100_000, seconds=0.01, batch=8))
     assert 1 <= done.record["steps"] <= 4
     assert done.record["stopped"] == "seconds"
 
@@ -137,12 +167,12 @@ def test_labels_add_to_the_loss(hostile: Deployable) -> None:
     how = Training(steps=8, cross_entropy=0.5)
     labels = np.arange(200) % 10
     ends = [
-        distil(hostile, PER_TENSOR, IMAGES[:200], labels=truth, training=how).record["loss"]["end"]
+        distil(hostile, PER_TENSOR, {"image": IMAGES[:200]}, labels=truth, training=how).record["loss"]["end"]
         for truth in (labels, labels[::-1].copy())
     ]
     assert ends[0] != ends[1]
-    with pytest.raises(CompressionError, match="a label for each image"):
-        distil(hostile, PER_TENSOR, IMAGES[:40], training=how)
+    with pytest.raises(CompressionError, match="a label for each sample"):
+        distil(hostile, PER_TENSOR, {"image": IMAGES[:40]}, training=how)
 
 
 def test_what_cannot_be_trained_is_refused_in_one_line(hostile: Deployable) -> None:
@@ -151,8 +181,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(hostile: Deployable) -> N
         broken.backbone.conv_head.weight[0, 0] = float("nan")
     cases: list[tuple[nn.Module, Any, Training, str]] = [
         (hostile, IMAGES[:7], Training(), "8 or more"),
-        (hostile, IMAGES[:16].astype(np.float32), Training(), "float32 images"),
-        (hostile, [], Training(), "8 or more"),
+        (hostile, IMAGES[:0], Training(), "8 or more"),
         (hostile, IMAGES[:16], Training(steps=0), "make no sense"),
         (hostile, IMAGES[:16], Training(learning_rate=float("nan")), "make no sense"),
         (tiny().train(), IMAGES[:16], Training(), "training mode"),
@@ -161,7 +190,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(hostile: Deployable) -> N
     ]
     for model, images, how, words in cases:
         with pytest.raises(CompressionError, match=words) as caught:
-            distil(model, PER_TENSOR, images, training=how)
+            distil(model, PER_TENSOR, {"image": images}, training=how)
         assert "\n" not in str(caught.value)
 
 

@@ -18,7 +18,7 @@ from edgetl.base.storage import sha256_file, write_json
 from edgetl.certify import Baseline, certify
 from edgetl.certify.predictions import Predictions
 from edgetl.compress.recipes import Recipe, load_recipe
-from edgetl.compress.repair import Attempt, Judged, Repair, Trial
+from edgetl.compress.repair import Attempt, Outcome, Repair, Trial
 from edgetl.core.bench import Energy
 from edgetl.core.bundle import BENCH, CERTIFICATE, PREDICTIONS, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.core.certificate_parts import Robustness
@@ -230,20 +230,20 @@ def _repair() -> dict[str, Any]:
     chosen = trials[-1].attempt
     assert chosen is not None
     stopped = "mixed precision: 2 layers in float: node_conv2d_3, node_conv2d_7 is good enough on the search split."
-    record = Repair(True, chosen, True, stopped, trials, 412.7, 20.0, 0.01).record()
+    record = Repair(True, chosen, True, stopped, trials, 412.7, 20.0, 0.01).record("accuracy", "share")
     return {**to_json(record), "layers": _layers(-6.0)}
 
 
 def _trial(
-    recipe: Recipe, rung: str, words: str, accuracy: float | None, macs: float | None, ms: float | None, kept: bool
+    recipe: Recipe, remedy: str, words: str, accuracy: float | None, macs: float | None, ms: float | None, kept: bool
 ) -> Trial:
     if accuracy is None:
-        return Trial(rung, None, None, 0.0, False, words)
+        return Trial(remedy, None, None, 0.0, False, words)
     lost = round((0.9766 - accuracy) * 256) + 2
-    judged = Judged(
+    outcome = Outcome(
         256, accuracy, accuracy - 0.9766, 0.9 * (accuracy - 0.9766), lost, 2, 0.9 * (1 - accuracy) ** 1.5, (), macs, ms
     )
-    return Trial(rung, Attempt(rung, words, "int8", recipe), judged, 31.4, kept)
+    return Trial(remedy, Attempt(words, "int8", recipe, remedy=remedy), outcome, 31.4, kept)
 
 
 def _robustness() -> dict[str, Any]:

@@ -98,12 +98,12 @@ def test_a_layer_with_more_noise_than_signal_has_a_bar_on_the_other_side() -> No
 
 def test_repair_shows_each_trial_its_cost_and_why_it_stopped(page: Page, full: dict[str, Any]) -> None:
     trials = full["repair"]["trials"]
-    measured = [trial for trial in trials if trial["accuracy"] is not None]
+    measured = [trial for trial in trials if trial["score"] is not None]
     points = [a for a in page.all("circle") if "trial" in (a["class"] or "").split()]
     assert len(points) == len(measured) == 8
     assert ["kept" in (a["class"] or "") for a in points] == [trial["kept"] for trial in measured]
     heights = numbers(points, "cy")
-    order = sorted(range(8), key=lambda i: -measured[i]["accuracy"])
+    order = sorted(range(8), key=lambda i: -measured[i]["score"])
     assert sorted(range(8), key=lambda i: heights[i]) == order
     assert "8 trials were made in 6.88 of 20.0 minutes. Mixed precision: 2 layers in float" in page.text
     assert "activations are asymmetric already" in page.text
@@ -119,7 +119,7 @@ def test_repair_shows_each_trial_its_cost_and_why_it_stopped(page: Page, full: d
         ),
         (
             {"needed": True, "survived": False, "chosen": "default", "budget_minutes": 1.0, "seconds": 66.0,
-             "trials": [], "stopped": "The budget of 1 minutes was spent at the rung 'x'."},
+             "trials": [], "stopped": "The budget of 1 minutes was spent at the remedy 'x'."},
             "0 trials were made in 1.10 of 1.00 minutes. The budget of 1",
         ),
         (

@@ -51,7 +51,7 @@ def test_the_worst_layers_and_every_trial_are_there(full: dict[str, Any]) -> Non
     assert "noisiest of 30 layers" in text
     assert text.count("conv_") <= 5 + 8
     for index, trial in enumerate(full["repair"]["trials"], 1):
-        (row,) = [line for line in text.splitlines() if line.startswith(f"{index} ") and trial["rung"] in line]
+        (row,) = [line for line in text.splitlines() if line.startswith(f"{index} ") and trial["remedy"] in line]
         assert (trial["change"] or trial["note"]) in row
         assert row.startswith(f"{index} kept") == trial["kept"]
 

@@ -1,0 +1,18 @@
+"""Remedies that train: minutes each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from edgetl.compress.repair import Attempt, Means
+
+
+def distillation(best: Attempt, means: Means) -> Iterable[Attempt] | str:
+    """The weights trained again for the recipe's arithmetic, with the trained model as the teacher."""
+    if best.recipe is None:
+        return "nothing is quantized"
+    if means.kind == "transformer":
+        return "how transformers are quantized is not imitated in training"
+    words, weights = means.distilled(best)
+    return [replace(best, change=words, source=weights)]

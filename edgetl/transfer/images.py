@@ -52,6 +52,11 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def lengths(self) -> None:
+        """All images have one size."""
+        return None
+
     def __getitem__(self, index: int) -> Pixels:
         """One image, uint8, shape (h, w, 3) in RGB or (h, w, 1), uncropped."""
         return self.kept[index] if self.kept else self._read(self.paths[index])

@@ -15,6 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgetl.transfer.samples import Row, SampleStore
 
+#: Batches among which texts of about the same length are sought.
+POOL = 16
+
 
 @dataclass(frozen=True)
 class Varied(Dataset):
@@ -39,11 +42,25 @@ class Varied(Dataset):
         return inputs, torch.from_numpy(self.targets[[index for _, index in drawn]])
 
 
-def batch_indices(count: int, batch_size: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
-    """The samples of each global batch of an epoch; an incomplete last batch is left out, others next time."""
-    size = min(batch_size, count)
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    return [order[first : first + size] for first in range(0, count - size + 1, size)]
+def batch_indices(
+    count: int, batch_size: int, seed: int, epoch: int, lengths: npt.NDArray[np.int64] | None = None
+) -> list[npt.NDArray[np.int64]]:
+    """The samples of each global batch of an epoch; an incomplete last batch is left out, others next time.
+
+    Args:
+        count: samples.
+        batch_size: of them in a batch.
+        seed, epoch: decide the order.
+        lengths: of each sample, int64 (count,); a batch then has ones of about the same length, from among
+            :data:`POOL` batches, so that little of it is filled up. None where they are all equal.
+    """
+    size, random = min(batch_size, count), np.random.default_rng([seed, epoch])
+    order = random.permutation(count)[: count - count % size]
+    if lengths is None:
+        return [order[first : first + size] for first in range(0, len(order), size)]
+    pools = [order[first : first + POOL * size] for first in range(0, len(order), POOL * size)]
+    order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    return list(random.permutation(order.reshape(-1, size)))
 
 
 def load(

@@ -26,6 +26,11 @@ class SampleStore(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def lengths(self) -> npt.NDArray[np.int64] | None:
+        """Of each sample, where those of different ones are filled up to the longest of a batch; None elsewhere."""
+        ...
+
     def varied(self, index: int, epoch: int, seed: int) -> Row:
         """One sample as training sees it, a function of the three numbers and of nothing else."""
         ...
@@ -63,6 +68,12 @@ class FeedStore:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def lengths(self) -> npt.NDArray[np.int64] | None:
+        """Tokens of each text; None of arrays, and where there are too many texts to be kept."""
+        found = np.array([max(len(values) for values in row.values()) for row in self.kept], np.int64)
+        return found if len(np.unique(found)) > 1 else None
+
     def __getitem__(self, index: int) -> Row:
         """One sample."""
         return self.kept[index] if self.kept else self._read(self.paths[index])
@@ -77,19 +88,15 @@ class FeedStore:
 
     def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[Batch]:
         """Samples by length, so that little is filled up, at most ``size`` at a time."""
-        wanted = list(range(len(self)) if indices is None else indices)
-        if self.kept:
-            wanted.sort(key=lambda index: _length(self.kept[index]))
+        wanted, lengths = list(range(len(self)) if indices is None else indices), self.lengths
+        if lengths is not None:
+            wanted.sort(key=lambda index: int(lengths[index]))
         for first in range(0, len(wanted), size):
             part = wanted[first : first + size]
             yield part, self.collate([self[index] for index in part])
 
     def _read(self, path: Path) -> Row:
         return {name: values[0] for name, values in self.definition.feeds(path).items()}
-
-
-def _length(row: Row) -> int:
-    return max(len(values) for values in row.values())
 
 
 def _stacked(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

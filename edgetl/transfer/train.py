@@ -70,7 +70,8 @@ def _unseen(task: str, done: int, total: int, detail: str = "") -> None:
 
 def _train_epoch(setup: Setup, job: Job, state: State, samples: Varied, progress: Progress) -> None:
     fabric, schedule = setup.fabric, setup.strategy.schedule
-    batches = batch_indices(len(samples), job.settings.batch_size, setup.seed, state.epoch)
+    lengths = samples.store.lengths
+    batches = batch_indices(len(samples), job.settings.batch_size, setup.seed, state.epoch, lengths)
     steps = len(batches)
     enter_train_mode(setup)
     todo = load(samples, batches[state.step :], state.epoch, fabric.global_rank, fabric.world_size, job.workers)

@@ -85,3 +85,15 @@ def test_batches_cover_each_image_once() -> None:
     assert len(set(np.concatenate(batches).tolist())) == 48
     assert not np.array_equal(batches[0], batch_indices(50, 16, seed=3, epoch=2)[0])
     assert [len(b) for b in batch_indices(5, 16, seed=0, epoch=0)] == [5]
+
+
+def test_batches_of_texts_are_of_about_one_length_and_cover_each_once() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 500)
+    batches = batch_indices(500, 16, seed=3, epoch=1, lengths=lengths)
+    assert [len(b) for b in batches] == [16] * 31
+    assert len(set(np.concatenate(batches).tolist())) == 496
+    assert np.mean([np.ptp(lengths[b]) for b in batches]) < 8
+    again = batch_indices(500, 16, seed=3, epoch=1, lengths=lengths)
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+    firsts = [int(lengths[b].mean()) for b in batches]
+    assert firsts != sorted(firsts)

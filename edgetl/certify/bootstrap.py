@@ -122,7 +122,8 @@ def _weight_draws(metric: Metric, models: Pair, unseen: tuple[Pair, Pair], repli
     worst, best = ([_with(e, row) for e, row in zip(models, rows, strict=True)] for rows in unseen)
     low, high = [], []
     for start, counts in _drawn_counts(n, replicates, max(1, _CELLS // n), rng):
-        weights = np.column_stack([counts, times[start : start + len(counts)]])
+        # Counts are small whole numbers, which half the bytes hold, as they do their sums.
+        weights = np.column_stack([counts, times[start : start + len(counts)]]).astype(np.float32)
         low.append(metric.gain(metric.score(worst[0], weights), metric.score(worst[1], weights)))
         high.append(metric.gain(metric.score(best[0], weights), metric.score(best[1], weights)))
     return np.concatenate(low), np.concatenate(high)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.certify.bootstrap import REPLICATES
 from edgetl.certify.checks import DEPLOYED, REFERENCE, Labels, checked
 from edgetl.certify.classes import ClassOutcome, outcomes
 from edgetl.certify.metric_test import MetricTest, check_limits, paired_test
@@ -60,10 +61,12 @@ class Comparison:
         other = self.task.metrics[metric]
         return self.margin if other.unit == self.decides.unit else other.margin_for(self.labels)
 
-    def test(self, metric: str, above: str = REFERENCE, below: str = DEPLOYED) -> MetricTest:
+    def test(
+        self, metric: str, above: str = REFERENCE, below: str = DEPLOYED, replicates: int = REPLICATES
+    ) -> MetricTest:
         """The paired test of one metric between two models."""
         pair = self.evidence[above], self.evidence[below]
-        return paired_test(self.task.metrics[metric], *pair, self.margin_of(metric), self.alpha)
+        return paired_test(self.task.metrics[metric], *pair, self.margin_of(metric), self.alpha, replicates)
 
     def defined(self, metric: str) -> bool:
         """Whether the metric has a value on these samples."""

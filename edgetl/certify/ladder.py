@@ -15,6 +15,8 @@ from edgetl.core.certificate_parts import Rung
 from edgetl.core.compression import LayerNoise
 
 MOST_NAMED = 5
+REPLICATES = 400
+"""Fewer than decide: a rung only points at where a loss arose."""
 
 
 def ladder(comparison: Comparison, evidence: LogitEvidence) -> tuple[Rung, ...]:
@@ -76,7 +78,7 @@ def _by_accuracy(counts: PairedCounts, comparison: Comparison) -> dict[str, Any]
 
 
 def _by_metric(comparison: Comparison, above: str, below: str) -> dict[str, Any]:
-    test = comparison.test(comparison.metric, above, below)
+    test = comparison.test(comparison.metric, above, below, REPLICATES)
     found = {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
     return {**found, "diverges": test.verdict == "fail"}
 

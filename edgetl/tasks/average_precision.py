@@ -20,43 +20,43 @@ def macro_average_precision(evidence: Evidence, weights: Weights) -> Floats:
 
     Args:
         evidence: ``score`` and ``label``, both (n, labels).
-        weights: float64 [replicates, n].
+        weights: [replicates, n].
     """
-    counted = np.ascontiguousarray(weights.T)
     total, labels = np.zeros(len(weights)), np.zeros(len(weights))
     for scores, positive in zip(evidence["score"].T, evidence["label"].T, strict=True):
-        precision, present = average_precision(scores, positive.astype(bool), counted)
+        precision, present = average_precision(scores, positive.astype(bool), weights)
         total += precision
         labels += present
     return np.where(labels > 0, total / np.maximum(labels, 1), np.nan)
 
 
 def average_precision(
-    scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], counted: Floats
+    scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], weights: npt.NDArray[np.floating[Any]]
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """One label's average precision in each replicate, and whether any sample has it there; 0 where none has.
 
     Args:
         scores: [n], higher is more likely.
         positive: whether each sample has the label, bool [n].
-        counted: how often each sample counts, float64 [n, replicates].
+        weights: how often each sample counts, [replicates, n]; sums are made in their precision.
     """
     order = np.argsort(-scores)
     hits = np.flatnonzero(positive[order])
     if not len(hits):
-        return np.zeros(counted.shape[1]), np.zeros(counted.shape[1], bool)
+        return np.zeros(len(weights)), np.zeros(len(weights), bool)
     ranked = scores[order]
     # Precision is read where a run of equal scores ends, and only runs with a sample that has the label matter.
     ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
     run = np.searchsorted(ends, hits)
     first = np.flatnonzero(np.diff(run, prepend=-1))
     ends = ends[run[first]]
-    gained = np.add.reduceat(counted[order[hits]], first, axis=0)
-    seen = np.add.reduceat(counted[order[: ends[-1] + 1]], np.append(0, ends[:-1] + 1), axis=0)
-    found, seen = np.cumsum(gained, axis=0), np.cumsum(seen, axis=0)
-    present = found[-1] > 0
-    steps = gained * found / np.where(seen > 0, seen, 1.0)
-    return steps.sum(axis=0) / np.where(present, found[-1], 1.0), present
+    gained = np.add.reduceat(np.take(weights, order[hits], axis=1), first, axis=1)
+    passed = np.take(weights, order[: ends[-1] + 1], axis=1)
+    seen = np.cumsum(np.add.reduceat(passed, np.append(0, ends[:-1] + 1), axis=1), axis=1)
+    found = np.cumsum(gained, axis=1)
+    every = found[:, -1].astype(np.float64)
+    steps = gained * found / np.where(seen > 0, seen, 1)
+    return steps.sum(axis=1) / np.where(every > 0, every, 1.0), every > 0
 
 
 def unseen_ranks(reference: Evidence, deployed: Evidence) -> tuple[Evidence, Evidence]:

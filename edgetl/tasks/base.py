@@ -15,8 +15,8 @@ from edgetl.core.tensors import Arrays, TensorSpec
 Floats = npt.NDArray[np.float64]
 #: Per-sample sufficient statistics of one model's answers: name → array whose first axis counts samples.
 Evidence = Mapping[str, npt.NDArray[Any]]
-#: How often each sample counts in each replicate, float64 [replicates, n].
-Weights = Floats
+#: How often each sample counts in each replicate, float64 or float32 [replicates, n].
+Weights = npt.NDArray[np.floating[Any]]
 #: ``share``: 0 to 1, printed in points; ``labels``: the labels' own unit; ``""``: a plain number.
 Unit = Literal["share", "labels", ""]
 

@@ -25,7 +25,24 @@ def converted(old: dict[str, Any]) -> Manifest:
             sources.setdefault((page["title"], page["url"]), []).append(figure)
     target["sources"] = [{"title": t, "url": u, "figures": figures} for (t, u), figures in sources.items()]
     run["input"] = run.pop("preprocess")
-    return from_json(Manifest, {**old, "target": target, "run": run, "schema": 3}, MANIFEST)
+    repair = {**old["repair"], "trials": [_renamed(trial) for trial in old["repair"]["trials"]]}
+    return from_json(Manifest, {**old, "target": target, "run": run, "repair": repair, "schema": 3}, MANIFEST)
+
+
+def _renamed(trial: dict[str, Any]) -> dict[str, Any]:
+    names = {"rung": "remedy", "accuracy": "score", "kl": "divergence"}
+    return {names.get(key, key): value for key, value in trial.items()}
+
+
+def certified(old: dict[str, Any]) -> dict[str, Any]:
+    """The certificate in its new shape; edgetl verify then fills in the scores, which follow from the predictions."""
+    names = ("difference", "ci_low", "ci_high", "verdict", "margin")
+    both = {"reference": old["reference_accuracy"], "deployed": old["deployed_accuracy"], "unit": "share"}
+    scores = {"accuracy": {**{name: old[name] for name in names}, **both}}
+    repair = {**old["repair"], "trials": [_renamed(trial) for trial in old["repair"]["trials"]]}
+    ladder = [{**rung, "score": rung["accuracy"]} for rung in old["ladder"]]
+    new = {"task": "classification", "sample": "image", "scores": scores, "repair": repair, "ladder": ladder}
+    return {**old, **new, "schema": 3}
 
 
 def main(folder: Path) -> None:
@@ -40,7 +57,7 @@ def main(folder: Path) -> None:
     digest = load_bundle(folder).digest
     write_sealed(
         folder / CERTIFICATE,
-        {**certificate, "manifest": digest, "hashes": {**certificate["hashes"], "manifest": digest}},
+        {**certified(certificate), "manifest": digest, "hashes": {**certificate["hashes"], "manifest": digest}},
     )
 
 

@@ -5,8 +5,9 @@
     preprocess.json   the one definition of the input; what it needs besides (tokenizer.json) lies beside it
     splits.json       classes and every image with hash, label and split
     calibration.json  which images gave the ranges, how they were chosen, their hashes
-    golden.npz        a few raw images with the logits that this artifact gave for them: the self-test
-    reference.npz     logits on the certify split: the trained torch model's, its float ONNX file's, its baseline's
+    golden.npz        a few samples (in.NAME) and the outputs that this artifact gave for them (out.NAME): the self-test
+    reference.npz     outputs on the certify split: the trained model's (reference.NAME), its float ONNX file's
+                      (exported.NAME), its baseline's (baseline.NAME)
     layers.json       what quantization does to each layer by itself, the worst first
     model/            the deployed artifact
     float/            its float twin for the same runtime: the yardstick of ``edgetl bench``

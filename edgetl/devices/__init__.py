@@ -5,6 +5,7 @@ user's own; ``payload.py`` says what of edgetl goes there.
 """
 
 from edgetl.devices.base import EXECUTED, Device, DeviceProbe, bench, install, predict, rollback, selftest
+from edgetl.devices.placement import Placement, answer, place
 from edgetl.devices.process import stop_all, time_limit
 from edgetl.devices.registry import (
     add_device,
@@ -21,7 +22,9 @@ __all__ = [
     "EXECUTED",
     "Device",
     "DeviceProbe",
+    "Placement",
     "add_device",
+    "answer",
     "bench",
     "create_device",
     "description",
@@ -29,6 +32,7 @@ __all__ = [
     "home",
     "install",
     "list_devices",
+    "place",
     "predict",
     "probe_device",
     "remove_device",

@@ -248,7 +248,7 @@ def connect(name: str, address: Address) -> Connection:
         return connection
 
 
-def hang_up(name: str, address: Address) -> None:
+def close_connection(name: str, address: Address) -> None:
     """Close the connection to a device, if one is open."""
     connection = _open.pop((name, address), None)
     if connection is not None:
@@ -259,4 +259,4 @@ def hang_up(name: str, address: Address) -> None:
 def disconnect() -> None:
     """Close every connection."""
     for name, address in tuple(_open):
-        hang_up(name, address)
+        close_connection(name, address)

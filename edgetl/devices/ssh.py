@@ -31,7 +31,7 @@ from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import read_sealed, sha256_bytes, sha256_file, sha256_json
 from edgetl.core.bundle import MANIFEST
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, install_remedy, probe_by_calling
-from edgetl.devices.connection import Address, Connection, connect, hang_up
+from edgetl.devices.connection import Address, Connection, close_connection, connect
 from edgetl.devices.payload import payload, payload_digest
 from edgetl.devices.process import FULL_DISK, Finished, answer, read_outputs, remaining
 from edgetl.devices.receiver import LAST
@@ -122,7 +122,7 @@ class SshDevice:
 
     def close(self) -> None:
         """See :class:`edgetl.devices.base.Device`."""
-        hang_up(self.name, self.address)
+        close_connection(self.name, self.address)
 
     def _check_python(self, link: Connection, modules: Sequence[str] | None) -> None:
         """Check that there is a Python new enough, with numpy and what reading the samples takes."""

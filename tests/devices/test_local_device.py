@@ -14,8 +14,9 @@ import pytest
 from edgetl import runtime
 from edgetl.base.errors import DeviceError, UnknownNameError
 from edgetl.core.bundle import Bundle, load_bundle
-from edgetl.devices import bench, find_device, predict, selftest, ssh
+from edgetl.devices import answer, bench, find_device, predict, selftest, ssh
 from edgetl.devices.payload import payload, payload_digest, write_payload
+from edgetl.devices.placement import check_fits
 from edgetl.devices.ssh import OLDEST_PYTHON
 from edgetl.runtime.plan import Plan
 from tests.devices.real_sshd import Heard
@@ -32,6 +33,26 @@ def test_the_order_of_the_images_is_kept_and_repeats_are_allowed(bundle: Bundle,
     order = [jpegs[3], jpegs[0], jpegs[3]]
     found = predict(find_device("local"), bundle, order, role="float", threads=1)["logits"]
     np.testing.assert_array_equal(found, runtime.predict(bundle, order, role="float", threads=1)["logits"])
+
+
+def test_answers_of_a_device_are_those_of_a_program(host_bundle: Bundle, jpegs: list[Path]) -> None:
+    with runtime.open_bundle(host_bundle) as model:
+        here = model.predict(jpegs[:3], top=2)
+    there = answer(host_bundle, jpegs[:3], "local", top=2)
+    assert [one.label for one in there] == [one.label for one in here]
+    for one, other in zip(there, here, strict=True):
+        assert one.probability == pytest.approx(other.probability)
+        assert len(one.top) == 2
+
+
+def test_a_device_of_another_instruction_set_is_refused(bundle: Bundle, host_bundle: Bundle) -> None:
+    """The bundle is made for 64-bit Arm; this machine is what it is."""
+    local = find_device("local")
+    check_fits(host_bundle, local, local.arch)
+    other = {"x86_64": "aarch64", "aarch64": "x86_64"}[local.arch]
+    with pytest.raises(DeviceError, match=f"local is {other}, and .* is made for .*: choose another device"):
+        check_fits(host_bundle, local, other)
+    check_fits(bundle, local, "")
 
 
 def test_relative_paths_are_of_this_process(bundle: Bundle, jpegs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from edgetl.base.storage import read_json, write_json
 from edgetl.certify import class_outcomes, expected_difference, standard_error
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.points import read_points
+from edgetl.compress.outcome import RESOLUTION, Outcome
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import Recipe
-from edgetl.compress.repair import RESOLUTION, TRAINED, Attempt, Outcome
+from edgetl.compress.repair import TRAINED, Attempt
 from edgetl.compress.samples import Selection, select_samples
 from edgetl.core.bundle import CALIBRATION, Artifact, Precision
 from edgetl.core.compression import Calibration, LayerNoise, Quantization

@@ -9,9 +9,10 @@ import pytest
 
 from edgetl.base.errors import CompressionError, EdgetlError
 from edgetl.base.schema import to_json
+from edgetl.compress.outcome import Outcome
 from edgetl.compress.recipes import Recipe, load_recipe, with_changes
 from edgetl.compress.remedies import REMEDIES
-from edgetl.compress.repair import Attempt, Means, Outcome, Repair, Reverted, try_remedies
+from edgetl.compress.repair import Attempt, Means, Repair, Reverted, try_remedies
 
 
 def outcome(loss: float, kl: float, collapsed: tuple[str, ...] = ()) -> Outcome:

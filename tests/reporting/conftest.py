@@ -17,8 +17,9 @@ from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import sha256_file, write_json
 from edgetl.certify import Baseline, certify
 from edgetl.certify.predictions import Predictions
+from edgetl.compress.outcome import Outcome
 from edgetl.compress.recipes import Recipe, load_recipe
-from edgetl.compress.repair import Attempt, Outcome, Repair, Trial
+from edgetl.compress.repair import Attempt, Repair, Trial
 from edgetl.core.bench import Energy
 from edgetl.core.bundle import BENCH, CERTIFICATE, PREDICTIONS, Artifact, Bundle, load_bundle, write_manifest
 from edgetl.core.certificate_parts import Robustness

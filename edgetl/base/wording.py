@@ -21,8 +21,7 @@ def points(difference: float | None, digits: int = 2) -> str:
     """A difference of two shares as the number of percentage points, with its sign: ``-0.0123`` as ``−1.23``."""
     if difference is None:
         return ABSENT
-    text = f"{100 * difference:+.{digits}f}"
-    return _minus(text) if float(text) else text[1:]
+    return shifted(100 * difference, digits)
 
 
 def in_points(difference: float) -> str:
@@ -51,9 +50,25 @@ def signed(value: float | None) -> str:
     return f"+{text}" if value is not None and value > 0 else text
 
 
+def fixed(value: float, digits: int) -> str:
+    """So many digits after the point."""
+    return _minus(f"{value + 0.0:.{digits}f}")
+
+
+def shifted(value: float, digits: int) -> str:
+    """A difference with its sign and so many digits after the point; 0 has no sign."""
+    text = f"{value:+.{digits}f}"
+    return _minus(text) if float(text) else text[1:]
+
+
 def plain(value: float) -> str:
     """A round value, such as an axis bears: without trailing zeros."""
     return _minus(f"{value:g}")
+
+
+def signed_plain(value: float) -> str:
+    """A round difference with its sign, such as an axis bears."""
+    return f"+{plain(value)}" if value > 0 else plain(value)
 
 
 def small(value: float | None) -> str:
@@ -84,6 +99,16 @@ def figure(value: float, unit: str) -> str:
 def change(difference: float, unit: str) -> str:
     """A difference of a metric, with its sign: ``−1.23 points`` where its unit is ``share``, else ``−0.1234``."""
     return in_points(difference) if unit == "share" else _minus(f"{difference:+.4g}" if difference else "0")
+
+
+def difference(value: float | None, unit: str) -> str:
+    """The same without the word, where what stands around it names the unit: ``−1.23`` or ``−0.1234``."""
+    return ABSENT if value is None else change(value, unit).removesuffix(" points")
+
+
+def bounds(low: float | None, high: float | None, unit: str) -> str:
+    """An interval of such a difference: ``−1.23 to +0.40``."""
+    return ABSENT if low is None or high is None else f"{difference(low, unit)} to {difference(high, unit)}"
 
 
 def amount(size: float, unit: str) -> str:

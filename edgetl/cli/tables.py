@@ -27,7 +27,7 @@ def bundles(console: Console, exported: Sequence[Exported], page: str = "") -> N
     for item in exported:
         if item.certificate.verdict == "fail" or item.certificate.findings:
             console.print(f"\n{item.bundle.target}", markup=False, style="bold")
-            print_certificate(console, item.certificate.to_json())
+            print_certificate(console, item.certificate)
     for item in exported:
         console.print(f"bundle   {item.bundle.path}", markup=False)
     if page:

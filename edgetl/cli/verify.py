@@ -63,6 +63,5 @@ def command(
             corruptions=corruptions,
             progress=shown.progress,
         )
-        record = certificate.to_json()
-        shown.show(record, lambda console: print_certificate(console, record))
+        shown.show(certificate.to_json(), lambda console: print_certificate(console, certificate))
     return _STATUS[certificate.verdict]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetl.base.wording import number, percent, points, span
+from edgetl.base.wording import bounds, change, number, percent, points, signed_plain
 from edgetl.reporting import svg
 
 _ROW = 26
@@ -19,7 +19,7 @@ PERCENTILES = ((0.50, "p50"), (0.90, "p90"), (0.99, "p99"))
 
 @dataclass(frozen=True)
 class Interval:
-    """One row of :func:`intervals`: shares, not points; ``verdict`` as in the certificate."""
+    """One row of :func:`intervals`: differences in the metric's unit; ``verdict`` as in the certificate."""
 
     name: str
     difference: float
@@ -55,24 +55,31 @@ class Curve:
     marks: Sequence[tuple[float, float]]
 
 
-def intervals(chart_id: str, rows: Sequence[Interval]) -> str:
-    """Differences with their intervals against zero and against each margin."""
+def intervals(chart_id: str, metric: str, unit: str, rows: Sequence[Interval]) -> str:
+    """Differences of a metric, named in words, with their intervals against zero and against each margin."""
+    share = unit == "share"
+
+    def written(value: float) -> str:
+        return points(value, 1 if high - low > 0.005 else 2) if share else signed_plain(value)
+
     low = min(min(r.low, -1.3 * r.margin) for r in rows)
     high = max(max(r.high, 0.6 * r.margin) for r in rows)
-    axis = svg.Axis(low, high, _NAME if len(rows) > 1 else 24, svg.WIDTH - _RIGHT)
-    bottom = 14 + _ROW * len(rows)
-    text = "; ".join(f"{r.name}: {points(r.difference)} points, {span(r.low, r.high)}" for r in rows)
-    chart = svg.chart(chart_id, bottom + 40, "Change in accuracy with its interval, and the margin", text)
+    left = _NAME if len(rows) > 1 else 24
+    axis, bottom = svg.Axis(low, high, left, svg.WIDTH - _RIGHT), 14 + _ROW * len(rows)
+    text = "; ".join(f"{r.name}: {change(r.difference, unit)}, {bounds(r.low, r.high, unit)}" for r in rows)
+    chart = svg.chart(chart_id, bottom + 40, f"Difference in {metric} with its interval, and the margin", text)
     for value in svg.ticks(low, high):
         svg.line(chart, axis.at(value), 8, axis.at(value), bottom, "zero" if value == 0 else "grid")
-        svg.text(chart, axis.at(value), bottom + 14, points(value, 1 if high - low > 0.005 else 2), "tick middle")
-    svg.text(chart, (axis.left + axis.right) / 2, bottom + 32, "percentage points of accuracy", "tick middle")
+        svg.text(chart, axis.at(value), bottom + 14, written(value), "tick middle")
+    scale = f"percentage points of {metric}" if share else f"gain in {metric}"
+    svg.text(chart, (axis.left + axis.right) / 2, bottom + 32, scale, "tick middle")
     for index, row in enumerate(rows):
         y = 14 + _ROW * (index + 0.5)
         if len(rows) > 1:
             svg.text(chart, _NAME - 10, y + 4, row.name, "name end", 19)
-        svg.add(chart, "rect", x=8 if len(rows) == 1 else _NAME - 4, y=y - 10, height=20, class_="forbidden",
-             width=max(axis.at(-row.margin) - (8 if len(rows) == 1 else _NAME - 4), 0))  # fmt: skip
+        edge = _NAME - 4 if len(rows) > 1 else 8
+        width = max(axis.at(-row.margin) - edge, 0)
+        svg.add(chart, "rect", x=edge, y=y - 10, height=20, width=width, class_="forbidden")
         svg.line(chart, axis.at(-row.margin), y - 11, axis.at(-row.margin), y + 11, "margin")
         for end in (row.low, row.high):
             svg.line(chart, axis.at(end), y - 5, axis.at(end), y + 5, "whisker")
@@ -81,14 +88,14 @@ def intervals(chart_id: str, rows: Sequence[Interval]) -> str:
     return svg.written(chart)
 
 
-def recalls(chart_id: str, rows: Sequence[Change]) -> str:
-    """Recall of each class before (hollow) and after (filled)."""
+def recalls(chart_id: str, what: str, rows: Sequence[Change]) -> str:
+    """Recall of each class or label (``what``) before (hollow) and after (filled)."""
     lowest = min(min(r.before, r.after) for r in rows)
     low = max(0.0, math.floor((lowest - 0.02) * 10) / 10)
     axis = svg.Axis(low, 1.0, _NAME, svg.WIDTH - _RIGHT)
     bottom = 14 + _ROW * len(rows)
     text = "; ".join(f"{r.name}: {percent(r.before, 1)} before, {percent(r.after, 1)} after" for r in rows)
-    chart = svg.chart(chart_id, bottom + 24, "Recall of each class before and after", text)
+    chart = svg.chart(chart_id, bottom + 24, f"Recall of each {what} before and after", text)
     for value in svg.ticks(low, 1.0):
         svg.line(chart, axis.at(value), 8, axis.at(value), bottom, "grid")
         svg.text(chart, axis.at(value), bottom + 14, percent(value, 0), "tick middle")

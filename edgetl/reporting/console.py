@@ -16,9 +16,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from edgetl.base.progress import Progress, silent
-from edgetl.base.wording import ABSENT, count, number, percent, points, printable, times
+from edgetl.base.wording import ABSENT, count, difference, figure, number, printable, times
+from edgetl.core.certificate import Certificate
+from edgetl.reporting import metrics
 from edgetl.reporting.summary import Row
-from edgetl.reporting.wording import EXECUTED, VERDICTS
+from edgetl.reporting.terms import EXECUTED, VERDICTS
 
 #: How each verdict looks.
 STYLES = {"pass": "bold green", "fail": "bold red", "underpowered": "bold yellow", "": "dim"}
@@ -26,42 +28,60 @@ STYLES = {"pass": "bold green", "fail": "bold red", "underpowered": "bold yellow
 
 def results_table(rows: Sequence[Row], *, gap: int = 2) -> Table:
     """The table of bundles, three lines each; ``gap`` is the number of spaces between columns, 1 or more."""
+    judged = {_metric(row.certificate): row.certificate.unit for row in rows if row.certificate}
+    # One metric of all is named once, above them.
+    named = "score" if len(judged) != 1 else next(iter(judged))
+    points = "points" if set(judged.values()) <= {"share"} else " "
     table = Table(box=box.SIMPLE_HEAD, show_lines=True, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("Target\nruntime\nexecuted", overflow="fold", min_width=12)
-    table.add_column("Accuracy\nbefore\nafter", justify="right", no_wrap=True)
-    table.add_column("Difference\ninterval\npoints", justify="right", no_wrap=True)
-    table.add_column("Verdict\nimages\n ", no_wrap=True)
+    table.add_column(f"{named[:1].upper()}{named[1:]}\nbefore\nafter", justify="right", no_wrap=True)
+    table.add_column(f"Difference\ninterval\n{points}", justify="right", no_wrap=True)
+    table.add_column("Verdict\nsamples\n ", no_wrap=True)
     table.add_column("p50 ms\nbefore\nafter", justify="right", no_wrap=True)
     table.add_column("Speed-up\ninterval\n ", justify="right", no_wrap=True)
     table.add_column("MB\nbefore\nafter", justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, metric_named=len(judged) != 1))
     return table
 
 
-def _cells(row: Row) -> tuple[Text, ...]:
-    executed = EXECUTED.get(row.executed, row.executed)
-    low, high = points(row.ci_low), points(row.ci_high)
-    interval = f"{low}…{high}" if row.ci_low is not None else ABSENT
-    images = f"n {count(row.n)}" if row.n is not None else ""
-    needed = f"needs {count(row.n_needed)}" if row.verdict == "underpowered" and row.n_needed else ""
-    ratio = f"{row.speedup_low:.2f}…{row.speedup_high:.2f}" if row.speedup_low and row.speedup_high else ""
+def _cells(row: Row, *, metric_named: bool) -> tuple[Text, ...]:
+    executed, speedup = EXECUTED.get(row.executed, row.executed), row.speedup
+    ratio = f"{speedup.ci_low:.2f}…{speedup.ci_high:.2f}" if speedup else ""
     return (
         Text.assemble(
             f"{printable(row.target)}\n{printable(row.runtime)} {printable(row.precision)}\n",
             (executed, "" if row.executed == "device" else "yellow"),
         ),
-        Text(f"\n{percent(row.reference_accuracy)}\n{percent(row.deployed_accuracy)}"),
-        Text(f"{points(row.difference)}\n{interval}"),
-        Text.assemble((VERDICTS.get(row.verdict, row.verdict), STYLES.get(row.verdict, "")), f"\n{images}\n{needed}"),
+        *_certified(row, metric_named=metric_named),
         Text(f"\n{number(row.float_p50_ms)}\n{number(row.p50_ms)}"),
         Text.assemble(
-            (times(row.speedup), "bold red" if row.failures else ""),
+            (times(speedup.value if speedup else None), "bold red" if row.failures else ""),
             f"\n{ratio}\n",
             ("failure" if row.failures else "", "bold red"),
         ),
         Text(f"\n{number(row.float_size_mb)}\n{number(row.size_mb)}"),
     )
+
+
+def _certified(row: Row, *, metric_named: bool) -> tuple[Text, Text, Text]:
+    """Scores, their difference, and the verdict."""
+    found, verdict = row.certificate, (VERDICTS.get(row.verdict, row.verdict), STYLES.get(row.verdict, ""))
+    if found is None:
+        return Text(f"\n{ABSENT}\n{ABSENT}"), Text(f"{ABSENT}\n{ABSENT}"), Text.assemble(verdict, "\n\n")
+    metric = _metric(found) if metric_named else ""
+    before, after = (figure(score, found.unit) for score in (found.reference_score, found.deployed_score))
+    low, high = (difference(bound, found.unit) for bound in (found.ci_low, found.ci_high))
+    needed = f"needs {count(found.n_needed)}" if found.verdict == "underpowered" and found.n_needed else ""
+    return (
+        Text(f"{metric}\n{before}\n{after}"),
+        Text(f"{difference(found.difference, found.unit)}\n{low}…{high}"),
+        Text.assemble(verdict, f"\nn {count(found.n)}\n{needed}"),
+    )
+
+
+def _metric(certificate: Certificate) -> str:
+    return metrics.short(certificate.task, certificate.metric)
 
 
 def print_results(console: Console, rows: Sequence[Row]) -> None:

@@ -1,4 +1,4 @@
-"""Charts of what was found and mended: layers, the climb of the repair, corruptions, the gain that was kept."""
+"""Charts of what was found and repaired: layers, the trials of the repair, corruptions, the gain that was kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from edgetl.base.wording import percent
+from edgetl.base.wording import fixed, percent, plain
 from edgetl.reporting import svg
 
 #: Decibels beyond which a bar ends; the figure beside it is exact.
@@ -26,24 +26,24 @@ class Noise:
 
 @dataclass(frozen=True)
 class Step:
-    """One trial of :func:`climb`.
+    """One trial of :func:`repair_trials`.
 
     Attributes:
         label: its number.
-        accuracy: on search images, 0 to 1.
+        score: on search samples, a share.
         integer: share of multiply-accumulates in integers, or None.
-        kept: whether the climb went on from it.
+        kept: whether the search went on from it.
     """
 
     label: str
-    accuracy: float
+    score: float
     integer: float | None
     kept: bool
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One severity of :func:`severities`: 0 stands for clean images; ``verdict`` as in the certificate."""
+    """One severity of :func:`severities`: 0 stands for clean samples; ``verdict`` as in the certificate."""
 
     severity: int
     reference: float
@@ -56,15 +56,17 @@ def layers(chart_id: str, rows: Sequence[Noise]) -> str:
     held = [min(max(r.sqnr_db, _DB_LOW), _DB_HIGH) for r in rows]
     axis = svg.Axis(min(0.0, *held), max(30.0, *held), 8, svg.WIDTH - 12)
     row, bottom = 36, 10 + 36 * len(rows)
-    words = "; ".join(f"{r.name}, {r.cause}: {r.sqnr_db:.1f} dB, {percent(r.share, 0)} of the noise" for r in rows)
+    words = "; ".join(
+        f"{r.name}, {r.cause}: {fixed(r.sqnr_db, 1)} dB, {percent(r.share, 0)} of the noise" for r in rows
+    )
     root = svg.chart(chart_id, bottom + 36, "Signal to quantization noise of the noisiest layers", words)
     for value in svg.ticks(axis.low, axis.high):
         svg.line(root, axis.at(value), 6, axis.at(value), bottom, "zero" if value == 0 else "grid")
-        svg.text(root, axis.at(value), bottom + 14, f"{value:g}".replace("-", "−"), f"tick {_anchor(value, axis)}")
+        svg.text(root, axis.at(value), bottom + 14, plain(value), f"tick {_anchor(value, axis)}")
     svg.text(root, (axis.left + axis.right) / 2, bottom + 31, "decibels: less is noisier", "tick middle")
     for index, (noise, end) in enumerate(zip(rows, held, strict=True)):
         y, zero = 10 + row * index, axis.at(0)
-        figure = f"{noise.cause}, {noise.sqnr_db:.1f} dB, {percent(noise.share, 0)}".replace("-", "−")
+        figure = f"{noise.cause}, {fixed(noise.sqnr_db, 1)} dB, {percent(noise.share, 0)}"
         svg.text(root, axis.left, y + 13, noise.name, "name halo", 32)
         svg.text(root, axis.right, y + 13, figure, "tick end halo")
         svg.add(root, "rect", x=min(zero, axis.at(end)), y=y + 18, width=max(abs(axis.at(end) - zero), 2), height=10,
@@ -76,33 +78,34 @@ def _anchor(value: float, axis: svg.Axis) -> str:
     return "middle" if axis.low < value < axis.high else "" if value == axis.low else "end"
 
 
-def climb(chart_id: str, trials: Sequence[Step], trained: float, tolerated: float | None) -> str:
-    """Accuracy on search images and share of integer arithmetic, trial by trial.
+def repair_trials(chart_id: str, metric: str, trials: Sequence[Step], trained: float, tolerated: float) -> str:
+    """A score on search samples and the share of integer arithmetic, trial by trial.
 
     Args:
         chart_id: unique in the page.
+        metric: what the score is, in words.
         trials: in order.
-        trained: accuracy of the trained model on the same images.
-        tolerated: the least accuracy that the margin allows, if that is known.
+        trained: score of the trained model on the same samples.
+        tolerated: the least score that the margin allows.
     """
-    levels = [trained, *(t.accuracy for t in trials), *([] if tolerated is None else [tolerated])]
+    levels = [trained, *(t.score for t in trials), tolerated]
     pad = max(0.08 * (max(levels) - min(levels)), 0.004)
     height = svg.Axis(max(min(levels) - pad, 0.0), min(max(levels) + pad, 1.0), 150, 16)
     share = svg.Axis(0.0, 1.0, 236, 190)
     across = svg.Axis(0.5, len(trials) + 0.5, 52, svg.WIDTH - 12)
     words = "; ".join(
-        f"trial {t.label}: {percent(t.accuracy)}, {percent(t.integer, 0)} integer{', kept' if t.kept else ''}"
+        f"trial {t.label}: {percent(t.score)}, {percent(t.integer, 0)} integer{', kept' if t.kept else ''}"
         for t in trials
     )
-    root = svg.chart(chart_id, 274, "Accuracy on search images and share of integer arithmetic by trial", words)
-    _levels(root, across, height, share)
+    title = f"{metric.capitalize()} on search samples and share of integer arithmetic by trial"
+    root = svg.chart(chart_id, 274, title, words)
+    _levels(root, metric, across, height, share)
     svg.line(root, across.left, height.at(trained), across.right, height.at(trained), "trained")
-    if tolerated is not None:
-        svg.line(root, across.left, height.at(tolerated), across.right, height.at(tolerated), "margin")
+    svg.line(root, across.left, height.at(tolerated), across.right, height.at(tolerated), "margin")
     _kept(root, trials, across, height)
     for index, trial in enumerate(trials, 1):
         x, kept = across.at(index), " kept" if trial.kept else ""
-        svg.add(root, "circle", cx=x, cy=height.at(trial.accuracy), r=5, class_=f"trial{kept}")
+        svg.add(root, "circle", cx=x, cy=height.at(trial.score), r=5, class_=f"trial{kept}")
         width = min(0.6 * across.scale, 18)
         if trial.integer is not None:
             top = share.at(trial.integer)
@@ -115,28 +118,28 @@ def climb(chart_id: str, trials: Sequence[Step], trained: float, tolerated: floa
     return svg.written(root)
 
 
-def _levels(root: ET.Element, across: svg.Axis, height: svg.Axis, share: svg.Axis) -> None:
-    found = svg.ticks(height.low, height.high, 4)
-    digits = 0 if len(found) < 2 or found[1] - found[0] >= 0.01 else 1
-    for value in found:
+def _levels(root: ET.Element, metric: str, across: svg.Axis, height: svg.Axis, share: svg.Axis) -> None:
+    ticks = svg.ticks(height.low, height.high, 4)
+    digits = 0 if len(ticks) < 2 or ticks[1] - ticks[0] >= 0.01 else 1
+    for value in ticks:
         svg.line(root, across.left, height.at(value), across.right, height.at(value), "grid")
         svg.text(root, across.left - 6, height.at(value) + 4, percent(value, digits), "tick end")
     for value in (0.0, 1.0):
         svg.line(root, across.left, share.at(value), across.right, share.at(value), "grid")
         svg.text(root, across.left - 6, share.at(value) + 4, percent(value, 0), "tick end")
     svg.text(root, across.left, 182, "executed in integers", "tick")
-    svg.text(root, across.left, 11, "accuracy", "tick")
+    svg.text(root, across.left, 11, metric, "tick")
 
 
 def _kept(root: ET.Element, trials: Sequence[Step], across: svg.Axis, height: svg.Axis) -> None:
-    """A staircase through the trials that the climb went on from."""
+    """A staircase through the trials that the search went on from."""
     path = ""
     for index, trial in enumerate(trials, 1):
         if trial.kept:
-            x, y = across.at(index), height.at(trial.accuracy)
+            x, y = across.at(index), height.at(trial.score)
             path += f"H{x:.1f}V{y:.1f}" if path else f"M{x:.1f} {y:.1f}"
     if path:
-        svg.add(root, "path", d=f"{path}H{across.right:.1f}", class_="curve climbed")
+        svg.add(root, "path", d=f"{path}H{across.right:.1f}", class_="curve trials")
 
 
 def severities(chart_id: str, name: str, rows: Sequence[Condition], low: float, high: float) -> str:
@@ -175,7 +178,7 @@ def kept(chart_id: str, value: float, low: float | None, high: float | None) -> 
     root = svg.chart(chart_id, 78, "Share of the transfer's gain that was kept", words)
     for tick in svg.ticks(axis.low, axis.high):
         svg.line(root, axis.at(tick), 8, axis.at(tick), 40, "zero" if tick in (0.0, 1.0) else "grid")
-        svg.text(root, axis.at(tick), 54, f"{percent(tick, 0)}".replace("-", "−"), "tick middle")
+        svg.text(root, axis.at(tick), 54, percent(tick, 0), "tick middle")
     svg.text(root, axis.at((axis.low + axis.high) / 2), 72, "of the gain: 0 % is the baseline, 100 % the trained model",
              "tick middle")  # fmt: skip
     ends = [(axis.left if low is None else _inside(axis, low)), (axis.right if high is None else _inside(axis, high))]

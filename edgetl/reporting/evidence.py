@@ -1,13 +1,16 @@
-"""What a certificate found, measured and mended, prepared for the page; everything copes with older certificates."""
+"""What a certificate found, measured and repaired, prepared for the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from edgetl.base.wording import count, percent, points, printable, small
-from edgetl.reporting import diagrams, sentences, tables
+from edgetl.base.wording import change, count, figure, percent, printable, small
+from edgetl.core.certificate import Certificate
+from edgetl.core.certificate_parts import Robustness, Rung
+from edgetl.core.compression import LayerNoise, RepairRecord
+from edgetl.core.findings import Finding
+from edgetl.reporting import diagrams, metrics, sentences, tables
 from edgetl.reporting.facts import facts
 from edgetl.reporting.views import TableView
 
@@ -15,7 +18,6 @@ from edgetl.reporting.views import TableView
 CHARTED_LAYERS = 12
 #: Layers named with a finding.
 NAMED_LAYERS = 8
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,14 @@ class FindingView:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A model of the parity ladder; ``bar`` is a picture of its accuracy, ``facts`` compare it with the one above."""
+class RungView:
+    """A model of the parity ladder.
+
+    ``bar`` is a picture of its score, "" where that is no share; ``facts`` compare it with the one above.
+    """
 
     name: str
-    accuracy: str
+    score: str
     bar: str
     facts: tuple[tuple[str, str], ...]
     diverges: bool
@@ -53,7 +58,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Robustness:
+class RobustnessView:
     """Corruptions: a sentence, a caveat, one panel for each corruption as (name, chart), and the table."""
 
     sentence: str
@@ -67,142 +72,131 @@ class Evidence:
     """Everything beside the verdict itself; None or empty stands for what there is no record of."""
 
     findings: tuple[FindingView, ...]
-    rungs: tuple[Rung, ...]
+    rungs: tuple[RungView, ...]
     divergence: str
     layers: Figure | None
     broken_layers: Figure | None
     repair: Figure | None
-    robustness: Robustness | None
+    robustness: RobustnessView | None
     probabilities: Figure | None
     gain: Figure | None
 
 
-def evidence(certificate: Record, repair: Record | None, identity: str) -> Evidence:
+def evidence(certificate: Certificate | None, repair: RepairRecord | None, task: str, identity: str) -> Evidence:
     """Prepare a certificate.
 
     Args:
-        certificate: the record; an empty one gives empty evidence.
+        certificate: None gives what is known of the repair alone.
         repair: the bundle's own record of its repair, which knows times that certificates leave out.
+        task: the bundle's.
         identity: prefix that makes ids unique in the page.
     """
-    mended = repair or certificate.get("repair") or {}
+    repaired = repair or (certificate.repair if certificate else None)
+    shift = certificate.probabilities if certificate else None
+    robustness = certificate.robustness if certificate else None
     return Evidence(
-        findings=tuple(_finding(found) for found in certificate.get("findings") or ()),
-        rungs=_rungs(certificate),
-        divergence=sentences.divergence_sentence(certificate),
-        layers=_layers(certificate.get("layers") or (), f"{identity}-layers"),
-        broken_layers=_layers(mended.get("layers") or (), f"{identity}-broken"),
-        repair=_repair(mended, mended.get("margin"), f"{identity}-repair"),
-        robustness=_robustness(certificate.get("robustness") or {}, f"{identity}-corruption"),
-        probabilities=_probabilities(certificate),
-        gain=_gain(certificate, f"{identity}-gain"),
+        findings=tuple(map(_finding, certificate.findings)) if certificate else (),
+        rungs=tuple(_rung(certificate, rung) for rung in certificate.ladder) if certificate else (),
+        divergence=sentences.divergence_sentence(certificate) if certificate else "",
+        layers=_layers(certificate.layers if certificate else (), f"{identity}-layers"),
+        broken_layers=_layers(repaired.layers if repaired else (), f"{identity}-broken"),
+        repair=_repair(repaired, task, f"{identity}-repair") if repaired else None,
+        robustness=_robustness(robustness, certificate.sample, f"{identity}-corruption")
+        if certificate and robustness
+        else None,
+        probabilities=Figure(sentences.probability_sentence(certificate), "", tables.probabilities(shift))
+        if certificate and shift
+        else None,
+        gain=_gain(certificate, f"{identity}-gain") if certificate else None,
     )
 
 
-def _finding(found: Record) -> FindingView:
-    layers = [printable(layer) for layer in found.get("layers") or ()]
+def _finding(finding: Finding) -> FindingView:
+    layers = [printable(layer) for layer in finding.layers]
     return FindingView(
-        severity="fatal" if found.get("severity") == "fatal" else "warning",
-        title=printable(found.get("title") or found.get("kind")),
-        what=printable(found.get("what") or ""),
-        remedy=printable(found.get("remedy") or ""),
+        severity=finding.severity,
+        title=printable(finding.title),
+        what=printable(finding.what),
+        remedy=printable(finding.remedy),
         layers=tuple(layers[:NAMED_LAYERS]),
         more=max(len(layers) - NAMED_LAYERS, 0),
-        evidence=tuple(facts(found.get("evidence") or {})),
+        evidence=tuple(facts(finding.evidence)),
     )
 
 
-def _rungs(certificate: Record) -> tuple[Rung, ...]:
-    first = certificate.get("first_divergence")
-    return tuple(_rung(rung, rung["name"] == first) for rung in certificate.get("ladder") or ())
+def _rung(certificate: Certificate, rung: Rung) -> RungView:
+    named: list[tuple[str, str]] = []
+    if rung.difference is not None:
+        difference = change(rung.difference, tables.judged_unit(certificate, rung))
+        named += [("agreement", percent(rung.agreement)), ("difference", difference)]
+    if rung.lost is not None:
+        named.append(("lost and gained", f"{count(rung.lost)} and {count(rung.gained)}"))
+    if rung.logit_distance is not None:
+        named.append(("logit distance", small(rung.logit_distance)))
+    if rung.kl is not None:
+        named.append(("KL", f"{small(rung.kl)} nats"))
+    elif rung.divergence is not None:
+        named.append(("divergence", small(rung.divergence)))
+    return RungView(
+        name=printable(rung.name),
+        score=figure(rung.score, certificate.unit),
+        bar=diagrams.bar(rung.score) if certificate.unit == "share" else "",
+        facts=tuple(named),
+        diverges=rung.diverges,
+        first=rung.name == certificate.first_divergence,
+    )
 
 
-def _rung(rung: Record, first: bool) -> Rung:
-    told: list[tuple[str, str]] = []
-    if rung.get("difference") is not None:
-        told += [("agreement", percent(rung["agreement"])), ("difference", f"{points(rung['difference'])} points")]
-    if rung.get("lost") is not None:
-        told.append(("lost and gained", f"{count(rung['lost'])} and {count(rung['gained'])}"))
-    if rung.get("logit_distance") is not None:
-        told.append(("logit distance", small(rung["logit_distance"])))
-    if rung.get("kl") is not None:
-        told.append(("KL", f"{small(rung['kl'])} nats"))
-    accuracy = rung.get("accuracy")
-    bar = "" if accuracy is None else diagrams.bar(accuracy)
-    return Rung(printable(rung["name"]), percent(accuracy), bar, tuple(told), bool(rung.get("diverges")), first)
-
-
-def _name(layer: Record) -> str:
-    return str(layer.get("module") or layer.get("node") or "the image")
-
-
-def _layers(layers: Sequence[Record], chart_id: str) -> Figure | None:
+def _layers(layers: Sequence[LayerNoise], chart_id: str) -> Figure | None:
     if not layers:
         return None
-    shown = [
-        diagrams.Noise(_name(layer), str(layer["cause"]), layer["sqnr_db"], layer["share"])
+    charted = [
+        diagrams.Noise(tables.layer_name(layer), layer.cause, layer.sqnr_db, layer.share)
         for layer in layers[:CHARTED_LAYERS]
     ]
-    worst = sum(noise.share for noise in shown[:3])
+    worst = sum(noise.share for noise in charted[:3])
     sentence = (
         f"The {count(min(3, len(layers)))} noisiest of {count(len(layers))} make {percent(worst, 0)} of all noise."
     )
-    return Figure(sentence, diagrams.layers(chart_id, shown), tables.layers(layers))
+    return Figure(sentence, diagrams.layers(chart_id, charted), tables.layers(layers))
 
 
-def _repair(repair: Record, margin: float | None, chart_id: str) -> Figure | None:
-    trials = repair.get("trials") or ()
-    if not repair:
-        return None
-    measured = [(str(i), t) for i, t in enumerate(trials, 1) if t.get("score") is not None]
+def _repair(repair: RepairRecord, task: str, chart_id: str) -> Figure:
+    trials = [(str(i), t) for i, t in enumerate(repair.trials, 1) if t.score is not None]
     chart = ""
-    unit = str(repair.get("unit", "share"))
-    if len(measured) > 1 and unit == "share":
-        trained = measured[0][1]["score"] - measured[0][1]["difference"]
-        steps = [diagrams.Step(label, t["score"], t.get("integer_macs"), bool(t.get("kept"))) for label, t in measured]
-        chart = diagrams.climb(chart_id, steps, trained, None if margin is None else trained - margin)
-    return Figure(sentences.repair_sentence(repair), chart, tables.trials(trials, unit) if trials else None)
+    # Its axis is one of shares: of what else a metric may be, the table has the figures.
+    if len(trials) > 1 and repair.unit == "share":
+        first = trials[0][1]
+        trained = (first.score or 0.0) - (first.difference or 0.0)
+        steps = [diagrams.Step(label, t.score or 0.0, t.integer_macs, t.kept) for label, t in trials]
+        title = metrics.title(task, repair.metric)
+        chart = diagrams.repair_trials(chart_id, title, steps, trained, trained - repair.margin)
+    return Figure(sentences.repair_sentence(repair), chart, tables.trials(repair, task) if repair.trials else None)
 
 
-def _robustness(record: Record, chart_id: str) -> Robustness | None:
-    rows = record.get("rows") or ()
-    if not rows:
-        return None
-    clean, names = record["clean"], list(dict.fromkeys(row["corruption"] for row in rows))
-    levels = [row[f"{model}_accuracy"] for row in (clean, *rows) for model in ("reference", "deployed")]
+def _robustness(record: Robustness, sample: str, chart_id: str) -> RobustnessView:
+    rows, clean = record.rows, record.clean
+    levels = [level for row in (clean, *rows) for level in (row.reference_accuracy, row.deployed_accuracy)]
     low, high = max(min(levels) - 0.04, 0.0), min(max(levels) + 0.04, 1.0)
     panels = []
-    for panel, name in enumerate(names, 1):
-        found = [
-            diagrams.Condition(
-                row["severity"], row["reference_accuracy"], row["deployed_accuracy"], str(row["verdict"])
-            )
-            for row in (clean, *(row for row in rows if row["corruption"] == name))
+    for panel, name in enumerate(dict.fromkeys(row.corruption for row in rows), 1):
+        conditions = [
+            diagrams.Condition(row.severity, row.reference_accuracy, row.deployed_accuracy, row.verdict)
+            for row in (clean, *(row for row in rows if row.corruption == name))
         ]
-        panels.append((printable(name), diagrams.severities(f"{chart_id}-{panel}", name, found, low, high)))
-    worst = record["worst"]
+        panels.append((printable(name), diagrams.severities(f"{chart_id}-{panel}", name, conditions, low, high)))
+    worst = record.worst
     tested = (
-        f"{count(record['n'])} of {count(record['available'])} certify images, {count(len(rows))} conditions, "
-        f"each tested by itself. The greatest loss is under {printable(worst['corruption'])} at severity "
-        f"{worst['severity']}: {points(worst['difference'])} points. Where both fail, they differ little."
+        f"{count(record.n)} of {count(record.available)} certify {sample}s, {count(len(rows))} conditions, "
+        f"each tested by itself. The greatest loss is under {printable(worst.corruption)} at severity "
+        f"{worst.severity}: {change(worst.difference, 'share')}. Where both fail, they differ little."
     )
-    return Robustness(
-        printable(record["summary"]["sentence"]), tested, tuple(panels), tables.corruptions([clean, *rows])
-    )
+    return RobustnessView(printable(record.summary.sentence), tested, tuple(panels), tables.corruptions([clean, *rows]))
 
 
-def _probabilities(certificate: Record) -> Figure | None:
-    found = certificate.get("probabilities")
-    if not found:
+def _gain(certificate: Certificate, chart_id: str) -> Figure | None:
+    gain = certificate.transfer_gain
+    if gain is None:
         return None
-    return Figure(sentences.probability_sentence(certificate), "", tables.probabilities(found))
-
-
-def _gain(certificate: Record, chart_id: str) -> Figure | None:
-    gain = certificate.get("transfer_gain")
-    if not gain:
-        return None
-    chart = ""
-    if gain.get("retained") is not None:
-        chart = diagrams.kept(chart_id, gain["retained"], gain.get("ci_low"), gain.get("ci_high"))
+    chart = "" if gain.retained is None else diagrams.kept(chart_id, gain.retained, gain.ci_low, gain.ci_high)
     return Figure(sentences.gain_sentence(certificate), chart, None)

@@ -1,75 +1,179 @@
-"""The samples on which the trained and the deployed model disagree, shown inside the page."""
+"""The samples on which the trained and the deployed model differ most, shown inside the page."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import BundleError
+from edgetl.base.wording import number
 from edgetl.core.bundle import PREDICTIONS, Bundle
+from edgetl.core.tensors import Arrays
 from edgetl.reporting.samples import Card, Previews
 from edgetl.reporting.views import Fact
+from edgetl.tasks import Task, find_task
 
 #: Samples of each kind in a page; the rest are counted, not shown, so that the page stays light.
 SHOWN = 60
+#: Samples whose error grew that are shown.
+WORSENED = 24
 _AGAIN = "verify the bundle again"
-Integers = npt.NDArray[np.int64]
+_MODELS = ("reference", "deployed")
+Booleans = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Flips:
-    """The samples lost (right before, wrong after) and gained, with how many there are in all."""
+class Group:
+    """Samples that changed alike: ``kind`` is a class of the style sheet, ``total`` how many there are in all."""
 
-    lost: tuple[Card, ...]
-    gained: tuple[Card, ...]
-    lost_total: int
-    gained_total: int
+    title: str
+    kind: str
+    cards: tuple[Card, ...]
+    total: int
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Groups of samples; ``absent`` says why there are none."""
+
+    title: str
+    groups: tuple[Group, ...]
     absent: str = ""
 
 
-def flips(bundle: Bundle, *, data_root: Path | None = None) -> Flips:
-    """Find the samples that were lost and gained, from the bundle's saved predictions.
+@dataclass(frozen=True)
+class Saved:
+    """Predictions of a bundle: answers of each model, as its task decodes them, and what they are about."""
+
+    paths: Sequence[str]
+    labels: npt.NDArray[Any]
+    answers: Mapping[str, Arrays]
+
+
+def changes(bundle: Bundle, kind: str, noun: str, *, data_root: Path | None = None) -> Changes:
+    """Find the samples that were lost and gained or, where answers are numbers, whose errors grew the most.
 
     Args:
-        bundle: a bundle; without saved predictions the result is empty and ``absent`` says so.
+        bundle: a bundle; without saved predictions the result is empty and says so.
+        kind: of its input.
+        noun: what one sample is called.
         data_root: where the samples lie now; by default where they lay when the run was made.
+
+    Raises:
+        BundleError: the predictions are damaged or of another version.
     """
+    task = find_task(bundle.manifest.task)
+    title = f"{noun.capitalize()}s {'lost and gained' if task.exact else 'whose error grew'}"
     file = bundle.path / PREDICTIONS
     if not file.is_file():
-        return Flips((), (), 0, 0, "There are no saved predictions: verify the bundle to get them.")
-    paths, truth, reference, deployed = _predictions(file)
-    names, previews = bundle.labels, Previews(bundle.dataset, "image", data_root)
-    was_right, is_right = reference == truth, deployed == truth
+        return Changes(title, (), "There are no saved predictions: verify the bundle to get them.")
+    saved = _saved(file, task)
+    names, previews = bundle.labels, Previews(bundle.dataset, kind, data_root)
+    answer = ANSWERS[task.labels]
+    right = _right(task, saved)
 
     def card(row: int) -> Card:
-        facts = (
-            Fact("true", _name(names, truth[row])),
-            Fact("before", _name(names, reference[row]), "right" if was_right[row] else "wrong"),
-            Fact("after", _name(names, deployed[row]), "right" if is_right[row] else "wrong"),
-        )
-        return Card(paths[row], previews.of(paths[row]), facts)
+        facts = [Fact("true", _truth(task, saved, names, row))]
+        for model, word in zip(_MODELS, ("before", "after"), strict=True):
+            style = "" if right is None else "right" if right[model][row] else "wrong"
+            facts.append(Fact(word, answer(saved.answers[model], names, row), style))
+        return Card(saved.paths[row], previews.of(saved.paths[row]), tuple(facts))
 
-    lost, gained = (np.flatnonzero(rows).tolist() for rows in (was_right & ~is_right, ~was_right & is_right))
-    return Flips(tuple(map(card, lost[:SHOWN])), tuple(map(card, gained[:SHOWN])), len(lost), len(gained))
+    if right is None:
+        return Changes(title, (_worsened(saved, card),))
+
+    def cards(rows: npt.NDArray[np.int64]) -> tuple[Card, ...]:
+        return tuple(map(card, rows[:SHOWN].tolist()))
+
+    before, after = (right[model] for model in _MODELS)
+    lost, gained = np.flatnonzero(before & ~after), np.flatnonzero(~before & after)
+    return Changes(
+        title,
+        (
+            Group("Lost: right before, wrong after", "lost", cards(lost), len(lost)),
+            Group("Gained: wrong before, right after", "gained", cards(gained), len(gained)),
+        ),
+    )
 
 
-def _predictions(file: Path) -> tuple[list[str], Integers, Integers, Integers]:
+def _worsened(saved: Saved, card: Callable[[int], Card]) -> Group:
+    before, after = (saved.answers[model]["values"].astype(np.float64).reshape(-1) for model in _MODELS)
+    growth = np.abs(after - saved.labels) - np.abs(before - saved.labels)
+    order = [int(row) for row in np.argsort(-growth, kind="stable") if growth[row] > 0]
+    cards = []
+    for row in order[:WORSENED]:
+        made = card(row)
+        grown = Fact("error grew by", number(float(growth[row])), "wrong")
+        cards.append(Card(made.path, made.preview, (*made.facts, grown)))
+    return Group("The largest growth first", "worsened", tuple(cards), len(order))
+
+
+def _right(task: Task, saved: Saved) -> dict[str, Booleans] | None:
+    """Whether each model is right, by model; None where no answer is right or wrong."""
+    right = task.metrics[task.exact].right if task.exact else None
+    return right and {model: right(task.evidence(saved.answers[model], saved.labels)) for model in _MODELS}
+
+
+def _saved(file: Path, task: Task) -> Saved:
     try:
-        with np.load(file, allow_pickle=False) as saved:
-            paths = [str(path) for path in saved["paths"]]
-            truth, reference, deployed = (saved[name].astype(np.int64) for name in ("labels", "reference", "deployed"))
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        paths = [str(path) for path in arrays["paths"]]
+        answers = {model: _answers(arrays, model, task) for model in _MODELS}
+        labels = arrays["labels"]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{file} is damaged or of another version", _AGAIN) from error
-    if any(array.shape != (len(paths),) for array in (truth, reference, deployed)):
+    if any(len(values) != len(paths) for values in (labels, *(v for a in answers.values() for v in a.values()))):
         raise BundleError(f"{file} has a different number of paths and predictions", _AGAIN)
-    return paths, truth, reference, deployed
+    return Saved(paths, labels, answers)
 
 
-def _name(names: Sequence[str], label: np.int64) -> str:
-    return names[int(label)] if 0 <= label < len(names) else f"class {label}"
+def _answers(arrays: Arrays, model: str, task: Task) -> dict[str, npt.NDArray[Any]]:
+    """An answer of one array lies under its model's name, one of several under ``MODEL.NAME``."""
+    single = {"class": "class", "number": "values"}
+    if task.labels in single:
+        return {single[task.labels]: arrays[model]}
+    found = {key.removeprefix(f"{model}."): v for key, v in arrays.items() if key.startswith(f"{model}.")}
+    return {"logits": found["logits"], "present": found["present"].astype(bool)}
+
+
+def _truth(task: Task, saved: Saved, names: Sequence[str], row: int) -> str:
+    label = saved.labels[row]
+    if task.labels == "number":
+        return number(float(label))
+    return _name(names, int(label)) if task.labels == "class" else _present(label.astype(bool), names)
+
+
+def _of_class(answers: Arrays, names: Sequence[str], row: int) -> str:
+    return _name(names, int(answers["class"][row]))
+
+
+def _of_classes(answers: Arrays, names: Sequence[str], row: int) -> str:
+    return _present(answers["present"][row], names)
+
+
+def _of_number(answers: Arrays, names: Sequence[str], row: int) -> str:
+    return number(float(answers["values"].reshape(-1)[row]))
+
+
+#: Kind of label → an answer in words, given all answers, the classes' names and the row.
+ANSWERS: Mapping[str, Callable[[Arrays, Sequence[str], int], str]] = {
+    "class": _of_class,
+    "classes": _of_classes,
+    "number": _of_number,
+}
+
+
+def _present(present: Booleans, names: Sequence[str]) -> str:
+    return ", ".join(_name(names, int(label)) for label in np.flatnonzero(present)) or "none"
+
+
+def _name(names: Sequence[str], label: int) -> str:
+    return names[label] if 0 <= label < len(names) else f"class {label}"

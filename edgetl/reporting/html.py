@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgetl.base import wording as figures
+from edgetl.base import wording
 from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import require
 from edgetl.base.storage import write_bytes
-from edgetl.core.bundle import CERTIFICATE, Bundle
+from edgetl.core.bundle import Bundle
 from edgetl.core.run import Run
-from edgetl.reporting import charts, page, wording
+from edgetl.reporting import charts, metrics, page, terms
 from edgetl.reporting.runs.section import run_section
 
 _TEMPLATE = "report.html.j2"
@@ -46,20 +46,15 @@ def render(sources: Sequence[Run | Bundle], *, data_root: Path | None = None) ->
     bundles = [source for source in sources if isinstance(source, Bundle)]
     runs = [run_section(run, i, data_root=data_root) for i, run in enumerate(_runs(sources), 1)]
     sections = [page.section(bundle, i, data_root=data_root) for i, bundle in enumerate(bundles, 1)]
-    drawn = [page.interval(s.row, f"{i}. {s.row.target}") for i, s in enumerate(sections, 1)]
-    intervals = [row for row in drawn if row is not None]
-    text: str = (
-        _environment()
-        .get_template(_TEMPLATE)
-        .render(
-            title="Transfer report" if bundles else "Training report",
-            subjects=[*(s.name for s in runs), *(s.row.target for s in sections)],
-            runs=runs,
-            bundles=sections,
-            verdicts=sorted(Counter(s.row.verdict for s in sections).items()),
-            overview=charts.intervals("overview", intervals) if len(intervals) > 1 else "",
-            comparable=_same_images(bundles),
-        )
+    template = _environment().get_template(_TEMPLATE)
+    text: str = template.render(
+        title="Transfer report" if bundles else "Training report",
+        subjects=[*(s.name for s in runs), *(s.row.target for s in sections)],
+        runs=runs,
+        bundles=sections,
+        verdicts=sorted(Counter(s.row.verdict for s in sections).items()),
+        overview=_overview(sections),
+        comparable=_same_samples(sections),
     )
     return text
 
@@ -78,10 +73,10 @@ def _environment() -> Any:
         lstrip_blocks=True,
         finalize=_together,
     )
-    environment.globals["w"] = figures
-    environment.globals["words"] = wording
-    environment.filters["printable"] = figures.printable
-    environment.filters["lines"] = wording.lines
+    environment.globals["w"] = wording
+    environment.globals["terms"] = terms
+    environment.filters["printable"] = wording.printable
+    environment.filters["lines"] = terms.lines
     return environment
 
 
@@ -90,6 +85,21 @@ def _together(value: Any) -> Any:
     return value.replace(" %", "\u00a0%") if isinstance(value, str) else value
 
 
-def _same_images(bundles: Sequence[Bundle]) -> bool:
-    certificates = [bundle.record(CERTIFICATE) for bundle in bundles]
-    return len({(c.get("hashes") or {}).get("splits") for c in certificates if c}) < 2
+def _overview(sections: Sequence[page.Section]) -> list[str]:
+    """The differences of several bundles side by side, a chart for each metric that two or more have."""
+    groups: dict[tuple[str, str, str], list[charts.Interval]] = {}
+    for index, section in enumerate(sections, 1):
+        found = section.row.certificate
+        if found:
+            row = page.interval(found, f"{index}. {section.row.target}")
+            groups.setdefault((found.task, found.metric, found.unit), []).append(row)
+    several = [(key, rows) for key, rows in groups.items() if len(rows) > 1]
+    return [
+        charts.intervals(f"overview-{index}", metrics.title(task, metric), unit, rows)
+        for index, ((task, metric, unit), rows) in enumerate(several, 1)
+    ]
+
+
+def _same_samples(sections: Sequence[page.Section]) -> bool:
+    certificates = [section.row.certificate for section in sections]
+    return len({found.hashes.get("splits") for found in certificates if found}) < 2

@@ -16,16 +16,36 @@ def find_metric(task: str | None, name: str) -> Metric | None:
         return None
 
 
+def names(task: str | None) -> list[str]:
+    """A task's metrics, the default first; none of an unknown task."""
+    try:
+        return list(find_task(task).metrics)
+    except UnknownNameError:
+        return []
+
+
 def title(task: str | None, name: str) -> str:
     """What a metric is called in a sentence."""
     metric = find_metric(task, name)
     return metric.title if metric else printable(name.replace("_", " "))
 
 
+def short(task: str | None, name: str) -> str:
+    """A metric's name above a narrow column."""
+    full = title(task, name)
+    return full if len(full) < len("balanced") + 2 else name.upper() if len(name) < len("RMSE") + 1 else name
+
+
 def unit(task: str | None, name: str) -> str:
-    """ "share", "labels", or "" for a plain number, which is what an unknown metric is taken for."""
+    """Of a metric: share, labels, or "" for a plain number, which is what an unknown metric is taken for."""
     metric = find_metric(task, name)
     return metric.unit if metric else ""
+
+
+def lower_is_better(task: str | None, name: str) -> bool:
+    """Whether lower values of a metric are better, as of an error."""
+    metric = find_metric(task, name)
+    return metric is not None and metric.better == "lower"
 
 
 def value(task: str | None, name: str, value: float | None) -> str:

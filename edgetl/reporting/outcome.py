@@ -2,128 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-from edgetl.base.wording import count, number, percent, points, printable, signed, small
-from edgetl.reporting import sentences
+from edgetl.base.wording import bounds, count, difference, figure, fixed, number, percent, printable, small
+from edgetl.core.certificate import Certificate
+from edgetl.core.certificate_parts import Rung
+from edgetl.core.compression import LayerNoise, RepairRecord
+from edgetl.core.findings import Finding
+from edgetl.reporting import metrics, sentences, tables
 from edgetl.reporting.console import STYLES, print_table
-from edgetl.reporting.wording import EXECUTED, VERDICTS, measured_sentence, verdict_sentence
+from edgetl.reporting.terms import EXECUTED, VERDICTS
 
-#: Layers and corruptions that a terminal shows; the page has all.
+#: Layers that a terminal shows; the page has all.
 WORST = 5
-Record = Mapping[str, Any]
 
 
-def print_certificate(console: Console, certificate: Record) -> None:
-    """Print what a certificate says.
-
-    Args:
-        console: where to; lines are as long as it is wide.
-        certificate: the record, as :meth:`edgetl.certify.Certificate.to_json` gives it, perhaps of an older version
-            that lacks some of it.
-    """
+def print_certificate(console: Console, certificate: Certificate) -> None:
+    """Print what a certificate says, in lines as long as the console is wide."""
     _verdict(console, certificate)
-    for found in certificate.get("findings") or ():
-        _finding(console, found)
+    for finding in certificate.findings:
+        _finding(console, finding)
+    _scores(console, certificate)
     _ladder(console, certificate)
-    _layers(console, certificate.get("layers") or ())
-    _repair(console, certificate.get("repair") or {})
-    summary = (certificate.get("robustness") or {}).get("summary") or {}
+    _layers(console, certificate.layers)
+    if certificate.repair:
+        _repair(console, certificate.repair)
+    robustness = certificate.robustness
     for sentence in (
-        sentences.balanced_sentence(certificate) if certificate.get("metric") != "balanced-accuracy" else "",
         sentences.gain_sentence(certificate),
         sentences.probability_sentence(certificate),
-        printable(summary.get("sentence") or ""),
+        printable(robustness.summary.sentence) if robustness else "",
     ):
         if sentence:
             console.print(Text(sentence))
 
 
-def _verdict(console: Console, certificate: Record) -> None:
-    verdict, executed = str(certificate["verdict"]), str(certificate.get("executed") or "")
-    named = Text(VERDICTS.get(verdict, printable(verdict)), STYLES.get(verdict, ""))
-    console.print(Text.assemble(named, "  ", verdict_sentence(certificate)))
-    console.print(Text(measured_sentence(certificate)))
-    ran = " ".join(printable(certificate[part]) for part in ("runtime", "precision", "isa") if certificate.get(part))
-    if executed:
-        console.print(Text(f"Executed: {EXECUTED.get(executed, executed)}{f' ({ran})' if ran else ''}.", "dim"))
-    told = tuple(str(found["what"]) for found in certificate.get("findings") or ())
-    for name, style in (("reasons", ""), ("notes", "dim")):
-        for line in certificate.get(name) or ():
-            # A finding is printed below with its remedy, and the sentence above is the first reason already.
-            if not str(line).startswith(told):
+def _verdict(console: Console, certificate: Certificate) -> None:
+    verdict = Text(VERDICTS[certificate.verdict], STYLES[certificate.verdict])
+    console.print(Text.assemble(verdict, "  ", sentences.verdict_sentence(certificate)))
+    console.print(Text(sentences.measured_sentence(certificate)))
+    parts = (certificate.runtime, certificate.precision, certificate.isa)
+    runtime = " ".join(printable(part) for part in parts if part)
+    where = EXECUTED[certificate.executed]
+    console.print(Text(f"Executed: {where}{f' ({runtime})' if runtime else ''}.", "dim"))
+    # A finding is printed below with its remedy, and the sentence above is the first reason already.
+    printed = tuple(finding.what for finding in certificate.findings)
+    for lines, style in ((certificate.reasons, ""), (certificate.notes, "dim")):
+        for line in lines:
+            if not line.startswith(printed):
                 console.print(Text(f"- {printable(line)}", style))
 
 
-def _finding(console: Console, found: Record) -> None:
-    fatal = found.get("severity") == "fatal"
+def _finding(console: Console, finding: Finding) -> None:
+    fatal = finding.severity == "fatal"
     name = Text("fatal  " if fatal else "warning", "bold red" if fatal else "bold yellow")
-    title = printable(found.get("title") or found.get("kind"))
-    console.print(Text.assemble(name, "  ", (f"{title}: ", "bold"), printable(found.get("what") or "")))
-    if found.get("remedy"):
-        console.print(Text(f"         remedy: {printable(found['remedy'])}"))
+    console.print(Text.assemble(name, "  ", (f"{printable(finding.title)}: ", "bold"), printable(finding.what)))
+    if finding.remedy:
+        console.print(Text(f"         remedy: {printable(finding.remedy)}"))
 
 
-def _ladder(console: Console, certificate: Record) -> None:
-    rungs: Sequence[Record] = certificate.get("ladder") or ()
-    if not rungs:
+def _scores(console: Console, certificate: Certificate) -> None:
+    """Every metric, where there are others than the one of the sentence above."""
+    if len(certificate.scores) < 2:
         return
-    first = certificate.get("first_divergence")
     rows = [
         [
-            rung["name"],
-            percent(rung["accuracy"]),
-            percent(rung["agreement"]),
-            points(rung.get("difference")),
-            small(rung.get("logit_distance")),
-            small(rung.get("kl")),
-            "first" if rung["name"] == first else "yes" if rung.get("diverges") else "",
+            metrics.short(certificate.task, name),
+            figure(score.reference, score.unit),
+            figure(score.deployed, score.unit),
+            difference(score.difference, score.unit),
+            bounds(score.ci_low, score.ci_high, score.unit),
+            score.verdict,
         ]
-        for rung in rungs
+        for name, score in tables.ordered(certificate)
     ]
     console.print()
-    print_table(console, ["rung", "accuracy", "agreement", "points", "logits", "KL", "diverges"], rows)
+    print_table(console, ["metric", "before", "after", "change", "interval", "by itself"], rows)
 
 
-def _layers(console: Console, layers: Sequence[Record]) -> None:
+def _ladder(console: Console, certificate: Certificate) -> None:
+    rungs = certificate.ladder
+    if not rungs:
+        return
+    logits = any(rung.logit_distance is not None for rung in rungs)
+    metric = metrics.short(certificate.task, certificate.metric)
+    distances = ["logits", "KL"] if logits else ["divergence"]
+    named = tables.difference_heading(tables.judged_unit(certificate, rungs[-1])).lower()
+
+    def cells(rung: Rung) -> list[str]:
+        unit = tables.judged_unit(certificate, rung)
+        return [
+            rung.name,
+            figure(rung.score, certificate.unit),
+            percent(rung.agreement),
+            difference(rung.difference, unit),
+            *([small(rung.logit_distance), small(rung.kl)] if logits else [small(rung.divergence)]),
+            "first" if rung.name == certificate.first_divergence else "yes" if rung.diverges else "",
+        ]
+
+    console.print()
+    print_table(console, ["rung", metric, "agreement", named, *distances, "diverges"], [cells(r) for r in rungs])
+
+
+def _layers(console: Console, layers: Sequence[LayerNoise]) -> None:
     if not layers:
         return
     rows = [
-        [
-            layer.get("module") or layer.get("node") or "the image",
-            layer["cause"],
-            f"{layer['sqnr_db']:.1f}".replace("-", "−"),
-            percent(layer["share"], 1),
-        ]
+        [tables.layer_name(layer), layer.cause, fixed(layer.sqnr_db, 1), percent(layer.share, 1)]
         for layer in layers[:WORST]
     ]
     console.print()
     print_table(console, [f"noisiest of {count(len(layers))} layers", "quantized", "SQNR dB", "of the noise"], rows)
 
 
-def _repair(console: Console, repair: Record) -> None:
-    if not repair:
-        return
+def _repair(console: Console, repair: RepairRecord) -> None:
     console.print()
     console.print(Text(sentences.repair_sentence(repair)))
-    if not repair.get("needed"):
+    if not repair.needed:
         return
-    difference, title = (points, "points") if repair.get("unit", "share") == "share" else (signed, "gain")
     rows = [
         [
-            f"{index} kept" if trial.get("kept") else index,
-            trial["remedy"],
-            trial.get("change") or trial.get("note") or "",
-            difference(trial.get("difference")),
-            percent(trial.get("integer_macs"), 1),
-            number(trial.get("ms")),
-            number(trial.get("seconds")),
+            f"{index} kept" if trial.kept else index,
+            trial.remedy,
+            trial.change or trial.note,
+            difference(trial.difference, repair.unit),
+            percent(trial.integer_macs, 1),
+            number(trial.ms),
+            number(trial.seconds),
         ]
-        for index, trial in enumerate(repair.get("trials") or (), 1)
+        for index, trial in enumerate(repair.trials, 1)
     ]
-    print_table(console, ["trial", "remedy", "change", title, "integer", "ms", "s"], rows)
+    named = tables.difference_heading(repair.unit).lower()
+    print_table(console, ["trial", "remedy", "change", named, "integer", "ms", "s"], rows)
     console.print()

@@ -5,26 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgetl.base.errors import CertifyError
 from edgetl.base.schema import to_json
-from edgetl.base.wording import count, printable
-from edgetl.core.bench import BenchRecord, Timing
-from edgetl.core.bundle import CALIBRATION, CERTIFICATE, Bundle, check_certificate
-from edgetl.inputs import input_of
-from edgetl.reporting import charts, tables
+from edgetl.base.wording import bounds, change, figure, printable
+from edgetl.core.bundle import CALIBRATION, Bundle, check_certificate
+from edgetl.core.certificate import Certificate
+from edgetl.core.certificate_parts import ClassRecord
+from edgetl.reporting import charts, metrics, tables
+from edgetl.reporting.bench import Latency, latency
 from edgetl.reporting.evidence import Evidence, evidence
 from edgetl.reporting.facts import facts
-from edgetl.reporting.gallery import Flips, flips
-from edgetl.reporting.sentences import balanced_sentence
-from edgetl.reporting.summary import Row, measured_bench, rows
+from edgetl.reporting.gallery import Changes, changes
+from edgetl.reporting.sentences import executed_sentences, measured_sentence, verdict_sentence
+from edgetl.reporting.summary import Row, rows
 from edgetl.reporting.views import TableView
-from edgetl.reporting.wording import executed_sentences, measured_sentence, verdict_sentence
 
 #: Classes in the chart of recalls: those that changed most; the table has all.
 CHARTED_CLASSES = 24
 Facts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The metric that decides, as text: its title, the score of both models, the difference and its interval."""
+
+    metric: str
+    before: str
+    after: str
+    difference: str
+    interval: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,16 @@ class Statement:
     notes: tuple[str, ...]
     chart: str
     seal: str
+    scores: TableView
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What happened to each class or label (``what``); the chart is "" without samples of any."""
+
+    what: str
+    chart: str
+    table: TableView
 
 
 @dataclass(frozen=True)
@@ -47,18 +67,14 @@ class Section:
 
     id: str
     row: Row
+    judged: Judged | None
     statement: Statement | None
     ladder: TableView | None
     evidence: Evidence
-    balanced: str
-    recall_chart: str
-    recall: TableView | None
-    latency_chart: str
-    latency: TableView | None
-    timed: str
-    machine: Facts
+    recall: Recall | None
+    latency: Latency | None
     certified: Facts
-    flips: Flips
+    changes: Changes
     sizes: TableView
     provenance: tuple[tuple[str, Facts], ...]
     files: TableView
@@ -69,59 +85,63 @@ def section(bundle: Bundle, index: int, *, data_root: Path | None = None) -> Sec
 
     Raises:
         BundleError: a record was altered or belongs to another bundle.
+        CertifyError: its certificate is of another version.
+        UnknownNameError: its task is unknown.
     """
-    certificate = bundle.record(CERTIFICATE)
-    bench = measured_bench(bundle)
     (row,) = rows([bundle])
-    identity = f"bundle-{index}"
-    classes = _classes(bundle, certificate or {})
+    identity, certificate = f"bundle-{index}", row.certificate
+    kind = str(bundle.input_record.get("kind", "image"))
     return Section(
         id=identity,
         row=row,
-        statement=_statement(bundle, certificate, row, identity) if certificate else None,
-        ladder=tables.ladder(certificate or {}),
-        evidence=evidence(certificate or {}, to_json(bundle.repair), identity),
-        balanced=balanced_sentence(certificate or {}),
-        recall_chart=_recall_chart(classes, identity),
-        recall=tables.recall(classes),
-        latency_chart=_latency_chart(bench, row, identity) if bench else "",
-        latency=tables.latency(bench, row) if bench else None,
-        timed=timed(bench),
-        machine=facts(bench.device) if bench else [],
-        certified=_certified(certificate or {}),
-        flips=flips(bundle, data_root=data_root),
+        judged=judged(certificate) if certificate else None,
+        statement=_statement(bundle, certificate, identity) if certificate else None,
+        ladder=tables.ladder(certificate) if certificate else None,
+        evidence=evidence(certificate, bundle.repair, bundle.manifest.task, identity),
+        recall=_recall(bundle, certificate, identity) if certificate else None,
+        latency=latency(row.bench, row.precision, row.noun, identity) if row.bench else None,
+        certified=_certified(certificate) if certificate else [],
+        changes=changes(bundle, kind, row.noun, data_root=data_root),
         sizes=tables.sizes(bundle),
-        provenance=_provenance(bundle, certificate or {}),
+        provenance=_provenance(bundle, certificate),
         files=tables.files(bundle),
     )
 
 
-def interval(row: Row, name: str) -> charts.Interval | None:
-    """The row's difference for :func:`charts.intervals`; None without a certificate."""
-    if row.difference is None or row.ci_low is None or row.ci_high is None or row.margin is None:
-        return None
-    return charts.Interval(name, row.difference, row.ci_low, row.ci_high, row.margin, row.verdict)
+def judged(certificate: Certificate) -> Judged:
+    """The metric that decides, as text."""
+    unit = certificate.unit
+    return Judged(
+        metric=metrics.title(certificate.task, certificate.metric),
+        before=figure(certificate.reference_score, unit),
+        after=figure(certificate.deployed_score, unit),
+        difference=change(certificate.difference, unit),
+        interval=bounds(certificate.ci_low, certificate.ci_high, unit),
+    )
 
 
-def _statement(bundle: Bundle, certificate: Mapping[str, Any], row: Row, identity: str) -> Statement:
-    executed, not_executed = executed_sentences(certificate, printable(row.target))
-    drawn = interval(row, row.target)
+def interval(certificate: Certificate, name: str) -> charts.Interval:
+    """A certificate's difference for :func:`charts.intervals`."""
+    ends = (certificate.ci_low, certificate.ci_high)
+    return charts.Interval(name, certificate.difference, *ends, certificate.margin, certificate.verdict)
+
+
+def _statement(bundle: Bundle, certificate: Certificate, identity: str) -> Statement:
+    executed, not_executed = executed_sentences(certificate, printable(bundle.target))
+    title = metrics.title(certificate.task, certificate.metric)
+    # The notes, but for those that only repeat a finding, which the page shows with its remedy.
+    shown = tuple(finding.what for finding in certificate.findings)
     return Statement(
         verdict=verdict_sentence(certificate),
         measured=measured_sentence(certificate),
         executed=executed,
         not_executed=not_executed,
-        reasons=tuple(str(reason) for reason in certificate.get("reasons") or ()),
-        notes=_notes(certificate),
-        chart=charts.intervals(f"{identity}-interval", [drawn]) if drawn else "",
+        reasons=certificate.reasons,
+        notes=tuple(note for note in certificate.notes if not note.startswith(shown)),
+        chart=charts.intervals(f"{identity}-interval", title, certificate.unit, [interval(certificate, bundle.target)]),
         seal=_seal(bundle),
+        scores=tables.scores(certificate),
     )
-
-
-def _notes(certificate: Mapping[str, Any]) -> tuple[str, ...]:
-    """The notes, but for those that only repeat a finding, which the page shows with its remedy."""
-    found = tuple(str(finding["what"]) for finding in certificate.get("findings") or ())
-    return tuple(str(note) for note in certificate.get("notes") or () if not str(note).startswith(found))
 
 
 def _seal(bundle: Bundle) -> str:
@@ -132,63 +152,59 @@ def _seal(bundle: Bundle) -> str:
     return "The certificate is unaltered and belongs to this very bundle and its saved predictions."
 
 
-def _certified(certificate: Mapping[str, Any]) -> Facts:
-    told = ("metric", "runtime", "isa", "precision", "executed_on", "method", "p_value", "first_divergence",
-            "reference_balanced_accuracy", "deployed_balanced_accuracy", "transfer_gain_retained")  # fmt: skip
-    return facts({name: certificate[name] for name in told if name in certificate})
+def _certified(certificate: Certificate) -> Facts:
+    return facts(
+        {
+            "task": certificate.task,
+            "metric": certificate.metric,
+            "runtime": certificate.runtime,
+            "isa": certificate.isa,
+            "precision": certificate.precision,
+            "executed on": certificate.executed_on,
+            "method": certificate.method,
+            "p value": certificate.p_value,
+            "first divergence": certificate.first_divergence,
+            "transfer gain retained": certificate.transfer_gain_retained,
+        }
+    )
 
 
-def _classes(bundle: Bundle, certificate: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def _recall(bundle: Bundle, certificate: Certificate, identity: str) -> Recall | None:
     # JSON keeps no order of its keys, and the labels have one.
-    entries = certificate.get("classes") or {}
+    entries = certificate.classes
     named = [*(name for name in bundle.labels if name in entries), *sorted(set(entries) - set(bundle.labels))]
-    return [(name, entries[name]) for name in named]
+    classes = [(name, entries[name]) for name in named]
+    what = "label" if bundle.dataset.label_kind == "classes" else "class"
+    table = tables.recall(classes, what.capitalize(), f"{certificate.sample.capitalize()}s")
+    return Recall(what, _recall_chart(classes, what, identity), table) if table else None
 
 
-def _recall_chart(classes: Sequence[tuple[str, Mapping[str, Any]]], identity: str) -> str:
-    known = [(name, e) for name, e in classes if e["difference"] is not None]
-    most = sorted(range(len(known)), key=lambda i: (-abs(known[i][1]["difference"]), i))[:CHARTED_CLASSES]
-    changes = [
-        charts.Change(name, entry["reference_recall"], entry["deployed_recall"])
-        for name, entry in (known[i] for i in sorted(most))
+def _recall_chart(classes: Sequence[tuple[str, ClassRecord]], what: str, identity: str) -> str:
+    known = [
+        (abs(entry.difference), charts.Change(name, entry.reference_recall, entry.deployed_recall))
+        for name, entry in classes
+        if entry.difference is not None and entry.reference_recall is not None and entry.deployed_recall is not None
     ]
-    return charts.recalls(f"{identity}-recall", changes) if changes else ""
+    most = sorted(range(len(known)), key=lambda i: (-known[i][0], i))[:CHARTED_CLASSES]
+    drawn = [known[i][1] for i in sorted(most)]
+    return charts.recalls(f"{identity}-recall", what, drawn) if drawn else ""
 
 
-def timed(bench: BenchRecord | None) -> str:
-    """What one sample of the benchmark is the time of."""
-    batch = bench.deployed.images_per_query if bench else 1
-    return "one image" if batch == 1 else f"a batch of {count(batch)} images"
-
-
-def _latency_chart(bench: BenchRecord, row: Row, identity: str) -> str:
-    curves = [
-        charts.Curve(name, style, timing.samples_ms, _marks(timing))
-        for name, style, timing in tables.series(bench, row)
-    ]
-    return charts.latencies(f"{identity}-latency", curves, timed(bench)) if curves else ""
-
-
-def _marks(timing: Timing) -> tuple[tuple[float, float], ...]:
-    values = zip(charts.PERCENTILES, (timing.p50_ms, timing.p90_ms, timing.p99_ms), strict=True)
-    return tuple((share, value) for (share, _), value in values if value is not None)
-
-
-def _provenance(bundle: Bundle, certificate: Mapping[str, Any]) -> tuple[tuple[str, Facts], ...]:
+def _provenance(bundle: Bundle, certificate: Certificate | None) -> tuple[tuple[str, Facts], ...]:
     manifest = bundle.manifest
     there = (bundle.path / CALIBRATION).is_file()
-    others = {"name": manifest.name, "key": manifest.key, "parity": manifest.parity, "splits": manifest.splits,
-              "exported": manifest.exported, "source": manifest.source}  # fmt: skip
-    hashes = {"bundle": bundle.digest, **(certificate.get("hashes") or {})}
+    others = {"task": manifest.task, "name": manifest.name, "key": manifest.key, "parity": manifest.parity,
+              "splits": manifest.splits, "exported": manifest.exported, "source": manifest.source}  # fmt: skip
+    hashes: Mapping[str, str] = {"bundle": bundle.digest, **(certificate.hashes if certificate else {})}
     listed: Sequence[tuple[str, Facts]] = (
         ("Target", facts(manifest.target.to_json())),
         ("Quantization", facts(to_json(manifest.quantization))),
-        ("Calibration images", facts(to_json(bundle.calibration)) if there else []),
-        ("Preprocessing", facts(input_of(bundle).to_json())),
+        ("Calibration samples", facts(to_json(bundle.calibration)) if there else []),
+        ("Input", facts(bundle.input_record)),
         ("Lineage", facts(manifest.lineage)),
         ("Training run", facts(to_json(manifest.run))),
         ("Versions", facts(manifest.versions)),
         ("Other facts of the export", facts({name: value for name, value in others.items() if value})),
         ("Hashes in the certificate (SHA-256)", facts(hashes)),
     )
-    return tuple((title, found) for title, found in listed if found)
+    return tuple((title, pairs) for title, pairs in listed if pairs)

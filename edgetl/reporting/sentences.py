@@ -1,11 +1,27 @@
-"""What a certificate says beside its verdict, in sentences for the page and for the console."""
+"""What a certificate says, in sentences for the page and for the console."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from edgetl.base.wording import ABSENT, count, number, percent, points, printable, small, span
+from edgetl.base.wording import (
+    ABSENT,
+    amount,
+    bounds,
+    change,
+    count,
+    counted,
+    figure,
+    number,
+    percent,
+    points,
+    printable,
+    small,
+    span,
+)
+from edgetl.core.certificate import Certificate
+from edgetl.core.compression import RepairRecord
+from edgetl.reporting import metrics
 
 BASELINES: Mapping[str, str] = {
     "scratch": "a model of equal budget trained from scratch",
@@ -18,76 +34,128 @@ _HELPED: Mapping[str, str] = {
 }
 
 
-def gain_sentence(certificate: Mapping[str, Any]) -> str:
+def verdict_sentence(certificate: Certificate) -> str:
+    """What the verdict means, in one sentence with its numbers."""
+    limit, margin = certificate.margin, amount(certificate.margin, certificate.unit)
+    of = f" of {metrics.title(certificate.task, certificate.metric)}"
+    samples = f"{counted(certificate.n, certificate.sample)}"
+    confidence = f"{100 * (1 - certificate.alpha):g} %"
+    if limit == 0 and certificate.verdict != "fail":
+        better = f"With {confidence} confidence the deployed model is better than the one that was trained."
+        unproven = f"These {samples} do not prove the deployed model better, as a margin of 0 asks."
+        return better if certificate.verdict == "pass" else unproven
+    if certificate.verdict == "pass":
+        return f"With {confidence} confidence the deployed model loses less than {margin}{of} to the trained model."
+    if certificate.verdict == "fail":
+        if certificate.ci_high < -limit:
+            return f"With {confidence} confidence the deployed model loses more than {margin}{of}."
+        if certificate.difference <= -limit:
+            return f"The loss that was observed is not below {margin}, the greatest that was accepted."
+        return "The transfer did not survive, for the reasons below."
+    needed = certificate.n_needed
+    enough = f" About {counted(needed, certificate.sample)} would be needed." if needed else ""
+    return f"These {samples} cannot tell a loss of {margin} from none.{enough}"
+
+
+def measured_sentence(certificate: Certificate) -> str:
+    """The metric of both models and the interval of its difference."""
+    unit, flips = certificate.unit, certificate.flips
+    moved = ""
+    if "lost" in flips and "gained" in flips:
+        lost = counted(flips["lost"], certificate.sample)
+        moved = f" It lost {lost} that were right before and gained {count(flips['gained'])}."
+    # Where lower values are better, a difference with a sign would be read the wrong way round.
+    lower, gain = metrics.lower_is_better(certificate.task, certificate.metric), certificate.difference
+    moved_by = f"a {'loss' if gain < 0 else 'gain'} of {amount(abs(gain), unit)}"
+    difference, of = (moved_by, " of the gain") if lower else (f"a difference of {change(gain, unit)}", "")
+    interval = bounds(certificate.ci_low, certificate.ci_high, unit)
+    return (
+        f"On {count(certificate.n)} held-out {certificate.sample}s {_both(certificate)}: "
+        f"{difference}, interval{of} {interval} "
+        f"({100 * (1 - certificate.alpha):g} % confidence at each end).{moved}"
+    )
+
+
+def _both(certificate: Certificate) -> str:
+    before, after = (figure(s, certificate.unit) for s in (certificate.reference_score, certificate.deployed_score))
+    if certificate.metric == "accuracy":
+        return f"the trained model is right on {before} and the deployed one on {after}"
+    title = metrics.title(certificate.task, certificate.metric)
+    return f"the {title} of the trained model is {before} and that of the deployed one {after}"
+
+
+def executed_sentences(certificate: Certificate, target: str) -> tuple[str, str]:
+    """What was executed to get the deployed predictions, and what was not."""
+    executed, place = certificate.executed, certificate.executed_on
+    where = place.get("cpu_model") if place.get("device") == "local" else place.get("device")
+    name = f" ({printable(where)})" if where else ""
+    if executed == "device":
+        return f"The artifact ran on a {target} device{name}, from file to answer, with its own runtime.", ""
+    if executed == "host":
+        return (
+            "The artifact itself ran, from file to answer, with its own runtime, on the machine that wrote the "
+            f"certificate{name}.",
+            f"No other {target} machine was tried. Verify it there with: edgetl verify BUNDLE --device NAME",
+        )
+    emulated = f"The artifact itself ran, with its own runtime, but on an emulated CPU{name}."
+    arithmetic = f"The artifact's arithmetic was simulated on another machine{name}."
+    return (
+        emulated if place.get("kind") == "emulated" else arithmetic,
+        f"The artifact did not run on a {target}: its scores there may differ, and no time was measured. "
+        "Certify it on the device with: edgetl verify BUNDLE --device NAME",
+    )
+
+
+def gain_sentence(certificate: Certificate) -> str:
     """How much of the transfer's gain was kept, and whether there was any; "" without a baseline."""
-    gain: Mapping[str, Any] = certificate.get("transfer_gain") or {}
-    if not gain:
+    gain = certificate.transfer_gain
+    if gain is None:
         return ""
-    kind = printable(gain["kind"])
     against = (
-        f"{_HELPED.get(gain['helped'], printable(gain['helped']))}: the trained model is right on "
-        f"{percent(certificate.get('reference_accuracy'))}, {BASELINES.get(kind, kind)} on "
-        f"{percent(gain['baseline_accuracy'])}, {points(-gain['gap'])} points "
-        f"(interval {span(-gain['gap_ci_high'], -gain['gap_ci_low'])})."
+        f"{_HELPED[gain.helped]}: the trained model is right on {percent(certificate.reference_accuracy)}, "
+        f"{BASELINES[gain.kind]} on {percent(gain.baseline_accuracy)}, {points(-gain.gap)} points "
+        f"(interval {span(-gain.gap_ci_high, -gain.gap_ci_low)})."
     )
-    if gain.get("retained") is None:
+    if gain.retained is None:
         return against
-    low, high = (ABSENT if gain.get(end) is None else percent(gain[end], 1) for end in ("ci_low", "ci_high"))
-    return f"{against} The deployed model keeps {percent(gain['retained'], 1)} of that gain (interval {low} to {high})."
+    low, high = (ABSENT if bound is None else percent(bound, 1) for bound in (gain.ci_low, gain.ci_high))
+    return f"{against} The deployed model keeps {percent(gain.retained, 1)} of that gain (interval {low} to {high})."
 
 
-def balanced_sentence(certificate: Mapping[str, Any]) -> str:
-    """The same test for balanced accuracy; "" where it was not made."""
-    found: Mapping[str, Any] = certificate.get("balanced") or {}
-    if not found:
-        return ""
-    before, after = (percent(certificate.get(f"{model}_balanced_accuracy")) for model in ("reference", "deployed"))
-    return (
-        f"Balanced accuracy goes from {before} to {after}: {points(found['difference'])} points "
-        f"(interval {span(found['ci_low'], found['ci_high'])}), {printable(found['verdict'])} by itself."
-    )
-
-
-def probability_sentence(certificate: Mapping[str, Any]) -> str:
+def probability_sentence(certificate: Certificate) -> str:
     """What compression did to the probabilities; "" where logits were not kept."""
-    found: Mapping[str, Any] = certificate.get("probabilities") or {}
-    if not found:
+    shift = certificate.probabilities
+    if shift is None:
         return ""
-    moved = (
-        f"{percent(found['agreement'])} of the labels agree, KL {small(found['kl'])} nats; calibration error "
-        f"{percent(found['reference_ece'])} before and {percent(found['deployed_ece'])} after; Brier score "
-        f"{number(found['reference_brier'])} before and {number(found['deployed_brier'])} after."
-    )
-    threshold: Mapping[str, Any] = found.get("threshold") or {}
-    if not threshold:
-        return moved
+    threshold = shift.threshold
     return (
-        f"{moved} A confidence threshold of {threshold['reference']:.3f} keeps {percent(threshold['kept'], 0)} of the "
-        f"images before and {percent(threshold['deployed_kept'], 1)} after; "
-        f"{threshold['deployed']:.3f} would keep as many."
+        f"{percent(shift.agreement)} of the labels agree, KL {small(shift.kl)} nats; calibration error "
+        f"{percent(shift.reference_ece)} before and {percent(shift.deployed_ece)} after; Brier score "
+        f"{number(shift.reference_brier)} before and {number(shift.deployed_brier)} after. "
+        f"A confidence threshold of {threshold.reference:.3f} keeps {percent(threshold.kept, 0)} of the "
+        f"{certificate.sample}s before and {percent(threshold.deployed_kept, 1)} after; "
+        f"{threshold.deployed:.3f} would keep as many."
     )
 
 
-def repair_sentence(repair: Mapping[str, Any]) -> str:
-    """How repair went and why it ended."""
-    trials: Sequence[Mapping[str, Any]] = repair.get("trials") or ()
-    stopped = printable(repair.get("stopped") or "")
-    if not repair.get("needed"):
+def repair_sentence(repair: RepairRecord) -> str:
+    """How the search for a remedy went and why it ended."""
+    stopped = printable(repair.stopped)
+    if not repair.needed:
         return f"No repair was needed. {stopped}".strip()
-    made = sum(1 for trial in trials if trial.get("score") is not None)
-    budget = repair.get("budget_minutes")
-    took = f" in {number((repair.get('seconds') or 0) / 60)} of {number(budget)} minutes" if budget else ""
-    name = printable(repair.get("chosen"))
-    chosen = f", and '{name}' was chosen" if repair.get("survived") and not stopped.startswith(name) else ""
+    budget = repair.budget_minutes
+    took = f" in {number((repair.seconds or 0) / 60)} of {number(budget)} minutes" if budget else ""
+    name = printable(repair.chosen)
+    chosen = f", and '{name}' was chosen" if repair.survived and not stopped.startswith(name) else ""
     return (
-        f"What was compressed first lost too much: {count(made)} trials were made{took}{chosen}. "
+        f"What was compressed first lost too much: {count(len(repair.measured))} trials were made{took}{chosen}. "
         f"{stopped[:1].upper()}{stopped[1:]}"
     ).strip()
 
 
-def divergence_sentence(certificate: Mapping[str, Any]) -> str:
+def divergence_sentence(certificate: Certificate) -> str:
     """Which rung diverges first; "" without a ladder."""
-    if not certificate.get("ladder"):
+    if not certificate.ladder:
         return ""
-    first = certificate.get("first_divergence")
+    first = certificate.first_divergence
     return f"The first rung that diverges is '{printable(first)}'." if first else "No rung diverges."

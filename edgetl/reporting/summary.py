@@ -1,35 +1,29 @@
-"""One row for each bundle: what the table, the page and ``--json`` show of it."""
+"""One row for each bundle: what the table and the page show of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from edgetl.core.bench import BenchRecord
-from edgetl.core.bundle import CERTIFICATE, Bundle
-from edgetl.reporting.wording import megabytes
+from edgetl.core.bench import BenchRecord, Estimate
+from edgetl.core.bundle import Bundle
+from edgetl.core.certificate import Certificate
+from edgetl.reporting.terms import noun
 
 SIMULATED = "simulated"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A bundle in figures. What was not measured is None and ``notes`` says why.
+    """A bundle in figures.
 
     Attributes:
         bundle: name of its folder.
         target, runtime, precision: what it was made for; ``precision`` is what it was compressed to.
-        executed: device, host or simulated, or "" without a certificate.
-        reference_accuracy, deployed_accuracy: top-1 share of the trained model and of the artifact, 0 to 1.
-        difference: deployed minus reference, with its interval ``ci_low`` to ``ci_high``.
-        margin: the loss that was allowed.
-        verdict: pass, fail or underpowered, or "" without a certificate.
-        n, n_needed: images that were compared, and how many a verdict would need.
-        p50_ms, float_p50_ms: median time of one inference (one image, but for a fixed batch), of the artifact and of
-            its float twin.
-        speedup: float twin's time over the artifact's, with its interval.
-        size_mb, float_size_mb: megabytes (10^6 bytes) on disk.
+        noun: what a sample is called: image, text, …
+        certificate: of its answers, or None.
+        bench: its times, or None, also where they are of a simulation, which are no latency.
+        size_mb, float_size_mb: megabytes (10^6 bytes) on disk, of the artifact and of its float twin, if it has one.
         failures: what is wrong with the artifact, in words, such as being slower than its float twin.
         notes: why a figure is missing, in words.
     """
@@ -38,25 +32,38 @@ class Row:
     target: str
     runtime: str
     precision: str
-    executed: str
-    reference_accuracy: float | None
-    deployed_accuracy: float | None
-    difference: float | None
-    ci_low: float | None
-    ci_high: float | None
-    margin: float | None
-    verdict: str
-    n: int | None
-    n_needed: int | None
-    p50_ms: float | None
-    float_p50_ms: float | None
-    speedup: float | None
-    speedup_low: float | None
-    speedup_high: float | None
+    noun: str
+    certificate: Certificate | None
+    bench: BenchRecord | None
     size_mb: float
     float_size_mb: float | None
     failures: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """pass, fail or underpowered; "" without a certificate."""
+        return self.certificate.verdict if self.certificate else ""
+
+    @property
+    def executed(self) -> str:
+        """device, host or simulated; "" without a certificate."""
+        return self.certificate.executed if self.certificate else ""
+
+    @property
+    def p50_ms(self) -> float | None:
+        """Median time of one query (one sample, but for a fixed batch)."""
+        return self.bench.deployed.p50_ms if self.bench else None
+
+    @property
+    def float_p50_ms(self) -> float | None:
+        """The same of the float twin."""
+        return self.bench.twin.p50_ms if self.bench and self.bench.twin else None
+
+    @property
+    def speedup(self) -> Estimate | None:
+        """The float twin's time over the artifact's."""
+        return self.bench.speedup if self.bench else None
 
 
 def rows(bundles: Iterable[Bundle]) -> list[Row]:
@@ -64,45 +71,28 @@ def rows(bundles: Iterable[Bundle]) -> list[Row]:
 
     Raises:
         BundleError: a record was altered or belongs to another bundle.
+        CertifyError: a certificate is of another version.
     """
     return [_row(bundle) for bundle in bundles]
 
 
-def measured_bench(bundle: Bundle) -> BenchRecord | None:
-    """The benchmark record, or None where there is none or its times are of a simulation, which are no latency."""
-    bench = bundle.bench
-    return None if bench is None or bench.executed == SIMULATED else bench
-
-
 def _row(bundle: Bundle) -> Row:
-    certificate: Mapping[str, Any] = bundle.record(CERTIFICATE) or {}
-    bench = measured_bench(bundle)
+    certificate, bench = bundle.certificate, bundle.bench
     deployed, twin = bundle.manifest.artifacts["deployed"], bundle.manifest.artifacts.get("float")
-    speedup, floating = (bench.speedup, bench.twin) if bench else (None, None)
+    measured = None if bench is None or bench.executed == SIMULATED else bench
+    called = noun(str(bundle.input_record.get("kind", "image")))
     return Row(
         bundle=bundle.path.resolve().name,
         target=bundle.target,
         runtime=deployed.backend,
         precision=deployed.precision,
-        executed=str(certificate.get("executed", "")),
-        reference_accuracy=certificate.get("reference_accuracy"),
-        deployed_accuracy=certificate.get("deployed_accuracy"),
-        difference=certificate.get("difference"),
-        ci_low=certificate.get("ci_low"),
-        ci_high=certificate.get("ci_high"),
-        margin=certificate.get("margin"),
-        verdict=str(certificate.get("verdict", "")),
-        n=certificate.get("n"),
-        n_needed=certificate.get("n_needed"),
-        p50_ms=bench.deployed.p50_ms if bench else None,
-        float_p50_ms=floating.p50_ms if floating else None,
-        speedup=speedup.value if speedup else None,
-        speedup_low=speedup.ci_low if speedup else None,
-        speedup_high=speedup.ci_high if speedup else None,
+        noun=called,
+        certificate=certificate,
+        bench=measured,
         size_mb=deployed.bytes / 1e6,
-        float_size_mb=megabytes(twin.bytes if twin else None),
-        failures=_failures(bench) if bench else (),
-        notes=_notes(bundle, certificate, bench),
+        float_size_mb=twin.bytes / 1e6 if twin else None,
+        failures=_failures(measured) if measured else (),
+        notes=_notes(bundle, certificate, measured, called),
     )
 
 
@@ -112,9 +102,9 @@ def _failures(bench: BenchRecord) -> tuple[str, ...]:
     return bench.failures
 
 
-def _notes(bundle: Bundle, certificate: Mapping[str, Any], bench: BenchRecord | None) -> tuple[str, ...]:
+def _notes(bundle: Bundle, certificate: Certificate | None, bench: BenchRecord | None, called: str) -> tuple[str, ...]:
     notes = []
-    if not certificate:
+    if certificate is None:
         notes.append("no certificate yet: edgetl verify BUNDLE")
     if bench is None:
         return (*notes, _why_no_bench(bundle, certificate))
@@ -123,7 +113,7 @@ def _notes(bundle: Bundle, certificate: Mapping[str, Any], bench: BenchRecord | 
     if bench.twin is None:
         notes.append(f"no speed-up: {_why_no_twin(bundle)}")
     if bench.deployed.images_per_query > 1:
-        notes.append(f"times are of a batch of {bench.deployed.images_per_query} images")
+        notes.append(f"times are of a batch of {bench.deployed.images_per_query} {called}s")
     reasons = bench.disturbance.reasons if bench.disturbance else ()
     return (*notes, *(f"the timing was disturbed: {reason}" for reason in reasons))
 
@@ -135,7 +125,7 @@ def _why_no_twin(bundle: Bundle) -> str:
     return "the float twin was not benchmarked"
 
 
-def _why_no_bench(bundle: Bundle, certificate: Mapping[str, Any]) -> str:
-    if certificate.get("executed") == SIMULATED or bundle.bench is not None:
+def _why_no_bench(bundle: Bundle, certificate: Certificate | None) -> str:
+    if (certificate and certificate.executed == SIMULATED) or bundle.bench is not None:
         return "no latency: it was only simulated, and simulated time is not device time; bench it on the device"
     return "no latency yet: edgetl bench BUNDLE"

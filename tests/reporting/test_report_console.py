@@ -37,7 +37,7 @@ def text(console: Console) -> str:
 def test_results_fit_80_columns_and_lose_nothing(make_bundle: MakeBundle) -> None:
     console = plain()
     bundles = [
-        make_bundle("x86-generic", certificate={"verdict": "pass", "reference_accuracy": 0.9746}),
+        make_bundle("x86-generic", certificate={"verdict": "pass", "reference_score": 0.9746}),
         make_bundle("jetson-orin-nano", backend="tensorrt", executed="simulated", bench=False, certificate=_LONG),
     ]
     print_results(console, rows(bundles))

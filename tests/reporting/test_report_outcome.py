@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from edgetl.base.storage import sealed
 from edgetl.certify import certify, certify_scores
+from edgetl.core.certificate import Certificate
 from edgetl.core.findings import KINDS
 from edgetl.reporting.outcome import print_certificate
 
 
-def shown(certificate: dict[str, Any], width: int = 80, **options: Any) -> str:
+def shown(certificate: Certificate | dict[str, Any], width: int = 80, **options: Any) -> str:
     stream = io.StringIO()
-    print_certificate(Console(file=stream, width=width, highlight=False, **options), certificate)
+    record = certificate if isinstance(certificate, Certificate) else Certificate.from_json(sealed(certificate))
+    print_certificate(Console(file=stream, width=width, highlight=False, **options), record)
     return stream.getvalue()
 
 
@@ -24,7 +27,7 @@ def test_everything_that_matters_fits_80_columns(full: dict[str, Any]) -> None:
     text = shown(full)
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.split())
-    assert words.startswith("fail With 95 % confidence the deployed model loses more than 1.00 points of accuracy.")
+    assert words.startswith("fail With 95 % confidence the deployed model loses more than 1 point of accuracy.")
     assert "On 1,240 held-out images the trained model is right on 99.76 %" in words
     assert "Executed: on the host (onnxruntime 1.32.0 int8 x86-64)." in words
     assert f"fatal {KINDS['calibration-overlap'].title}: 3 of 64 calibration images" in words
@@ -71,8 +74,8 @@ def test_verdict_and_severities_are_coloured_on_a_terminal(full: dict[str, Any])
 
 def test_a_plain_certificate_is_short() -> None:
     labels = np.arange(3000) % 3
-    text = shown(certify(labels, labels, labels).to_json(), 200)
-    assert text.startswith("pass  With 95 % confidence the deployed model loses less than 1.00 points of accuracy")
+    text = shown(certify(labels, labels, labels), 200)
+    assert text.startswith("pass  With 95 % confidence the deployed model loses less than 1 point of accuracy")
     assert "remedy" not in text
     assert "noisiest" not in text
     assert len(text.splitlines()) < 20
@@ -83,26 +86,26 @@ def test_regression_is_told_in_its_own_unit(metric: str) -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=400)
     before, after = (truth + rng.normal(0, scale, 400) for scale in (0.1, 0.3))
-    text = " ".join(shown(certify_scores(before, after, truth, metric=metric, margin=0.01).to_json()).split())
-    name = {"mae": "mean absolute error", "rmse": "root mean squared error", "r2": "R²"}[metric]
-    assert f"the trained model has a {name} of 0." in text or f"the trained model has a {name} of 1" in text
-    assert "points of accuracy" not in text
-    assert f"loses more than 0.0100 of {name}" in text
+    found = certify_scores(before, after, truth, metric=metric, margin=0.01)
+    text = " ".join(shown(found, 200).split())
+    name = {"mae": "mean absolute error", "rmse": "root mean square error", "r2": "R²"}[metric]
+    score = found.scores[metric]
+    both = f"the {name} of the trained model is {score.reference:.4g} and that of the deployed one {score.deployed:.4g}"
+    assert f"On 400 held-out samples {both}: a {'difference of −' if metric == 'r2' else 'loss of '}0." in text
+    assert "point" not in text
+    assert f"loses more than 0.01 of {name}" in text
 
 
 def test_balanced_accuracy_is_named_where_it_decides(full: dict[str, Any]) -> None:
     labels = np.arange(600) % 2
-    found = certify(labels, np.where(np.arange(600) % 5 == 0, 0, labels), labels, metric="balanced-accuracy").to_json()
+    found = certify(labels, np.where(np.arange(600) % 5 == 0, 0, labels), labels, metric="balanced-accuracy")
     text = " ".join(shown(found).split())
-    assert "points of balanced accuracy" in text
-    assert "the trained model has a balanced accuracy of 100.00 % and the deployed one of 90.00 %" in text
-    assert "Balanced accuracy goes from" not in text
+    assert "more than 1 point of balanced accuracy" in text
+    assert "the balanced accuracy of the trained model is 100.00 % and that of the deployed one 90.00 %" in text
+    assert "balanced-accuracy 100.00 % 90.00 % −10.00" in text
 
 
-def test_older_certificates_and_control_characters_are_harmless(full: dict[str, Any], hostile: str) -> None:
-    old = ("verdict", "margin", "alpha", "n", "n_needed", "difference", "ci_low", "ci_high", "reference_accuracy",
-           "deployed_accuracy", "flips")  # fmt: skip
-    assert shown({name: full[name] for name in old}).startswith("fail")
+def test_control_characters_are_harmless(full: dict[str, Any], hostile: str) -> None:
     layers = [{**full["layers"][0], "module": "[red]x\x1b[2J"}]
     text = shown({**full, "layers": layers, "reasons": ["a\x1b]0;b"]})
     assert "\x1b" not in text

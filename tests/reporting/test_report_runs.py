@@ -11,48 +11,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from edgetl.base.errors import EdgetlError, RunError
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import Bundle
-from edgetl.core.data import SPLITS, Dataset, Sample, Skipped
+from edgetl.core.data import SPLITS, Skipped
 from edgetl.core.run import HISTORY, VAL_OUTPUTS, Run, load_run, write_val_outputs
 from edgetl.core.run_record import RunMetrics
 from edgetl.tasks import find_task
 
 from .page import CHROMIUM, Page, in_chromium, picture
+from .samples import INPUTS, WORDS, write_image, write_samples
 
 pytest.importorskip("jinja2", reason="the page needs jinja2 (pip install 'edgetl[report]')")
 from edgetl.reporting.html import render, write_report
 
 N = 60
-INPUTS: dict[str, dict[str, Any]] = {
-    "image": {"height": 24, "width": 32},
-    "text": {"kind": "text", "length": 16, "pad": 0},
-    "tensor": {"kind": "tensor", "arrays": [{"name": "x", "shape": [6, None]}]},
-}
-WORDS = "<script>alert(1)</script> a film & a half"
-Write = Callable[[Path, int], str]
 MakeRun = Callable[..., Run]
-
-
-def write_image(root: Path, index: int) -> str:
-    Image.new("RGB", (40, 30), (4 * index, 60, 120)).save(root / f"{index}.png")
-    return f"{index}.png"
-
-
-def write_text(root: Path, index: int) -> str:
-    (root / f"{index}.txt").write_text(f"{WORDS} {index}\nsecond line\x1b[2J", encoding="utf-8")
-    return f"{index}.txt"
-
-
-def write_tensor(root: Path, index: int) -> str:
-    np.save(root / f"{index}.npy", np.arange(48, dtype=np.float32).reshape(6, 8) + index)
-    return f"{index}.npy"
-
-
-WRITERS: dict[str, Write] = {"image": write_image, "text": write_text, "tensor": write_tensor}
 
 
 @pytest.fixture
@@ -70,12 +45,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         skipped: tuple[Skipped, ...] = (),
     ) -> Run:
         folder = tmp_path / f"{task}-{kind}"
-        (folder / "files").mkdir(parents=True)
-        samples = []
-        for index, label in enumerate(labels):
-            path = WRITERS[kind](folder / "files", index)
-            digest = sha256_file(folder / "files" / path)
-            samples.append(Sample(path, label, digest, digest, SPLITS[index % len(SPLITS)]))
+        data = write_samples(folder / "files", kind, labels, classes, find_task(task).labels)
         rows = history or [{"epoch": 0, "val": {"loss": 1.0, "n": N // 5}}]
         (folder / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in rows))
         if outputs is not None:
@@ -85,7 +55,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             path=folder,
             backbone="some-backbone",
             strategy="linear-probe" if len(rows) == 1 else "fine-tune",
-            dataset=Dataset(folder / "files", classes, tuple(samples), skipped, label_kind=find_task(task).labels),
+            dataset=replace(data, skipped=skipped),
             input_record=INPUTS[kind],
             settings={"seed": 0},
             metrics=RunMetrics(val=rows[-1]["val"], best_epoch=max(len(rows) - 2, 0)),

@@ -16,7 +16,7 @@ from edgetl.reporting.runs.answers import VIEWS, Answers, Mistake, Val
 from edgetl.reporting.runs.dataset import DataView, data_view
 from edgetl.reporting.runs.learning import NO_METRICS, Learning, learning
 from edgetl.reporting.samples import Card, Previews
-from edgetl.reporting.wording import nouns
+from edgetl.reporting.terms import noun
 from edgetl.tasks import find_task
 
 Facts = list[tuple[str, str]]
@@ -39,7 +39,7 @@ class RunSection:
         id: unique in the page.
         name: of the run's folder.
         backbone, strategy, task: names.
-        noun: what samples are called.
+        nouns: what samples are called.
         train, val: how many samples.
         scores: the task's metrics on val.
         learning: curves.
@@ -55,7 +55,7 @@ class RunSection:
     backbone: str
     strategy: str
     task: str
-    noun: str
+    nouns: str
     train: int
     val: int
     scores: tuple[Score, ...]
@@ -78,15 +78,15 @@ def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSe
     """
     identity = f"run-{index}"
     task, kind = find_task(run.task), str(run.input_record.get("kind", "image"))
-    noun, previews = nouns(kind), Previews(run.dataset, kind, data_root)
-    answers = _answers(run, noun, identity)
+    nouns, previews = f"{noun(kind)}s", Previews(run.dataset, kind, data_root)
+    answers = _answers(run, nouns, identity)
     return RunSection(
         id=identity,
         name=printable(run.path.resolve().name),
         backbone=printable(run.backbone),
         strategy=printable(run.strategy),
         task=task.name,
-        noun=noun,
+        nouns=nouns,
         train=len(run.dataset.split("train")),
         val=len(run.dataset.split("val")),
         scores=_scores(run),
@@ -94,20 +94,20 @@ def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSe
         answers=answers,
         absent="" if answers else _absent(run),
         cards=_cards(run, answers.mistakes if answers else (), previews),
-        data=data_view(run.dataset, noun, identity),
+        data=data_view(run.dataset, nouns, identity),
         input_sentence=_input_sentence(run.input_record),
         input=facts(run.input_record),
         provenance=_provenance(run),
     )
 
 
-def _answers(run: Run, noun: str, identity: str) -> Answers | None:
+def _answers(run: Run, nouns: str, identity: str) -> Answers | None:
     outputs = run.val_outputs
     if outputs is None:
         return None
     task = find_task(run.task)
     truth = run.dataset.labels("val")
-    return VIEWS[task.labels](Val(task.decode(outputs, task.options), truth, run.classes, noun, identity))
+    return VIEWS[task.labels](Val(task.decode(outputs, task.options), truth, run.classes, nouns, identity))
 
 
 def _absent(run: Run) -> str:

@@ -15,6 +15,7 @@ from edgetl.backends.tflite import convert
 from edgetl.base.errors import BackendError
 from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
+from tests.backends.networks import parsed
 from tests.compress.models import logits_of
 
 SIZE = 9
@@ -146,3 +147,46 @@ def test_what_is_not_converted_is_named(body: str, named: str) -> None:
 def test_the_same_model_gives_the_same_bytes() -> None:
     body, weights = CASES["convolution"]
     assert convert(model(body, **weights)) == convert(model(body, **weights))
+
+
+ARRAYS = {
+    "a row of a table": (
+        "g (float[n, 5] x) => (float[n, 1] y) "
+        "{ s = Sub(x, m) d = Div(s, k) a = Gemm(d, w, b) c = Relu(a) y = Gemm(c, v) }",
+        {"m": (1, 5), "k": (1, 5), "w": (5, 8), "b": (8,), "v": (8, 1)},
+        (5,),
+    ),
+    "a spectrogram of two channels": (
+        "g (float[n, 2, 9, 7] x) => (float[n, 3] y) { s = Sub(x, m) a = Conv<pads=[1, 1, 1, 1]>(s, w) "
+        "p = GlobalAveragePool(a) q = Flatten(p) y = MatMul(q, v) }",
+        {"m": (1, 2, 1, 1), "w": (6, 2, 3, 3), "v": (6, 3)},
+        (2, 9, 7),
+    ),
+    "a spectrogram": (
+        "g (float[n, 9, 7] x) => (float[n, 3] y) { s = Sub(x, m) u = Unsqueeze(s, axes) "
+        "a = Conv<pads=[1, 1, 1, 1]>(u, w) p = GlobalAveragePool(a) q = Flatten(p) y = MatMul(q, v) }",
+        {"m": (1, 9, 1), "w": (6, 1, 3, 3), "v": (6, 3)},
+        (9, 7),
+    ),
+    "a map for each channel": (
+        "g (float[n, 2, 9, 7] x) => (float[n, 6, 9, 7] y) { y = Conv<pads=[1, 1, 1, 1]>(x, w) }",
+        {"w": (6, 2, 3, 3)},
+        (2, 9, 7),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(ARRAYS))
+def test_arrays_in_float_come_and_go_in_onnx_order(case: str, tmp_path: Path) -> None:
+    text, shapes, size = ARRAYS[case]
+    draw = np.random.default_rng(2)
+    constants = {name: draw.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    network = parsed(text, **constants, **({"axes": np.array([1])} if "axes" in text else {}))
+    onnx.save(network, tmp_path / "model.onnx")
+    (tmp_path / "model.tflite").write_bytes(convert(network))
+    feeds = {"x": draw.normal(size=(1, *size)).astype(np.float32)}
+    files = {"litert": "model.tflite", "onnxruntime": "model.onnx"}
+    artifacts = [Artifact(backend, tmp_path / name, "fp32") for backend, name in files.items()]
+    found, expected = (open_session(artifact).run(feeds)["y"] for artifact in artifacts)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

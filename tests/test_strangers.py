@@ -47,7 +47,7 @@ class Copy:
         done = subprocess.run(
             [sys.executable, "-c", script],
             cwd=self.root,
-            env={"PYTHONPATH": str(self.root), "PATH": "/usr/bin:/bin"},
+            env={"PYTHONPATH": str(self.root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
@@ -198,3 +198,38 @@ def test_an_input(copy: Copy) -> None:
     assert kind == ["sound", "class"]
     assert (count, shape, accepted) == (40, [8, 60], True)
     assert reason.startswith("the file is no .wav file")
+
+
+STRATEGY = '''
+"""The head is drawn at random, and every mistake costs the same."""
+
+from torch.nn import functional
+
+from edgetl.transfer.strategies.base import HeadSpec, LossTerm, ParamPolicy, Schedule, Strategy
+
+
+def plain(epochs: int = 2) -> Strategy:
+    """From a random head, by plain cross-entropy."""
+    term = LossTerm("plain", lambda step: functional.cross_entropy(step.outputs, step.targets))
+    schedule = Schedule(epochs=epochs, learning_rate=1e-3, patience=9)
+    return Strategy(ParamPolicy(), HeadSpec(start="random"), (term,), schedule)
+'''
+
+
+def test_a_strategy(copy: Copy) -> None:
+    copy.add("edgetl/transfer/strategies/plain.py", STRATEGY)
+    file = copy.root / "edgetl/transfer/strategies/__init__.py"
+    line = '    "fine-tune": fine_tuning.fine_tune,\n'
+    text = file.read_text().replace(line, f'{line}    "plain": plain.plain,\n')
+    file.write_text(text.replace("import baselines, fine_tuning", "import baselines, fine_tuning, plain"))
+    rng = np.random.default_rng(0)
+    np.savez(copy.root / "data.npz", x=rng.normal(0, 1, (60, 4)).astype(np.float32), y=np.arange(60) % 2)
+    found = copy.run(
+        "import json, edgetl\n"
+        "options = {'strategy': 'plain', 'epochs': 1, 'accelerator': 'cpu', 'precision': '32-true'}\n"
+        "run = edgetl.finetune('data.npz', 'run', **options)\n"
+        "from edgetl.transfer.strategies import list_strategies\n"
+        "named = {row['name']: row['description'] for row in list_strategies()}\n"
+        "print(json.dumps([run.strategy, run.metrics.epochs_run, run.settings['details']['terms'], named['plain']]))"
+    )
+    assert found == ["plain", 1, ["plain"], "From a random head, by plain cross-entropy."]

@@ -22,7 +22,7 @@ class RunMetrics:
         val: scores of the finalized model on val by name, the task's metrics and ``loss`` and ``n`` among them; those
             that the labels leave undefined are missing.
         start: the same before the first step.
-        metric: name of the score by which epochs were compared.
+        metric: name of the task's default metric, by which a transfer is compared with its baseline.
         better: whether higher or lower values of it are.
         best_epoch, epochs_run: 0 is the start.
     """

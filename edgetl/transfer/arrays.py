@@ -44,6 +44,10 @@ class Mlp(nn.Module):
             x = x + block(x)
         return self.head(x)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Which layer a tensor belongs to, as timm's layer-wise learning rates ask."""
+        return {"blocks": r"^blocks\.(\d+)"}
+
 
 def _block(width: int) -> nn.Sequential:
     last = nn.Linear(HIDDEN, width)
@@ -70,6 +74,10 @@ class Cnn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """From arrays, float32 (n, height, width) or (n, channels, height, width), to (n, outputs)."""
         return self.head(self.stages(x[:, None] if self.grey else x).mean((2, 3)))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Which layer a tensor belongs to, as timm's layer-wise learning rates ask."""
+        return {"blocks": r"^stages\.(\d+)"}
 
 
 def _stage(inputs: int, outputs: int) -> nn.Sequential:

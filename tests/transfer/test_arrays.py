@@ -47,18 +47,18 @@ def test_a_linear_probe_of_a_table_is_ridge_regression_of_standardised_columns(t
     y, vy = run.dataset.labels("train"), run.dataset.labels("val")
     standard, values = (x - x.mean(0)) / x.std(0), (vx - x.mean(0)) / x.std(0)
     best = min(np.abs(Ridge(alpha=1 / c).fit(standard, y).predict(values) - vy).mean() for c in (1e-3, 1e-2, 1e-1, 1))
-    assert run.metrics["val"]["mae"] == pytest.approx(best, rel=0.02)
-    assert run.metrics["val"]["r2"] > 0.3
+    assert run.metrics.val["mae"] == pytest.approx(best, rel=0.02)
+    assert run.metrics.val["r2"] > 0.3
     with torch.inference_mode():
         raw = load_model(run)(torch.from_numpy(vx.astype(np.float32))).numpy()
-    assert np.abs(raw[:, 0] - vy).mean() == pytest.approx(run.metrics["val"]["mae"], rel=1e-5)
+    assert np.abs(raw[:, 0] - vy).mean() == pytest.approx(run.metrics.val["mae"], rel=1e-5)
 
 
 def test_fine_tuning_a_table_starts_from_the_linear_model(table: Path, tmp_path: Path) -> None:
     run = finetune(table, tmp_path / "run", **OPTIONS, epochs=3, baseline="probe")
     assert run.baseline is not None
     assert run.settings["details"]["params"]["layer_decay"] == 1.0
-    assert run.metrics["val"]["mae"] <= run.metrics["start"]["mae"] * (1 + 1e-6)
+    assert run.metrics.val["mae"] <= run.metrics.start["mae"] * (1 + 1e-6)
     assert run.gain is not None
     with pytest.raises(EdgetlError, match="'mlp' starts from scratch itself: use --baseline probe"):
         finetune(table, tmp_path / "run", **OPTIONS, epochs=3, baseline="scratch")
@@ -67,7 +67,7 @@ def test_fine_tuning_a_table_starts_from_the_linear_model(table: Path, tmp_path:
 def test_convolutions_taken_up_again_end_with_the_same_weights(pictures: Path, tmp_path: Path) -> None:
     options = {**OPTIONS, "backbone": "cnn", "epochs": 4, "checkpoint_seconds": 0.0}
     whole = finetune(pictures, tmp_path / "whole", **options)
-    assert whole.metrics["val"]["accuracy"] > 0.7
+    assert whole.metrics.val["accuracy"] > 0.7
 
     def stop(task: str, done: int, total: int, detail: str = "") -> None:
         if task == "training" and done == 7:

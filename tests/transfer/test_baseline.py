@@ -113,7 +113,7 @@ def test_scratch_learns_with_enough_epochs(tmp_path: Path, few_digits: Path) -> 
     run = finetune(few_digits, tmp_path / "run", **probe, baseline="scratch")
     assert run.baseline is not None
     # A probe has no epochs that the baseline could equal.
-    assert run.baseline.settings["epochs"] == strategies.fine_tune().schedule.epochs
+    assert run.baseline.settings["epochs"] == strategies.find("fine-tune").schedule.epochs
     assert run.baseline.metrics.val["balanced_accuracy"] > 0.7
 
 
@@ -172,7 +172,7 @@ def test_an_altered_or_missing_baseline_is_noticed(finished: Run, few_digits: Pa
 
 
 def test_divergence_leaves_a_finished_run(finished: Run, few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sane = strategies.from_scratch
+    sane = strategies.BASELINES["scratch"]
     monkeypatch.setitem(strategies.BASELINES, "scratch", lambda: sane().scheduled(None, 1e30))
     with pytest.raises(TrainingError, match=r"baseline from scratch: .*: use --baseline probe"):
         finetune(few_digits, finished.path, **OPTIONS, baseline="scratch")

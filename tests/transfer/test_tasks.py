@@ -120,27 +120,27 @@ def test_images_with_other_labels(
 ) -> None:
     options: dict[str, Any] = {**TINY, "epochs": 2, "learning_rate": 0.003, "baseline": "probe"}
     run = finetune(marked[data], tmp_path / "run", **options)
-    assert (run.task, run.metrics["metric"], run.settings["task"]) == (task, metric, task)
+    assert (run.task, run.metrics.metric, run.settings["task"]) == (task, metric, task)
     outputs, labels = run.val_outputs, run.dataset.labels("val")
     assert outputs is not None
     assert list(outputs) == [output]
-    assert scored(find_task(task), outputs, labels).to_json() == run.metrics["val"]
+    assert scored(find_task(task), outputs, labels).to_json() == run.metrics.val
     with torch.inference_mode():
         image = torch.from_numpy(input_of(run).batch(run.dataset.paths("val"))["image"])
         assert load_model(run)(image).numpy() == pytest.approx(outputs[output], rel=1e-4, abs=1e-2)
         probed = scored(find_task(task), {output: load_baseline(run)(image).numpy()}, labels)
     assert run.baseline is not None
-    assert probed.value == pytest.approx(run.baseline["metrics"]["val"][metric], rel=1e-4)
+    assert probed.value == pytest.approx(run.baseline.metrics.val[metric], rel=1e-4)
     sign = 1 if task == "multi-label" else -1
-    assert run.gain == pytest.approx(sign * (run.metrics["val"][metric] - probed.value), rel=1e-3, abs=1e-6)
+    assert run.gain == pytest.approx(sign * (run.metrics.val[metric] - probed.value), rel=1e-3, abs=1e-6)
     recorded, again, n = measured(run)
-    assert (recorded, n) == (run.metrics["val"][metric], len(labels))
+    assert (recorded, n) == (run.metrics.val[metric], len(labels))
     assert again == pytest.approx(recorded, rel=1e-4)
     if task == "regression":
-        assert run.metrics["val"]["mae"] < np.abs(labels - labels.mean()).mean()
+        assert run.metrics.val["mae"] < np.abs(labels - labels.mean()).mean()
         assert "train_accuracy" not in run.history[-1]
     else:
-        assert run.metrics["val"]["macro_AP"] > 0.9
+        assert run.metrics.val["macro_AP"] > 0.9
     assert json.loads((run.path / "run.json").read_text())["task"] == task
 
 

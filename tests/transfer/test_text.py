@@ -52,7 +52,7 @@ def probe(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_linear_probe_of_minilm_tells_food_from_weather(probe: Run) -> None:
     assert (probe.task, probe.backbone) == ("text-classification", "minilm")
-    assert probe.metrics["val"]["accuracy"] > 0.9
+    assert probe.metrics.val["accuracy"] > 0.9
     assert probe.lineage["licence"] == "Apache-2.0"
     assert probe.lineage["architecture"] == "transformers: all-MiniLM-L6-v2"
     definition = input_of(probe)
@@ -130,13 +130,13 @@ def test_texts_in_the_store_equal_the_definitions_batches(probe: Run) -> None:
 
 def test_fine_tuning_leaves_the_tables_of_words_as_they_are(reviews: Path, tmp_path: Path) -> None:
     run = finetune(reviews, tmp_path / "run", **{**OPTIONS, "batch_size": 36}, epochs=1)
-    assert run.metrics["epochs_run"] == 1
-    assert run.metrics["val"]["accuracy"] > 0.9
+    assert run.metrics.epochs_run == 1
+    assert run.metrics.val["accuracy"] > 0.9
     tuned, start = load_model(run).backbone.state_dict(), build("minilm", 2).state_dict()
     changed = {name for name in start if not torch.equal(start[name], tuned[name])}
     assert not {name for name in changed if name.endswith("_embeddings.weight")}
     # The best epoch may be the start.
-    assert len(changed) > 90 or not run.metrics["best_epoch"]
+    assert len(changed) > 90 or not run.metrics.best_epoch
 
 
 def test_what_means_nothing_for_texts_is_refused(reviews: Path, tmp_path: Path) -> None:

@@ -8,18 +8,17 @@ from typing import Any
 
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import Backbone
+from edgetl.transfer.strategies import baselines, fine_tuning
 from edgetl.transfer.strategies.base import LossTerm, Strategy
-from edgetl.transfer.strategies.baselines import from_scratch
-from edgetl.transfer.strategies.fine_tuning import fine_tune, linear_probe
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "linear-probe": linear_probe,
-    "fine-tune": fine_tune,
+    "linear-probe": fine_tuning.linear_probe,
+    "fine-tune": fine_tuning.fine_tune,
 }
 #: What a transfer is measured against, by the name of ``--baseline``; not offered as strategies.
 BASELINES: dict[str, Callable[[], Strategy]] = {
-    "scratch": from_scratch,
-    "probe": linear_probe,
+    "scratch": baselines.from_scratch,
+    "probe": fine_tuning.linear_probe,
 }
 
 

@@ -12,9 +12,8 @@ from edgetl.core.compression import Calibration, CalibrationSample
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
 from edgetl.core.manifest import TrainedRun
-from edgetl.inputs import preprocess_of
+from edgetl.inputs import find_input, input_of
 from edgetl.inputs.image import Preprocess
-from edgetl.inputs.pictures import fingerprint
 
 #: Fewer calibration images than this are reported.
 FEWEST = 16
@@ -24,11 +23,15 @@ def read_records(bundle: Bundle, root: Path | None) -> tuple[Finding, ...]:
     """Findings from the files alone; ``root`` has the run's images, or is None."""
     run, dataset = bundle.manifest.run or TrainedRun(), bundle.dataset
     found = [*_labels(bundle.labels, run.classes or dataset.classes, dataset.classes)]
-    if run.input:
-        found += preprocessing(Preprocess.from_json(run.input), preprocess_of(bundle))
+    definition = input_of(bundle)
+    if run.input and isinstance(definition, Preprocess):
+        found += preprocessing(Preprocess.from_json(run.input), definition)
+    elif run.input and run.input != definition.to_json():
+        what = "preprocess.json defines another input than training's."
+        found.append(Finding("preprocessing", what, evidence=_both(dict(run.input), definition.to_json())))
     if bundle.precision == "int8":
         quantization = bundle.manifest.quantization
-        found += _calibration(bundle.calibration, quantization.samples if quantization else 0, dataset, root)
+        found += _calibration(bundle.calibration, quantization.samples if quantization else 0, bundle, root)
     return tuple(found)
 
 
@@ -88,11 +91,11 @@ def _both(trained: Any, found: Any) -> dict[str, Any]:
     return {"trained": plain[0], "found": plain[1]}
 
 
-def _calibration(record: Calibration, used: int, dataset: Dataset, root: Path | None) -> Iterable[Finding]:
-    images = record.samples
+def _calibration(record: Calibration, used: int, bundle: Bundle, root: Path | None) -> Iterable[Finding]:
+    images, dataset = record.samples, bundle.dataset
     if not images:
         return
-    yield from _overlap(images, dataset, root)
+    yield from _overlap(images, bundle, root)
     count = min(len(images), used or len(images))
     if count < FEWEST:
         what = f"The activation ranges come from {count} images; {FEWEST} are the least that this trusts."
@@ -115,13 +118,14 @@ def _name(dataset: Dataset, label: object) -> str:
     return str(label)
 
 
-def _overlap(images: Sequence[CalibrationSample], dataset: Dataset, root: Path | None) -> Iterable[Finding]:
+def _overlap(images: Sequence[CalibrationSample], bundle: Bundle, root: Path | None) -> Iterable[Finding]:
+    dataset = bundle.dataset
     certified = dataset.split("certify")
     files, pictures = {s.sha256 for s in certified}, {s.pixels for s in certified}
     known = {sample.sha256: sample.pixels for sample in dataset.samples}
 
     def is_certified(image: CalibrationSample) -> bool:
-        return image.sha256 in files or (known.get(image.sha256) or _pixels(root, image.path)) in pictures
+        return image.sha256 in files or (known.get(image.sha256) or _pixels(bundle, root, image.path)) in pictures
 
     shared = [image.path for image in images if is_certified(image)]
     if shared:
@@ -131,11 +135,11 @@ def _overlap(images: Sequence[CalibrationSample], dataset: Dataset, root: Path |
         yield Finding("calibration-overlap", what, evidence={"images": len(shared), "first": shared[0]})
 
 
-def _pixels(root: Path | None, path: str) -> str:
-    """The hash by which pictures are told apart whatever file they are in; "" where the file is not to be had."""
+def _pixels(bundle: Bundle, root: Path | None, path: str) -> str:
+    """The hash by which samples are told apart whatever file they are in; "" where the file is not to be had."""
     if root is None:
         return ""
     try:
-        return fingerprint(root / path)
+        return find_input(input_of(bundle).kind).fingerprint(root / path)
     except DataError:
         return ""

@@ -38,9 +38,9 @@ def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_readme_shows_every_verb() -> None:
     shown = {shlex.split(command)[1] for command in COMMANDS}
-    assert shown >= {"finetune", "export", "verify", "bench", "report", "targets", "backbones", "doctor", "devices"}
+    assert shown >= {"finetune", "export", "verify", "bench", "predict", "report", "tasks", "targets", "backbones", "doctor", "devices"}
     assert all(command.startswith("edgetl ") for command in COMMANDS)
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
 
 
 def test_shown_commands_run(place: Path) -> None:

@@ -38,7 +38,19 @@ def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_readme_shows_every_verb() -> None:
     shown = {shlex.split(command)[1] for command in COMMANDS}
-    assert shown >= {"finetune", "export", "verify", "bench", "predict", "report", "tasks", "targets", "backbones", "doctor", "devices"}
+    assert shown >= {
+        "finetune",
+        "export",
+        "verify",
+        "bench",
+        "predict",
+        "report",
+        "tasks",
+        "targets",
+        "backbones",
+        "doctor",
+        "devices",
+    }
     assert all(command.startswith("edgetl ") for command in COMMANDS)
     assert len(EXAMPLES) == 3
 

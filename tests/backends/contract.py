@@ -17,6 +17,7 @@ from edgetl.compress.export import export_onnx
 from edgetl.core.bundle import Artifact
 from edgetl.core.targets import Target, find_target, load_targets
 from edgetl.core.tensors import TensorSpec
+from edgetl.runtime.machine import machine, saturates
 from edgetl.runtime.sessions import Session
 from tests.backends.networks import pair_network, pair_outputs, text_network, text_outputs
 from tests.compress.images import SIZE, pictures
@@ -127,6 +128,8 @@ class BackendContract:
     def test_logits_follow_the_float_graph(
         self, opened: Callable[[str], Session], small_onnx: Path, precision: str, tolerance: float
     ) -> None:
+        if self.name == "openvino" and precision == "int8" and saturates(machine()):
+            pytest.skip("this CPU has no VNNI: products of OpenVINO's int8 layers saturate in 16 bits")
         images = pictures(40, seed=2)
         expected, found = logits_of(small_onnx, images), self.logits(opened(precision), images)
         assert found.dtype == np.float32

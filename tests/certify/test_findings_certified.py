@@ -191,7 +191,7 @@ def test_everything_survives_json() -> None:
     assert record["schema"] == 3
     assert record["findings"][0]["evidence"] == {"count": 3, "worst": None, "pair": [1, 2]}
     assert record["robustness"] == ROBUSTNESS
-    assert record["repair"]["trials"][0]["rung"] == "default"
+    assert record["repair"]["trials"][0]["remedy"] == "default"
     assert record["transfer_gain"]["helped"] == "better"
     assert record["probabilities"]["agreement"] == 1995 / 2000
 

@@ -50,7 +50,7 @@ def test_missing_folder(here: Cli, tmp_path: Path) -> None:
 
 def test_empty_class(here: Cli, photos: Path, tmp_path: Path) -> None:
     (photos / "empty").mkdir()
-    refused(here("finetune", photos, "--out", tmp_path / "run", *TINY), "empty", "add images or remove the folder")
+    refused(here("finetune", photos, "--out", tmp_path / "run", *TINY), "empty", "add samples or remove the folder")
 
 
 def test_one_class_only(here: Cli, photos: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from edgetl.base.errors import CompressionError
+from edgetl.base.schema import to_json
 from edgetl.compress.export import export_onnx
 from edgetl.compress.graph import load
 from edgetl.compress.layers.attribution import LayerNoise, attribute, responsible
@@ -98,7 +99,7 @@ def test_every_layer_is_measured_worst_first(points: tuple[Point, ...], noises: 
     assert [n.sqnr_db for n in noises] == sorted(n.sqnr_db for n in noises)
     assert sum(n.share for n in noises) == pytest.approx(1)
     assert all(15 < n.sqnr_db < 70 for n in noises)
-    assert noises[0].to_json()["sqnr_db"] == noises[0].sqnr_db
+    assert to_json(noises[0])["sqnr_db"] == noises[0].sqnr_db
 
 
 @pytest.mark.parametrize("recipe", ["ort-x86-int8", "openvino-int8"])

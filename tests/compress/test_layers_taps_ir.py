@@ -12,6 +12,7 @@ from edgetl.compress.layers.topology import read_topology
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
 from edgetl.core.bundle import Artifact
+from edgetl.runtime.machine import machine, saturates
 from edgetl.runtime.sessions import open_session
 from tests.compress.images import pictures
 
@@ -26,6 +27,9 @@ def quantized(small_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return quantize(small_onnx, load_recipe("openvino-int8"), samples, tmp_path_factory.mktemp("ir")).path
 
 
+@pytest.mark.skipif(
+    saturates(machine()), reason="this CPU has no VNNI: products of OpenVINO's int8 layers saturate in 16 bits"
+)
 def test_integer_kernels_follow_the_file(quantized: Path, small_onnx: Path) -> None:
     found = compare_ir(quantized, small_onnx, IMAGES)
     assert [t.sqnr_db for t in found] == sorted(t.sqnr_db for t in found)

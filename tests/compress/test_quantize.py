@@ -22,6 +22,7 @@ from edgetl.compress.graph import before_weights, load
 from edgetl.compress.quantize import QuantizedModel, quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
 from edgetl.core.tensors import Arrays
+from edgetl.runtime.machine import machine, saturates
 from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS, logits_of, small_model
 
@@ -338,6 +339,8 @@ def test_what_nncf_is_told_matters(changes: dict[str, Any], nncf_made: Any, smal
     )
     assert changed.record["estimator"]["name"] == changes.get("estimator", "mean-min-max")
     assert changed.record["bias_correction"]["method"] == changes.get("bias_correction", "fast")
+    if saturates(machine()):
+        pytest.skip("this CPU has no VNNI: products of OpenVINO's int8 layers saturate in 16 bits")
     openvino = pytest.importorskip("openvino", reason="openvino is not installed: its models cannot be run")
     compiled = openvino.Core().compile_model(changed.path, "CPU")
     images = pictures(20, seed=2)

@@ -238,7 +238,7 @@ def test_the_command_prints_the_ladder_and_the_findings(edgetl: Edgetl, bundle: 
 def test_what_could_not_be_mended_is_refused_until_more_is_tolerated(bundle: Path) -> None:
     """A bundle whose climb ended without success, sealed as an export seals it."""
     opened = load_bundle(bundle)
-    trial = TrialRecord(remedy="default", accuracy=0.5, difference=-0.2, expected_difference=-0.1, n=12, kept=True)
+    trial = TrialRecord(remedy="default", score=0.5, difference=-0.2, expected_difference=-0.1, n=12, kept=True)
     repair = RepairRecord(True, "default", False, "Every remedy was tried.", 0.3, 10.0, None, (trial,))
     manifest = replace(opened.manifest, repair=repair)
     (bundle / CERTIFICATE).unlink()

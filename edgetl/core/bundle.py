@@ -126,7 +126,7 @@ class Bundle:
     @cached_property
     def dataset(self) -> Dataset:
         """The images behind the bundle, with their splits."""
-        return Dataset.from_json(read_json(self.path / SPLITS_FILE, BundleError))
+        return Dataset.from_json(read_json(self.path / SPLITS_FILE, BundleError), self.path / SPLITS_FILE)
 
     @property
     def splits(self) -> str:

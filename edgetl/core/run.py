@@ -225,7 +225,7 @@ def load_run(path: str | Path) -> Run:
         path=folder,
         backbone=record.backbone,
         strategy=record.strategy,
-        dataset=Dataset.from_json(read_json(folder / SPLITS_FILE, RunError)),
+        dataset=Dataset.from_json(read_json(folder / SPLITS_FILE, RunError), folder / SPLITS_FILE),
         input_record=from_json(dict[str, Json], read_json(preprocess, RunError), preprocess, RunError),
         settings=record.settings,
         metrics=record.metrics,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edgetl.base.schema import to_json
+from edgetl.base.errors import RunError
+from edgetl.base.schema import from_json, to_json
 from edgetl.base.wording import count, printable
-from edgetl.core.run import VAL_OUTPUTS, Run
+from edgetl.core.run import PREPROCESS_FILE, VAL_OUTPUTS, Run
 from edgetl.reporting import metrics
 from edgetl.reporting.facts import facts
 from edgetl.reporting.runs.answers import VIEWS, Answers, Mistake, Val
@@ -95,7 +95,7 @@ def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSe
         absent="" if answers else _absent(run),
         cards=_cards(run, answers.mistakes if answers else (), previews),
         data=data_view(run.dataset, nouns, identity),
-        input_sentence=_input_sentence(run.input_record),
+        input_sentence=_input_sentence(run),
         input=facts(run.input_record),
         provenance=_provenance(run),
     )
@@ -134,14 +134,31 @@ def _scores(run: Run) -> tuple[Score, ...]:
     return tuple(scores)
 
 
-def _input_sentence(record: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class _Array:
+    name: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What the definition of an input says of its size, whatever its kind."""
+
+    height: int | None = None
+    width: int | None = None
+    length: int | None = None
+    arrays: tuple[_Array, ...] = ()
+
+
+def _input_sentence(run: Run) -> str:
     """The size of what arrives at the network."""
-    if "arrays" in record:
-        arrays = (f"{printable(array['name'])} ({_sizes(array['shape'])})" for array in record["arrays"])
+    size = from_json(_Size, dict(run.input_record), run.path / PREPROCESS_FILE, RunError, "train the run again")
+    if size.arrays:
+        arrays = (f"{printable(array.name)} ({_sizes(array.shape)})" for array in size.arrays)
         return f"Arrays of single precision: {', '.join(arrays)}."
-    if "length" in record:
-        return f"At most {count(record['length'])} tokens of a text; what is longer is cut."
-    return f"Pictures of {_sizes((record['height'], record['width']))} pixels, height by width."
+    if size.length is not None:
+        return f"At most {count(size.length)} tokens of a text; what is longer is cut."
+    return f"Pictures of {_sizes((size.height, size.width))} pixels, height by width."
 
 
 def _sizes(shape: Sequence[int | None]) -> str:

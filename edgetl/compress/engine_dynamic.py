@@ -17,8 +17,8 @@ from edgetl.compress.recipes import Recipe
 
 #: Operators that it computes in integers, or whose table it stores in them, in the order of the alphabet.
 QUANTIZABLE = ("Gather", "Gemm", "MatMul")
-#: What the quantizer calls the product that it makes of a Gemm.
-PRODUCT = "_MatMul"
+#: What the quantizer appends to the name of a Gemm of which it makes a product, and to that of a product in integers.
+PRODUCT, DYNAMIC = "_MatMul", "_quant"
 _PURPOSE = "quantizing for ONNX Runtime"
 
 

@@ -21,7 +21,7 @@ from edgetl.compress.batches import batched, fed
 from edgetl.compress.quiet import quiet
 from edgetl.core.tensors import Arrays, TensorSpec, count, joined, rows
 from edgetl.inputs.base import Input
-from edgetl.runtime.machine import machine, saturates
+from edgetl.runtime.ort import set_arithmetic
 
 #: Outputs of a network, unless its task says otherwise.
 OUTPUTS = ("logits",)
@@ -189,9 +189,7 @@ def run_onnx(path: Path, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
     runtime = require("onnxruntime", "checking the exported model")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
-    if saturates(machine()):
-        # As the bundle's own sessions have it (edgetl.runtime.ort).
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    set_arithmetic(options)
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
     parts = []

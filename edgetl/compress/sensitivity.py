@@ -129,8 +129,8 @@ def costs(points: Sequence[Point], quantized: Mapping[str, float], floating: Map
     Returns:
         differences of times, or shares of multiply-accumulates if there are none.
     """
-    if quantized and floating:
-        both = [p.node for p in points if p.node in quantized and p.node in floating]
+    both = [p.node for p in points if p.node in quantized and p.node in floating]
+    if both:
         return Costs("ms", {node: floating[node] - quantized[node] for node in both})
     total = sum(point.macs for point in points) or 1
     return Costs("share of MACs", {point.node: point.macs / total for point in points})

@@ -15,8 +15,11 @@ from edgetl.compress.graph import before_weights, kind_of, load
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.emulation import Emulation
 from edgetl.compress.layers.points import read_points
+from edgetl.compress.layers.profiling import profile_layers
+from edgetl.compress.layers.taps import compare
 from edgetl.compress.quantize import QuantizedModel, quantize
 from edgetl.compress.recipes import load_recipe, with_changes
+from edgetl.compress.sensitivity import costs
 from edgetl.core.bundle import Artifact
 from edgetl.runtime.sessions import open_session
 from tests.compress.models import small_transformer
@@ -110,6 +113,24 @@ def test_dynamic_quantization_gives_the_same_bytes_again(
 ) -> None:
     again = quantize(words_onnx, load_recipe("ort-x86-transformer-int8"), (), tmp_path)
     assert again.path.read_bytes() == dynamic.path.read_bytes()
+
+
+def test_products_in_integers_are_exact_optimised_or_not(dynamic: QuantizedModel) -> None:
+    """Without VNNI both would saturate, and ONNX Runtime's remedy is an optimisation."""
+    samples = padded(sentences(12, seed=3))
+    found = []
+    for simulated in (True, False):
+        session = open_session(Artifact("onnxruntime", dynamic.path, "int8"), simulated=simulated)
+        found.append(session.run(samples)["logits"])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3 * np.ptp(found[1]))
+    compared = compare((dynamic.path, True), (dynamic.path, False), sentences(3))
+    assert min(tensor.sqnr_db for tensor in compared) > 40
+
+
+def test_times_of_layers_are_told_by_the_names_of_the_exported_graph(words_onnx: Path, dynamic: QuantizedModel) -> None:
+    points = read_points(dynamic.path, words_onnx)
+    times = [profile_layers(path, words_onnx, sentences(1)[0], rounds=1) for path in (dynamic.path, words_onnx)]
+    assert len(costs(points, *times).by_node) == LAYERS
 
 
 def test_every_layer_of_a_dynamic_model_is_in_integers(words_onnx: Path, dynamic: QuantizedModel) -> None:

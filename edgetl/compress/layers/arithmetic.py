@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgetl.base.extras import require
 from edgetl.compress.layers.layout import Grid
-from edgetl.runtime.machine import machine, saturates
+from edgetl.runtime.ort import set_arithmetic
 
 #: Written before every tensor that is added, so that none collides with the model's own.
 _PREFIX = "edgetl:"
@@ -90,13 +90,10 @@ def session_of(model: Any, *, plain: bool = False, profile: str = "") -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if saturates(machine()):
-        # As the bundle's own sessions have it (edgetl.runtime.ort).
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    if plain:
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    content = model.SerializeToString()
+    set_arithmetic(options, content if plain else None)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     return runtime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=[REQUANTIZER]
+        content, options, providers=["CPUExecutionProvider"], disabled_optimizers=[REQUANTIZER]
     )

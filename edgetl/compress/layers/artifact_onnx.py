@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
 from edgetl.compress import graph
-from edgetl.compress.engine_dynamic import PRODUCT
+from edgetl.compress.engine_dynamic import DYNAMIC, PRODUCT
 from edgetl.compress.layers.layout import Floats, Grid, Layout, Pair, Stored, placed
 from edgetl.compress.layers.topology import Topology, constants
 
-#: What ONNX Runtime's dynamic quantizer appends to the names of products and of their stored weights.
-DYNAMIC, STORED = "_quant", "_quantized"
+#: What ONNX Runtime's dynamic quantizer appends to the names of the weights that it stores.
+STORED = "_quantized"
 
 
 def read(model: Path, topology: Topology) -> Layout:

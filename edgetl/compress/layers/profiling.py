@@ -7,12 +7,13 @@ import re
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from edgetl.backends.openvino import read_network
 from edgetl.base.extras import require
 from edgetl.compress.batches import fed, filled
+from edgetl.compress.engine_dynamic import DYNAMIC, PRODUCT
 from edgetl.compress.layers.arithmetic import REQUANTIZER
 from edgetl.compress.layers.topology import Topology, read_topology
 from edgetl.core.tensors import Arrays
@@ -23,6 +24,8 @@ _FUSED = re.compile(r"_token_\d+$")
 _BLOCKED = "_nchwc"
 #: What OpenVINO appends to a layer whose bias it adds in a node of its own.
 _BARE = "/WithoutBiases"
+#: The same and what follows it where products are in integers; what ONNX Runtime's dynamic quantizer appends.
+_SUFFIXES = ("/DequantizationMultiply", _BARE, DYNAMIC, PRODUCT)
 
 
 def profile_layers(
@@ -60,14 +63,31 @@ def profile_layers(
 
 
 def _names(topology: Topology) -> Callable[[str], str]:
+    homes = dict(_biases(topology))
+
     def resolve(name: str) -> str:
-        plain = _FUSED.sub("", name).removesuffix(_BARE)
+        found = named(name)
+        return homes.get(found, found)
+
+    def named(name: str) -> str:
+        plain = _FUSED.sub("", name)
+        for suffix in _SUFFIXES:
+            plain = plain.removesuffix(suffix)
         # A convolution in the blocked layout is called after the tensor that it writes, activation included, and
         # OpenVINO calls the last layer after the model's output.
         tensor = plain.removesuffix(_BLOCKED)
         return plain if plain in topology.nodes or tensor not in topology.makers else topology.producer(tensor) or plain
 
     return resolve
+
+
+def _biases(topology: Topology) -> Iterator[tuple[str, str]]:
+    """Additions of a constant to what a layer writes, and the layer: runtimes do both at once."""
+    layers = {node.output[0]: node.name for node in topology.weighted()}
+    for node in topology.nodes.values():
+        first = [name for name in node.input if name in layers]
+        if node.op_type == "Add" and len(first) == 1 and any(name in topology.constants for name in node.input):
+            yield node.name, layers[first[0]]
 
 
 def _onnxruntime(path: Path, sample: Arrays, threads: int, rounds: int) -> Iterable[list[tuple[str, float]]]:

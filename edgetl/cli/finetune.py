@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgetl
-from edgetl.base.wording import count, number, percent
+from edgetl.base.wording import amount, count, number, percent
 from edgetl.cli.output import Json, Quiet, note, output
 
 if TYPE_CHECKING:
@@ -110,6 +110,5 @@ def _against_baseline(run: Run, metric: Mapping[str, Any]) -> str:
         return ""
     kind = {"scratch": "the same network from scratch", "probe": "a linear probe"}[run.baseline.kind]
     gain = abs(run.gain)
-    size = f"{100 * gain:.1f} points" if metric["unit"] == "share" else number(gain)
-    gap = "no gap" if gain == 0 else f"{size} {'worse' if run.gain > 0 else 'better'}"
+    gap = "no gap" if gain == 0 else f"{amount(gain, metric['unit'])} {'worse' if run.gain > 0 else 'better'}"
     return f"; the baseline, {kind}, {_figure(run.baseline.metrics.val.get(_key(metric)), metric['unit'])}: {gap}"

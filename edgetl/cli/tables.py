@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgetl.base.errors import EdgetlError
+from edgetl.base.wording import counted, fixed, number, percent, times
 from edgetl.cli.output import note
 from edgetl.core.bench import BenchRecord, Estimate
 from edgetl.reporting.console import print_results, print_table
@@ -45,10 +46,10 @@ def latency(console: Console, record: BenchRecord) -> None:
                 named.get(role, role),
                 *(_milliseconds(value) for value in (side.p50_ms, side.p90_ms, side.p99_ms)),
                 side.n,
-                f"{side.cold_start_ms:.0f}",
-                f"{side.peak_rss_mb:.0f}",
+                fixed(side.cold_start_ms, 0),
+                fixed(side.peak_rss_mb, 0),
                 side.precision_executed,
-                None if side.integer_macs is None else f"{side.integer_macs:.0%}",
+                percent(side.integer_macs, 0),
             ]
             for role, side in record.timings.items()
         ],
@@ -61,11 +62,11 @@ def _about(record: BenchRecord) -> Iterator[str]:
     """What the figures are of, what they come to, and what speaks against them, a line each."""
     timed, of = "by LoadGen" if record.harness == "loadgen" else "by edgetl", record.deployed
     yield (
-        f"{record.scenario}, timed {timed}: {of.streams} stream(s) of {of.threads} thread(s), "
-        f"{of.images_per_query} image(s) a query, {of.throughput_ips:.4g} images/s"
+        f"{record.scenario}, timed {timed}: {counted(of.streams, 'stream')} of {counted(of.threads, 'thread')}, "
+        f"{counted(of.images_per_query, 'sample')} a query, {number(of.throughput_ips)} samples/s"
     )
     if of.energy_mj is not None:
-        yield f"{of.energy_mj:.1f} mJ an image ({of.energy.sensor}; idle {of.energy.idle_w or 0:.2f} W)"
+        yield f"{number(of.energy_mj)} mJ a sample ({of.energy.sensor}; idle {number(of.energy.idle_w or 0)} W)"
     if record.speedup:
         yield f"{_ratio(record.speedup)} as fast as its float twin"
     if record.against:
@@ -73,8 +74,8 @@ def _about(record: BenchRecord) -> Iterator[str]:
         yield f"{_ratio(other.ratio)} as fast as the {other.precision} bundle for {other.target}"
     goal = record.until
     if goal and not goal.reached:
-        width = "unknown" if goal.width is None else f"{goal.width:.1%}"
-        yield f"p90 is known to {width} only, not to {goal.wanted:.1%}: the time was over"
+        width = "unknown" if goal.width is None else percent(goal.width, 1)
+        yield f"p90 is known to {width} only, not to {percent(goal.wanted, 1)}: the time was over"
     for failure in record.failures:
         yield f"failure: {failure}"
     for reason in record.disturbance.reasons if record.disturbance else ():
@@ -82,13 +83,13 @@ def _about(record: BenchRecord) -> Iterator[str]:
 
 
 def _ratio(gain: Estimate) -> str:
-    return f"{gain.value:.2f}x (95 % interval {gain.ci_low:.2f} to {gain.ci_high:.2f})"
+    return f"{times(gain.value)} (95 % interval {fixed(gain.ci_low, 2)} to {fixed(gain.ci_high, 2)})"
 
 
 def outcomes(shown: Output, done: Sequence[Outcome]) -> int:
     """What came of each device: a table, one line of error for each that failed, and the exit status."""
     failed = [item for item in done if item.failed]
-    rows = [[item.device, item.state, item.reason or _found(item), f"{item.seconds:.1f}"] for item in done]
+    rows = [[item.device, item.state, item.reason or _found(item), fixed(item.seconds, 1)] for item in done]
     columns = ["device", "state", "reason or result", "seconds"]
     value = {"devices": [item.to_json() for item in done], "failed": len(failed)}
     shown.show(value, lambda console: print_table(console, columns, rows))
@@ -109,7 +110,7 @@ def probed(console: Console, name: str, found: DeviceProbe) -> None:
         ("architecture", facts.get("arch")),
         ("cores", facts.get("cores")),
         ("ISA features", ", ".join(facts.get("isa_features") or ())),
-        ("memory", f"{memory / 1024:.1f} GB" if memory else None),
+        ("memory", f"{fixed(memory / 1024, 1)} GB" if memory else None),
         ("kernel", facts.get("kernel")),
         ("governor", facts.get("governor")),
         ("Python", found.python),
@@ -136,4 +137,4 @@ def _found(item: Outcome) -> str:
 
 
 def _milliseconds(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2f}"
+    return None if value is None else fixed(value, 2)

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from edgetl.base.progress import Progress, silent
-from edgetl.base.wording import ABSENT, count, difference, figure, number, printable, times
+from edgetl.base.wording import ABSENT, count, difference, figure, fixed, number, printable, times
 from edgetl.core.certificate import Certificate
 from edgetl.reporting import metrics
 from edgetl.reporting.summary import Row
@@ -47,7 +47,7 @@ def results_table(rows: Sequence[Row], *, gap: int = 2) -> Table:
 
 def _cells(row: Row, *, metric_named: bool) -> tuple[Text, ...]:
     executed, speedup = EXECUTED.get(row.executed, row.executed), row.speedup
-    ratio = f"{speedup.ci_low:.2f}…{speedup.ci_high:.2f}" if speedup else ""
+    ratio = f"{fixed(speedup.ci_low, 2)}…{fixed(speedup.ci_high, 2)}" if speedup else ""
     return (
         Text.assemble(
             f"{printable(row.target)}\n{printable(row.runtime)} {printable(row.precision)}\n",
@@ -66,17 +66,21 @@ def _cells(row: Row, *, metric_named: bool) -> tuple[Text, ...]:
 
 def _certified(row: Row, *, metric_named: bool) -> tuple[Text, Text, Text]:
     """Scores, their difference, and the verdict."""
-    found, verdict = row.certificate, (VERDICTS.get(row.verdict, row.verdict), STYLES.get(row.verdict, ""))
-    if found is None:
+    certificate, verdict = row.certificate, (VERDICTS.get(row.verdict, row.verdict), STYLES.get(row.verdict, ""))
+    if certificate is None:
         return Text(f"\n{ABSENT}\n{ABSENT}"), Text(f"{ABSENT}\n{ABSENT}"), Text.assemble(verdict, "\n\n")
-    metric = _metric(found) if metric_named else ""
-    before, after = (figure(score, found.unit) for score in (found.reference_score, found.deployed_score))
-    low, high = (difference(bound, found.unit) for bound in (found.ci_low, found.ci_high))
-    needed = f"needs {count(found.n_needed)}" if found.verdict == "underpowered" and found.n_needed else ""
+    metric = _metric(certificate) if metric_named else ""
+    before, after = (
+        figure(score, certificate.unit) for score in (certificate.reference_score, certificate.deployed_score)
+    )
+    low, high = (difference(bound, certificate.unit) for bound in (certificate.ci_low, certificate.ci_high))
+    needed = (
+        f"needs {count(certificate.n_needed)}" if certificate.verdict == "underpowered" and certificate.n_needed else ""
+    )
     return (
         Text(f"{metric}\n{before}\n{after}"),
-        Text(f"{difference(found.difference, found.unit)}\n{low}…{high}"),
-        Text.assemble(verdict, f"\nn {count(found.n)}\n{needed}"),
+        Text(f"{difference(certificate.difference, certificate.unit)}\n{low}…{high}"),
+        Text.assemble(verdict, f"\nn {count(certificate.n)}\n{needed}"),
     )
 
 
@@ -156,13 +160,13 @@ def console_progress(console: Console | None = None, *, quiet: bool = False) -> 
         console: where to; standard error by default.
         quiet: show nothing.
     """
-    shown = console or Console(stderr=True)
+    terminal = console or Console(stderr=True)
     if quiet:
         yield silent
-    elif not shown.is_interactive:
-        yield _Lines(shown)
+    elif not terminal.is_interactive:
+        yield _Lines(terminal)
     else:
-        with _bars(shown) as bars:
+        with _bars(terminal) as bars:
             yield _Bars(bars)
 
 

@@ -169,9 +169,9 @@ def severities(chart_id: str, name: str, rows: Sequence[Condition], low: float, 
 
 def kept(chart_id: str, value: float, low: float | None, high: float | None) -> str:
     """The share of the transfer's gain that the deployed model kept, with its interval; None is an open end."""
-    shown = [value, 0.0, 1.0, *(v for v in (low, high) if v is not None)]
+    values = [value, 0.0, 1.0, *(v for v in (low, high) if v is not None)]
     # A ratio to a small gain has bounds far out; the figures beside the chart are exact.
-    least, most = max(min(shown), -2.0), min(max(shown), 3.0)
+    least, most = max(min(values), -2.0), min(max(values), 3.0)
     pad = 0.05 * (most - least)
     axis = svg.Axis(least - pad, most + pad, 24, svg.WIDTH - 24)
     words = f"{percent(value, 1)}, interval {percent(low, 1)} to {percent(high, 1)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from edgetl.base.wording import ABSENT, printable
+from edgetl.base.wording import ABSENT, MINUS, printable
 
 _LIST = 12
 
@@ -40,7 +40,8 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        text = f"{value:.6g}"
+        return MINUS + text[1:] if text.startswith("-") else text
     if isinstance(value, list | tuple):
         if len(value) > _LIST or any(isinstance(item, list | tuple | Mapping) for item in value):
             return f"{len(value):,} entries"

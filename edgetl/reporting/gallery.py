@@ -109,9 +109,9 @@ def _worsened(saved: Saved, card: Callable[[int], Card]) -> Group:
     order = [int(row) for row in np.argsort(-growth, kind="stable") if growth[row] > 0]
     cards = []
     for row in order[:WORSENED]:
-        made = card(row)
+        plain = card(row)
         grown = Fact("error grew by", number(float(growth[row])), "wrong")
-        cards.append(Card(made.path, made.preview, (*made.facts, grown)))
+        cards.append(Card(plain.path, plain.preview, (*plain.facts, grown)))
     return Group("The largest growth first", "worsened", tuple(cards), len(order))
 
 
@@ -140,8 +140,7 @@ def _answers(arrays: Arrays, model: str, task: Task) -> dict[str, npt.NDArray[An
     single = {"class": "class", "number": "values"}
     if task.labels in single:
         return {single[task.labels]: arrays[model]}
-    found = {key.removeprefix(f"{model}."): v for key, v in arrays.items() if key.startswith(f"{model}.")}
-    return {"logits": found["logits"], "present": found["present"].astype(bool)}
+    return {"logits": arrays[f"{model}.logits"], "present": arrays[f"{model}.present"].astype(bool)}
 
 
 def _truth(task: Task, saved: Saved, names: Sequence[str], row: int) -> str:

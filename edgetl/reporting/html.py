@@ -89,10 +89,10 @@ def _overview(sections: Sequence[page.Section]) -> list[str]:
     """The differences of several bundles side by side, a chart for each metric that two or more have."""
     groups: dict[tuple[str, str, str], list[charts.Interval]] = {}
     for index, section in enumerate(sections, 1):
-        found = section.row.certificate
-        if found:
-            row = page.interval(found, f"{index}. {section.row.target}")
-            groups.setdefault((found.task, found.metric, found.unit), []).append(row)
+        certificate = section.row.certificate
+        if certificate:
+            row = page.interval(certificate, f"{index}. {section.row.target}")
+            groups.setdefault((certificate.task, certificate.metric, certificate.unit), []).append(row)
     several = [(key, rows) for key, rows in groups.items() if len(rows) > 1]
     return [
         charts.intervals(f"overview-{index}", metrics.title(task, metric), unit, rows)
@@ -102,4 +102,4 @@ def _overview(sections: Sequence[page.Section]) -> list[str]:
 
 def _same_samples(sections: Sequence[page.Section]) -> bool:
     certificates = [section.row.certificate for section in sections]
-    return len({found.hashes.get("splits") for found in certificates if found}) < 2
+    return len({one.hashes.get("splits") for one in certificates if one}) < 2

@@ -130,14 +130,14 @@ def _statement(bundle: Bundle, certificate: Certificate, identity: str) -> State
     executed, not_executed = executed_sentences(certificate, printable(bundle.target))
     title = metrics.title(certificate.task, certificate.metric)
     # The notes, but for those that only repeat a finding, which the page shows with its remedy.
-    shown = tuple(finding.what for finding in certificate.findings)
+    findings = tuple(finding.what for finding in certificate.findings)
     return Statement(
         verdict=verdict_sentence(certificate),
         measured=measured_sentence(certificate),
         executed=executed,
         not_executed=not_executed,
         reasons=certificate.reasons,
-        notes=tuple(note for note in certificate.notes if not note.startswith(shown)),
+        notes=tuple(note for note in certificate.notes if not note.startswith(findings)),
         chart=charts.intervals(f"{identity}-interval", title, certificate.unit, [interval(certificate, bundle.target)]),
         seal=_seal(bundle),
         scores=tables.scores(certificate),

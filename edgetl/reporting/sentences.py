@@ -12,6 +12,7 @@ from edgetl.base.wording import (
     count,
     counted,
     figure,
+    fixed,
     number,
     percent,
     points,
@@ -132,9 +133,9 @@ def probability_sentence(certificate: Certificate) -> str:
         f"{percent(shift.agreement)} of the labels agree, KL {small(shift.kl)} nats; calibration error "
         f"{percent(shift.reference_ece)} before and {percent(shift.deployed_ece)} after; Brier score "
         f"{number(shift.reference_brier)} before and {number(shift.deployed_brier)} after. "
-        f"A confidence threshold of {threshold.reference:.3f} keeps {percent(threshold.kept, 0)} of the "
+        f"A confidence threshold of {fixed(threshold.reference, 3)} keeps {percent(threshold.kept, 0)} of the "
         f"{certificate.sample}s before and {percent(threshold.deployed_kept, 1)} after; "
-        f"{threshold.deployed:.3f} would keep as many."
+        f"{fixed(threshold.deployed, 3)} would keep as many."
     )
 
 

@@ -45,10 +45,10 @@ def log_ticks(low: float, high: float) -> list[float]:
     """Round values on a logarithmic axis, four or more where there are so many."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for leading in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
-        found = [m * 10.0**d for d in decades for m in leading if low <= m * 10.0**d <= high]
-        if len(found) >= 4:
-            return found
-    return found if len(found) > 1 else [tick for tick in ticks(low, high) if tick > 0]
+        round_values = [m * 10.0**d for d in decades for m in leading if low <= m * 10.0**d <= high]
+        if len(round_values) >= 4:
+            return round_values
+    return round_values if len(round_values) > 1 else [tick for tick in ticks(low, high) if tick > 0]
 
 
 def chart(chart_id: str, height: float, title: str, description: str, width: float = WIDTH) -> ET.Element:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CertifyError
 from edgetl.base.progress import Progress, silent
+from edgetl.base.wording import points
 from edgetl.robustness.corruptions import CORRUPTIONS, SEVERITIES, write_corrupted
 
 #: Images whose copies lie on disk at a time; also the most logits that are held.
@@ -152,7 +153,7 @@ def excess_loss(clean: npt.ArrayLike, corrupted: npt.ArrayLike, *, alpha: float 
 
 
 def _sentence(found: Mapping[str, float], proven: bool) -> str:
-    clean, off, more, low, high = (_points(found[x]) for x in ("clean", "corrupted", "excess", "ci_low", "ci_high"))
+    clean, off, more, low, high = (points(found[x]) for x in ("clean", "corrupted", "excess", "ci_low", "ci_high"))
     change = f"accuracy changes by {off} points on corrupted images and by {clean} on clean ones"
     compared = f"{change}, a difference of {more} (interval {low} to {high})"
     if proven:
@@ -160,11 +161,6 @@ def _sentence(found: Mapping[str, float], proven: bool) -> str:
     if found["ci_low"] > 0:
         return f"Compression does not hurt more off distribution, but less: {compared}."
     return f"It is not shown that compression hurts more off distribution: {compared}."
-
-
-def _points(difference: float) -> str:
-    text = f"{100 * difference:+.2f}"
-    return text.replace("-", "−") if float(text) else "0.00"
 
 
 def _accuracies(rows: Sequence[Row]) -> dict[str, Any]:

@@ -173,9 +173,9 @@ def _mistaken_labels(
 ) -> Mistake:
     def named(chosen: Booleans) -> str:
         labels = np.flatnonzero(chosen)
-        shown = [f"{printable(classes[i])} ({percent(float(probabilities[row, i]), 1)})" for i in labels[:LABELS]]
+        listed = [f"{printable(classes[i])} ({percent(float(probabilities[row, i]), 1)})" for i in labels[:LABELS]]
         more = [f"{count(len(labels) - LABELS)} more"] if len(labels) > LABELS else []
-        return ", ".join(shown + more) or ABSENT
+        return ", ".join(listed + more) or ABSENT
 
     missed, false = true[row] & ~answer[row], answer[row] & ~true[row]
     facts = [Fact("true", named(true[row]))]

@@ -63,14 +63,14 @@ def _sentence(rows: Sequence[Row], task: str, known: Sequence[str], best: int) -
 
 
 def _points(rows: Sequence[Row], *path: str) -> list[tuple[int, float]]:
-    found = []
+    points = []
     for row in rows:
         value: Any = row
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
         if isinstance(value, int | float) and math.isfinite(value):
-            found.append((int(row["epoch"]), float(value)))
-    return found
+            points.append((int(row["epoch"]), float(value)))
+    return points
 
 
 def _loss(rows: Sequence[Row], best: int, chart_id: str) -> Plot | None:

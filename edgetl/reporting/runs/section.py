@@ -117,7 +117,7 @@ def _absent(run: Run) -> str:
 
 def _cards(run: Run, mistakes: Sequence[Mistake], previews: Previews) -> tuple[Card, ...]:
     paths = [sample.path for sample in run.dataset.split("val")]
-    return tuple(Card(paths[found.row], previews.of(paths[found.row]), found.facts) for found in mistakes)
+    return tuple(Card(paths[m.row], previews.of(paths[m.row]), m.facts) for m in mistakes)
 
 
 def _scores(run: Run) -> tuple[Score, ...]:

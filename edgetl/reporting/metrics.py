@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from edgetl.base.errors import UnknownNameError
 from edgetl.base.wording import ABSENT, figure, printable
 from edgetl.tasks import Metric, find_task
@@ -22,6 +24,13 @@ def names(task: str | None) -> list[str]:
         return list(find_task(task).metrics)
     except UnknownNameError:
         return []
+
+
+def ordered(task: str | None, keys: Iterable[str]) -> list[str]:
+    """Keys of metrics, as records have them, in the order of the task's metrics; unknown ones come last."""
+    order = [name.replace("-", "_") for name in names(task)]
+    known = {key.replace("-", "_"): key for key in sorted(keys)}
+    return [known.pop(name) for name in order if name in known] + list(known.values())
 
 
 def title(task: str | None, name: str) -> str:

@@ -38,8 +38,7 @@ def scores(certificate: Certificate) -> TableView:
 
 def ordered(certificate: Certificate) -> list[tuple[str, Score]]:
     """The scores by name, in the order of the task's metrics: JSON keeps none."""
-    known = [name for name in metrics.names(certificate.task) if name in certificate.scores]
-    return [(name, certificate.scores[name]) for name in (*known, *sorted(set(certificate.scores) - set(known)))]
+    return [(name, certificate.scores[name]) for name in metrics.ordered(certificate.task, certificate.scores)]
 
 
 def _score(certificate: Certificate, name: str, score: Score) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ Booleans = npt.NDArray[np.bool_]
 #: Classes in a confusion matrix and in a chart of labels; the tables have all.
 CHARTED_CLASSES = 30
 #: Mistakes and confusions that are listed.
-MISTAKES, CONFUSIONS = 24, 20
+MISTAKES, CONFUSIONS = 24, 10
 #: Labels that are named of one sample.
 LABELS = 6
 #: Points in a scatter plot.

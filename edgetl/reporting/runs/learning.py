@@ -40,7 +40,7 @@ def learning(run: Run, identity: str) -> Learning:
         return Learning(
             f"This run was made before runs sealed their history, so there are no curves: {again}.", (), None
         )
-    known = [name for name in rows[0]["val"] if name not in NO_METRICS]
+    known = metrics.ordered(run.task, [name for name in rows[0]["val"] if name not in NO_METRICS])
     table = _table(rows, run.task, known)
     if len(rows) == 1:
         sentence = f"'{printable(run.strategy)}' fits in one step, without epochs: there is one point and no curve."
@@ -49,10 +49,11 @@ def learning(run: Run, identity: str) -> Learning:
     drawings = [_loss(rows, best, f"{identity}-loss")]
     # Metrics of other units each have a scale of their own: the first is the task's default.
     drawings.append(_metrics(rows, run.task, shares or known[:1], best, f"{identity}-metric"))
-    return Learning(_sentence(rows, run.task, known, best), tuple(item for item in drawings if item), table)
+    return Learning(_sentence(rows, run, known), tuple(item for item in drawings if item), table)
 
 
-def _sentence(rows: Sequence[Row], task: str, known: Sequence[str], best: int) -> str:
+def _sentence(rows: Sequence[Row], run: Run, known: Sequence[str]) -> str:
+    task, best = run.task, run.metrics.best_epoch
     val: Row = next((row["val"] for row in rows if row["epoch"] == best), {})
     figures = [f"{metrics.title(task, name)} {metrics.value(task, name, val[name])}" for name in known if name in val]
     kept = "the start, before the first step" if best == 0 else f"epoch {best}"

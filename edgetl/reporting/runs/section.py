@@ -121,12 +121,11 @@ def _cards(run: Run, mistakes: Sequence[Mistake], previews: Previews) -> tuple[C
 
 
 def _scores(run: Run) -> tuple[Score, ...]:
-    start = run.metrics.start
+    start = run.metrics.start if run.metrics.epochs_run else {}
     baseline, kind = (run.baseline.metrics.val, run.baseline.kind) if run.baseline else ({}, "")
     scores = []
-    for name, figure in run.metrics.val.items():
-        if name in NO_METRICS:
-            continue
+    for name in metrics.ordered(run.task, [name for name in run.metrics.val if name not in NO_METRICS]):
+        figure = run.metrics.val[name]
         others = ((baseline, f"baseline ({kind})"), (start, "at the start"))
         detail = [f"{metrics.value(run.task, name, of[name])} {words}" for of, words in others if name in of]
         metric = metrics.title(run.task, name)

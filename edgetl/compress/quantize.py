@@ -16,6 +16,7 @@ from edgetl.compress.calibration import Calibration
 from edgetl.compress.equalize import equalize
 from edgetl.compress.quiet import quiet
 from edgetl.compress.recipes import DYNAMIC, Recipe
+from edgetl.core.compression import Quantization
 from edgetl.core.tensors import Arrays
 
 #: Name of the equalized float ONNX file beside the quantized one.
@@ -35,12 +36,11 @@ class QuantizedModel:
 
     Attributes:
         path: ``.onnx``, or ``.xml`` with its ``.bin`` beside it.
-        record: precision, recipe, engine with version, source's SHA-256, number of samples, nodes left in float,
-            estimator of the ranges, what was equalized and which biases were corrected.
+        record: what a bundle keeps of that.
     """
 
     path: Path
-    record: Mapping[str, Any]
+    record: Quantization
 
 
 def quantize(
@@ -88,9 +88,15 @@ def quantize(
         raise CompressionError(
             f"{recipe.engine} cannot quantize {model} ({reason[0]})", "export with --precision fp32, or another recipe"
         ) from error
-    common = {"precision": "int8", "source_sha256": sha256_file(model), "samples": len(chosen)}
-    done = {"equalization": equalized.to_json() if equalized else None}
-    return QuantizedModel(out / name, {**common, "recipe": recipe.to_json(), **done, **details})
+    record = Quantization(
+        precision="int8",
+        recipe=recipe.to_json(),
+        samples=len(chosen),
+        source_sha256=sha256_file(model),
+        equalization=equalized.to_json() if equalized else None,
+        **{**details, "left_in_float": tuple(details["left_in_float"])},
+    )
+    return QuantizedModel(out / name, record)
 
 
 def to_float(model: Path, backend: str, precision: str, out: Path) -> QuantizedModel:
@@ -108,9 +114,9 @@ def to_float(model: Path, backend: str, precision: str, out: Path) -> QuantizedM
     Raises:
         CompressionError: the backend has no such precision.
     """
-    record: dict[str, Any] = {"precision": precision, "source_sha256": sha256_file(model), "recipe": None}
+    source = sha256_file(model)
     if precision == "fp32":
-        return QuantizedModel(model, {**record, "engine": "none"})
+        return QuantizedModel(model, Quantization(precision, "none", source_sha256=source))
     converters = {"tensorrt": ("float16.onnx", float16.to_onnx), "openvino": ("float16.xml", float16.to_ir)}
     if precision != "fp16" or backend not in converters:
         raise CompressionError(f"{backend} does not take {precision} models", "use fp32 or int8")
@@ -118,4 +124,4 @@ def to_float(model: Path, backend: str, precision: str, out: Path) -> QuantizedM
     out.mkdir(parents=True, exist_ok=True)
     with quiet():
         details = convert(model, out / name)
-    return QuantizedModel(out / name, {**record, **details})
+    return QuantizedModel(out / name, Quantization(precision, source_sha256=source, **details))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.storage import sha256_file
+from edgetl.core.compression import Calibration, CalibrationSample
 from edgetl.core.data import Dataset, Sample
 
 SPLIT = "calibration"
@@ -27,13 +28,12 @@ class Selection:
     Attributes:
         indexes: positions within ``dataset.split("calibration")``, in the order chosen.
         paths: their files.
-        record: for ``calibration.json``: split, selection, what is balanced, seed, and path, label and SHA-256 of each
-            sample.
+        record: for ``calibration.json``.
     """
 
     indexes: tuple[int, ...]
     paths: tuple[Path, ...]
-    record: dict[str, Any]
+    record: Calibration
 
 
 def select_samples(
@@ -79,27 +79,26 @@ def select_samples(
     else:
         raise CompressionError(f"unknown selection '{selection}'", "use random, class-balanced or k-centre")
     chosen = [(samples[i], files[i]) for i in indexes]
-    record = {
-        "split": SPLIT,
-        "available": len(samples),
-        "selection": selection,
-        "size": count,
-        "seed": seed,
-        **({"balanced": balanced} if balanced else {}),
-        "samples": [_entry(sample, file) for sample, file in chosen],
-    }
+    record = Calibration(
+        split=SPLIT,
+        available=len(samples),
+        selection=selection,
+        size=count,
+        seed=seed,
+        balanced=balanced,
+        samples=tuple(_entry(sample, file) for sample, file in chosen),
+    )
     return Selection(tuple(indexes), tuple(file for _, file in chosen), record)
 
 
-def _entry(sample: Sample, file: Path) -> dict[str, Any]:
+def _entry(sample: Sample, file: Path) -> CalibrationSample:
     try:
         found = sha256_file(file)
     except OSError as error:
         raise CompressionError(f"cannot read {file} ({error.strerror})", "restore the run's files") from error
     if sample.sha256 and found != sample.sha256:
         raise CompressionError(f"{file} has changed since the samples were split", "make the run again")
-    label: Any = sample.label
-    return {"path": sample.path, "label": list(label) if isinstance(label, tuple) else label, "sha256": found}
+    return CalibrationSample(sample.path, found, sample.label)
 
 
 def _strata(kind: str, labels: Sequence[Any]) -> tuple[str, list[int]]:

@@ -21,7 +21,8 @@ class Quantization:
         source_sha256: of the float ONNX file.
         left_in_float: nodes that are not quantized.
         model_type: what NNCF was told of the model; None elsewhere.
-        estimator, bias_correction, equalization: what the engine says of each; None where it was not done.
+        estimator, bias_correction, equalization, pairs_removed: what the engine says of each; None where it was not
+            done.
     """
 
     precision: str = ""
@@ -34,6 +35,7 @@ class Quantization:
     estimator: Json = None
     bias_correction: Json = None
     equalization: Json = None
+    pairs_removed: Json = None
 
 
 @dataclass(frozen=True)

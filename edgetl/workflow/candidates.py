@@ -125,9 +125,9 @@ class Candidates:
             chosen = self._chosen(recipe) if recipe.calibrates else None
             samples = (input_of(run).feeds(path) for path in (chosen.paths if chosen else ()))
             made = quantize(source, recipe, samples, folder, self.progress, cache=self.work / "ranges")
-            write_json(folder / CALIBRATION, chosen.record if chosen else to_json(Calibration()))
+            write_json(folder / CALIBRATION, to_json(chosen.record if chosen else Calibration()))
         file = made.path.name if made.path.parent == folder else None
-        write_json(folder / "compressed.json", {"file": file, "record": dict(made.record)})
+        write_json(folder / "compressed.json", {"file": file, "record": to_json(made.record)})
 
     def _chosen(self, recipe: Recipe) -> Selection:
         return select_samples(self.run.dataset, recipe.selection, recipe.size, recipe.seed, self._features)

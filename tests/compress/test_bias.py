@@ -60,8 +60,8 @@ def test_full_correction_leaves_no_drift_anywhere(name: str, small_onnx: Path, t
     before = drift(small_onnx, made(small_onnx, recipe, "none", tmp_path).path)
     result = made(small_onnx, recipe, "full", tmp_path)
     after = drift(small_onnx, result.path)
-    assert result.record["bias_correction"]["layers"] == list(after)
-    assert result.record["bias_correction"]["skipped"] == []
+    assert result.record.bias_correction["layers"] == list(after)
+    assert result.record.bias_correction["skipped"] == []
     assert spread(before) > 5e-3
     # Activations are rounded to 256 steps after each correction, so that the means move by less than one of them.
     assert spread(after) < 0.02 * spread(before)
@@ -92,7 +92,7 @@ def test_none_changes_nothing(small_onnx: Path, tmp_path: Path) -> None:
     untouched = model.SerializeToString(deterministic=True)
     record = bias.correct(model, small_onnx, [{"image": IMAGES[:1]}], "none")
     assert model.SerializeToString(deterministic=True) == untouched
-    assert record == result.record["bias_correction"] == {"method": "none", "samples": 0, "layers": [], "skipped": []}
+    assert record == result.record.bias_correction == {"method": "none", "samples": 0, "layers": [], "skipped": []}
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def bare(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("method", ["fast", "full"])
 def test_layers_without_a_bias_get_one_where_they_can(method: str, bare: Path, tmp_path: Path) -> None:
     result = made(bare, COARSE, method, tmp_path)
-    assert result.record["bias_correction"] == {
+    assert result.record.bias_correction == {
         "method": method, "samples": 24, "layers": ["bare/Conv"], "skipped": ["bare/MatMul"],
     }  # fmt: skip
     before, after = load(made(bare, COARSE, "none", tmp_path).path), load(result.path)
@@ -135,10 +135,10 @@ def test_layers_without_a_bias_get_one_where_they_can(method: str, bare: Path, t
 
 def test_layers_in_float_are_left_alone_by_the_fast_method(small_onnx: Path, tmp_path: Path) -> None:
     recipe = with_changes(COARSE, exclude_nodes=("body.0/Conv", "head/Gemm"))
-    record = made(small_onnx, recipe, "fast", tmp_path).record["bias_correction"]
+    record = made(small_onnx, recipe, "fast", tmp_path).record.bias_correction
     assert record["skipped"] == ["body.0/Conv", "head/Gemm"]
     assert len(record["layers"]) == 9
-    assert len(made(small_onnx, recipe, "full", tmp_path).record["bias_correction"]["layers"]) == 11
+    assert len(made(small_onnx, recipe, "full", tmp_path).record.bias_correction["layers"]) == 11
 
 
 def test_unknown_method(small_onnx: Path) -> None:

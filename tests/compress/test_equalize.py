@@ -92,12 +92,12 @@ def test_groups_and_their_record(small_onnx: Path, hostile: Path, tmp_path: Path
     assert group.spread > 100
     recipe = with_changes(load_recipe("ort-x86-int8"), equalize=True)
     made = quantize(hostile, recipe, [{"image": image[None]} for image in pictures(8)], tmp_path)
-    assert made.record["equalization"]["groups"][0]["readers"] == list(group.readers)
+    assert made.record.equalization["groups"][0]["readers"] == list(group.readers)
     assert weights(tmp_path / "source.onnx").keys() == weights(hostile).keys()
     plain = quantize(
         hostile, load_recipe("ort-x86-int8"), [{"image": image[None]} for image in pictures(8)], tmp_path / "plain"
     )
-    assert plain.record["equalization"] is None
+    assert plain.record.equalization is None
     assert not (tmp_path / "plain" / "source.onnx").exists()
 
 

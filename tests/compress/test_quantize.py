@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime import quantization
 
 from edgetl.base.errors import CompressionError
+from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import sha256_file
 from edgetl.compress import engine_nncf
 from edgetl.compress.export import export_onnx
 from edgetl.compress.graph import before_weights, load
 from edgetl.compress.quantize import QuantizedModel, quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
+from edgetl.core.compression import Quantization
 from edgetl.core.tensors import Arrays
 from edgetl.runtime.machine import machine, saturates
 from tests.compress.images import pictures
@@ -63,7 +66,7 @@ def test_preprocessing_stays_in_float(quantized: QuantizedModel, small_onnx: Pat
     model = load(quantized.path)
     preprocessing = before_weights(load(small_onnx))
     assert len(preprocessing) == 4
-    assert set(preprocessing) <= set(quantized.record["left_in_float"])
+    assert set(preprocessing) <= set(quantized.record.left_in_float)
     made_by = producers(model)
     for node in model.graph.node:
         if node.name in preprocessing:
@@ -105,8 +108,8 @@ def test_nothing_stands_between_convolution_and_activation_for_tensorrt(small_on
         model = load(made.path)
         made_by = producers(model)
         assert {made_by[n.input[0]].op_type for n in model.graph.node if n.op_type == "Clip"} == {before}
-    assert merged.record["pairs_removed"]["before_activations"] == 7
-    assert apart.record["pairs_removed"]["before_activations"] == 0
+    assert merged.record.pairs_removed["before_activations"] == 7
+    assert apart.record.pairs_removed["before_activations"] == 0
 
 
 @pytest.mark.parametrize("name", ALL_RECIPES)
@@ -141,11 +144,13 @@ def test_every_process_quantizes_to_the_same_bytes_in_silence(name: str, small_o
 
 def test_record_tells_how_it_was_made(quantized: QuantizedModel, small_onnx: Path) -> None:
     record = quantized.record
-    assert record["precision"] == "int8"
-    assert record["samples"] == 24
-    assert record["source_sha256"] == sha256_file(small_onnx)
-    assert record["recipe"]["estimator"] == "min-max"
-    assert record["engine"].startswith("onnxruntime ")
+    assert record.precision == "int8"
+    assert record.samples == 24
+    assert record.source_sha256 == sha256_file(small_onnx)
+    assert record.recipe is not None
+    assert record.recipe["estimator"] == "min-max"
+    assert record.engine.startswith("onnxruntime ")
+    assert from_json(Quantization, json.loads(json.dumps(to_json(record))), "a record") == record
 
 
 def test_excluded_nodes_and_operators_stay_in_float(small_onnx: Path, tmp_path: Path) -> None:
@@ -187,7 +192,7 @@ def test_what_only_layers_in_float_read_is_not_rounded(small_onnx: Path, tmp_pat
     # Its neighbours stay in integers.
     assert made_by[nodes["body.4.layers.3/Conv"].input[0]].op_type == "DequantizeLinear"
     assert made_by[nodes["body.3/Add"].input[1]].op_type == "DequantizeLinear"
-    assert made.record["pairs_removed"]["beside_float"] >= 2
+    assert made.record.pairs_removed["beside_float"] >= 2
 
 
 FORMATS = [("uint8", False), ("int8", True), ("int8", False)]
@@ -204,7 +209,7 @@ def test_every_estimator_in_every_format(
     images = pictures(40, seed=2)
     expected, found = logits_of(small_onnx, images), logits_of(made.path, images)
     assert np.sqrt(((found - expected) ** 2).mean()) < 0.08 * np.ptp(expected)
-    assert made.record["estimator"]["name"] == estimator
+    assert made.record.estimator["name"] == estimator
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in load(made.path).graph.initializer}
     zeros = {int(array) for name, array in tensors.items() if name.endswith("_zero_point") and array.ndim == 0}
     assert (zeros == {0}) == symmetric
@@ -316,7 +321,7 @@ def test_excluded_nodes_stay_in_float_in_openvino(nncf_made: Any) -> None:
     assert all(in_integers(op) for op in plain.values() if op.get_type_name() in engine_nncf.WEIGHTED)
     bare = {f"{name}/WithoutBiases" for name in left}
     assert {name for name, op in layers.items() if not in_integers(op)} == bare
-    assert bare <= set(mixed.record["left_in_float"])
+    assert bare <= set(mixed.record.left_in_float)
 
 
 @pytest.mark.parametrize(
@@ -337,8 +342,8 @@ def test_what_nncf_is_told_matters(changes: dict[str, Any], nncf_made: Any, smal
         plain.path.with_suffix(kind).read_bytes() != changed.path.with_suffix(kind).read_bytes()
         for kind in (".xml", ".bin")
     )
-    assert changed.record["estimator"]["name"] == changes.get("estimator", "mean-min-max")
-    assert changed.record["bias_correction"]["method"] == changes.get("bias_correction", "fast")
+    assert changed.record.estimator["name"] == changes.get("estimator", "mean-min-max")
+    assert changed.record.bias_correction["method"] == changes.get("bias_correction", "fast")
     if saturates(machine()):
         pytest.skip("this CPU has no VNNI: products of OpenVINO's int8 layers saturate in 16 bits")
     openvino = pytest.importorskip("openvino", reason="openvino is not installed: its models cannot be run")
@@ -400,7 +405,7 @@ def test_weights_beyond_float16_are_refused(small_onnx: Path, tmp_path: Path) ->
 def test_fp32_passes_through(small_onnx: Path, tmp_path: Path) -> None:
     made = to_float(small_onnx, "onnxruntime", "fp32", tmp_path)
     assert made.path == small_onnx
-    assert made.record["precision"] == "fp32"
+    assert made.record.precision == "fp32"
 
 
 def test_fp16_is_refused_where_it_makes_no_sense(small_onnx: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edgetl.base.errors import CompressionError
 from edgetl.base.storage import sha256_bytes
 from edgetl.compress.samples import BINS, select_samples
+from edgetl.core.compression import CalibrationSample
 from edgetl.core.data import Dataset, Sample
 
 
@@ -42,12 +43,12 @@ def test_choice_is_repeatable_distinct_and_recorded(selection: str, tmp_path: Pa
     assert first.indexes != other.indexes
     assert len(set(first.indexes)) == 12
     assert [path.name for path in first.paths] == [f"{i}.png" for i in first.indexes]
-    assert first.record["samples"] == [
-        {"path": f"{i}.png", "label": LABELS[i], "sha256": sha256_bytes(f"{i}".encode())} for i in first.indexes
-    ]
-    assert {key: first.record[key] for key in ("split", "selection", "size", "seed", "available")} == {
-        "split": "calibration", "selection": selection, "size": 12, "seed": 5, "available": 35,
-    }  # fmt: skip
+    assert first.record.samples == tuple(
+        CalibrationSample(f"{i}.png", sha256_bytes(f"{i}".encode()), LABELS[i]) for i in first.indexes
+    )
+    record = first.record
+    assert (record.split, record.selection, record.seed) == ("calibration", selection, 5)
+    assert (record.size, record.available) == (12, 35)
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
@@ -68,10 +69,8 @@ def test_label_sets_take_turns(tmp_path: Path) -> None:
     sets = [(0,)] * 20 + [(0, 1)] * 3 + [(1, 2)] * 4 + [()] * 2
     chosen = select_samples(dataset(tmp_path, sets, kind="classes"), "class-balanced", 8, 0)
     assert Counter(sets[i] for i in chosen.indexes) == {(0,): 2, (0, 1): 2, (1, 2): 2, (): 2}
-    assert chosen.record["balanced"] == "label sets"
-    assert all(
-        entry["label"] == list(sets[i]) for entry, i in zip(chosen.record["samples"], chosen.indexes, strict=True)
-    )
+    assert chosen.record.balanced == "label sets"
+    assert all(entry.label == sets[i] for entry, i in zip(chosen.record.samples, chosen.indexes, strict=True))
 
 
 @settings(deadline=None, derandomize=True, max_examples=20)
@@ -86,7 +85,7 @@ def test_numbers_are_taken_from_every_tenth_of_them(
     counts = Counter(int(tenths[i]) for i in chosen.indexes)
     assert set(counts) == set(range(BINS))
     assert max(counts.values()) - min(counts.values()) <= 1
-    assert chosen.record["balanced"] == "10 quantile bins"
+    assert chosen.record.balanced == "10 quantile bins"
 
 
 def test_equal_numbers_are_one_stratum(tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_k_centre_never_takes_a_copy_twice(tmp_path: Path) -> None:
 def test_small_split_is_taken_whole(tmp_path: Path) -> None:
     chosen = select_samples(dataset(tmp_path, [0, 1, 2]), "class-balanced", 128, 0)
     assert sorted(chosen.indexes) == [0, 1, 2]
-    assert chosen.record["size"] == 3
+    assert chosen.record.size == 3
 
 
 def test_only_the_calibration_split_is_used(tmp_path: Path) -> None:

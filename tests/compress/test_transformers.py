@@ -105,7 +105,7 @@ def test_dynamic_quantization_follows_the_float_model(words_onnx: Path, dynamic:
     exact = logits_of(words_onnx)
     assert np.abs(logits_of(dynamic.path) - exact).max() < 0.05 * np.ptp(exact)
     assert dynamic.path.stat().st_size < 0.6 * words_onnx.stat().st_size
-    assert (dynamic.record["precision"], dynamic.record["samples"]) == ("int8", 0)
+    assert (dynamic.record.precision, dynamic.record.samples) == ("int8", 0)
 
 
 def test_dynamic_quantization_gives_the_same_bytes_again(
@@ -148,7 +148,7 @@ def test_what_a_recipe_leaves_out_stays_in_float(words_onnx: Path, tmp_path: Pat
     made = quantize(words_onnx, recipe, (), tmp_path)
     points = read_points(made.path, words_onnx)
     assert {point.node for point in points if point.weight is None} == set(left)
-    assert made.record["left_in_float"] == sorted([*left, "words/Gather"])
+    assert made.record.left_in_float == tuple(sorted([*left, "words/Gather"]))
 
 
 def test_weights_alone_explain_most_of_the_emulated_error(words_onnx: Path, dynamic: QuantizedModel) -> None:
@@ -172,7 +172,7 @@ def both_kinds(words_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def test_nncf_is_told_of_the_models_kind(words_onnx: Path, both_kinds: dict[str, QuantizedModel]) -> None:
-    assert {kind: made.record["model_type"] for kind, made in both_kinds.items()} == {
+    assert {kind: made.record.model_type for kind, made in both_kinds.items()} == {
         "auto": "transformer",
         "none": "none",
     }

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from edgetl.backends import BACKENDS
-from edgetl.base.schema import from_json
+from edgetl.base.schema import to_json
 from edgetl.base.storage import write_json
 from edgetl.compress.export import export_onnx, run_onnx
 from edgetl.compress.quantize import quantize
@@ -27,7 +27,6 @@ from edgetl.core.bundle import (
     load_bundle,
     write_manifest,
 )
-from edgetl.core.compression import Quantization
 from edgetl.core.data import Dataset
 from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.targets import find_target
@@ -56,13 +55,13 @@ def healthy_bundle(
     write_json(folder / LABELS, list(dataset.classes))
     write_json(folder / PREPROCESS_FILE, preprocess.to_json())
     write_json(folder / SPLITS_FILE, dataset.to_json())
-    write_json(folder / CALIBRATION, chosen.record)
+    write_json(folder / CALIBRATION, to_json(chosen.record))
     write_json(folder / LAYERS, [])
     manifest = Manifest(
         target=wanted,
         name=target,
         run=TrainedRun(input=preprocess.to_json(), classes=dataset.classes),
-        quantization=from_json(Quantization, made.record, "quantize"),
+        quantization=made.record,
         exported=EXPORTED,
         source=EXPORTED,
     )

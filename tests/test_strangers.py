@@ -233,3 +233,48 @@ def test_a_strategy(copy: Copy) -> None:
         "print(json.dumps([run.strategy, run.metrics.epochs_run, run.settings['details']['terms'], named['plain']]))"
     )
     assert found == ["plain", 1, ["plain"], "From a random head, by plain cross-entropy."]
+
+
+REMEDY = '''
+"""Classifiers' last layer in float."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from edgetl.compress.recipes import with_changes
+from edgetl.compress.repair import Attempt, Means
+
+
+def last_layer(best: Attempt, means: Means) -> Iterable[Attempt] | str:
+    """The dense layers in float."""
+    if best.recipe is None:
+        return "nothing is quantized"
+    recipe = with_changes(best.recipe, exclude_operators=("Gemm",))
+    return [replace(best, change="dense layers in float", recipe=recipe)]
+'''
+
+
+def test_a_remedy(copy: Copy) -> None:
+    copy.add("edgetl/compress/remedies/dense.py", REMEDY)
+    file = copy.root / "edgetl/compress/remedies/__init__.py"
+    line = '    "calibration samples": settings.calibration_samples,\n'
+    text = file.read_text().replace(line, f'    "last layer": dense.last_layer,\n{line}')
+    file.write_text(text.replace("import settings, training", "import dense, settings, training"))
+    found = copy.run(
+        "import json\n"
+        "from edgetl.compress.outcome import Outcome\n"
+        "from edgetl.compress.recipes import Recipe\n"
+        "from edgetl.compress.remedies import REMEDIES\n"
+        "from edgetl.compress.repair import Attempt, Means, try_remedies\n"
+        "recipe = Recipe('mine', 'onnxruntime', ('x86-64',), 'onnxruntime', 'int8', True, selection='random', size=8,\n"
+        "                estimator='min-max', activations='uint8', bias='int32')\n"
+        "means = Means('dense', 8, lambda precision: None, lambda best: [], lambda best: ('', ''))\n"
+        "def measure(attempt):\n"
+        "    loss = 0.0 if 'Gemm' in attempt.recipe.exclude_operators else 0.1\n"
+        "    return Outcome(200, 0.9, -loss, -loss, round(200 * loss), 0, loss, (), 1.0, None)\n"
+        "first = Attempt('as it is', 'int8', recipe)\n"
+        "done = try_remedies(first, REMEDIES, means, measure, margin=0.01, minutes=1.0)\n"
+        "record = done.record('accuracy', 'share')\n"
+        "print(json.dumps([record.chosen, record.best.change, record.survived, len(record.trials)]))"
+    )
+    assert found == ["last layer", "dense layers in float", True, 2]

@@ -103,12 +103,14 @@ def finetune(
         baselines.check(ordered, baseline)
     run = folder.enter(ordered.out, ordered.settings, fresh)
     kind, shared = ordered.backbone.input, ordered.settings.shares
-    dataset = folder.dataset_of(ordered.out, data, kind, seed, shared, progress)
-    ordered = ordered.for_data(dataset)
-    if run is None:
-        start = _start(ordered, dataset, progress)
+    with folder.first_steps(ordered.out):
+        dataset = folder.dataset_of(ordered.out, data, kind, seed, shared, progress)
+        ordered = ordered.for_data(dataset)
+        start = _start(ordered, dataset, progress) if run is None else None
+    if start is not None:
         _train(ordered, dataset, start, progress)
         run = _finish(ordered, dataset, start)
+    assert run is not None
     if baseline is not None:
         run = baselines.add(ordered, run, baseline, progress)
     folder.tidy(ordered.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def enter(out: Path, settings: Settings, fresh: bool) -> Run | None:
     return finished
 
 
+@contextmanager
+def first_steps(out: Path) -> Iterator[None]:
+    """Where nothing was done before, what fails here leaves nothing: corrected data meet no settings of these."""
+    new = not (out / SPLITS_FILE).is_file()
+    try:
+        yield
+    except EdgetlError:
+        if new:
+            clear(out)
+        raise
+
+
 def clear(out: Path) -> None:
     """Remove what edgetl wrote into a run's folder, the manifest first, and nothing else."""
     for name in _OWN:
@@ -123,12 +136,7 @@ def dataset_of(
             check_unchanged(dataset, progress)
             return dataset
     into = out / (IMAGES if kind == "image" else SAMPLES)
-    try:
-        dataset = load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, progress=progress)
-    except DataError:
-        # Nothing is done yet that could be taken up; corrected data must not meet the settings of these.
-        clear(out)
-        raise
+    dataset = load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, progress=progress)
     write_json(out / SPLITS_FILE, dataset.to_json())
     return dataset
 

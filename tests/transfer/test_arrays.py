@@ -98,3 +98,9 @@ def test_shapes_that_a_network_takes() -> None:
     for wrong in ([rows], [window, rows]):
         with pytest.raises(EdgetlError, match="the backbone 'cnn' takes one array"):
             cnn(wrong, 5)
+
+
+def test_a_network_that_does_not_fit_the_data_leaves_the_folder_to_another(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(EdgetlError, match="the backbone 'cnn' takes one array"):
+        finetune(table, tmp_path / "run", **OPTIONS, backbone="cnn")
+    assert finetune(table, tmp_path / "run", **OPTIONS, strategy="linear-probe").backbone == "mlp"

@@ -74,8 +74,9 @@ def changes(bundle: Bundle, kind: str, noun: str, *, data_root: Path | None = No
     file = bundle.path / PREDICTIONS
     if not file.is_file():
         return Changes(title, (), "There are no saved predictions: verify the bundle to get them.")
-    saved = _saved(file, task)
-    names, previews = bundle.labels, Previews(bundle.dataset, kind, data_root)
+    names = bundle.labels
+    saved = _saved(file, task, len(names))
+    previews = Previews(bundle.dataset, kind, data_root)
     answer = ANSWERS[task.labels]
     right = _right(task, saved)
 
@@ -105,7 +106,8 @@ def changes(bundle: Bundle, kind: str, noun: str, *, data_root: Path | None = No
 
 def _worsened(saved: Saved, card: Callable[[int], Card]) -> Group:
     before, after = (saved.answers[model]["values"].astype(np.float64).reshape(-1) for model in _MODELS)
-    growth = np.abs(after - saved.labels) - np.abs(before - saved.labels)
+    labels = saved.labels.reshape(-1)
+    growth = np.abs(after - labels) - np.abs(before - labels)
     order = [int(row) for row in np.argsort(-growth, kind="stable") if growth[row] > 0]
     cards = []
     for row in order[:WORSENED]:
@@ -121,7 +123,7 @@ def _right(task: Task, saved: Saved) -> dict[str, Booleans] | None:
     return right and {model: right(task.evidence(saved.answers[model], saved.labels)) for model in _MODELS}
 
 
-def _saved(file: Path, task: Task) -> Saved:
+def _saved(file: Path, task: Task, classes: int) -> Saved:
     try:
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -130,9 +132,19 @@ def _saved(file: Path, task: Task) -> Saved:
         labels = arrays["labels"]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{file} is damaged or of another version", _AGAIN) from error
-    if any(len(values) != len(paths) for values in (labels, *(v for a in answers.values() for v in a.values()))):
-        raise BundleError(f"{file} has a different number of paths and predictions", _AGAIN)
+    given = [values for model in answers.values() for values in model.values()]
+    shapes = SHAPES[task.labels](len(paths), classes)
+    if any(values.shape not in shapes or values.dtype.kind not in "fiub" for values in (labels, *given)):
+        raise BundleError(f"{file} holds no predictions of its {len(paths)} samples for {task.name}", _AGAIN)
     return Saved(paths, labels, answers)
+
+
+#: Kind of label → the shapes that labels and answers may have, given how many samples and classes there are.
+SHAPES: Mapping[str, Callable[[int, int], tuple[tuple[int, ...], ...]]] = {
+    "class": lambda samples, classes: ((samples,),),
+    "classes": lambda samples, classes: ((samples, classes),),
+    "number": lambda samples, classes: ((samples,), (samples, 1)),
+}
 
 
 def _answers(arrays: Arrays, model: str, task: Task) -> dict[str, npt.NDArray[Any]]:

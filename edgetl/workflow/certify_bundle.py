@@ -16,6 +16,7 @@ from edgetl import devices
 from edgetl.base.progress import Progress
 from edgetl.base.schema import from_json
 from edgetl.base.storage import sha256_file, sha256_json
+from edgetl.base.wording import amount
 from edgetl.certify import Explain, Facts, PairedCounts, Predictions, certify_answers, check_limits, noninferiority
 from edgetl.compress.layers.attribution import responsible
 from edgetl.compress.layers.taps import compare
@@ -223,10 +224,12 @@ def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
     what = f"{len(repair.measured)} attempts, and none was good enough."
     if (best := repair.best) is not None:
         expected = best.expected_difference
-        noise = "" if expected is None else f" ({-100 * expected:.2f} expected of its noise)"
+        noise = "" if expected is None else f" ({amount(-expected, repair.unit)} expected of its noise)"
+        task = find_task(bundle.manifest.task)
+        metric = task.metrics[task.find_metric(repair.metric)].title
         what = (
-            f"{len(repair.measured)} attempts, and the best still lost {-100 * (best.difference or 0):.2f} points of "
-            f"accuracy{noise} on {best.n} search images."
+            f"{len(repair.measured)} attempts, and the best still lost {amount(-(best.difference or 0), repair.unit)} "
+            f"of {metric}{noise} on {best.n} samples of the search split."
         )
     return [Finding("not-repaired", what, (), {"statistical": True})]
 

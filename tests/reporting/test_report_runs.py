@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetl.base.errors import EdgetlError, RunError
+from edgetl.base.errors import RunError
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import Bundle
 from edgetl.core.data import SPLITS, Skipped
@@ -120,6 +120,13 @@ def test_curves_mark_the_best_epoch(make_run: MakeRun) -> None:
     assert len(page.all("path", "val-2")) == 1
     assert "train: 1.3 to 1.2; val: 0.5 to 0.2; best epoch 2" in page.text
     assert "Loss and scores by epoch" in page.text
+
+
+def test_a_history_of_another_shape_is_refused(make_run: MakeRun) -> None:
+    labels, logits = of_classes(np.random.default_rng(0))
+    run = make_run("classification", labels, {"logits": logits}, history=[{**epochs(0.5)[0], "train_loss": "<b>"}])
+    with pytest.raises(RunError, match=r"history\.jsonl: \[0\]\.train_loss is"):
+        render([run])
 
 
 def test_a_probe_has_one_point_and_says_so(make_run: MakeRun) -> None:
@@ -267,8 +274,18 @@ def test_outputs_of_something_else_are_refused(make_run: MakeRun, outputs: dict[
 
 def test_outputs_of_another_task_are_refused(make_run: MakeRun) -> None:
     labels, _ = of_classes(np.random.default_rng(8))
-    with pytest.raises(EdgetlError, match="logits"):
-        render([make_run("classification", labels, {"values": np.zeros((12, 1), np.float32)})])
+    wrong = (
+        {"values": np.zeros((12, 1), np.float32)},
+        {"logits": np.zeros((12, 4), np.float32)},
+        {"logits": np.full((12, 3), np.nan, np.float32)},
+    )
+    for number, outputs in enumerate(wrong):
+        run = make_run("classification", labels, outputs, kind=("image", "text", "tensor")[number])
+        with pytest.raises(RunError, match="holds no finite logits: float32 nx3"):
+            render([run])
+    kept = make_run("text-classification", labels, {"logits": np.zeros((12, 3), np.float32)})
+    with pytest.raises(RunError, match="labels of the kind 'number' for text-classification"):
+        render([replace(kept, dataset=replace(kept.dataset, label_kind="number"))])
 
 
 def test_a_run_and_a_bundle_share_a_page(make_run: MakeRun, make_bundle: Callable[..., Bundle]) -> None:

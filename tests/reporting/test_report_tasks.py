@@ -205,7 +205,7 @@ def test_predictions_of_another_task_are_refused(bundles: dict[str, Bundle], tmp
     other = bundles["multi-label" if name == "regression" else "regression"]
     try:
         (bundle.path / PREDICTIONS).write_bytes((other.path / PREDICTIONS).read_bytes())
-        with pytest.raises(BundleError, match=r"predictions\.npz is damaged or of another version"):
+        with pytest.raises(BundleError, match=r"predictions\.npz (is damaged|holds no predictions)"):
             render([bundle])
     finally:
         (bundle.path / PREDICTIONS).write_bytes(kept)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgetl.base.errors import RunError
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.wording import count, printable
@@ -20,6 +22,7 @@ from edgetl.reporting.terms import noun
 from edgetl.tasks import find_task
 
 Facts = list[tuple[str, str]]
+_AGAIN = "train the run again"
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,12 @@ def _answers(run: Run, nouns: str, identity: str) -> Answers | None:
     if outputs is None:
         return None
     task = find_task(run.task)
+    if run.dataset.label_kind != task.labels:
+        raise RunError(f"{run.path} has labels of the kind '{run.dataset.label_kind}' for {task.name}", _AGAIN)
+    for spec in task.outputs(run.classes):
+        values = outputs.get(spec.name)
+        if values is None or not spec.accepts(values) or not np.isfinite(values).all():
+            raise RunError(f"{run.path / VAL_OUTPUTS} holds no finite {spec}", _AGAIN)
     truth = run.dataset.labels("val")
     return VIEWS[task.labels](Val(task.decode(outputs, task.options), truth, run.classes, nouns, identity))
 

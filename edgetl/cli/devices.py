@@ -88,7 +88,7 @@ def add(
         found = None if no_probe else edgetl.probe_device(name)
         if found is not None and not found.reachable:
             note(f"note: {found.reason}: {found.remedy}")
-        about = f" ({found.machine.get('cpu_model')})" if found is not None and found.machine else ""
+        about = f" ({found.machine.cpu_model})" if found is not None and found.machine.cpu_model else ""
         value = {**edgetl.find_device(name).to_json(), "probe": None if found is None else dataclasses.asdict(found)}
         shown.show(value, lambda console: console.print(f"added {name}{about}", markup=False))
 

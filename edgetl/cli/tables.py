@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.wording import counted, fixed, number, percent, times
@@ -12,6 +12,7 @@ from edgetl.core.bench import BenchRecord, Estimate
 from edgetl.reporting.console import print_results, print_table
 from edgetl.reporting.outcome import print_certificate
 from edgetl.reporting.summary import rows
+from edgetl.runtime.machine import Jetson, SensorFile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,33 +102,30 @@ def outcomes(shown: Output, done: Sequence[Outcome]) -> int:
 
 def probed(console: Console, name: str, found: DeviceProbe) -> None:
     """What a device is, one fact a line, and whether a bundle can run there."""
-    facts = found.machine
-    jetson, sensors = facts.get("jetson") or {}, facts.get("sensors") or {}
-    memory = facts.get("memory_mb")
+    facts, jetson = found.machine, found.machine.jetson or Jetson()
     rows = [
-        ("CPU", facts.get("cpu_model")),
-        ("board", facts.get("board")),
-        ("architecture", facts.get("arch")),
-        ("cores", facts.get("cores")),
-        ("ISA features", ", ".join(facts.get("isa_features") or ())),
-        ("memory", f"{fixed(memory / 1024, 1)} GB" if memory else None),
-        ("kernel", facts.get("kernel")),
-        ("governor", facts.get("governor")),
+        ("CPU", facts.cpu_model),
+        ("board", facts.board),
+        ("architecture", facts.arch),
+        ("cores", facts.cores),
+        ("ISA features", ", ".join(facts.isa_features)),
+        ("memory", f"{fixed(facts.memory_mb / 1024, 1)} GB" if facts.memory_mb else None),
+        ("kernel", facts.kernel),
+        ("governor", facts.governor),
         ("Python", found.python),
-        *((module, version) for module, version in found.packages.items()),
-        *((f"{kind} sensors", ", ".join(map(_sensor, sensors[kind]))) for kind in sensors),
-        *((title, jetson.get(key)) for title, key in _JETSON.items()),
+        *found.packages.items(),
+        *((f"{kind} sensors", ", ".join(map(_sensor, there))) for kind, there in (facts.sensors or {}).items()),
+        ("L4T", jetson.l4t),
+        ("JetPack", jetson.jetpack),
+        ("TensorRT (system)", jetson.tensorrt),
     ]
     print_table(console, ["fact", name], [[title, str(value)] for title, value in rows if value])
     sentence = "can be used" if found.reachable else f"{found.reason}: {found.remedy}"
     console.print(f"{name}: {sentence}", markup=False)
 
 
-_JETSON = {"L4T": "l4t", "JetPack": "jetpack", "TensorRT (system)": "tensorrt"}
-
-
-def _sensor(sensor: Mapping[str, Any]) -> str:
-    return str(sensor["name"]) + ("" if sensor["readable"] else " (not readable)")
+def _sensor(sensor: SensorFile) -> str:
+    return sensor.name + ("" if sensor.readable else " (not readable)")
 
 
 def _found(item: Outcome) -> str:

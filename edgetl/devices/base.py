@@ -21,6 +21,7 @@ from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import from_json
 from edgetl.core.bundle import Bundle
 from edgetl.runtime.installed import Installed, SelfTest
+from edgetl.runtime.machine import Machine, MachineAnswer
 from edgetl.runtime.measurement import Measurement
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import output_specs
@@ -43,7 +44,7 @@ class DeviceProbe:
         reachable: a bundle could be run there now, as far as can be told without one.
         python: version of its Python, or None.
         packages: numpy, PIL, tokenizers and the runtimes → version, None where not installed.
-        machine: facts as ``python -m edgetl.runtime machine`` tells them (``cpu_model``, ``cores``, ``arch``, …).
+        machine: what it tells of itself.
         reason: why it cannot be used; empty when it can.
         remedy: what to do about that.
     """
@@ -51,7 +52,7 @@ class DeviceProbe:
     reachable: bool
     python: str | None = None
     packages: Mapping[str, str | None] = field(default_factory=dict)
-    machine: Mapping[str, Any] = field(default_factory=dict)
+    machine: Machine = field(default_factory=Machine)
     reason: str = ""
     remedy: str = ""
 
@@ -238,20 +239,18 @@ def _threads(threads: int | None) -> list[str]:
 def probe_by_calling(device: Device) -> DeviceProbe:
     """Probe a device by asking it for its ``machine`` facts."""
     try:
-        facts = device.call(["machine"])
+        answer = _checked(MachineAnswer, device.call(["machine"]), device)
     except DeviceError as error:
         return DeviceProbe(False, reason=error.what, remedy=error.remedy)
-    packages = facts.pop("packages", {})
-    python = facts.pop("python", None)
+    packages = answer.packages
     # Whether Pillow or a tokenizer is missed depends on the bundle.
     lacking = [] if packages.get("numpy") else ["numpy"]
     if not any(packages.get(name) for name in RUNTIMES):
         lacking.append(" or ".join(RUNTIMES))
     if lacking:
-        return DeviceProbe(
-            False, python, packages, facts, f"{device.name} lacks {', '.join(lacking)}", install_remedy("its Python")
-        )
-    return DeviceProbe(True, python, packages, facts)
+        reason = f"{device.name} lacks {', '.join(lacking)}"
+        return DeviceProbe(False, answer.python, packages, answer.machine, reason, install_remedy("its Python"))
+    return DeviceProbe(True, answer.python, packages, answer.machine)
 
 
 def install_remedy(python: str, modules: Sequence[str] = ("numpy", "PIL")) -> str:

@@ -23,6 +23,7 @@ from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe,
 from edgetl.devices.local import call_here
 from edgetl.devices.payload import write_payload
 from edgetl.devices.rootfs import QEMU, emulated_environment, emulated_python, read_marker
+from edgetl.runtime.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,17 @@ class EmulatedDevice:
     def probe(self) -> DeviceProbe:
         """See :class:`edgetl.devices.base.Device`. This machine's sensors, clocks and kernel are not its own."""
         found = probe_by_calling(self)
-        own = ("arch", "cpu_model", "cores", "isa_features", "memory_mb", "board", "jetson")
-        return replace(found, machine={name: found.machine[name] for name in own if name in found.machine})
+        facts = found.machine
+        own = Machine(
+            cpu_model=facts.cpu_model,
+            cores=facts.cores,
+            arch=facts.arch,
+            isa_features=facts.isa_features,
+            memory_mb=facts.memory_mb,
+            board=facts.board,
+            jetson=facts.jetson,
+        )
+        return replace(found, machine=own)
 
     def call(
         self,

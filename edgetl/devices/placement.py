@@ -46,7 +46,7 @@ def place(bundle: Bundle, device: str | None) -> Placement:
     probe = where.probe()
     if where.kind == "local":
         return Placement(where, find_target(bundle.target).executes_on_host(), probe)
-    check_fits(bundle, where, str(probe.machine.get("arch") or where.arch))
+    check_fits(bundle, where, probe.machine.arch or where.arch)
     return Placement(where, where.executed, probe)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from edgetl.base.errors import DeviceError, UnknownNameError
 from edgetl.base.progress import Progress, silent
+from edgetl.base.schema import to_json
 from edgetl.base.storage import read_json, write_bytes
 from edgetl.devices.arm_kernel import CPUS
 from edgetl.devices.base import Device, DeviceProbe
@@ -97,9 +98,9 @@ def probe_device(name: str) -> DeviceProbe:
         DeviceError: ``devices.toml`` is damaged.
     """
     found = find_device(name).probe()
-    if found.machine and name in _entries():
+    if found.python and name in _entries():
         passing = ("clock_mhz", "temperatures_c", "power_w", "load_1min")
-        lasting = {key: value for key, value in found.machine.items() if key not in passing}
+        lasting = {key: value for key, value in to_json(found.machine).items() if key not in passing}
         kept = _without_none({**lasting, "python": found.python, "packages": dict(found.packages)})
         with _changing() as entries:
             if name in entries:

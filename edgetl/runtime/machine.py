@@ -6,8 +6,66 @@ import os
 import platform
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from edgetl.base.schema import INLINE
+
+
+@dataclass(frozen=True)
+class SensorFile:
+    """A sensor: what it is called, the file that tells its value, and whether this user may read that."""
+
+    name: str
+    path: str
+    readable: bool
+
+
+@dataclass(frozen=True)
+class Jetson:
+    """Versions of what NVIDIA installed; None where it is not there."""
+
+    l4t: str | None = None
+    jetpack: str | None = None
+    tensorrt: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a device tells of itself; None where its kernel does not say.
+
+    Attributes:
+        cpu_model, cores, arch, isa_features, memory_mb, kernel, governor, board: as :func:`machine` gives them.
+        clock_mhz, temperatures_c, power_w, load_1min: as :func:`edgetl.runtime.sensors.state` gives them.
+        sensors: by kind: temperature, power, energy.
+        jetson: None on other machines.
+    """
+
+    cpu_model: str | None = None
+    cores: int | None = None
+    arch: str | None = None
+    isa_features: tuple[str, ...] = ()
+    memory_mb: int | None = None
+    kernel: str | None = None
+    governor: str | None = None
+    board: str | None = None
+    clock_mhz: tuple[float, ...] | None = None
+    temperatures_c: Mapping[str, float] | None = None
+    power_w: Mapping[str, float] | None = None
+    load_1min: float | None = None
+    sensors: Mapping[str, tuple[SensorFile, ...]] | None = None
+    jetson: Jetson | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineAnswer:
+    """What ``python -m edgetl.runtime machine`` prints: the machine, its Python, and packages with their versions."""
+
+    machine: Machine = field(metadata=INLINE)
+    python: str | None = None
+    packages: Mapping[str, str | None] = field(default_factory=dict)
+
 
 _CPU = Path("/sys/devices/system/cpu")
 

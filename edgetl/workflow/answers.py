@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgetl import devices
 from edgetl.base.errors import BundleError, CertifyError
 from edgetl.base.progress import Progress, tracked
+from edgetl.base.schema import to_json
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import REFERENCE, Bundle
 from edgetl.core.data import READERS, Dataset, Sample
@@ -156,7 +157,7 @@ def _facts(bundle: Bundle, at: Placement) -> dict[str, Any]:
     runtime = " ".join(word for word in (runs, at.probe.packages.get(runs), plugins.get(runs)) if word)
     if runs != backend:
         runtime = f"{backend}, its Q/DQ graph in float by {runtime}"
-    machine = {key: at.probe.machine.get(key) for key in ("arch", "cpu_model", "board", "isa_features")}
+    machine = {key: to_json(getattr(at.probe.machine, key)) for key in ("arch", "cpu_model", "board", "isa_features")}
     return {"executed": at.executed, "runtime": runtime, "executed_on": {"device": at.device.name, **machine}}
 
 

@@ -100,7 +100,7 @@ def deploy(
         probe = device.probe() if device.kind == "ssh" else None
         if probe is not None and not probe.reachable:
             raise DeviceError(probe.reason, probe.remedy)
-        check_fits(opened, device, str(probe.machine.get("arch", "")) if probe else device.arch)
+        check_fits(opened, device, (probe.machine.arch or "") if probe else device.arch)
         record = places.install(device, opened, name or opened.target)
         return record.state, record
 

@@ -44,10 +44,11 @@ def test_it_is_an_arm_machine_and_says_simulated(emulated: Device, bundle: Bundl
     probe = emulated.probe()
     assert probe.reachable, probe.reason
     assert emulated.executed == "simulated"
-    assert probe.machine["arch"] == emulated.arch == "aarch64"
-    assert probe.machine["isa_features"] == ["asimdhp", "asimddp"]
-    assert not {"governor", "kernel", "sensors", "load_1min"} & set(probe.machine), "those are this machine's"
-    assert "emulated" in probe.machine["cpu_model"]
+    assert probe.machine.arch == emulated.arch == "aarch64"
+    assert probe.machine.isa_features == ("asimdhp", "asimddp")
+    foreign = (probe.machine.governor, probe.machine.kernel, probe.machine.sensors, probe.machine.load_1min)
+    assert foreign == (None,) * 4, "those are this machine's"
+    assert "emulated" in (probe.machine.cpu_model or "")
     assert probe.packages["onnxruntime"]
     assert selftest(emulated, bundle, threads=1).passed
 

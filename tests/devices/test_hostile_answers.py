@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import pytest
 
 from edgetl.base.errors import DeviceError
 from edgetl.core.bundle import Bundle
-from edgetl.devices import predict, process
+from edgetl.devices import bench, install, predict, process, rollback, selftest
 from edgetl.devices.local import LocalDevice
 from edgetl.devices.process import run_watched
 
@@ -52,6 +53,54 @@ def test_other_outputs_than_the_bundles_are_refused(
 def test_the_bundles_outputs_are_taken(bundle: Bundle, jpegs: list[Path]) -> None:
     logits = np.zeros((3, len(bundle.labels)), np.float32)
     assert predict(Answering("fine", {"logits": logits}), bundle, jpegs[:3])["logits"] is logits
+
+
+@dataclass(frozen=True)
+class Telling(LocalDevice):
+    """A device that prints what it likes."""
+
+    answer: Any = None
+
+    def call(self, arguments: Any, **options: Any) -> Any:
+        return self.answer
+
+
+SELFTEST = {"passed": True, "max_difference": 0.1, "tolerance": 0.05, "n": 4}
+INSTALLED = {"state": "deployed", "release": "a", "previous": None, "path": "/x", "selftest": SELFTEST}
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        ({}, "state is missing"),
+        ({**INSTALLED, "state": "moon"}, 'state is "moon", not one of'),
+        ({**INSTALLED, "selftest": {**SELFTEST, "passed": "yes"}}, 'selftest.passed is "yes"'),
+        ({**INSTALLED, "selftest": {**SELFTEST, "max_difference": float("nan")}}, "beyond all bounds"),
+        ({**INSTALLED, "path": ["\x1b[2J"]}, "path is a list, not a string"),
+        ([INSTALLED], "it is a list, not an object"),
+    ],
+)
+def test_an_installation_that_is_none(bundle: Bundle, answer: Any, what: str) -> None:
+    for ask in (lambda device: install(device, bundle, "camera"), lambda device: rollback(device, "camera")):
+        with pytest.raises(DeviceError, match=re.escape(what)) as caught:
+            ask(Telling("odd", answer))
+        assert str(caught.value).startswith("the answer of odd: ")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_self_test_or_a_measurement_that_is_none(bundle: Bundle) -> None:
+    with pytest.raises(DeviceError, match="tolerance is missing"):
+        selftest(Telling("odd", {"passed": True, "max_difference": 0}), bundle)
+    with pytest.raises(DeviceError, match="samples_ms is missing"):
+        bench(Telling("odd", {"threads": 1}), bundle)
+    assert selftest(Telling("fine", SELFTEST), bundle).n == 4
+
+
+@pytest.mark.parametrize("answer", [{"packages": []}, {"cores": "two"}, {"sensors": {"power": [{}]}}, "facts"])
+def test_a_probe_never_raises(answer: Any) -> None:
+    found = Telling("odd", answer).probe()
+    assert not found.reachable
+    assert found.reason.startswith("the answer of odd: ")
 
 
 @pytest.mark.parametrize("breaks", ["\\n", ""])

@@ -78,7 +78,7 @@ def test_local_says_host_and_can_be_used() -> None:
     assert probe.reachable, probe.reason
     assert probe.python == sys.version.split()[0]
     assert probe.packages["numpy"] == np.__version__
-    assert probe.machine["arch"] == device.arch
+    assert probe.machine.arch == device.arch
 
 
 def test_bench_and_selftest_answer(bundle: Bundle) -> None:

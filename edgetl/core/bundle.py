@@ -12,11 +12,10 @@
     model/            the deployed artifact
     float/            its float twin for the same runtime: the yardstick of ``edgetl bench``
     exported/         the float ONNX file that all was made from, where the twin is not that very file
-    certificate.json, predictions.npz, bench.json   records, each sealed by itself and naming the manifest
-    repair.json       another one, if compression had to be mended: what was tried, and what it cost in time
+    certificate.json, predictions.npz, bench.json, repair.json (where the model had to be mended)   records
 
-Records are not in the manifest, because they hold times or are made later, on the device too; each names the manifest's
-digest, so it belongs to exactly one bundle.
+Records are not in the manifest, because they hold times or are made later, on the device too; each is sealed by itself
+and names the manifest's digest, so it belongs to exactly one bundle.
 """
 
 from __future__ import annotations
@@ -252,9 +251,7 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
 
 
 def load_bundle(path: str | Path | Bundle) -> Bundle:
-    """Open a bundle and check every file against the manifest, and its records against themselves.
-
-    One that is open already is returned as it is.
+    """Open a bundle and check every file against the manifest, and its records; an open one is returned as it is.
 
     Raises:
         BundleError: missing, of another schema, incomplete, or a file was altered; the message names the file.
@@ -280,12 +277,10 @@ def load_bundle(path: str | Path | Bundle) -> Bundle:
 
 
 def _refuse_other_predictions(bundle: Bundle, certificate: Certificate | None) -> None:
-    file = bundle.path / PREDICTIONS
+    file, again = bundle.path / PREDICTIONS, "delete both, then verify this bundle again"
     expected = certificate and certificate.hashes.get("predictions")
     if expected and (not file.is_file() or sha256_file(file) != expected):
-        raise BundleError(
-            f"{file} is not what {CERTIFICATE} was made from", "delete both, then verify this bundle again"
-        )
+        raise BundleError(f"{file} is not what {CERTIFICATE} was made from", again)
 
 
 def check_certificate(bundle: Bundle) -> Certificate:

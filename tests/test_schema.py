@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.base.errors import BundleError
@@ -60,6 +60,7 @@ WHOLE: Mapping[str, Any] = {
 }
 
 
+@settings(deadline=None, derandomize=True)
 @given(TREES)
 def test_what_was_written_is_read_again(tree: Tree) -> None:
     written = json.loads(json.dumps(to_json(tree)))

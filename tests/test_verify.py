@@ -246,7 +246,7 @@ def test_what_could_not_be_mended_is_refused_until_more_is_tolerated(bundle: Pat
     refused = edgetl.verify(bundle, margin=0.3)
     assert refused.verdict == "fail"
     assert "not-repaired" in {finding.kind for finding in refused.findings}
-    assert any("20.00 points" in finding.what for finding in refused.findings)
+    assert any("lost 20 points of accuracy" in finding.what for finding in refused.findings)
     tolerated = edgetl.verify(bundle, margin=0.5)
     assert "not-repaired" not in {finding.kind for finding in tolerated.findings}
     assert "not-repaired" in {finding.kind for finding in edgetl.verify(bundle, margin=0.2).findings}

@@ -6,61 +6,19 @@ The line stands in a visible list; its import stands above it.
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
-import sys
 import wave
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
-
-
-@dataclass(frozen=True)
-class Copy:
-    """A copy of edgetl that may be changed."""
-
-    root: Path
-
-    def add(self, file: str, content: str) -> None:
-        """The one file."""
-        assert not (self.root / file).exists()
-        (self.root / file).write_text(content)
-
-    def enter(self, file: str, module: str, before: str) -> None:
-        """The one line: ``module``'s entry, written as that of ``before`` is, and its import."""
-        path = self.root / file
-        text = path.read_text()
-        imported = re.sub(
-            rf"^(from edgetl\S* import .*?)\b{before}\b", rf"\1{module}, {before}", text, count=1, flags=re.M
-        )
-        (entry,) = re.findall(rf"^ +{before}\.\w+,$", imported, flags=re.M)
-        path.write_text(imported.replace(entry, entry.replace(before, module) + "\n" + entry))
-
-    def run(self, script: str) -> Any:
-        """What a script prints last, as JSON, in a process that imports the copy."""
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=self.root,
-            env={"PYTHONPATH": str(self.root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+from tests.copies import Copy
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
     """The package as it is."""
-    shutil.copytree(ROOT / "edgetl", tmp_path / "copy" / "edgetl", ignore=shutil.ignore_patterns("__pycache__"))
-    return Copy(tmp_path / "copy")
+    return Copy.made(tmp_path / "copy")
 
 
 READER = '''

@@ -42,7 +42,7 @@ def _shown(comparison: Comparison) -> set[str]:
 
 def _rung(comparison: Comparison, evidence: LogitEvidence, above: str, below: str) -> Rung:
     counts = comparison.counts(above, below)
-    judged = _by_accuracy(counts, comparison) if _has_accuracy(comparison) and counts else None
+    judged = _by_accuracy(counts, comparison) if _in_accuracy(comparison) and counts else None
     upper, lower = comparison.models[above], comparison.models[below]
     outputs = {spec.name for spec in comparison.task.outputs(comparison.names)}
     known = outputs <= set(upper) and outputs <= set(lower)
@@ -61,8 +61,9 @@ def _rung(comparison: Comparison, evidence: LogitEvidence, above: str, below: st
     )
 
 
-def _has_accuracy(comparison: Comparison) -> bool:
-    return "accuracy" in comparison.task.metrics
+def _in_accuracy(comparison: Comparison) -> bool:
+    """Whether the margin can be held against a change of accuracy."""
+    return "accuracy" in comparison.task.metrics and comparison.decides.unit == "share"
 
 
 def _diverging(judged: Mapping[str, Any], collapsed: bool) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from edgetl.certify.gain import BASELINES
 from edgetl.certify.metric_test import MetricTest
 from edgetl.core.certificate_parts import TransferGain
 from edgetl.core.findings import Finding
-from edgetl.tasks import Metric
+from edgetl.tasks import Metric, Task
 
 NO_BASELINE = (
     "How much of the transfer's gain was kept is not known: no baseline (a from-scratch model or a linear probe) "
     "was trained."
 )
+NO_GAIN = "How much of the transfer's gain was kept is told of single classes, right or wrong, and not for {task}."
 SPREAD_LOSS = "No single rung of the ladder lost as much as the margin: the loss adds up over several."
 
 
@@ -67,8 +68,10 @@ def class_notes(outcomes: Sequence[ClassOutcome], margin: float, alpha: float, s
     return notes
 
 
-def gain_notes(gain: TransferGain | None) -> list[str]:
+def gain_notes(gain: TransferGain | None, task: Task) -> list[str]:
     """What is not known of the transfer's gain."""
+    if not task.tells_gain:
+        return [NO_GAIN.format(task=task.name)]
     if gain is None:
         return [NO_BASELINE]
     if gain.helped == "better":

@@ -22,6 +22,7 @@ from edgetl.certify.probabilities import LogitEvidence, logit_evidence, probabil
 from edgetl.core.certificate import Certificate, Executed
 from edgetl.core.certificate_parts import Balanced, Probabilities, Rung, Score, TransferGain, Verdict
 from edgetl.core.compression import LayerNoise
+from edgetl.core.data.samples import CLASS
 from edgetl.core.findings import Finding
 from edgetl.core.tensors import Arrays
 from edgetl.tasks import Metric, Task
@@ -147,16 +148,12 @@ def certify_answers(
             *reasons.class_notes(outcomes, judged.class_margin, comparison.alpha, facts.sample),
             *(
                 sanity.far_below(judged.counts, reproduced, facts.sample)
-                if _has(task, ACCURACY) and judged.counts
+                if task.metric == ACCURACY and judged.counts
                 else ()
             ),
         ),
         **_stated(facts),
     )
-
-
-def _has(task: Task, metric: str) -> bool:
-    return metric in task.metrics
 
 
 def _judged(
@@ -185,7 +182,7 @@ def _judged(
 
 
 def _gain(comparison: Comparison, baseline: Baseline) -> TransferGain:
-    if not _has(comparison.task, ACCURACY):
+    if not comparison.task.tells_gain:
         raise CertifyError(f"a baseline of {comparison.task.name} cannot be compared", "leave it out")
     labels, own = paired_indexes(labels=comparison.labels, baseline=baseline.predictions)
     before, after = (comparison.models[name]["class"] for name in (REFERENCE, DEPLOYED))
@@ -193,7 +190,7 @@ def _gain(comparison: Comparison, baseline: Baseline) -> TransferGain:
 
 
 def _evidence(logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None, comparison: Comparison) -> LogitEvidence:
-    if not _has(comparison.task, ACCURACY):
+    if comparison.task.labels != CLASS:
         return LogitEvidence()
     if isinstance(logits, LogitEvidence):
         if logits.per_image is not None and len(logits.per_image) != comparison.n:
@@ -214,12 +211,12 @@ def _said(
     why = [*fatal, *reasons.verdict_reasons(test, judged.comparison.n, metric, judged.sample), *collapsed]
     notes = [
         *([metric.assumes] if metric.assumes else []),
-        *reasons.gain_notes(judged.gain),
+        *reasons.gain_notes(judged.gain, judged.comparison.task),
         *(reasons.finding_sentence(f) for f in judged.findings if f.severity == "warning"),
     ]
     (why if verdict == "fail" else notes).extend(responsible(first, layers))
     # What the rungs lost of balanced accuracy is not known.
-    known = judged.tests.get(ACCURACY, test)
+    known = judged.tests.get(ACCURACY, test) if metric.unit == "share" else test
     lost = known.verdict == "fail" or bool(collapsed)
     if verdict == "fail" and lost and has_rungs and first is None:
         notes.append(reasons.SPREAD_LOSS)

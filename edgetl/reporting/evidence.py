@@ -127,7 +127,7 @@ def _finding(finding: Finding) -> FindingView:
 def _rung(certificate: Certificate, rung: Rung) -> RungView:
     named: list[tuple[str, str]] = []
     if rung.difference is not None:
-        difference = change(rung.difference, tables.judged_unit(certificate, rung))
+        difference = change(rung.difference, certificate.unit)
         named += [("agreement", percent(rung.agreement)), ("difference", difference)]
     if rung.lost is not None:
         named.append(("lost and gained", f"{count(rung.lost)} and {count(rung.gained)}"))

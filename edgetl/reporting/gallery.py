@@ -70,7 +70,8 @@ def changes(bundle: Bundle, kind: str, noun: str, *, data_root: Path | None = No
         BundleError: the predictions are damaged or of another version.
     """
     task = find_task(bundle.manifest.task)
-    title = f"{noun.capitalize()}s {'lost and gained' if task.exact else 'whose error grew'}"
+    judged = bool(task.exact) or task.labels in EQUAL
+    title = f"{noun.capitalize()}s {'lost and gained' if judged else 'whose error grew'}"
     file = bundle.path / PREDICTIONS
     if not file.is_file():
         return Changes(title, (), "There are no saved predictions: verify the bundle to get them.")
@@ -117,10 +118,19 @@ def _worsened(saved: Saved, card: Callable[[int], Card]) -> Group:
     return Group("The largest growth first", "worsened", tuple(cards), len(order))
 
 
+#: Kind of label → whether an answer is the label, for tasks none of whose metrics says which answers are right.
+EQUAL: Mapping[str, Callable[[Arrays, npt.NDArray[Any]], Booleans]] = {
+    "class": lambda answers, labels: np.asarray(answers["class"] == labels),
+    "classes": lambda answers, labels: np.asarray((answers["present"] == labels.astype(bool)).all(axis=1)),
+}
+
+
 def _right(task: Task, saved: Saved) -> dict[str, Booleans] | None:
     """Whether each model is right, by model; None where no answer is right or wrong."""
-    right = task.metrics[task.exact].right if task.exact else None
-    return right and {model: right(task.evidence(saved.answers[model], saved.labels)) for model in _MODELS}
+    if (right := task.metrics[task.exact].right if task.exact else None) is not None:
+        return {model: right(task.evidence(saved.answers[model], saved.labels)) for model in _MODELS}
+    equal = EQUAL.get(task.labels)
+    return equal and {model: equal(saved.answers[model], saved.labels) for model in _MODELS}
 
 
 def _saved(file: Path, task: Task, classes: int) -> Saved:

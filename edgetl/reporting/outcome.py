@@ -84,19 +84,18 @@ def _scores(console: Console, certificate: Certificate) -> None:
 
 
 def _ladder(console: Console, certificate: Certificate) -> None:
-    rungs = certificate.ladder
+    rungs, unit = certificate.ladder, certificate.unit
     if not rungs:
         return
     logits = any(rung.logit_distance is not None for rung in rungs)
     metric = metrics.short(certificate.task, certificate.metric)
     distances = ["logits", "KL"] if logits else ["divergence"]
-    named = tables.difference_heading(tables.judged_unit(certificate, rungs[-1])).lower()
+    named = tables.difference_heading(unit).lower()
 
     def cells(rung: Rung) -> list[str]:
-        unit = tables.judged_unit(certificate, rung)
         return [
             rung.name,
-            figure(rung.score, certificate.unit),
+            figure(rung.score, unit),
             percent(rung.agreement),
             difference(rung.difference, unit),
             *([small(rung.logit_distance), small(rung.kl)] if logits else [small(rung.divergence)]),

@@ -56,7 +56,7 @@ def _score(certificate: Certificate, name: str, score: Score) -> tuple[str, ...]
 
 def ladder(certificate: Certificate) -> TableView | None:
     """Each step from the trained model to the artifact, against the step above it; None without a ladder."""
-    rungs = certificate.ladder
+    rungs, unit = certificate.ladder, certificate.unit
     if not rungs:
         return None
     title = metrics.title(certificate.task, certificate.metric)
@@ -69,7 +69,7 @@ def ladder(certificate: Certificate) -> TableView | None:
         title[:1].upper() + title[1:],
         *(("Accuracy",) if accuracy else ()),
         "Agreement",
-        difference_heading(judged_unit(certificate, rungs[-1])),
+        difference_heading(unit),
         "Interval",
         *(("Lost", "Gained") if flips else ()),
         *(("Logit distance", "KL, nats") if logits else ("Divergence",) if outputs else ()),
@@ -77,10 +77,9 @@ def ladder(certificate: Certificate) -> TableView | None:
     )
 
     def cells(rung: Rung) -> tuple[str, ...]:
-        unit = judged_unit(certificate, rung)
         return (
             printable(rung.name),
-            figure(rung.score, certificate.unit),
+            figure(rung.score, unit),
             *((percent(rung.accuracy),) if accuracy else ()),
             percent(rung.agreement),
             difference(rung.difference, unit),
@@ -96,11 +95,6 @@ def ladder(certificate: Certificate) -> TableView | None:
 def difference_heading(unit: str) -> str:
     """Above differences that are printed without their unit."""
     return "Points" if unit == "share" else "Difference"
-
-
-def judged_unit(certificate: Certificate, rung: Rung) -> str:
-    """The unit of a rung's difference: it is one of accuracies where there are any."""
-    return certificate.unit if rung.accuracy is None else "share"
 
 
 def layers(rows: Sequence[LayerNoise]) -> TableView:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import DataError, UnknownNameError
+from edgetl.core.data.samples import CLASS
 from edgetl.core.tensors import Arrays, TensorSpec
 
 Floats = npt.NDArray[np.float64]
@@ -116,12 +117,14 @@ class Task:
         outputs: of the network, given the classes' names.
         decode: outputs of n samples and options → answers: the outputs, and what they mean, arrays whose first axis
             counts samples.
-        evidence: answers and the labels' array → evidence.
-        metrics: by name; the first one is the default.
+        evidence: answers and the labels' array → evidence. Of the answers it reads only what a bundle keeps of them, by
+            the kind of label: ``class``; ``logits`` and ``present``; ``values``.
+        metrics: by name; the first one is the default. One called ``accuracy`` says which answers are right.
         divergence: how far the outputs of one model are from another's, 0 or more; what repair and distillation lower.
             Takes answers, too, which hold the outputs.
         agreement: share of samples, 0 to 1, on which two models' answers are the same.
-        describe: answers, the classes' names and how many to name → for each sample what a person reads, JSON values.
+        describe: answers, the classes' names and how many to name → for each sample what a person reads, JSON values:
+            ``value``; or ``top`` and with it ``labels`` or the one ``label`` (see ``runtime.predictor.Prediction``).
         by_class: evidence of the reference and of the deployed model, and how many classes there are → what happened
             to each; None where labels are no classes.
         options: what decoding can be told, with the values that it has unless it is.
@@ -149,6 +152,11 @@ class Task:
     def metric(self) -> str:
         """Name of the metric that decides, unless the user names one."""
         return next(iter(self.metrics))
+
+    @property
+    def tells_gain(self) -> bool:
+        """Whether a certificate can say what of a transfer's gain was kept, which is told in accuracy of classes."""
+        return self.labels == CLASS and "accuracy" in self.metrics
 
     @property
     def exact(self) -> str | None:

@@ -56,7 +56,7 @@ class Learner:
         terms: of the loss, where the strategy names none.
         right: outputs and targets of a batch → samples answered rightly, a sum; None where there is no such thing.
         loss: outputs in the labels' unit, and labels → what validation reports beside the task's metrics.
-        ranked: the metric by which epochs are compared; None for the task's default.
+        ranked: the metric by which epochs are compared, of a task that has it; else its default.
     """
 
     labels: str
@@ -135,4 +135,5 @@ def scored(task: Task, outputs: Arrays, labels: Labels) -> Scores:
     """Score a network's outputs, in the labels' unit, against labels; their first axis is n."""
     learner = learner_of(task)
     (values,) = outputs.values()
-    return scores.score(task, outputs, labels, learner.loss(values, labels), learner.ranked or task.metric)
+    ranked = learner.ranked if learner.ranked and learner.ranked in task.metrics else task.metric
+    return scores.score(task, outputs, labels, learner.loss(values, labels), ranked)

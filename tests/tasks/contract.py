@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgetl.base.errors import DataError, UnknownNameError
+from edgetl.certify.predictions_file import KEPT
 from edgetl.core.data.labels import LABEL_KINDS
 from edgetl.core.findings import KINDS
 from edgetl.core.tensors import Arrays, count, joined, rows
@@ -166,6 +167,15 @@ class TaskContract:
             for of, row in ((before, rows_before), (before, rows_after))
         )
         assert float(metric.gain(first, second)[0]) < 0
+
+    def test_evidence_reads_only_what_a_bundle_keeps_of_answers(self) -> None:
+        answers, labels, evidence = self.answered(11)
+        again = self.task.evidence({name: answers[name] for name in KEPT[self.task.labels]}, labels)
+        for name, values in evidence.items():
+            np.testing.assert_array_equal(again[name], values)
+
+    def test_accuracy_says_which_answers_are_right(self) -> None:
+        assert "accuracy" not in self.task.metrics or self.task.exact == "accuracy"
 
     def test_divergence_and_agreement_of_equal_and_of_other_answers(self) -> None:
         answers, _, _ = self.answered(7)

@@ -169,12 +169,13 @@ class Candidates:
 
     def noises(self, compressed: Compressed) -> tuple[LayerNoise, ...]:
         """What quantization does to each layer by itself, on search images."""
-        return attribute(compressed.source, self.points(compressed), self.samples(ATTRIBUTED), self.progress)
+        samples = [input_of(self.run).feeds(path) for path in self.spread(ATTRIBUTED)]
+        return attribute(compressed.source, self.points(compressed), samples, self.progress)
 
-    def samples(self, most: int) -> list[Arrays]:
-        """Some search samples, spread over the split, as the network's inputs, (1, …) each."""
+    def spread(self, most: int) -> Sequence[Path]:
+        """Files of some search samples, evenly spread over the split."""
         paths = self.run.dataset.paths("search") or self.run.dataset.paths("val")
-        return [input_of(self.run).feeds(path) for path in paths[:: -(-len(paths) // most)]]
+        return paths[:: -(-len(paths) // most)]
 
 
 def _milliseconds(infer: Any) -> float:

@@ -21,7 +21,7 @@ from edgetl.compress.repair import Attempt, Means, Reverted, try_remedies
 from edgetl.compress.sensitivity import choose, costs, gains
 from edgetl.core.bundle import Precision
 from edgetl.core.compression import LayerNoise, RepairRecord
-from edgetl.core.tensors import Arrays, count, joined, rows
+from edgetl.core.tensors import Arrays, count, rows
 from edgetl.inputs import input_of
 from edgetl.tasks import find_task
 from edgetl.workflow.candidates import Candidates, Compressed
@@ -115,7 +115,7 @@ def _repaired(
 def ranked(candidates: Candidates, best: Attempt) -> list[Reverted]:
     """Groups of layers that may go to float: the most error removed for the least cost first, as measured."""
     compressed = candidates.compressed(best)
-    points, samples = candidates.points(compressed), joined(candidates.samples(SENSITIVE))
+    points, samples = candidates.points(compressed), input_of(candidates.run).batch(candidates.spread(SENSITIVE))
     measured = gains(
         compressed.source, compressed.model, points, candidates.noises(compressed), samples,
         most=CANDIDATES, progress=candidates.progress,
@@ -154,7 +154,7 @@ def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
     order = np.random.default_rng(run.settings.get("seed", 0)).permutation(len(paths))[:MOST]
 
     def build(folder: Path) -> None:
-        samples = (input_of(run).feeds(paths[index]) for index in order)
+        samples = input_of(run).batch([paths[index] for index in order])
         how, between = Training(seconds=DISTILLING), DIVERGENCES[run.dataset.label_kind]
         done = distil(module, recipe, samples, divergence=between, training=how, progress=candidates.progress)
         names = [spec.name for spec in find_task(run.task).outputs(run.classes)]

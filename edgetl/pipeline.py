@@ -86,7 +86,7 @@ def export(
     if not 0 < budget_minutes < float("inf"):
         raise EdgetlError(f"a budget of {budget_minutes} minutes is no time", "give a positive number, or --no-repair")
     opened = run if isinstance(run, Run) else load_run(run)
-    terms = Terms.of(opened.task, margin, alpha, metric)
+    terms = Terms.of(opened, margin, alpha, metric)
     minutes = budget_minutes if repair else 0.0
     named = [targets] if isinstance(targets, str) else targets
     requests = [
@@ -172,18 +172,19 @@ def verify_bundle(
         bundle: the bundle to test.
         data: where the certify samples lie now; they are recognised by their hashes. Saved predictions are
             judged again when neither ``data``, ``device``, ``predictions`` nor ``corruptions`` is given.
-        margin, alpha, metric: see :func:`verify_arrays`.
+        margin, alpha, metric: see :func:`verify_arrays`; a margin of mae or rmse that is None is a hundredth of the
+            standard deviation of the training labels.
         device: name of the device to run on; this machine when None.
         predictions: an ``.npz`` with the answers of a program of your own: ``logits`` (n, classes) and ``sha256`` (n)
             of the files.
-        corruptions: also test under blur, noise, JPEG, brightness and contrast.
+        corruptions: also test under blur, noise, JPEG, brightness and contrast: of images, where accuracy is a metric.
         progress: told of each sample.
 
     Raises:
         CertifyError: a bad margin, or samples that are not there.
     """
     opened = load_bundle(bundle)
-    terms = Terms.of(opened.manifest.task, margin, alpha, metric)
+    terms = Terms.of(opened, margin, alpha, metric)
     if data is None and device is None and predictions is None and not corruptions:
         saved = certify_again(opened, terms)
         if saved is not None:

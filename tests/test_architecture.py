@@ -35,6 +35,7 @@ WITHIN = {
         ("fleet",),
         ("time_bundle",),
         ("certify_bundle",),
+        ("corruption_test",),
         ("answers",),
         ("build_bundle",),
         ("repair_search",),

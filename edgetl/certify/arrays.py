@@ -107,7 +107,7 @@ def certify_scores(
     deployed: npt.ArrayLike,
     labels: npt.ArrayLike,
     metric: str = "mae",
-    margin: float = 0.01,
+    margin: float | None = None,
     alpha: float = 0.05,
 ) -> Certificate:
     """Test a deployed regression model against its reference on the same held-out samples, by a paired bootstrap.
@@ -117,7 +117,8 @@ def certify_scores(
         deployed: values predicted by the deployed model for the same samples, floats [n].
         labels: true values, floats [n].
         metric: mae or rmse, in the labels' unit, or r2.
-        margin: greatest acceptable loss (rise of mae or rmse, fall of r2), in the metric's unit.
+        margin: greatest acceptable loss (rise of mae or rmse, fall of r2), in the metric's unit; when None 0.01 of r2,
+            and of mae and rmse a hundredth of the labels' standard deviation.
         alpha: one-sided level, 0 < alpha < 0.5.
 
     Raises:

@@ -30,6 +30,7 @@ class Comparison:
         metric: name of the one that decides.
         margin: greatest acceptable loss of it.
         alpha: one-sided level.
+        trained: labels of training; None where they are not known.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class Comparison:
     metric: str
     margin: float
     alpha: float
+    trained: Labels | None = None
 
     @property
     def n(self) -> int:
@@ -59,7 +61,12 @@ class Comparison:
     def margin_of(self, metric: str) -> float:
         """What a metric is held to: the margin where its unit is that of the one that decides, else its own default."""
         other = self.task.metrics[metric]
-        return self.margin if other.unit == self.decides.unit else other.margin_for(self.labels)
+        return self.margin if other.unit == self.decides.unit else other.margin_for(self.scale)
+
+    @property
+    def scale(self) -> Labels:
+        """Labels whose standard deviation is the measure of margins in their unit: those of training, if known."""
+        return self.labels if self.trained is None else self.trained
 
     def test(
         self, metric: str, above: str = REFERENCE, below: str = DEPLOYED, replicates: int = REPLICATES
@@ -98,6 +105,7 @@ def compared(
     metric: str | None,
     margin: float | None,
     alpha: float,
+    trained: npt.ArrayLike | None = None,
 ) -> Comparison:
     """All models from the reference down, checked, and what they are judged by.
 
@@ -109,6 +117,7 @@ def compared(
     # Before anything is computed of the arrays, as far as that can be.
     check_limits(task.metrics[decides], 0.0 if margin is None else margin, alpha)
     truth, answers, names = checked(task, labels, models, names)
-    held = task.metrics[decides].margin_for(truth) if margin is None else float(margin)
+    known = None if trained is None else np.asarray(trained)
+    held = task.metrics[decides].margin_for(truth if known is None else known) if margin is None else float(margin)
     evidence = {name: task.evidence(given, truth) for name, given in answers.items()}
-    return Comparison(task, truth, names, answers, evidence, decides, held, float(alpha))
+    return Comparison(task, truth, names, answers, evidence, decides, held, float(alpha), known)

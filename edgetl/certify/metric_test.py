@@ -27,7 +27,8 @@ from edgetl.certify.paired import (
     verdict_of,
 )
 from edgetl.certify.score import critical_value
-from edgetl.tasks import Evidence, Metric
+from edgetl.core.certificate_parts import Score
+from edgetl.tasks import Evidence, Metric, Unit
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,19 @@ class MetricTest:
     margin: float
     alpha: float
     method: str
+
+    def record(self, unit: Unit) -> Score:
+        """As a certificate has it."""
+        return Score(
+            reference=self.reference_score,
+            deployed=self.deployed_score,
+            difference=self.difference,
+            ci_low=self.ci_low,
+            ci_high=self.ci_high,
+            verdict=self.verdict,
+            margin=self.margin,
+            unit=unit,
+        )
 
 
 def paired_test(

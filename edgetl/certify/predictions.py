@@ -142,7 +142,7 @@ class Predictions:
             paths, sha256: of the samples' files.
             classes: names of the classes or labels.
             options: of ``task.decode``.
-            baseline: its kind (scratch or probe) and its outputs; left out where the task does not tell the gain.
+            baseline: its kind (scratch or probe) and its outputs; left out where the task has no accuracy.
 
         Raises:
             CertifyError: as for the class, and if outputs are NaN or of another shape.
@@ -150,7 +150,7 @@ class Predictions:
         arrays = {name: _checked(task, given, name, len(paths), classes) for name, given in outputs.items()}
         answers = {name: task.decode(given, options or {}) for name, given in arrays.items()}
         own = None
-        if baseline is not None and task.tells_gain:
+        if baseline is not None and task.has_accuracy:
             given = _checked(task, baseline[1], "baseline", len(paths), classes)
             own = Baseline(baseline[0], task.decode(given, options or {})["class"])
         kept = _kept_logits(task, arrays, labels)

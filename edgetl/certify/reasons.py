@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from edgetl.base.wording import amount, counted, percent
 from edgetl.certify.classes import ClassOutcome
+from edgetl.certify.comparison import Comparison
 from edgetl.certify.gain import BASELINES
 from edgetl.certify.metric_test import MetricTest
 from edgetl.core.certificate_parts import TransferGain
@@ -68,9 +71,19 @@ def class_notes(outcomes: Sequence[ClassOutcome], margin: float, alpha: float, s
     return notes
 
 
+def margin_notes(comparison: Comparison) -> list[str]:
+    """What share of the labels' spread a margin in their unit is: by itself it says nothing to a reader."""
+    spread = float(np.std(comparison.scale)) if comparison.decides.unit == "labels" else 0.0
+    if not spread or not comparison.margin:
+        return []
+    of = "these labels" if comparison.trained is None else "the labels of training"
+    share = amount(100 * comparison.margin / spread, "")
+    return [f"The margin of {amount(comparison.margin, 'labels')} is {share} % of the standard deviation of {of}."]
+
+
 def gain_notes(gain: TransferGain | None, task: Task) -> list[str]:
     """What is not known of the transfer's gain."""
-    if not task.tells_gain:
+    if not task.has_accuracy:
         return [NO_GAIN.format(task=task.name)]
     if gain is None:
         return [NO_BASELINE]

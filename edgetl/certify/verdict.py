@@ -20,12 +20,12 @@ from edgetl.certify.metric_test import MetricTest
 from edgetl.certify.paired import PairedCounts, paired_indexes
 from edgetl.certify.probabilities import LogitEvidence, logit_evidence, probability_shift
 from edgetl.core.certificate import Certificate, Executed
-from edgetl.core.certificate_parts import Balanced, Probabilities, Rung, Score, TransferGain, Verdict
+from edgetl.core.certificate_parts import Balanced, Probabilities, Rung, TransferGain, Verdict
 from edgetl.core.compression import LayerNoise
 from edgetl.core.data.samples import CLASS
 from edgetl.core.findings import Finding
 from edgetl.core.tensors import Arrays
-from edgetl.tasks import Metric, Task
+from edgetl.tasks import Task
 
 ACCURACY, BALANCED = "accuracy", "balanced-accuracy"
 #: From the ladder of a model that lost too much to what is behind it.
@@ -89,6 +89,7 @@ def certify_answers(
     metric: str | None = None,
     margin: float | None = None,
     alpha: float = 0.05,
+    trained: npt.ArrayLike | None = None,
     logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None = None,
     baseline: Baseline | None = None,
     reproduced: tuple[float, float, int] | None = None,
@@ -111,6 +112,8 @@ def certify_answers(
         metric: what the verdict is about; the task's default when None.
         margin: greatest acceptable loss, in the metric's unit; the metric's default when None. With 0 the deployed
             model has to be proven better.
+        trained: labels of training, of whose standard deviation default margins in the labels' unit are a hundredth;
+            where it is None, that of ``labels`` is taken.
         alpha: one-sided level, 0 < alpha < 0.5.
         logits: of classes, float [n, classes] of the models by name, any of which may be missing; or what was kept of
             them. Where it is None they are taken from the answers.
@@ -126,7 +129,7 @@ def certify_answers(
         UnknownNameError: no metric of that name.
     """
     facts = facts or Facts()
-    comparison = compared(task, labels, models, names, metric, margin, alpha)
+    comparison = compared(task, labels, models, names, metric, margin, alpha, trained)
     judged = _judged(comparison, baseline, reproduced, findings, facts.sample)
     evidence = _evidence(logits, comparison)
     rungs = ladder(comparison, evidence)
@@ -182,7 +185,7 @@ def _judged(
 
 
 def _gain(comparison: Comparison, baseline: Baseline) -> TransferGain:
-    if not comparison.task.tells_gain:
+    if not comparison.task.has_accuracy:
         raise CertifyError(f"a baseline of {comparison.task.name} cannot be compared", "leave it out")
     labels, own = paired_indexes(labels=comparison.labels, baseline=baseline.predictions)
     before, after = (comparison.models[name]["class"] for name in (REFERENCE, DEPLOYED))
@@ -211,6 +214,7 @@ def _said(
     why = [*fatal, *reasons.verdict_reasons(test, judged.comparison.n, metric, judged.sample), *collapsed]
     notes = [
         *([metric.assumes] if metric.assumes else []),
+        *reasons.margin_notes(judged.comparison),
         *reasons.gain_notes(judged.gain, judged.comparison.task),
         *(reasons.finding_sentence(f) for f in judged.findings if f.severity == "warning"),
     ]
@@ -241,7 +245,7 @@ def _measured(judged: _Judged, outcomes: Sequence[ClassOutcome]) -> dict[str, An
         "n": comparison.n,
         "n_needed": test.n_needed,
         "method": test.method,
-        "scores": {name: _score(found, comparison.task.metrics[name]) for name, found in judged.tests.items()},
+        "scores": {name: found.record(comparison.task.metrics[name].unit) for name, found in judged.tests.items()},
         "flips": {"lost": counts.lost, "gained": counts.gained} if counts else {},
         "reference_accuracy": accuracy and accuracy.reference_score,
         "deployed_accuracy": accuracy and accuracy.deployed_score,
@@ -250,19 +254,6 @@ def _measured(judged: _Judged, outcomes: Sequence[ClassOutcome]) -> dict[str, An
         "balanced": balanced and Balanced(balanced.difference, balanced.ci_low, balanced.ci_high, balanced.verdict),
         "classes": {c.name: c.record(judged.class_margin, test.alpha) for c in outcomes},
     }
-
-
-def _score(test: MetricTest, metric: Metric) -> Score:
-    return Score(
-        reference=test.reference_score,
-        deployed=test.deployed_score,
-        difference=test.difference,
-        ci_low=test.ci_low,
-        ci_high=test.ci_high,
-        verdict=test.verdict,
-        margin=test.margin,
-        unit=metric.unit,
-    )
 
 
 def _beyond(judged: _Judged, evidence: LogitEvidence) -> dict[str, Any]:

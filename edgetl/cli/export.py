@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import Json, Quiet, output
+from edgetl.cli.output import MARGIN, Json, Quiet, output
 
 
 def command(
@@ -16,7 +16,7 @@ def command(
     target: Annotated[list[str], typer.Option(help="Where it shall run; may be given several times.")],
     out: Annotated[Path, typer.Option(help="OUT/TARGET becomes the bundle.")],
     precision: Annotated[str | None, typer.Option(help="int8, fp16 or fp32; the target's default.")] = None,
-    margin: Annotated[float | None, typer.Option(help="Largest tolerable loss of the metric; 0.01.")] = None,
+    margin: Annotated[float | None, typer.Option(help=MARGIN)] = None,
     alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
     samples: Annotated[
         str | None, typer.Option(help="How calibration images are chosen: random, class-balanced, k-centre.")

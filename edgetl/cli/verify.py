@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import Json, Quiet, output
+from edgetl.cli.output import MARGIN, Json, Quiet, output
 
 _STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
 
@@ -16,7 +16,7 @@ _STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
 def command(
     bundle: Annotated[Path, typer.Argument(help="A bundle made by edgetl export.")],
     data: Annotated[str | None, typer.Option(help="Run the certify images again, found here by their hashes.")] = None,
-    margin: Annotated[float | None, typer.Option(help="Largest tolerable loss of the metric; 0.01.")] = None,
+    margin: Annotated[float | None, typer.Option(help=MARGIN)] = None,
     alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
     metric: Annotated[str | None, typer.Option(help="See edgetl tasks; the task's first by default.")] = None,
     device: Annotated[str | None, typer.Option(help="Where to run; see edgetl devices.")] = None,
@@ -24,7 +24,8 @@ def command(
         Path | None, typer.Option(help="Answers of your own program: an .npz with logits and sha256.")
     ] = None,
     corruptions: Annotated[
-        bool, typer.Option("--corruptions", help="Also under blur, noise, JPEG, brightness and contrast.")
+        bool,
+        typer.Option("--corruptions", help="Also under blur, noise, JPEG, brightness and contrast: classes of images."),
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only: does the certificate belong to this bundle?")] = False,
     json: Json = False,

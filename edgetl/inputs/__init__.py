@@ -6,7 +6,16 @@ One file a kind, one line in :mod:`edgetl.inputs.kinds`. numpy, and Pillow or ``
 from edgetl.inputs.base import Input, InputKind
 from edgetl.inputs.datasets import load_dataset, what
 from edgetl.inputs.image import Preprocess
-from edgetl.inputs.kinds import INPUTS, find_input, input_of, modules_for, preprocess_of, read_input, write_input
+from edgetl.inputs.kinds import (
+    INPUTS,
+    find_input,
+    input_of,
+    kind_of,
+    modules_for,
+    preprocess_of,
+    read_input,
+    write_input,
+)
 from edgetl.inputs.tensor import ArraySpec, Tensors
 from edgetl.inputs.text import Text
 
@@ -20,6 +29,7 @@ __all__ = [
     "Text",
     "find_input",
     "input_of",
+    "kind_of",
     "load_dataset",
     "modules_for",
     "preprocess_of",

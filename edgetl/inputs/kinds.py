@@ -48,6 +48,15 @@ def input_of(owner: Run | Bundle) -> Input:
     return find_input(_kind(record)).read(record, owner.path)
 
 
+def kind_of(owner: Run | Bundle) -> InputKind:
+    """What kind of samples the network of a run or a bundle takes; nothing but the kind is read.
+
+    Raises:
+        UnknownNameError: it is one that this edgetl does not know.
+    """
+    return find_input(_kind(owner.input_record))
+
+
 def preprocess_of(owner: Run | Bundle) -> Preprocess:
     """The definition of a network that sees images, for what makes sense of images alone.
 

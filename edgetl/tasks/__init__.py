@@ -44,8 +44,9 @@ def list_tasks() -> list[dict[str, Any]]:
 
     Returns:
         for each task ``name``, ``about``, ``inputs``, ``labels`` (kind of label), ``columns`` (by kind of input, those
-        that a CSV file must have), ``metrics`` (each with ``name``, ``title``, ``unit``, ``better`` and ``margin``; the
-        first is the default) and ``options`` of decoding.
+        that a CSV file must have), ``metrics`` (each with ``name``, ``title``, ``unit``, ``better`` and ``margin``, in
+        standard deviations of the training labels where the unit is ``labels``; the first is the default) and
+        ``options`` of decoding.
     """
     return [
         {

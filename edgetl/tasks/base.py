@@ -154,8 +154,8 @@ class Task:
         return next(iter(self.metrics))
 
     @property
-    def tells_gain(self) -> bool:
-        """Whether a certificate can say what of a transfer's gain was kept, which is told in accuracy of classes."""
+    def has_accuracy(self) -> bool:
+        """Whether an answer is one class and accuracy a metric: what a transfer's gain and corruptions are told in."""
         return self.labels == CLASS and "accuracy" in self.metrics
 
     @property

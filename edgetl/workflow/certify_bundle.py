@@ -9,28 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from edgetl import devices
 from edgetl.base.progress import Progress
-from edgetl.base.schema import from_json
 from edgetl.base.storage import sha256_file, sha256_json
 from edgetl.base.wording import amount
-from edgetl.certify import Explain, Facts, PairedCounts, Predictions, certify_answers, check_limits, noninferiority
+from edgetl.certify import Explain, Facts, Predictions, certify_answers, check_limits
 from edgetl.compress.layers.attribution import responsible
 from edgetl.compress.layers.taps import compare
 from edgetl.compress.layers.taps_ir import compare_ir
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
 from edgetl.core.certificate import Certificate
-from edgetl.core.certificate_parts import Robustness, Rung
+from edgetl.core.certificate_parts import Rung
+from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
+from edgetl.core.run import Run
 from edgetl.core.tensors import single
 from edgetl.devices.placement import Placement
 from edgetl.diagnosis import Observations, diagnose
 from edgetl.inputs import input_of
-from edgetl.robustness import measure
-from edgetl.runtime.predict import predict
 from edgetl.tasks import find_task
 from edgetl.workflow.answers import (
     FLOAT_RUNG,
@@ -43,6 +40,7 @@ from edgetl.workflow.answers import (
     reference,
     reproduced,
 )
+from edgetl.workflow.corruption_test import check_corruptible, under_corruptions
 
 #: What of a certificate its predictions determine without a draw, and what besides if it is about accuracy.
 FOLLOWING = (
@@ -63,18 +61,27 @@ class Terms:
     metric: str = "accuracy"
 
     @classmethod
-    def of(cls, task: str, margin: float | None = None, alpha: float = 0.05, metric: str | None = None) -> Terms:
-        """What a task's certificates are held to: its default metric, and that metric's margin, where none is named.
+    def of(
+        cls, owner: Run | Bundle, margin: float | None = None, alpha: float = 0.05, metric: str | None = None
+    ) -> Terms:
+        """What its certificates are held to: its task's default metric, and that metric's margin, where none is named.
+
+        In the labels' own unit it is a hundredth of the standard deviation of those of training, which no certificate
+        is about: 0.01 of it would be nothing to some labels, and everything to others.
 
         Raises:
             CertifyError: margin or alpha is out of range.
             UnknownNameError: the task has no such metric.
         """
-        known = find_task(task)
+        known = find_task(owner.manifest.task if isinstance(owner, Bundle) else owner.task)
         name = known.find_metric(metric)
-        wanted = known.metrics[name].margin if margin is None else margin
+        wanted = known.metrics[name].margin_for(_scale(owner.dataset)) if margin is None else margin
         check_limits(known.metrics[name], wanted, alpha)
         return cls(wanted, alpha, name)
+
+
+def _scale(dataset: Dataset) -> npt.NDArray[Any]:
+    return dataset.labels("train" if dataset.split("train") else "certify")
 
 
 def certify_bundle(
@@ -87,7 +94,13 @@ def certify_bundle(
     corruptions: bool,
     progress: Progress,
 ) -> Certificate:
-    """Obtain answers for the certify images, diagnose them, keep them and write the certificate."""
+    """Obtain answers for the certify images, diagnose them, keep them and write the certificate.
+
+    Raises:
+        CertifyError: corruptions that cannot be tested, or samples that are not there.
+    """
+    if corruptions:
+        check_corruptible(bundle, predictions)
     at: Placement | None = None
     if predictions is not None:
         seen = read_answers(bundle, predictions)
@@ -100,7 +113,9 @@ def certify_bundle(
     root = _root(seen.paths, bundle)
     observations = Observations(seen.paths, labels, logits, seen.simulated)
     findings = diagnose(bundle, observations, root=root, progress=progress)
-    robustness = _robustness(bundle, at, seen, terms, progress) if corruptions and at is not None else None
+    robustness = None
+    if corruptions and at is not None:
+        robustness = under_corruptions(bundle, at, seen.paths, (terms.margin, terms.alpha), progress)
     saved = _saved(bundle, kept, seen)
     # Should this be killed now, a missing certificate is better than one of other predictions.
     (bundle.path / CERTIFICATE).unlink(missing_ok=True)
@@ -199,6 +214,7 @@ def _certificate(
         metric=terms.metric,
         margin=terms.margin,
         alpha=terms.alpha,
+        trained=_scale(bundle.dataset),
         reproduced=reproduced(bundle),
         findings=(*findings, *_refusal(bundle, terms)),
         explain=explain,
@@ -294,27 +310,3 @@ def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:
     named = "; ".join(f"{x.module or x.tensor} ({x.sqnr_db:.1f} dB)" for x in tensors[:3])
     what = f"The rung '{rung}' departs from its own Q/DQ graph computed in float, most at {named}."
     return [Finding("runtime", what, tuple(x.module or x.tensor for x in tensors), {"rung": rung})]
-
-
-def _robustness(bundle: Bundle, at: Placement, seen: Answers, terms: Terms, progress: Progress) -> Robustness:
-    labels = bundle.dataset.labels("certify")
-
-    def before(paths: Sequence[Path]) -> npt.NDArray[Any]:
-        return single(predict(bundle, paths, role="exported", progress=progress))
-
-    def after(paths: Sequence[Path]) -> npt.NDArray[Any]:
-        # Dozens of short calls: a process for each would take longer than its inferences.
-        if at.device.kind == "local":
-            return single(predict(bundle, paths, simulated=at.emulates, progress=progress))
-        return single(devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress))
-
-    def paired(
-        first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]
-    ) -> dict[str, Any]:
-        counts = PairedCounts.from_predictions(first, second, truth)
-        test = noninferiority(counts, terms.margin, terms.alpha)
-        bounds = {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
-        return {**bounds, "lost": counts.lost, "gained": counts.gained, "verdict": test.verdict}
-
-    found = measure(seen.paths, labels, before, after, paired, alpha=terms.alpha, progress=progress)
-    return from_json(Robustness, found, "robustness")

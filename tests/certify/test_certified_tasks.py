@@ -138,6 +138,30 @@ def test_margins_that_nobody_names_are_those_of_the_metric(task: Task) -> None:
         assert score.margin == task.metrics[name].margin_for(labels)
 
 
+def test_margins_in_the_labels_unit_are_measured_by_the_labels_of_training() -> None:
+    task = TASKS["regression"]
+    known = np.random.default_rng(1).normal(20, 40, 1000)
+    certificate = certified(task, trained=known)
+    assert certificate.margin == 0.01 * known.std()
+    assert certified(task, metric="r2", trained=known).scores["mae"].margin == 0.01 * known.std()
+    (note,) = (note for note in certificate.notes if "standard deviation of the labels of training" in note)
+    assert note.startswith(f"The margin of {certificate.margin:.4g} is 1 % of")
+    (note,) = (note for note in certified(task, margin=2.5).notes if "margin" in note)
+    assert note == "The margin of 2.5 is 48.9 % of the standard deviation of these labels."
+    for other in ("classification", "multi-label"):
+        assert certified(TASKS[other], trained=np.zeros(3)).margin == 0.01
+        assert not [note for note in certified(TASKS[other]).notes if "The margin" in note]
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_a_verdict_of_numbers_does_not_depend_on_their_unit(scale: float) -> None:
+    made, labels = outputs("regression")
+    scaled = {model: {"values": found["values"] * scale} for model, found in made.items()}
+    found = certify_answers(TASKS["regression"], labels * scale, scaled)
+    assert found.verdict == certified(TASKS["regression"]).verdict
+    assert found.n_needed == pytest.approx(certified(TASKS["regression"]).n_needed, rel=0.01)
+
+
 def test_a_margin_holds_for_the_metrics_of_its_unit() -> None:
     scores = certified(TASKS["regression"], metric="rmse", margin=0.7).scores
     assert (scores["mae"].margin, scores["rmse"].margin, scores["r2"].margin) == (0.7, 0.7, 0.01)

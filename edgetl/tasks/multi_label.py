@@ -105,17 +105,21 @@ def _f1(sums: Floats) -> Floats:
 
 
 def unseen_labels(reference: Evidence, deployed: Evidence) -> tuple[Evidence, Evidence]:
-    """A sample with as many labels as any that was seen: the reference finds them all, the deployed model none."""
+    """A sample with as many labels as any that was seen: the reference is right about every label, the deployed wrong.
+
+    A label missed costs more than one wrongly found, so it is the worst that a sample can do.
+    """
     most = float((reference["found"] + reference["missed"]).max())
-    rows = ({"found": most, "missed": 0.0, "false": 0.0}, {"found": 0.0, "missed": most, "false": 0.0})
+    others = reference["label"].shape[1] - most
+    rows = ({"found": most, "missed": 0.0, "false": 0.0}, {"found": 0.0, "missed": most, "false": others})
     before, after = ({name: np.array([value]) for name, value in row.items()} for row in rows)
     return before, after
 
 
 MICRO_F1 = Sums(_counts, _f1)
 ASSUMES = (
-    "A sample that was not seen may be lost whole, but it is assumed to have no more labels, and none rarer, than the "
-    "weightiest that was seen."
+    "Of a sample that was not seen every label may be wrong, but it is assumed to have no more labels than one that "
+    "was seen, and none rarer."
 )
 
 TASK = Task(

@@ -107,10 +107,12 @@ def test_saved_predictions_give_the_same_certificate(task: Task, tmp_path: Path)
 
 @every_task
 def test_equal_models_pass_once_there_are_enough_samples_and_are_underpowered_before(task: Task) -> None:
+    # At the margin of 0.01 macro-AP needs 6,500 samples.
+    margin = 0.05 if task.name == "multi-label" else None
     for n, verdict in ((40, "underpowered"), (1200, "pass")):
         made, labels = outputs(task.name, n)
         models = answers(task, {"reference": made["reference"], "deployed": made["reference"]})
-        certificate = certify_answers(task, labels, models, NAMES)
+        certificate = certify_answers(task, labels, models, NAMES, margin=margin)
         assert certificate.verdict == verdict
         assert (certificate.difference, certificate.ladder[-1].agreement) == (0, 1)
         assert certificate.n_needed is not None
@@ -277,4 +279,6 @@ def test_the_interval_of_macro_ap_is_that_of_a_bootstrap_by_scikit_learn() -> No
     test = paired_test(task.metrics["macro-AP"], evidence[0], evidence[2], 0.01, replicates=300)
     assert test.difference == pytest.approx(np.mean(drawn), abs=0.001)
     assert test.ci_high - test.ci_low > 3.29 * np.std(drawn)
-    assert test.ci_high - test.ci_low < 3.29 * np.std(drawn) + 3 * 2 * 3 / labels.sum(axis=0).min()
+    # One that is wrong in all labels costs a label of m samples at most log(m) / m, and counts three times.
+    fewest = int(labels.sum(axis=0).min())
+    assert test.ci_high - test.ci_low < 3.29 * np.std(drawn) + 2 * 3 * np.log(fewest) / fewest

@@ -12,7 +12,8 @@ from scipy.special import expit, rel_entr
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from edgetl.base.errors import DataError
-from edgetl.tasks import TASKS
+from edgetl.tasks import TASKS, Evidence
+from edgetl.tasks.average_precision import unseen_ranks
 from tests.tasks.contract import NAMES, Labels, TaskContract
 
 
@@ -27,6 +28,49 @@ def micro_f1(answers: Any, labels: Labels, times: npt.NDArray[np.float64]) -> fl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(f1_score(labels, answers["present"], average="micro", sample_weight=times, zero_division=1.0))
+
+
+def loss_of_one_more(metric: str, evidence: Evidence, rows: tuple[Evidence, Evidence]) -> float:
+    """Loss if a sample is added of which the two models give these rows."""
+    measured = TASKS["multi-label"].metrics[metric]
+    before, after = (
+        measured.of({name: np.concatenate([evidence[name], values]) for name, values in row.items()}) for row in rows
+    )
+    return before - after
+
+
+def perfect(seed: int, n: int, chances: list[float]) -> Evidence:
+    """Evidence of a model that is right about every label, with scores that are all different."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random((n, len(chances))) < chances
+    labels[0, 0] = True
+    task = TASKS["multi-label"]
+    logits = 4.0 * labels - 2 + rng.random(labels.shape)
+    return task.evidence(task.decode({"logits": logits}, {}), labels)
+
+
+@pytest.mark.parametrize("metric", ["macro-AP", "micro-F1"])
+@pytest.mark.parametrize("seed", range(8))
+def test_no_sample_like_one_that_was_seen_costs_more_than_the_unseen_one(metric: str, seed: int) -> None:
+    evidence = perfect(seed, 12 * (seed + 1), [0.5, 0.3, 0.2, 0.1])
+    task = TASKS["multi-label"]
+    unseen = task.metrics[metric].unseen
+    assert unseen is not None
+    worst = loss_of_one_more(metric, evidence, unseen(evidence, evidence))
+    assert worst == pytest.approx(-loss_of_one_more(metric, evidence, unseen(evidence, evidence)[::-1]))
+    rng = np.random.default_rng(seed)
+    for has in np.unique(evidence["label"], axis=0):
+        right = np.where(has, 9.0, -9.0)
+        for wrong in (-right, np.full(4, 9.0), np.full(4, -9.0), *(right * rng.choice([-1, 1], (6, 4)))):
+            rows = [task.evidence(task.decode({"logits": logits[None]}, {}), has[None]) for logits in (right, wrong)]
+            assert loss_of_one_more(metric, evidence, (rows[0], rows[1])) <= worst + 1e-12
+
+
+def test_without_labels_that_no_sample_has_the_unseen_sample_is_the_same() -> None:
+    evidence = perfect(1, 80, [0.5, 0.2, 0.0])
+    fewer = {name: values[:, :2] if values.ndim == 2 else values for name, values in evidence.items()}
+    for row, shorter in zip(unseen_ranks(evidence, evidence), unseen_ranks(fewer, fewer), strict=True):
+        assert all((row[name][:, :2] == shorter[name]).all() for name in row)
 
 
 class TestMultiLabel(TaskContract):

@@ -1,6 +1,6 @@
 """Read this first: the journey's stages in order, one public function for each verb.
 
-    images → finetune → Run → export (ONNX → quantize → compile) → Bundle → verify → Certificate
+    samples → finetune → Run → export (ONNX → quantize → compile) → Bundle → verify → Certificate
                                                                         └→ bench → report
 
 Stages know only Runs and Bundles; here they meet. The first verb is :func:`edgetl.transfer.finetune.finetune`; it needs
@@ -68,7 +68,7 @@ def export(
         out: folder of the bundles; finished stages are kept in ``out/.work`` and used again.
         precision: int8, fp16 or fp32; each target's own default when None.
         margin, alpha: of the certificates; see :func:`verify`.
-        samples, calibration_images: override the recipe's choice of calibration images.
+        samples, calibration_images: override the recipe's choice of calibration samples.
         batch: fixed batch size of the graph; None leaves it open.
         bench: also time each bundle that this machine executes natively.
         threads: for timing.
@@ -253,7 +253,7 @@ def bench(
         duration: seconds of measuring (10 by default; at least 30 rounds are made); with ``until``, the longest (120).
         until: go on until the 95 % interval of p90 is narrower than this share of it, such as 0.02.
         threads: worker threads of each session of the runtime.
-        scenario: ``single-stream`` (one image after another), ``multi-stream`` (several at once, the latency of all)
+        scenario: ``single-stream`` (one sample after another), ``multi-stream`` (several at once, the latency of all)
             or ``offline`` (throughput, all cores, in the fastest of a few ways that are tried first).
         streams: sessions at work at once; the device's cores decide when None.
         against: another bundle, whose artifact takes turns with this one's.

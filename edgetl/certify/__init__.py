@@ -6,6 +6,7 @@ Needs numpy alone and reads no clock, so it also runs on a device.
 from edgetl.certify.arrays import certify, certify_scores, verify_arrays
 from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.classes import ClassOutcome, class_outcomes, holm
+from edgetl.certify.departure import departure
 from edgetl.certify.expected import expected_difference, standard_error
 from edgetl.certify.facts import Facts
 from edgetl.certify.gain import Baseline, transfer_gain
@@ -57,6 +58,7 @@ __all__ = [
     "check_limits",
     "check_margin",
     "class_outcomes",
+    "departure",
     "expected_calibration_error",
     "expected_difference",
     "holm",

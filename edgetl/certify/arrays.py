@@ -172,7 +172,7 @@ def verify_arrays(
         metric=metric,
         margin=margin,
         alpha=alpha,
-        facts=Facts(sample="sample" if judged.labels != "class" else "image"),
+        facts=Facts(sample="sample"),
     )
 
 

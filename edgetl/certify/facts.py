@@ -26,7 +26,7 @@ class Facts:
         layers: noise of each layer, the worst first.
         robustness: the same test under corruptions.
         repair: what was tried to mend the model.
-        sample: what a sample is called: image, text or sample.
+        sample: what one sample is called, such as image; its plural ends in s.
     """
 
     executed: str = "host"

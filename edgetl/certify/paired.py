@@ -62,7 +62,7 @@ class PairedCounts:
         if any(isinstance(c, bool) or not isinstance(c, int) or c < 0 for c in counts):
             raise CertifyError(f"paired counts {counts} are not whole numbers from 0 up")
         if not sum(counts):
-            raise CertifyError("there are no images to compare", "give at least one")
+            raise CertifyError("there are no samples to compare", "give at least one")
 
     @classmethod
     def from_predictions(cls, reference: npt.ArrayLike, deployed: npt.ArrayLike, labels: npt.ArrayLike) -> PairedCounts:
@@ -249,7 +249,7 @@ def paired_indexes(**arrays: npt.ArrayLike) -> tuple[Indexes, ...]:
     checked = tuple(_class_indexes(values, name) for name, values in arrays.items())
     if len({len(values) for values in checked}) > 1:
         lengths = ", ".join(f"{name} {len(values)}" for name, values in zip(arrays, checked, strict=True))
-        raise CertifyError(f"the arrays have different lengths ({lengths})", "give one entry for each image")
+        raise CertifyError(f"the arrays have different lengths ({lengths})", "give one entry for each sample")
     return checked
 
 
@@ -259,12 +259,12 @@ def _class_indexes(values: npt.ArrayLike, name: str) -> Indexes:
     except ValueError as error:
         raise CertifyError(f"{name} is not an array of class indexes ({error})") from error
     if array.ndim != 1:
-        remedy = "take the argmax of the scores first" if array.ndim == 2 else "give one index for each image"
+        remedy = "take the argmax of the scores first" if array.ndim == 2 else "give one index for each sample"
         raise CertifyError(f"{name} has {array.ndim} dimensions instead of 1", remedy)
     if not len(array):
-        raise CertifyError(f"{name} is empty", "give at least one image")
+        raise CertifyError(f"{name} is empty", "give at least one sample")
     if array.dtype.kind == "f" and np.isnan(array).any():
-        raise CertifyError(f"{name} contains NaN", "give a class index for each image")
+        raise CertifyError(f"{name} contains NaN", "give a class index for each sample")
     if array.dtype.kind not in "iu":
         raise CertifyError(f"{name} holds {array.dtype} instead of integers", "give class indexes from 0 up")
     if int(array.min()) < 0:

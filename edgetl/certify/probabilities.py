@@ -67,7 +67,7 @@ class LogitEvidence:
     def __post_init__(self) -> None:
         values = self.per_image
         if values is not None and (np.ndim(values) != 2 or values.shape[1] != len(COLUMNS)):
-            raise CertifyError(f"per_image has the shape {np.shape(values)} instead of (images, {len(COLUMNS)})")
+            raise CertifyError(f"per_image has the shape {np.shape(values)} instead of (samples, {len(COLUMNS)})")
         figures = [number for step in self.steps.values() for number in (step.logit_distance, step.kl)]
         if not np.isfinite(figures).all() or (values is not None and not np.isfinite(values).all()):
             raise CertifyError("what was kept of the logits is not finite")
@@ -107,7 +107,7 @@ def _checked(values: npt.ArrayLike, name: str, n: int) -> npt.NDArray[Any]:
     array = np.asarray(values)
     if array.ndim != 2 or len(array) != n or array.dtype.kind not in "fiu":
         raise CertifyError(
-            f"the logits of {name} are {array.dtype} of the shape {array.shape}", f"give floats ({n} images, classes)"
+            f"the logits of {name} are {array.dtype} of the shape {array.shape}", f"give floats ({n} samples, classes)"
         )
     if np.isnan(array).any():
         raise CertifyError(

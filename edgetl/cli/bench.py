@@ -12,7 +12,7 @@ from edgetl.base.schema import to_json
 from edgetl.cli.deploy import Jobs, Timeout
 from edgetl.cli.output import Json, Quiet, output
 
-_SCENARIO = "single-stream: one image after another; multi-stream: several at once; offline: throughput."
+_SCENARIO = "single-stream: one sample after another; multi-stream: several at once; offline: throughput."
 _DURATION = "Seconds to measure (10 by default), at least 30 rounds in any case; with --until, the longest (120)."
 _UNTIL = "Measure until the 95 % interval of p90 is narrower than this share of it, such as 2%."
 _STREAMS = "Images at work at once (multi-stream, offline); by default as the cores allow."

@@ -19,7 +19,7 @@ def command(
     margin: Annotated[float | None, typer.Option(help=MARGIN)] = None,
     alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
     samples: Annotated[
-        str | None, typer.Option(help="How calibration images are chosen: random, class-balanced, k-centre.")
+        str | None, typer.Option(help="How calibration samples are chosen: random, class-balanced, k-centre.")
     ] = None,
     calibration_images: Annotated[int | None, typer.Option(help="How many; the recipe's number by default.")] = None,
     batch: Annotated[int | None, typer.Option(help="Fixed batch size of the graph; dynamic by default.")] = None,

@@ -15,7 +15,7 @@ _STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="A bundle made by edgetl export.")],
-    data: Annotated[str | None, typer.Option(help="Run the certify images again, found here by their hashes.")] = None,
+    data: Annotated[str | None, typer.Option(help="Run the certify samples again, found here by their hashes.")] = None,
     margin: Annotated[float | None, typer.Option(help=MARGIN)] = None,
     alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
     metric: Annotated[str | None, typer.Option(help="See edgetl tasks; the task's first by default.")] = None,
@@ -33,7 +33,7 @@ def command(
 ) -> int:
     """Test whether the transfer survived.
 
-    Is the deployed model as good as the trained one, on images that neither training nor compression saw?
+    Is the deployed model as good as the trained one, on samples that neither training nor compression saw?
 
     \b
     edgetl verify out/jetson --device my-jetson

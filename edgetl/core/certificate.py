@@ -79,7 +79,7 @@ class Certificate:
         robustness: the same test under corruptions, or None.
         repair: what was tried to mend the model, or None.
         method: the interval's method.
-        sample: what a sample is called: image, text or sample.
+        sample: what one sample is called, such as image; its plural ends in s.
         created: time stamp given by the caller, or empty; no clock is read.
         schema: version of this record.
 

@@ -53,8 +53,8 @@ class Rung:
         score: the certificate's metric.
         accuracy: share of right samples, where the task has such.
         agreement: share of answers equal to those above it; 1 for the first.
-        difference: the gain, of accuracy where there is one, else of the metric; it and all that follow are None for
-            the first rung.
+        difference: the gain, of accuracy where there is one and the metric is a share, else of the metric; it and all
+            that follow are None for the first rung.
         ci_low, ci_high: one-sided bounds of it.
         lost, gained: samples that only the model above, or only this one, gets right; None where no answer is right or
             wrong.

@@ -43,17 +43,17 @@ KINDS: Mapping[str, Kind] = {
     ),
     "label-order": Kind("fatal", "the classes are in another order than in training", "use labels.json as it is"),
     "calibration-noise": Kind(
-        "warning", "the activation ranges are those of noise, not of images", "calibrate with images of the task"
+        "warning", "the activation ranges are those of noise, not of samples", "calibrate with samples of the task"
     ),
     "calibration-one-class": Kind(
-        "warning", "the ranges come from images of one class", "choose class-balanced calibration images"
+        "warning", "the ranges come from samples of one class", "choose class-balanced calibration samples"
     ),
-    "calibration-too-few": Kind("warning", "the ranges come from too few images", "calibrate with 32 images or more"),
+    "calibration-too-few": Kind("warning", "the ranges come from too few samples", "calibrate with 32 samples or more"),
     "calibration-stale": Kind(
         "warning", "the ranges do not fit this model: they belong to another one", "calibrate this very model again"
     ),
     "calibration-overlap": Kind(
-        "fatal", "images of the certify split were used for calibration", "export again: certify images are read once"
+        "fatal", "samples of the certify split were used for calibration", "export again: certify samples are read once"
     ),
     "per-tensor-depthwise": Kind(
         "warning", "depthwise layers have one weight scale for all channels", "quantize their weights per channel"
@@ -82,7 +82,7 @@ KINDS: Mapping[str, Kind] = {
     "reference-not-reproduced": Kind(
         "fatal",
         "the reference does not reproduce its own training metric",
-        "restore the run's weights, labels and images, then export again",
+        "restore the run's weights, labels and samples, then export again",
     ),
     "suspicious-gain": Kind(
         "warning",

@@ -21,7 +21,7 @@ from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
 from edgetl.core.tensors import Arrays
 from edgetl.diagnosis.extremes import Extremes, extremes
-from edgetl.inputs import Preprocess, input_of
+from edgetl.inputs import Preprocess, input_of, kind_of
 
 Samples = Sequence[Arrays]
 Array = npt.NDArray[np.float64]
@@ -115,7 +115,10 @@ def _judged(scene: Scene, seen: Extremes) -> Iterator[Finding]:
         )
         yield Finding("saturation", what, *_named(scene, room, kept))
         return
-    shown = f"{int(off.sum())} of {len(room)} activation ranges do not fit the images that calibration.json names"
+    shown = (
+        f"{int(off.sum())} of {len(room)} activation ranges do not fit the {kind_of(scene.bundle).noun}s that "
+        "calibration.json names"
+    )
     worst = [int(i) for i in np.argsort(-np.abs(room)) if off[i]]
     layers, evidence = _named(scene, room, worst)
     evidence |= {"deviation": round(deviation, 3)}
@@ -160,8 +163,8 @@ def _too_wide(scene: Scene, room: Array, deviation: float) -> Iterator[Finding]:
     name, left = _nearest_noise(scene)
     if left <= EXPLAINS_WIDE * deviation:
         what = (
-            f"The activation ranges are wider than the images that calibration.json names need, by {deviation:.2f} "
-            f"octaves in the mean; they fit {name} (mean deviation {left:.2f} octaves)."
+            f"The activation ranges are wider than the {kind_of(scene.bundle).noun}s that calibration.json names need, "
+            f"by {deviation:.2f} octaves in the mean; they fit {name} (mean deviation {left:.2f} octaves)."
         )
         worst = [int(i) for i in np.argsort(-np.abs(room))[:10]]
         layers, evidence = _named(scene, room, worst)
@@ -196,7 +199,7 @@ def _halved(room: Array, seen: Extremes, estimator: str) -> list[int] | None:
 def _named(scene: Scene, room: Array, chosen: Sequence[int]) -> tuple[tuple[str, ...], dict[str, object]]:
     """The layers that make the activations, and each one's deviation."""
     modules = {point.node: point.module or point.node for point in scene.points}
-    makers = [modules.get(scene.points[i].producer, "the image") for i in chosen]
+    makers = [modules.get(scene.points[i].producer, "the input") for i in chosen]
     octaves = {scene.points[i].source: round(float(room[i]), 2) for i in chosen[:10]}
     return tuple(dict.fromkeys(makers)), {"octaves": octaves, "activations": len(chosen), "of": len(room)}
 

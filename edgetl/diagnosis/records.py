@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.base.errors import DataError
+from edgetl.base.wording import counted
 from edgetl.core.bundle import Bundle
 from edgetl.core.compression import Calibration, CalibrationSample
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
 from edgetl.core.manifest import TrainedRun
-from edgetl.inputs import find_input, input_of
+from edgetl.inputs import input_of, kind_of
 from edgetl.inputs.image import Preprocess
 
 #: Fewer calibration images than this are reported.
@@ -92,23 +93,23 @@ def _both(trained: Any, found: Any) -> dict[str, Any]:
 
 
 def _calibration(record: Calibration, used: int, bundle: Bundle, root: Path | None) -> Iterable[Finding]:
-    images, dataset = record.samples, bundle.dataset
-    if not images:
+    samples, dataset, noun = record.samples, bundle.dataset, kind_of(bundle).noun
+    if not samples:
         return
-    yield from _overlap(images, bundle, root)
-    count = min(len(images), used or len(images))
+    yield from _overlap(samples, bundle, root)
+    count = min(len(samples), used or len(samples))
     if count < FEWEST:
-        what = f"The activation ranges come from {count} images; {FEWEST} are the least that this trusts."
+        what = f"The activation ranges come from {counted(count, noun)}; {FEWEST} are the least that this trusts."
         yield Finding("calibration-too-few", what, evidence={"images": count, "fewest": FEWEST})
-    labels = {image.label for image in images}
-    if len(labels) == 1 and len(dataset.classes) > 1 and len(images) > 1:
+    labels = {sample.label for sample in samples}
+    if len(labels) == 1 and len(dataset.classes) > 1 and len(samples) > 1:
         name = _name(dataset, labels.pop())
-        what = f"All {len(images)} calibration images are of the class '{name}', one of {len(dataset.classes)}."
-        yield Finding("calibration-one-class", what, evidence={"class": name, "images": len(images)})
+        what = f"All {len(samples)} calibration {noun}s are of the class '{name}', one of {len(dataset.classes)}."
+        yield Finding("calibration-one-class", what, evidence={"class": name, "images": len(samples)})
     known = {sample.sha256 for sample in dataset.samples}
-    foreign = [image.path for image in images if image.sha256 not in known]
+    foreign = [sample.path for sample in samples if sample.sha256 not in known]
     if foreign:
-        what = f"{len(foreign)} of {len(images)} calibration images are none of this run's (first: {foreign[0]})."
+        what = f"{len(foreign)} of {len(samples)} calibration {noun}s are none of this run's (first: {foreign[0]})."
         yield Finding("calibration-stale", what, evidence={"images": len(foreign), "first": foreign[0]})
 
 
@@ -118,19 +119,20 @@ def _name(dataset: Dataset, label: object) -> str:
     return str(label)
 
 
-def _overlap(images: Sequence[CalibrationSample], bundle: Bundle, root: Path | None) -> Iterable[Finding]:
+def _overlap(samples: Sequence[CalibrationSample], bundle: Bundle, root: Path | None) -> Iterable[Finding]:
     dataset = bundle.dataset
     certified = dataset.split("certify")
     files, pictures = {s.sha256 for s in certified}, {s.pixels for s in certified}
     known = {sample.sha256: sample.pixels for sample in dataset.samples}
 
-    def is_certified(image: CalibrationSample) -> bool:
-        return image.sha256 in files or (known.get(image.sha256) or _pixels(bundle, root, image.path)) in pictures
+    def is_certified(sample: CalibrationSample) -> bool:
+        return sample.sha256 in files or (known.get(sample.sha256) or _pixels(bundle, root, sample.path)) in pictures
 
-    shared = [image.path for image in images if is_certified(image)]
+    shared = [sample.path for sample in samples if is_certified(sample)]
     if shared:
         what = (
-            f"{len(shared)} of {len(images)} calibration images are pictures of the certify split (first: {shared[0]})."
+            f"{len(shared)} of {len(samples)} calibration {kind_of(bundle).noun}s are of the certify split, too "
+            f"(first: {shared[0]})."
         )
         yield Finding("calibration-overlap", what, evidence={"images": len(shared), "first": shared[0]})
 
@@ -140,6 +142,6 @@ def _pixels(bundle: Bundle, root: Path | None, path: str) -> str:
     if root is None:
         return ""
     try:
-        return find_input(input_of(bundle).kind).fingerprint(root / path)
+        return kind_of(bundle).fingerprint(root / path)
     except DataError:
         return ""

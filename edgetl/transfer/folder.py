@@ -152,7 +152,7 @@ def check_unchanged(dataset: Dataset, progress: Progress) -> None:
         files = [dataset.root / sample.path for sample in dataset.samples]
         found = pool.map(lambda file: sha256_file(file) if file.is_file() else "", files)
         for sample, digest in zip(
-            dataset.samples, tracked(found, "checking images", progress, len(files)), strict=True
+            dataset.samples, tracked(found, "checking samples", progress, len(files)), strict=True
         ):
             if digest != sample.sha256:
                 state = "changed" if digest else "is gone"

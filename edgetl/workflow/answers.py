@@ -1,4 +1,4 @@
-"""What the models of a bundle say about the certify images: where each runs, on which files, with which answers."""
+"""What the models of a bundle say about the certify samples: where each runs, on which files, with which answers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from edgetl.core.data import READERS, Dataset, Sample
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, rows
 from edgetl.devices.placement import Placement, place
+from edgetl.inputs import kind_of
 from edgetl.runtime.predict import output_specs
 
 #: The rungs of the ladder between the trained torch model and what runs on the device, in order.
@@ -49,9 +50,9 @@ class Answers:
 def collect_answers(
     bundle: Bundle, data: str | Path | None, device: str | None, progress: Progress
 ) -> tuple[Placement, Answers]:
-    """Run the certify images through the bundle, and through the rungs above it that this machine can run."""
+    """Run the certify samples through the bundle, and through the rungs above it that this machine can run."""
     at = place(bundle, device)
-    paths = certify_files(bundle.dataset, data, progress)
+    paths = certify_files(bundle, data, progress)
     here = devices.find_device("local")
     deployed = devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress)
     rungs = {FLOAT_RUNG: reference(bundle).exported}
@@ -66,11 +67,11 @@ def read_answers(bundle: Bundle, predictions: Path) -> Answers:
     """The answers of a program of the user's own: an ``.npz`` with ``logits`` (n, classes) and ``sha256`` (n).
 
     Args:
-        bundle: whose certify images were answered, in any order.
-        predictions: the file; ``sha256`` names each image file's hash, or ``paths`` its path as in splits.json.
+        bundle: whose certify samples were answered, in any order.
+        predictions: the file; ``sha256`` names each file's hash, or ``paths`` its path as in splits.json.
 
     Raises:
-        CertifyError: the file is none, or certify images are missing from it.
+        CertifyError: the file is none, or certify samples are missing from it.
     """
     dataset, specs = bundle.dataset, output_specs(bundle)
     samples = dataset.split("certify")
@@ -144,7 +145,7 @@ def reference(bundle: Bundle) -> Reference:
 
 
 def reproduced(bundle: Bundle) -> tuple[float, float, int]:
-    """Validation accuracy as training recorded it, as the weights gave it at export, and the number of images."""
+    """Validation accuracy as training recorded it, as the weights gave it at export, and the number of samples."""
     with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
         recorded, measured, n = stored["reproduced"].tolist()
     return recorded, measured, int(n)
@@ -161,22 +162,23 @@ def _facts(bundle: Bundle, at: Placement) -> dict[str, Any]:
     return {"executed": at.executed, "runtime": runtime, "executed_on": {"device": at.device.name, **machine}}
 
 
-def certify_files(dataset: Dataset, data: str | Path | None, progress: Progress) -> list[Path]:
-    """The certify split's image files, each checked against its hash.
+def certify_files(bundle: Bundle, data: str | Path | None, progress: Progress) -> list[Path]:
+    """The certify split's files, each checked against its hash.
 
     Args:
-        dataset: the bundle's, with paths relative to its root.
-        data: another folder, CSV or 'digits' in which the images lie now, perhaps under other names.
+        bundle: whose samples they are; their paths are relative to its data set's root.
+        data: another folder, CSV or 'digits' in which the samples lie now, perhaps under other names.
         progress: told of each file.
 
     Raises:
-        CertifyError: images are missing or were changed.
+        CertifyError: samples are missing or were changed.
     """
+    dataset, nouns = bundle.dataset, f"{kind_of(bundle).noun}s"
     samples = dataset.split("certify")
     root = dataset.root if data is None else _root(data, dataset)
     if not root.is_dir():
-        raise CertifyError(f"the images of the bundle are not at {root}", "say where they are now: --data FOLDER")
-    found = {s.sha256: root / s.path for s in tracked(samples, "checking images", progress) if _is(root, s)}
+        raise CertifyError(f"the {nouns} of the bundle are not at {root}", "say where they are now: --data FOLDER")
+    found = {s.sha256: root / s.path for s in tracked(samples, f"checking {nouns}", progress) if _is(root, s)}
     if len(found) < len({s.sha256 for s in samples}) and data is not None:
         wanted = {s.sha256 for s in samples} - set(found)
         for file in (f for f in sorted(root.rglob("*")) if f.is_file()):
@@ -186,8 +188,9 @@ def certify_files(dataset: Dataset, data: str | Path | None, progress: Progress)
     missing = [s.path for s in samples if s.sha256 not in found]
     if missing:
         raise CertifyError(
-            f"{len(missing)} of {len(samples)} certify images are missing from {root} or changed (first: {missing[0]})",
-            "give the folder with the images that the run was trained from: --data FOLDER",
+            f"{len(missing)} of {len(samples)} certify {nouns} are missing from {root} or changed "
+            f"(first: {missing[0]})",
+            f"give the folder with the {nouns} that the run was trained from: --data FOLDER",
         )
     return [found[s.sha256] for s in samples]
 

@@ -147,7 +147,7 @@ class Candidates:
         artifact = self.artifact(self.compressed(attempt), attempt.precision)
         source, outputs, paths = input_of(self.run), [], self.run.dataset.paths("search")
         with closing(open_session(artifact, threads=1, simulated=self.simulated)) as session:
-            for path in tracked(paths, f"trying {attempt.change} on search images", self.progress):
+            for path in tracked(paths, f"trying {attempt.change} on search samples", self.progress):
                 feeds = source.feeds(path)
                 outputs.append(infer(session, feeds))
             executed = None if self.simulated else session.executed().integer_macs

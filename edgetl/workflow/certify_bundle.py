@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from edgetl.base.progress import Progress
 from edgetl.base.storage import sha256_file, sha256_json
 from edgetl.base.wording import amount
-from edgetl.certify import Explain, Facts, Predictions, certify_answers, check_limits
+from edgetl.certify import Explain, Facts, Predictions, certify_answers, check_limits, departure
 from edgetl.compress.layers.attribution import responsible
 from edgetl.compress.layers.taps import compare
 from edgetl.compress.layers.taps_ir import compare_ir
@@ -27,7 +26,7 @@ from edgetl.core.run import Run
 from edgetl.core.tensors import single
 from edgetl.devices.placement import Placement
 from edgetl.diagnosis import Observations, diagnose
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, kind_of
 from edgetl.tasks import find_task
 from edgetl.workflow.answers import (
     FLOAT_RUNG,
@@ -42,13 +41,7 @@ from edgetl.workflow.answers import (
 )
 from edgetl.workflow.corruption_test import check_corruptible, under_corruptions
 
-#: What of a certificate its predictions determine without a draw, and what besides if it is about accuracy.
-FOLLOWING = (
-    "n", "reference_accuracy", "deployed_accuracy", "reference_score", "deployed_score", "difference", "flips",
-    "classes", "first_divergence",
-)  # fmt: skip
-BY_ACCURACY = ("ci_low", "ci_high", "p_value", "verdict", "n_needed")
-#: Images on which two executions of the same artifact are compared tensor by tensor.
+#: Samples on which two executions of the same artifact are compared tensor by tensor.
 COMPARED = 8
 
 
@@ -94,7 +87,7 @@ def certify_bundle(
     corruptions: bool,
     progress: Progress,
 ) -> Certificate:
-    """Obtain answers for the certify images, diagnose them, keep them and write the certificate.
+    """Obtain answers for the certify samples, diagnose them, keep them and write the certificate.
 
     Raises:
         CertifyError: corruptions that cannot be tested, or samples that are not there.
@@ -152,18 +145,10 @@ def contradiction(bundle: Bundle) -> str | None:
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
     terms = Terms(record.margin, record.alpha, record.metric)
-    again = _certificate(bundle, saved, _facts_of(record), _earlier_findings(record), terms).to_json()
-    judged = FOLLOWING + (BY_ACCURACY if terms.metric == "accuracy" else ())
-    told = record.to_json()
-    wrong = [name for name in judged if _rounded(told[name]) != _rounded(again[name])]
-    if not wrong and bundle.splits != bundle.dataset.digest:
+    wrong = departure(record, _certificate(bundle, saved, _facts_of(record), _earlier_findings(record), terms))
+    if wrong is None and bundle.splits != bundle.dataset.digest:
         return f"its hash of the splits does not follow from {SPLITS_FILE}"
-    return f"its {wrong[0]} does not follow from {PREDICTIONS}" if wrong else None
-
-
-def _rounded(value: Any) -> Any:
-    """JSON values as they compare between machines, whose logarithms may differ in the last digit."""
-    return json.loads(json.dumps(value), parse_float=lambda digits: round(float(digits), 9))
+    return wrong and f"its {wrong} does not follow from {PREDICTIONS}"
 
 
 def _facts_of(certificate: Certificate) -> dict[str, Any]:
@@ -178,7 +163,7 @@ def _earlier_findings(certificate: Certificate) -> list[Finding]:
 
 
 def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
-    """The folder under which the run's images lie now, if they lie as they did; None if they do not."""
+    """The folder under which the run's samples lie now, if they lie as they did; None if they do not."""
     samples = bundle.dataset.split("certify")
     if not paths or not paths[0].is_file():
         return None
@@ -228,6 +213,7 @@ def _certificate(
             layers=bundle.layers,
             robustness=facts.get("robustness"),
             repair=bundle.manifest.repair,
+            sample=kind_of(bundle).noun,
         ),
     )
 

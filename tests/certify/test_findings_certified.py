@@ -56,7 +56,7 @@ def test_a_warning_is_a_note_and_leaves_the_verdict() -> None:
     certificate = certify(*flipped(), findings=[Finding("calibration-too-few", "The ranges come from 4 images.")])
     assert certificate.verdict == "pass"
     assert any(
-        note == "The ranges come from 4 images. To do: calibrate with 32 images or more." for note in certificate.notes
+        note == "The ranges come from 4 images. To do: calibrate with 32 samples or more." for note in certificate.notes
     )
     assert len(certificate.reasons) == 1
 

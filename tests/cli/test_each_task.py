@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 
 from edgetl import cli
+from edgetl.base.storage import sealed, write_json
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, Bundle, load_bundle
 from edgetl.core.run import load_run
 from tests.cli.test_bad_input import refused
+from tests.reporting.page import Page
 from tests.reporting.test_report_tasks import multi_label, regression, text
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -72,6 +76,41 @@ def test_a_baseline_that_a_certificate_cannot_use_is_left_out_of_it_with_the_rea
     assert [note for note in bundle.certificate.notes if "gain was kept is told of single classes" in note]
     with np.load(bundle.path / PREDICTIONS) as kept:
         assert "baseline" not in kept.files
+
+
+def test_arrays_are_called_arrays_wherever_they_are_counted(numbers: Path, here: Cli, tmp_path: Path) -> None:
+    bundle = numbers / "out" / "x86-generic"
+    record = json.loads((bundle / CERTIFICATE).read_text())
+    assert record["sample"] == "array"
+    assert "60 arrays are too few" in " ".join(here("verify", bundle, "--margin", "1e-9").stdout.split())
+    again = here("verify", bundle, "--device", "local", "--margin", "1")
+    listed = here("export", numbers / "run", "--target", "x86-generic", "--out", tmp_path / "out", "--no-bench")
+    (tmp_path / "empty").mkdir()
+    moved = refused(here("verify", bundle, "--data", tmp_path / "empty"), "60 of 60 certify arrays are missing")
+    assert here("report", numbers / "run", bundle, "--out", tmp_path / "r.html").returncode == 0
+    page = Page((tmp_path / "r.html").read_text()).text
+    for said in (json.dumps(record), again.stdout + again.stderr, listed.stdout + listed.stderr, moved, page):
+        assert "image" not in re.sub("images_per_query|--calibration-images", "", said).lower()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"verdict": "fail"}, {"ci_low": 0.0}, {"ci_high": 1e9}, {"verdict": "pass", "ci_low": 1.0}, {"n_needed": 1}],
+    ids=str,
+)
+def test_a_bootstrap_that_was_edited_and_sealed_again(
+    numbers: Path, here: Cli, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    bundle = shutil.copytree(numbers / "out" / "x86-generic", tmp_path / "bundle")
+    # Sixty arrays prove nothing at a margin that no model keeps.
+    assert here("verify", bundle, "--margin", "0.001").returncode == 4
+    assert here("verify", bundle, "--check").returncode == 0
+    record = json.loads((bundle / CERTIFICATE).read_text())
+    assert record["method"].startswith("paired bootstrap")
+    write_json(bundle / CERTIFICATE, sealed({**record, **changes}))
+    checked = here("verify", bundle, "--check")
+    assert checked.returncode == 3
+    assert f"its {next(reversed(changes))} does not follow from {PREDICTIONS}" in " ".join(checked.stdout.split())
 
 
 @pytest.mark.parametrize(

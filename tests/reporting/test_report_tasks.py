@@ -24,6 +24,7 @@ from edgetl.reporting import metrics
 from edgetl.reporting.console import print_results
 from edgetl.reporting.outcome import print_certificate
 from edgetl.reporting.summary import rows
+from edgetl.reporting.terms import noun
 from edgetl.tasks import find_task
 
 from .page import CHROMIUM, Page, in_chromium
@@ -64,7 +65,7 @@ def certified(root: Path, task: str, kind: str, labels: list[Any], outputs: dict
     saved.save(bundle.path / PREDICTIONS)
     hashes = {"predictions": sha256_file(bundle.path / PREDICTIONS), "splits": data.digest}
     facts = Facts(runtime="onnxruntime 1.32", isa="x86-64", precision="int8", hashes=hashes,
-                  sample={"image": "image", "text": "text"}.get(kind, "sample"))  # fmt: skip
+                  sample=noun(kind))  # fmt: skip
     bundle.write_record(CERTIFICATE, certify_answers(**saved.arguments(), facts=facts).to_json())
     return bundle
 

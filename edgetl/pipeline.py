@@ -18,28 +18,21 @@ from edgetl.base.progress import Progress, silent
 from edgetl.certify import Certificate, verify_arrays
 from edgetl.core.bench import BenchRecord
 from edgetl.core.bundle import BENCH, Bundle, load_bundle
-from edgetl.core.bundle import MANIFEST as BUNDLE_MANIFEST
 from edgetl.core.data import SPLITS
-from edgetl.core.run import CHECKPOINT, Run, load_run
-from edgetl.core.run import MANIFEST as RUN_MANIFEST
+from edgetl.core.run import Run, load_run
 from edgetl.core.targets import find_target
 from edgetl.devices.placement import answer
 from edgetl.reporting.html import write_report
-from edgetl.runtime.plan import Plan
 from edgetl.runtime.predictor import TOP, Prediction
-from edgetl.workflow.build_bundle import Request, build_bundle, precision_for
+from edgetl.workflow.build_bundle import REPAIR_MINUTES, build_bundle, minutes_for, requests_for
 from edgetl.workflow.certify_bundle import Terms, certify_again, certify_bundle, contradiction
 from edgetl.workflow.exported import Demo, Exported
+from edgetl.workflow.sources import open_source
 from edgetl.workflow.stage_cache import workspace
-from edgetl.workflow.time_bundle import plan_for, time_bundle
+from edgetl.workflow.time_bundle import EXPORT_SECONDS, plan_for, time_bundle
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-#: Seconds of timing that ``export`` spends on each bundle.
-EXPORT_BENCH_SECONDS = 4.0
-#: Minutes that ``export`` may spend on repairing one bundle.
-REPAIR_MINUTES = 10.0
 
 
 def export(
@@ -83,27 +76,18 @@ def export(
     Raises:
         EdgetlError: before any work starts, for anything that is wrong with the arguments.
     """
-    if not 0 < budget_minutes < float("inf"):
-        raise EdgetlError(f"a budget of {budget_minutes} minutes is no time", "give a positive number, or --no-repair")
     opened = run if isinstance(run, Run) else load_run(run)
     terms = Terms.of(opened, margin, alpha, metric)
-    minutes = budget_minutes if repair else 0.0
-    named = [targets] if isinstance(targets, str) else targets
-    requests = [
-        Request(
-            opened,
-            name,
-            target,
-            precision_for(target, precision),
-            samples,
-            calibration_images,
-            batch,
-            terms.margin,
-            minutes,
-        )
-        for name in dict.fromkeys(named)
-        for target in [find_target(name)]
-    ]
+    requests = requests_for(
+        opened,
+        [targets] if isinstance(targets, str) else targets,
+        precision,
+        selection=samples,
+        size=calibration_images,
+        batch=batch,
+        margin=terms.margin,
+        minutes=minutes_for(budget_minutes, repair),
+    )
     done = []
     with workspace(Path(out)) as work:
         for request in requests:
@@ -111,7 +95,7 @@ def export(
             certificate = verify(made, margin=terms.margin, alpha=alpha, metric=terms.metric, progress=progress)
             record = made.bench
             if bench and record is None and certificate.executed == "host":
-                record = time_bundle(made, Plan(EXPORT_BENCH_SECONDS, threads), None, progress=progress)
+                record = time_bundle(made, plan_for(EXPORT_SECONDS, threads=threads), None, progress=progress)
             done.append(Exported(made, certificate, record))
     return done
 
@@ -290,21 +274,8 @@ def report(
         EdgetlError: a folder is neither a run nor a bundle, one is damaged, or the page cannot be written.
     """
     given = [sources] if isinstance(sources, str | Path | Run | Bundle) else sources
-    opened = [_opened(source) for source in given]
-    return write_report(opened, Path(out), data_root=None if data is None else Path(data))
-
-
-def _opened(source: str | Path | Run | Bundle) -> Run | Bundle:
-    if isinstance(source, Run | Bundle):
-        return source
-    folder = Path(source)
-    if (folder / BUNDLE_MANIFEST).is_file():
-        return load_bundle(folder)
-    if (folder / RUN_MANIFEST).is_file() or (folder / CHECKPOINT).is_dir():
-        return load_run(folder)
-    raise EdgetlError(
-        f"{folder} is neither a run (it has no {RUN_MANIFEST}) nor a bundle (it has no {BUNDLE_MANIFEST})",
-        "give what finetune or export wrote",
+    return write_report(
+        [open_source(source) for source in given], Path(out), data_root=None if data is None else Path(data)
     )
 
 

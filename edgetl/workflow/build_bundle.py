@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +37,7 @@ from edgetl.core.bundle import (
 )
 from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.run import Run
-from edgetl.core.targets import Target
+from edgetl.core.targets import Target, find_target
 from edgetl.core.tensors import count, joined, rows
 from edgetl.inputs import input_of, write_input
 from edgetl.runtime.predict import golden, infer
@@ -48,6 +49,8 @@ from edgetl.workflow.repair_search import Selected, search_repair
 from edgetl.workflow.stage_cache import versions
 
 GOLDEN_SAMPLES = 4
+#: Minutes that repairing one bundle may take, unless told otherwise.
+REPAIR_MINUTES = 10.0
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,41 @@ def precision_for(target: Target, wanted: str | None) -> Precision:
         makeable = [p for p in PRECISIONS if backend.refuses(target, p) is None]
         raise BackendError(f"{target.name} cannot take {precision}: {reason}", f"use {' or '.join(makeable)}")
     return precision
+
+
+def minutes_for(budget: float, repair: bool) -> float:
+    """Minutes that repair may take: those of the budget, or none.
+
+    Raises:
+        EdgetlError: the budget is no time.
+    """
+    if not 0 < budget < float("inf"):
+        raise EdgetlError(f"a budget of {budget} minutes is no time", "give a positive number, or --no-repair")
+    return budget if repair else 0.0
+
+
+def requests_for(
+    run: Run,
+    targets: Sequence[str],
+    precision: str | None,
+    *,
+    selection: str | None,
+    size: int | None,
+    batch: int | None,
+    margin: float,
+    minutes: float,
+) -> list[Request]:
+    """A request for each target that is named, once; see :class:`Request`.
+
+    Raises:
+        UnknownNameError: there is no such target.
+        BackendError: one of them cannot take the precision.
+    """
+    return [
+        Request(run, name, target, precision_for(target, precision), selection, size, batch, margin, minutes)
+        for name in dict.fromkeys(targets)
+        for target in [find_target(name)]
+    ]
 
 
 def _widest(request: Request) -> Precision:

@@ -20,6 +20,8 @@ from edgetl.runtime.plan import Harness, Plan, Scenario
 
 #: Seconds of timing that a command takes, and at most where it has a goal.
 SECONDS, LONGEST_SECONDS = 10.0, 120.0
+#: Those that ``export`` spends on each bundle.
+EXPORT_SECONDS = 4.0
 
 
 def plan_for(

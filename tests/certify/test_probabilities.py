@@ -179,9 +179,9 @@ def test_steps_need_logits_on_both_sides() -> None:
     [
         ({"rung": np.zeros((3, 2))}, "logits are given for 'rung', which is no rung"),
         ({"deployed": np.zeros((3, 4))}, "different shapes"),
-        ({"deployed": np.zeros((2, 2))}, "give floats (3 images, classes)"),
-        ({"deployed": np.zeros(3)}, "give floats (3 images, classes)"),
-        ({"deployed": np.full((3, 2), "a")}, "give floats (3 images, classes)"),
+        ({"deployed": np.zeros((2, 2))}, "give floats (3 samples, classes)"),
+        ({"deployed": np.zeros(3)}, "give floats (3 samples, classes)"),
+        ({"deployed": np.full((3, 2), "a")}, "give floats (3 samples, classes)"),
         ({"deployed": np.full((3, 2), np.nan)}, "the logits of deployed contain NaN"),
     ],
 )

@@ -117,7 +117,7 @@ def test_regression_speaks_of_errors_in_the_labels_unit(bundles: dict[str, Bundl
     page, found = Page(render([bundles["regression"]])), certificate(bundles["regression"])
     score = found.scores["mae"]
     assert (
-        f"On {N // 5} held-out samples the mean absolute error of the trained model is {score.reference:.4g}"
+        f"On {N // 5} held-out arrays the mean absolute error of the trained model is {score.reference:.4g}"
         in page.text
     )
     assert f"a loss of {-score.difference:.4g}, interval of the gain −{-score.ci_low:.4g} to" in page.text

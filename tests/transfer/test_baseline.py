@@ -48,7 +48,7 @@ def test_added_to_a_finished_run_it_changes_nothing_else(kind: str, finished: Ru
     run = finetune(
         few_digits, finished.path, **OPTIONS, baseline=kind, progress=lambda task, *rest: seen.add(task.split(":")[0])
     )
-    assert seen <= {"baseline", "checking images"}
+    assert seen <= {"baseline", "checking samples"}
     assert "baseline" in seen
     assert finished.baseline is None
     assert run.baseline is not None

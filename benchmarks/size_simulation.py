@@ -188,7 +188,8 @@ def label_sets(result: dict[str, Any]) -> list[str]:
         for c in result["samples_needed"]
     ]
     return [
-        "Several labels a sample, passes (%) at a true loss of the margin (with Monte-Carlo error) and without a loss:",
+        "Several labels a sample, passes (%) at a true loss of the margin (with Monte-Carlo error), and without a loss "
+        "from a fifth as many data sets; 300 replicates:",
         table([[*head, "without a loss"], *rows]),
         "Samples from which two models that are always right pass, by the margin:",
         table([["metric", "labels", "0.05", "0.02", "0.01"], *needed]),

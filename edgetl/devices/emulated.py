@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe,
 from edgetl.devices.local import call_here
 from edgetl.devices.payload import write_payload
 from edgetl.devices.rootfs import QEMU, emulated_environment, emulated_python, read_marker
+from edgetl.inputs import modules_for
 from edgetl.runtime.machine import Machine
 
 
@@ -89,11 +90,21 @@ class EmulatedDevice:
         if shutil.which(QEMU) is None:
             raise DeviceError(f"{self.name} needs {QEMU}, not installed here", "apt-get install qemu-user-static")
         marker = read_marker(self.root)
+        if bundle is not None and files:
+            self._check_modules(marker["packages"], modules_for(bundle))
         python = emulated_python(self.root, marker["cpu"], marker["python"])
         with tempfile.TemporaryDirectory(prefix="edgetl-code-") as code:
             data = {"XDG_DATA_HOME": str(self.root.parent / "data")}
             environment = {**emulated_environment(write_payload(Path(code))), **data}
             return call_here(self.name, python, environment, arguments, bundle, files, progress)
+
+    def _check_modules(self, packages: Mapping[str, str | None], needed: Sequence[str]) -> None:
+        if lacking := [name for name in needed if not packages.get(name)]:
+            options = " ".join(f"--with-{name}" for name in lacking)
+            raise DeviceError(
+                f"{self.name} lacks {', '.join(lacking)}, without which it cannot read these samples",
+                f"make it anew: edgetl devices remove {self.name}; edgetl devices create {self.name} {options}",
+            )
 
     def close(self) -> None:
         """Nothing to let go of."""

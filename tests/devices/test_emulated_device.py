@@ -15,8 +15,10 @@ import pytest
 
 from edgetl import runtime
 from edgetl.base.errors import DeviceError, UnknownNameError
+from edgetl.base.storage import write_sealed
 from edgetl.core.bundle import Bundle
 from edgetl.devices import Device, bench, create_device, find_device, list_devices, predict, selftest
+from edgetl.devices.emulated import EmulatedDevice
 from edgetl.devices.rootfs import MARKER, check_tools, read_marker
 
 
@@ -38,6 +40,19 @@ def test_texts_are_read_there_too(emulated: Device, texts: tuple[Bundle, list[Pa
     found = predict(emulated, bundle, files, threads=1)["logits"]
     np.testing.assert_allclose(found, runtime.predict(bundle, files, threads=1)["logits"], atol=1e-5)
     assert emulated.probe().packages["tokenizers"]
+
+
+def test_a_machine_made_without_what_texts_need_says_how_to_make_one(
+    emulated: Device, texts: tuple[Bundle, list[Path]], tmp_path: Path
+) -> None:
+    assert isinstance(emulated, EmulatedDevice)
+    marker = dict(read_marker(emulated.root))
+    del marker["digest"]
+    write_sealed(tmp_path / MARKER, {**marker, "packages": {**marker["packages"], "tokenizers": None}})
+    bundle, files = texts
+    with pytest.raises(DeviceError, match="bare lacks tokenizers") as caught:
+        predict(EmulatedDevice("bare", tmp_path), bundle, files)
+    assert "edgetl devices create bare --with-tokenizers" in str(caught.value.remedy)
 
 
 def test_it_is_an_arm_machine_and_says_simulated(emulated: Device, bundle: Bundle) -> None:

@@ -46,13 +46,13 @@ def compared(bundle: Bundle) -> dict[str, Any]:
     calibration = [rows(chosen, slice(i, i + 1)) for i in range(len(bundle.calibration.samples))]
     held = definition.batch(dataset.paths("certify"))
     inputs = [rows(held, slice(i, i + 1)) for i in range(len(dataset.labels("certify")))]
-    reference = logits(bundle.artifact("float"), inputs)
+    reference = logits(bundle.artifact("float"), inputs).argmax(axis=1)
     found = {}
     for kind in MODEL_TYPES:
         with tempfile.TemporaryDirectory() as folder:
             recipe = with_changes(load_recipe(RECIPE), model_type=kind)
             made = quantize(bundle.source, recipe, calibration, Path(folder))
-            deployed = logits(Artifact("openvino", made.path, "int8"), inputs)
+            deployed = logits(Artifact("openvino", made.path, "int8"), inputs).argmax(axis=1)
         certificate = verify_arrays(reference=reference, deployed=deployed, labels=dataset.labels("certify"))
         found[kind] = {
             name: getattr(certificate, name)

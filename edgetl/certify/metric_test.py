@@ -176,7 +176,7 @@ def _judged(
     ci_low, ci_high = bounds(*draws, alpha)
     ci_low, ci_high = min(ci_low, difference), max(ci_high, difference)
     verdict = verdict_of(difference, (ci_low, ci_high), margin, ci_high < 0)
-    n_needed, assumed = _n_needed(difference, ci_low, n, margin, alpha, verdict)
+    n_needed, assumed = _n_needed(difference, (ci_low, _seen_low(draws, alpha)), n, margin, alpha, verdict)
     return MetricTest(
         verdict=verdict,
         reference_score=scores[0],
@@ -193,17 +193,32 @@ def _judged(
     )
 
 
+def _seen_low(draws: Draws, alpha: float) -> float:
+    """The lower bound that the samples seen would give alone: the unseen one moves both ends alike."""
+    return float(np.quantile((draws[0] + draws[1]) / 2, alpha))
+
+
 def _n_needed(
-    difference: float, ci_low: float, n: int, margin: float, alpha: float, verdict: Verdict
+    difference: float, low: tuple[float, float], n: int, margin: float, alpha: float, verdict: Verdict
 ) -> tuple[int | None, float]:
-    """Samples needed if the interval shrinks with the square root of n, and the true difference that is assumed."""
+    """Samples needed, and the true difference that is assumed.
+
+    The spread of the samples seen shrinks with the square root of n, what the unseen one takes with n itself.
+
+    Args:
+        low: the lower bound, and the one that the samples seen would give alone.
+    """
     if margin == 0:
         return None, 0.0
-    error = (difference - ci_low) / critical_value(alpha)
-    reach = (critical_value(alpha) + NormalDist().inv_cdf(POWER)) * error
+    critical = critical_value(alpha)
+    seen = max(difference - low[1], 0.0) * (1 + NormalDist().inv_cdf(POWER) / critical) * math.sqrt(n)
+    unseen = max(low[1] - low[0], 0.0) * n
 
     def needed(assumed: float) -> int:
-        return math.ceil(max(min(n * min(reach / max(margin + assumed, 1e-300), 1e9) ** 2, MOST_IMAGES), 1))
+        # seen / sqrt(m) + unseen / m = margin + assumed, solved for 1 / sqrt(m).
+        room = max(margin + assumed, 1e-300)
+        root = (seen + math.sqrt(seen**2 + 4 * unseen * room)) / (2 * room)
+        return math.ceil(max(min(min(root, 1e9) ** 2, MOST_IMAGES), 1))
 
     if verdict != "underpowered" or needed(0.0) > n:
         return needed(0.0), 0.0

@@ -88,6 +88,13 @@ def test_without_flips_the_rule_of_three_holds_for_the_smallest_class() -> None:
     assert test.n_needed > len(labels)
 
 
+@pytest.mark.parametrize("n", [50, 100, 270])
+def test_what_is_needed_without_flips_is_told_from_few_images(n: int) -> None:
+    labels = np.arange(n) % 10
+    needed = balanced_accuracy_test(labels, labels, labels).n_needed
+    assert needed == pytest.approx(300, abs=2), "-log(0.05) / 0.01, however many were seen"
+
+
 def test_equal_classes_without_flips_need_as_many_images_as_accuracy_does() -> None:
     for n, verdict in ((270, "underpowered"), (310, "pass")):
         labels = np.arange(n) % 10

@@ -3,7 +3,7 @@
 from edgetl.core.data.labels import LABEL_KINDS, Label, LabelKind
 from edgetl.core.data.readers import READERS, Listing, Reader, find_reader
 from edgetl.core.data.readers.digits import write_digits
-from edgetl.core.data.reading import Content, read_dataset
+from edgetl.core.data.reading import Content, read_dataset, refuse_inside, unlisted
 from edgetl.core.data.samples import SPLITS, Dataset, Sample, Skipped, digest_of
 from edgetl.core.data.splits import SHARES, assign_splits
 
@@ -24,5 +24,7 @@ __all__ = [
     "digest_of",
     "find_reader",
     "read_dataset",
+    "refuse_inside",
+    "unlisted",
     "write_digits",
 ]

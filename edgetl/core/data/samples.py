@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class Dataset:
         samples, skipped: what was read, and what was left out.
         mirror_safe: whether a mirrored sample still has its label (letters and digits do not).
         label_kind: key into :data:`LABEL_KINDS`.
+        ignored: how many files and folders of systems and programs lay among them, by name.
+        notes: what their owner should know of them, a sentence each.
     """
 
     root: Path
@@ -66,6 +68,8 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     mirror_safe: bool = True
     label_kind: str = CLASS
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """The samples of one split, in the dataset's order."""
@@ -104,7 +108,7 @@ class Dataset:
         return digest_of(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; the kind of label where it is not one class."""
+        """As plain JSON values; what is rare, only where there is any of it."""
         rows = [[s.path, _plain(s.label), s.sha256, s.pixels, s.split] for s in self.samples]
         return {
             "root": str(self.root),
@@ -113,6 +117,8 @@ class Dataset:
             "samples": rows,
             "skipped": [[s.path, s.reason] for s in self.skipped],
             **({"label_kind": self.label_kind} if self.label_kind != CLASS else {}),
+            **({"ignored": dict(self.ignored)} if self.ignored else {}),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     @classmethod
@@ -139,7 +145,8 @@ class Dataset:
                 f"{source}: samples[{len(samples)}] is malformed ({error})", "make the run again"
             ) from error
         skipped = tuple(Skipped(path, reason) for path, reason in listed.skipped)
-        return cls(Path(listed.root), listed.classes, tuple(samples), skipped, listed.mirror_safe, kind.name)
+        said = (dict(listed.ignored), listed.notes)
+        return cls(Path(listed.root), listed.classes, tuple(samples), skipped, listed.mirror_safe, kind.name, *said)
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,8 @@ class _Listed:
     skipped: tuple[tuple[str, str], ...]
     mirror_safe: bool
     label_kind: str = CLASS
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, list):

@@ -14,6 +14,9 @@ from edgetl.core.data.readers.base import Reader
 from edgetl.core.data.samples import CLASS
 
 
+NAME = "digits"
+
+
 def write_digits(folder: Path) -> Path:
     """Write scikit-learn's 1,797 digits (8x8, grey) as PNG files, a folder for each class, unless it is there."""
     from PIL import Image
@@ -29,10 +32,15 @@ def write_digits(folder: Path) -> Path:
     return folder
 
 
+def is_embedded(source: str | Path) -> bool:
+    """Whether a source is the embedded digits: a file or folder of that name is its owner's."""
+    return str(source) == NAME and not Path(source).exists()
+
+
 READER = Reader(
-    name="digits",
+    name=NAME,
     about="'digits', scikit-learn's 1,797 handwritten digits",
-    takes=lambda source: str(source) == "digits",
+    takes=is_embedded,
     sniff=lambda source: (".png", CLASS),
     read=lambda source, into: replace(class_folders.read(write_digits(into), into), mirror_safe=False),
     writes=True,

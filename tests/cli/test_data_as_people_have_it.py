@@ -94,3 +94,37 @@ def test_the_same_command_again_is_the_same(here: Cli, photos: Path, tmp_path: P
     again = here("finetune", data, "--out", tmp_path / "run", *PROBE)
     assert again.returncode == (2 if form == "folder" else 0), again.stderr
     assert ("red/new.png is new since the run began" in again.stderr) == (form == "folder")
+
+
+def test_absolute_paths_train_export_and_move(here: Cli, photos: Path, tmp_path: Path) -> None:
+    rows = [(file, file.parent.name) for file in sorted(photos.glob("*/*.png"))]
+    trained(here, written(tmp_path / "lists.csv", "path,label", rows), tmp_path / "run")
+    target = ("--target", "x86-generic", "--precision", "fp32", "--no-bench", "--quiet", "--json")
+    done = here("export", tmp_path / "run", *target, "--out", tmp_path / "out")
+    assert done.returncode in (0, 3), done.stderr
+    before = json.loads(done.stdout)["bundles"][0]["certificate"]
+    (tmp_path / "elsewhere").mkdir()
+    for index, file in enumerate(sorted(photos.glob("*/*.png"))):
+        shutil.move(file, tmp_path / "elsewhere" / f"{index}.png")
+    done = here("export", tmp_path / "run", *target, "--out", tmp_path / "again")
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert "60 of 60 samples of" in error
+    assert "say where they are now: --data FOLDER" in error
+    done = here("export", tmp_path / "run", *target, "--out", tmp_path / "again", "--data", tmp_path / "elsewhere")
+    assert done.returncode in (0, 3), done.stderr
+    after = json.loads(done.stdout)["bundles"][0]["certificate"]
+    assert {key: after[key] for key in ("n", "reference_accuracy", "deployed_accuracy", "flips")} == {
+        key: before[key] for key in ("n", "reference_accuracy", "deployed_accuracy", "flips")
+    }
+    done = here("export", tmp_path / "run", *target, "--out", tmp_path / "gone", "--data", photos)
+    assert done.returncode == 2
+    assert "60 of 60 samples are missing" in json.loads(done.stdout)["error"]
+
+
+def test_bundles_inside_the_data_are_refused(here: Cli, photos: Path, tmp_path: Path) -> None:
+    trained(here, photos, tmp_path / "run")
+    done = here("export", tmp_path / "run", "--target", "x86-generic", "--out", photos / "out", "--quiet")
+    assert done.returncode == 2
+    assert "lies inside the data" in done.stderr
+    assert not (photos / "out").exists()

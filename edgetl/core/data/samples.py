@@ -60,6 +60,8 @@ class Dataset:
         label_kind: key into :data:`LABEL_KINDS`.
         ignored: how many files and folders of systems and programs lay among them, by name.
         notes: what their owner should know of them, a sentence each.
+        places: path of a sample → its file, where that is not ``root / path``; see :func:`edgetl.core.data.located`.
+            No part of the record.
     """
 
     root: Path
@@ -70,6 +72,11 @@ class Dataset:
     label_kind: str = CLASS
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    places: Mapping[str, Path] = field(default_factory=dict)
+
+    def file(self, sample: Sample) -> Path:
+        """A sample's file, as an absolute path."""
+        return self.places.get(sample.path, self.root / sample.path)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """The samples of one split, in the dataset's order."""
@@ -77,7 +84,7 @@ class Dataset:
 
     def paths(self, name: str) -> list[Path]:
         """Absolute paths of one split's files."""
-        return [self.root / sample.path for sample in self.split(name)]
+        return [self.file(sample) for sample in self.split(name)]
 
     def labels(self, name: str) -> npt.NDArray[Any]:
         """Labels of one split: class indexes int64 (n,), indicators uint8 (n, classes), or numbers float64 (n,)."""

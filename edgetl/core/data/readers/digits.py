@@ -13,8 +13,8 @@ from edgetl.core.data.readers import folder as class_folders
 from edgetl.core.data.readers.base import Reader
 from edgetl.core.data.samples import CLASS
 
-
-NAME = "digits"
+#: What the data are called, and what they are called where a file or a folder has that name.
+NAME, ALWAYS = "digits", "sklearn:digits"
 
 
 def write_digits(folder: Path) -> Path:
@@ -33,13 +33,13 @@ def write_digits(folder: Path) -> Path:
 
 
 def is_embedded(source: str | Path) -> bool:
-    """Whether a source is the embedded digits: a file or folder of that name is its owner's."""
-    return str(source) == NAME and not Path(source).exists()
+    """Whether a source is the embedded digits: a file or folder called so is its owner's."""
+    return str(source) == ALWAYS or (str(source) == NAME and not Path(source).exists())
 
 
 READER = Reader(
     name=NAME,
-    about="'digits', scikit-learn's 1,797 handwritten digits",
+    about=f"'{NAME}' ('{ALWAYS}' where a folder is called so), scikit-learn's 1,797 handwritten digits",
     takes=is_embedded,
     sniff=lambda source: (".png", CLASS),
     read=lambda source, into: replace(class_folders.read(write_digits(into), into), mirror_safe=False),

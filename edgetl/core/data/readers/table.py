@@ -22,7 +22,8 @@ def _read(path: Path, into: Path) -> Listing:
     classes, labels = labels_of(table)
     splits = splits_of(path, (row.get("split") for row in table.rows), table.lines)
     root, paths = _placed(path.parent, _paths(table))
-    samples = [Sample(*row, "", "", split) for *row, split in zip(paths, labels, splits, strict=True)]
+    rows = zip(paths, labels, splits, strict=True)
+    samples = [Sample(name, label, "", "", split) for name, label, split in rows]
     once = tuple(dict.fromkeys(samples))
     repeated = () if len(once) == len(samples) else _repeated(samples)
     return Listing(root, classes, once, kind.name, skipped=repeated)

@@ -33,7 +33,7 @@ def load_dataset(
         UnknownNameError: there is no such kind.
     """
     found = find_input(kind or what(source)[0])
-    content = Content(found.noun, found.fingerprint)
+    content = Content(found.noun, found.fingerprint, found.remark)
     return read_dataset(source, content, seed=seed, shares=shares, into=into, progress=progress)
 
 

@@ -15,7 +15,7 @@ from edgetl.base.errors import BundleError, CertifyError, DataError
 from edgetl.base.progress import Progress
 from edgetl.base.schema import to_json
 from edgetl.core.bundle import REFERENCE, Bundle
-from edgetl.core.data import Dataset, located
+from edgetl.core.data import located
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, rows
 from edgetl.devices.placement import Placement, place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,10 +29,12 @@ class Content:
         noun: one of them, in messages; its plural ends in s.
         fingerprint: SHA-256 of what a file holds once it is decoded, equal for copies of one sample in different
             files; raises DataError for a file that cannot be decoded.
+        remark: what its owner should know of how a file is read; "" if nothing.
     """
 
     noun: str
     fingerprint: Callable[[Path], str]
+    remark: Callable[[Path], str] | None = None
 
 
 def read_dataset(
@@ -60,7 +63,7 @@ def read_dataset(
     reader, path = find_reader(source), Path(source)
     own = Path(f"{path.stem}-samples") if path.suffix else path
     listing = reader.read(path, into or own)
-    samples, damaged = _read(listing, content, progress)
+    samples, damaged, remarks = _read(listing, content, progress)
     samples, conflicting = _without_conflicts(samples, listing, content)
     samples, straddling = _in_one_split(samples) if listing.lenient else (samples, ())
     skipped = damaged + conflicting + straddling
@@ -74,7 +77,7 @@ def read_dataset(
         listing.mirror_safe,
         listing.label_kind,
         listing.ignored,
-        (*_alike(listing.classes), *_division(samples, split, content.noun)),
+        (*_alike(listing.classes), *_division(samples, split, content.noun), *remarks),
     )
     for name in ("train", "val", "certify"):
         if not dataset.split(name):
@@ -114,21 +117,29 @@ def unlisted(source: str | Path, dataset: Dataset) -> list[str]:
     return sorted({shown_name(sample.path) for sample in listing.samples} - known)
 
 
-def _read(listing: Listing, content: Content, progress: Progress) -> tuple[list[Sample], tuple[Skipped, ...]]:
-    def read(sample: Sample) -> Sample | Skipped:
+def _read(
+    listing: Listing, content: Content, progress: Progress
+) -> tuple[list[Sample], tuple[Skipped, ...], tuple[str, ...]]:
+    """The samples with their hashes, what is none, and what is to be said of how they are read."""
+
+    def read(sample: Sample) -> tuple[Sample | Skipped, str]:
         file = listing.root / sample.path
         if not writable_name(sample.path):
-            return unlistable(sample.path)
+            return unlistable(sample.path), ""
         try:
             pixels = content.fingerprint(file)
         except DataError as error:
-            return Skipped(sample.path, error.what.replace(str(file), "the file"))
-        return replace(sample, sha256=sha256_file(file), pixels=pixels)
+            return Skipped(sample.path, error.what.replace(str(file), "the file")), ""
+        whole = replace(sample, sha256=sha256_file(file), pixels=pixels)
+        return whole, content.remark(file) if content.remark is not None else ""
 
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(read, listing.samples)
         done = list(tracked(found, f"reading {content.noun}s", progress, len(listing.samples)))
-    return [s for s in done if isinstance(s, Sample)], tuple(s for s in done if isinstance(s, Skipped))
+    samples = [sample for sample, _ in done if isinstance(sample, Sample)]
+    damaged = tuple(skipped for skipped, _ in done if isinstance(skipped, Skipped))
+    remarks = Counter(text for _, text in done if text)
+    return samples, damaged, tuple(f"{counted(n, content.noun)}: {text}" for text, n in sorted(remarks.items()))
 
 
 def _refuse_if_unusable(

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from edgetl.core.run import Run
 
 _BASELINE = "Also train what the transfer is measured against: scratch or probe. A finished run gets it added."
-_DATA = "A folder of class folders, a CSV (path or text, and label, labels or target), an .npz of arrays, or 'digits'."
+_DATA = (
+    "A folder of class folders, or of train, val and test that hold them; a CSV (path or text, and label, labels or "
+    "target); an .npz of arrays; or 'digits'."
+)
 _BACKBONE = "See: edgetl backbones; efficientnet_lite0 for images, minilm for texts, mlp for arrays by default."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
 

@@ -23,8 +23,9 @@ def load_dataset(
     """Read labelled samples and split them; see :func:`edgetl.core.data.read_dataset`.
 
     Args:
-        source: a folder with a folder for each class, a CSV file (``path`` or ``text``; ``label``, ``labels`` or
-            ``target``; ``split``), an .npz file (``x``; ``y``, ``labels`` or ``target``), or ``"digits"``.
+        source: a folder with a folder for each class, or with a folder for each split that holds those, a CSV file
+            (``path`` or ``text``; ``label``, ``labels`` or ``target``; ``split``), an .npz file (``x``;
+            ``y``, ``labels`` or ``target``), or ``"digits"``.
         kind: of its files, a key into :data:`edgetl.inputs.INPUTS`; None: what most of them look like.
         seed, shares, into, progress: see there.
 

@@ -62,7 +62,8 @@ def finetune(
     added if that is asked for and missing.
 
     Args:
-        data: a folder with a folder for each class, a CSV file with ``path,label[,split]``, or ``"digits"``.
+        data: a folder with a folder for each class, or with ``train``, ``val`` and ``test`` that hold those, a CSV file
+            with ``path,label[,split]``, or ``"digits"``.
         out: the run's folder; new, empty, or of the same settings.
         task: as in ``edgetl tasks``; None for the one that the data's labels and samples are for.
         backbone: as in ``edgetl backbones``, or ``timm/NAME`` or ``torchvision/NAME``; None for efficientnet_lite0 of

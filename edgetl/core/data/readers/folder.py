@@ -66,7 +66,7 @@ def commonest_suffix(names: list[str]) -> str:
 
 READER = Reader(
     name="folder",
-    about="a folder with a folder for each class",
+    about="a folder with a folder for each class, or with train, val and test that hold those",
     takes=lambda source: Path(source).is_dir(),
     sniff=_sniff,
     read=read,

@@ -161,6 +161,12 @@ ODD_TAGS = {
     "an unknown tag of many numbers": exif(entry(0xFEED, 3, 9, struct.pack("<I", 38)), tail=bytes(18)),
     "bytes as a version": exif(entry(0x9000, 3, 2, b"02\0\0")),
     "a user's comment as text": exif(entry(0x9286, 2, 4, b"hey\0")),
+    "a negative width": exif(entry(0x0100, 9, 1, struct.pack("<i", -5))),
+    "a negative unit": exif(entry(0x0128, 8, 1, struct.pack("<h", -1))),
+    "a width with a fraction": exif(entry(0x0100, 11, 1, struct.pack("<f", 0.5))),
+    "a resolution as text": exif(entry(0x011A, 2, 3, b"72\0")),
+    "a model as bytes": exif(entry(0x0110, 7, 4, b"abc\0")),
+    "a fraction for a model": exif(entry(0x0110, 5, 1, struct.pack("<I", 38)), tail=struct.pack("<II", 1, 3)),
     "a block cut off": exif(entry(0x010E, 2, 4, b"abc\0"))[:-4],
     "a long orientation": exif(orientation=entry(0x0112, 4, 1, b"\x06\0\0\0")),
 }

@@ -49,7 +49,7 @@ WITHIN = {
         ("manifest", "run_record", "data", "targets"),
         ("target", "compression", "bench", "findings", "tensors", "certificate_parts"),
     ),
-    "base": (("storage", "extras", "resources", "schema"), ("errors", "progress", "wording")),
+    "base": (("storage", "lock", "extras", "resources", "schema"), ("errors", "progress", "wording")),
 }
 #: What may stand at the top of the package: the façade and the journey.
 TOP = {"__init__.py", "__main__.py", "pipeline.py", "py.typed"}

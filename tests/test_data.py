@@ -335,13 +335,6 @@ def refusal_of_one(photos: Path, tmp_path: Path) -> str:
     return one_line(caught.value)
 
 
-def test_a_folder_of_splits_is_not_a_folder_of_classes(photos: Path, tmp_path: Path) -> None:
-    for name in ("train", "Val"):
-        shutil.copytree(photos, tmp_path / "sorted" / name)
-    with pytest.raises(DataError, match="splits, not classes"):
-        load_dataset(tmp_path / "sorted")
-
-
 def test_too_few_pictures(photos: Path) -> None:
     for file in photos.glob("*/*.png"):
         if file.stem not in ("00", "01"):

@@ -69,6 +69,23 @@ def _unwritable(path: Path, error: OSError) -> EdgetlError:
     )
 
 
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse to begin what would end on a full disk.
+
+    Args:
+        folder: where it is to be written; it exists.
+        needed: bytes, about.
+        what: is to be written, for the message.
+
+    Raises:
+        EdgetlError: there is less free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        sizes = f"{free / 1e6:,.1f} MB are free at {folder}, and {what} takes about {needed / 1e6:,.1f} MB"
+        raise EdgetlError(sizes, "free space or choose another --out")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file under a temporary name beside ``path``, then rename it into place.
 

@@ -6,6 +6,7 @@ Numbers in prose have the true minus sign (U+2212); in files they are JSON's.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 #: Stands wherever nothing was measured.
 ABSENT = "—"
@@ -84,6 +85,14 @@ def count(value: int | None) -> str:
 def counted(value: int, noun: str) -> str:
     """``1`` as ``1 image``, ``1240`` as ``1,240 images``."""
     return f"{count(value)} {noun}" + ("" if value == 1 else "s")
+
+
+def enumerated(names: Iterable[object], most: int = 4) -> str:
+    """Names in a sentence: ``a``, ``a and b``, ``a, b, c, d and 7 more``."""
+    shown = [printable(name) for name in names]
+    if len(shown) > most + 1:
+        shown[most:] = [f"{count(len(shown) - most)} more"]
+    return " and ".join(part for part in (", ".join(shown[:-1]), *shown[-1:]) if part)
 
 
 def times(value: float | None) -> str:

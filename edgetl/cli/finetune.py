@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgetl
-from edgetl.base.wording import amount, count, number, percent
+from edgetl.base.wording import amount, count, enumerated, number, percent
 from edgetl.cli.output import Json, Quiet, note, output
 
 if TYPE_CHECKING:
     from edgetl.core.run import Run
 
 _BASELINE = "Also train what the transfer is measured against: scratch or probe. A finished run gets it added."
-_DATA = "A folder of class folders, a CSV (path or text, and label, labels or target), an .npz of arrays, or 'digits'."
+_DATA = (
+    "A folder of class folders, or of train, val and test that hold them; a CSV (path or text, and label, labels or "
+    "target); an .npz of arrays; or 'digits'."
+)
 _BACKBONE = "See: edgetl backbones; efficientnet_lite0 for images, minilm for texts, mlp for arrays by default."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
 
@@ -72,11 +75,15 @@ def command(
             fresh=fresh,
             progress=shown.progress,
         )
-        _name_skipped(run)
+        _say_of_the_data(run)
         shown.show(run.to_json(), lambda console: console.print(_sentence(run)))
 
 
-def _name_skipped(run: Run) -> None:
+def _say_of_the_data(run: Run) -> None:
+    for sentence in run.dataset.notes:
+        note(sentence)
+    if run.dataset.ignored:
+        note("ignored " + enumerated(f"{name} ({n})" for name, n in run.dataset.ignored.items()))
     for skipped in run.dataset.skipped[:20]:
         note(f"left out {skipped.path}: {skipped.reason}")
     if len(run.dataset.skipped) > 20:

@@ -65,7 +65,7 @@ def select_samples(
         raise CompressionError("the run has no calibration samples", "add some: ten a class at least")
     if size < 1:
         raise CompressionError(f"{size} calibration samples are too few", "choose at least 1")
-    files = [dataset.root / sample.path for sample in samples]
+    files = [dataset.file(sample) for sample in samples]
     draw = np.random.default_rng(seed)
     count = min(size, len(samples))
     balanced = ""

@@ -49,6 +49,8 @@ PREPROCESS_FILE = "preprocess.json"
 HISTORY = "history.jsonl"
 VAL_OUTPUTS = "val.npz"
 CHECKPOINT = "checkpoint"
+#: What a reader writes where the data hold no files: the embedded digits, or rows of texts and arrays.
+IMAGES, SAMPLES = "images", "samples"
 _OUT = "out."
 
 
@@ -144,6 +146,8 @@ class Run:
             "preprocess": dict(self.input_record),
             "splits": self.dataset.summary(),
             "skipped": [{"path": s.path, "reason": s.reason} for s in self.dataset.skipped],
+            "ignored": dict(self.dataset.ignored),
+            "notes": list(self.dataset.notes),
             "digest": self.digest,
         }
 
@@ -162,7 +166,7 @@ def write_run(
     task: str = "classification",
 ) -> Run:
     """Complete a run whose weights, history and val outputs already lie in ``path``; the manifest comes last."""
-    write_json(path / SPLITS_FILE, dataset.to_json())
+    write_splits(path, dataset)
     write_json(path / PREPROCESS_FILE, dict(input_record))
     for name, content in (input_files or {}).items():
         write_bytes(path / name, content)
@@ -179,6 +183,30 @@ def write_run(
     )
     write_sealed(path / MANIFEST, to_json(record))
     return load_run(path)
+
+
+def write_splits(path: Path, dataset: Dataset) -> None:
+    """Keep a data set in a run's folder; the run's own samples are named as such, so that they may move with it."""
+    record = dataset.to_json()
+    if dataset.root.parent == path.resolve() and dataset.root.name in (IMAGES, SAMPLES):
+        record["root"] = dataset.root.name
+    write_json(path / SPLITS_FILE, record)
+
+
+def read_splits(path: Path) -> Dataset:
+    """The data set of a run's folder.
+
+    Raises:
+        RunError: there is none.
+        DataError: it is malformed.
+    """
+    dataset = Dataset.from_json(read_json(path / SPLITS_FILE, RunError), path / SPLITS_FILE)
+    own = path.resolve() / dataset.root.name
+    # Older runs wrote down where they were; one that moved has its samples with it.
+    moved = dataset.root.is_absolute() and not dataset.root.is_dir() and own.is_dir()
+    if dataset.root.name in (IMAGES, SAMPLES) and (moved or str(dataset.root) == dataset.root.name):
+        return replace(dataset, root=own)
+    return dataset
 
 
 def record_baseline(path: Path, baseline: Baseline | None) -> Run:
@@ -225,7 +253,7 @@ def load_run(path: str | Path) -> Run:
         path=folder,
         backbone=record.backbone,
         strategy=record.strategy,
-        dataset=Dataset.from_json(read_json(folder / SPLITS_FILE, RunError), folder / SPLITS_FILE),
+        dataset=read_splits(folder),
         input_record=from_json(dict[str, Json], read_json(preprocess, RunError), preprocess, RunError),
         settings=record.settings,
         metrics=record.metrics,

@@ -74,6 +74,7 @@ class InputKind:
         given: the same as ``read`` of what a user wrote, in which what has a sensible value may be left out.
         fingerprint: SHA-256 of what a file holds once it is decoded, equal for copies of one sample in different
             files; raises DataError for a file that is no such sample.
+        remark: what the owner of a file should know of how it is read, by a look at its head; "" if nothing.
         modules: that reading a sample takes, besides numpy.
     """
 
@@ -85,4 +86,5 @@ class InputKind:
     fields: frozenset[str]
     given: Callable[[Mapping[str, Any], Path], Input]
     fingerprint: Callable[[Path], str]
+    remark: Callable[[Path], str] | None = None
     modules: tuple[str, ...] = ()

@@ -23,8 +23,9 @@ def load_dataset(
     """Read labelled samples and split them; see :func:`edgetl.core.data.read_dataset`.
 
     Args:
-        source: a folder with a folder for each class, a CSV file (``path`` or ``text``; ``label``, ``labels`` or
-            ``target``; ``split``), an .npz file (``x``; ``y``, ``labels`` or ``target``), or ``"digits"``.
+        source: a folder with a folder for each class, or with a folder for each split that holds those, a CSV file
+            (``path`` or ``text``; ``label``, ``labels`` or ``target``; ``split``), an .npz file (``x``;
+            ``y``, ``labels`` or ``target``), or ``"digits"``.
         kind: of its files, a key into :data:`edgetl.inputs.INPUTS`; None: what most of them look like.
         seed, shares, into, progress: see there.
 
@@ -33,7 +34,7 @@ def load_dataset(
         UnknownNameError: there is no such kind.
     """
     found = find_input(kind or what(source)[0])
-    content = Content(found.noun, found.fingerprint)
+    content = Content(found.noun, found.fingerprint, found.remark)
     return read_dataset(source, content, seed=seed, shares=shares, into=into, progress=progress)
 
 

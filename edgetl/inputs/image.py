@@ -19,7 +19,7 @@ from edgetl.base.errors import DataError
 from edgetl.base.storage import sha256_json
 from edgetl.core.tensors import TensorSpec
 from edgetl.inputs.base import InputKind
-from edgetl.inputs.pictures import as_rgb, decode, fingerprint, grey, opened, resize
+from edgetl.inputs.pictures import as_rgb, decoded, fingerprint, grey, opened, remark, resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,9 +29,10 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 MODES = ("shorter", "squash", "letterbox", "longest")
 #: Channels of the network's image, by the name of their order.
 CHANNELS: Mapping[str, int] = {"RGB": 3, "BGR": 3, "L": 1}
-#: Which arithmetic resizes: 1 is Pillow's single call, whose outcome for tall pictures changed with Pillow 13; 2 has
-#: the same outcome in all of them.
-VERSION = 2
+#: Which arithmetic makes the pixels. 1 resizes in Pillow's single call, whose outcome for tall pictures changed with
+#: Pillow 13; 2 has the same outcome in all of them; 3 also scales greys of more than 8 bits by what they hold, and
+#: refuses numbers that are no brightness.
+VERSION = 3
 Floats = tuple[float, ...]
 
 
@@ -78,7 +79,8 @@ class Preprocess:
         for field, value, known in chosen:
             if value not in known:
                 raise DataError(f"unknown {field} '{value}'", f"use one of {', '.join(known)}")
-        if self.version != VERSION and (self.version != 1 or (self.mode, self.channels) != ("shorter", "RGB")):
+        oldest = self.version == 1 and (self.mode, self.channels) == ("shorter", "RGB")
+        if self.version not in (2, VERSION) and not oldest:
             raise DataError(f"no preprocessing of version {self.version} is known", "make it again with this edgetl")
         self._check_lengths()
         self._check_colours()
@@ -170,10 +172,19 @@ class Preprocess:
         Raises:
             DataError: the file is missing, truncated or no image, or its shape would take too much memory.
         """
-        image = decode(source) if isinstance(source, Path) else as_rgb(source)
+        by_content = self.version >= 3
+        if isinstance(source, Path):
+            with decoded(source, by_content=by_content) as image:
+                return self._resized(image, str(source))
+        try:
+            image = as_rgb(source, by_content=by_content)
+        except DataError as error:
+            raise DataError(f"the image {error.what}", error.remedy) from error
+        return self._resized(image, "the image")
+
+    def _resized(self, image: Image, name: str) -> Image:
         if self.channels == "L":
             image = grey(image)
-        name = str(source) if isinstance(source, Path) else "the image"
         image = resize(image, self.scaled(*image.size), self.interpolation, name, whole=self.version == 1)
         return self._padded(image) if self.mode in ("letterbox", "longest") else image
 
@@ -253,5 +264,6 @@ KIND = InputKind(
     fields=frozenset(field.name for field in fields(Preprocess)) | {"layout"},
     given=lambda record, folder: Preprocess.from_json({"version": VERSION, **record}),
     fingerprint=fingerprint,
+    remark=remark,
     modules=("PIL",),
 )

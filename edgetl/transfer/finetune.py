@@ -25,7 +25,7 @@ from edgetl.transfer.launch import launch
 from edgetl.transfer.model import head_width, network_for, val_outputs
 from edgetl.transfer.plan import Options, Plan, plan
 from edgetl.transfer.scores import Scores, key
-from edgetl.transfer.start import with_head
+from edgetl.transfer.start import check_sizes, with_head
 from edgetl.transfer.tasks import scored
 
 START = "start.json"
@@ -62,7 +62,8 @@ def finetune(
     added if that is asked for and missing.
 
     Args:
-        data: a folder with a folder for each class, a CSV file with ``path,label[,split]``, or ``"digits"``.
+        data: a folder with a folder for each class, or with ``train``, ``val`` and ``test`` that hold those, a CSV file
+            with ``path,label[,split]``, or ``"digits"``.
         out: the run's folder; new, empty, or of the same settings.
         task: as in ``edgetl tasks``; None for the one that the data's labels and samples are for.
         backbone: as in ``edgetl backbones``, or ``timm/NAME`` or ``torchvision/NAME``; None for efficientnet_lite0 of
@@ -101,20 +102,27 @@ def finetune(
     )  # fmt: skip
     if baseline is not None:
         baselines.check(ordered, baseline)
-    run = folder.enter(ordered.out, ordered.settings, fresh)
-    kind, shared = ordered.backbone.input, ordered.settings.shares
-    with folder.first_steps(ordered.out):
-        dataset = folder.dataset_of(ordered.out, data, kind, seed, shared, progress)
-        ordered = ordered.for_data(dataset)
-        start = _start(ordered, dataset, progress) if run is None else None
-    if start is not None:
-        _train(ordered, dataset, start, progress)
-        run = _finish(ordered, dataset, start)
-    assert run is not None
-    if baseline is not None:
-        run = baselines.add(ordered, run, baseline, progress)
-    folder.tidy(ordered.out)
+    with folder.held(ordered.out, data):
+        ordered, run = _run(ordered, fresh, progress)
+        if baseline is not None:
+            run = baselines.add(ordered, run, baseline, progress)
+        folder.tidy(ordered.out)
     return run
+
+
+def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
+    """The finished run, trained unless it is there, and its order with the data's part in it."""
+    run = folder.standing(order.out, order.settings, fresh)
+    with folder.FirstSteps(order.out, fresh) as steps:
+        dataset = steps.read(order.data, order.backbone.input, order.settings.seed, order.settings.shares, progress)
+        order = order.for_data(dataset)
+        if run is not None:
+            return order, run
+        check_sizes(order, dataset)
+        dataset = steps.begin(order.settings, dataset)
+        start = _start(order, dataset, progress)
+        _train(order, dataset, start, progress)
+    return order, _finish(order, dataset, start)
 
 
 def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:

@@ -6,80 +6,138 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgetl.base.errors import DataError, EdgetlError, RunError
+from edgetl.base.errors import DataError, RunError
+from edgetl.base.lock import exclusive
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.storage import read_json, sha256_file, write_json
-from edgetl.core.data import Dataset
+from edgetl.core.data import Dataset, find_reader, refuse_inside, unlisted
+from edgetl.core.data.walk import is_ignored
 from edgetl.core.run import (
     BASELINE,
     CHECKPOINT,
     HISTORY,
+    IMAGES,
     MANIFEST,
     PREPROCESS_FILE,
+    SAMPLES,
     SPLITS_FILE,
     VAL_OUTPUTS,
     WEIGHTS,
     Run,
     load_run,
+    read_splits,
+    write_splits,
 )
 from edgetl.inputs import load_dataset
+from edgetl.transfer.checkpoint import LAST
 from edgetl.transfer.settings import IMPLIED, Settings
 
 SETTINGS = "settings.json"
-#: What a reader writes where the data hold no files: the embedded digits, or rows of texts and arrays.
-IMAGES, SAMPLES = "images", "samples"
 _OWN = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, IMAGES, SAMPLES)
 
 
-def enter(out: Path, settings: Settings, fresh: bool) -> Run | None:
-    """Make ``out`` ready for these settings.
+@contextmanager
+def held(out: Path, data: str | Path) -> Iterator[None]:
+    """Hold the run's folder, which nothing is written into yet.
+
+    Raises:
+        DataError: it lies inside the data.
+        EdgetlError: another training holds it, or it cannot be written to.
+    """
+    refuse_inside(out, data)
+    with exclusive(out, "training"):
+        yield
+
+
+def standing(out: Path, settings: Settings, fresh: bool) -> Run | None:
+    """What ``out`` holds of these settings; nothing is changed.
 
     Args:
-        out: the run's folder; may exist only if edgetl made it or it is empty.
+        out: the run's folder; may hold only what edgetl made.
         settings: everything the outcome depends on.
-        fresh: drop what stands there.
+        fresh: whatever stands there is to be replaced.
 
     Returns:
         the finished run of the same settings, or None if there is work to do.
 
     Raises:
         RunError: the folder holds a run with other settings, or files that are not edgetl's.
-        EdgetlError: not writable.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        present = [p for p in out.iterdir() if not p.name.endswith(".partial")]
-    except OSError as error:
-        raise EdgetlError(f"cannot write {out} ({error.strerror or error})", "choose another --out") from error
-    foreign = sorted(p.name for p in present if p.name not in _OWN)
+    foreign = sorted(p.name for p in out.iterdir() if p.name not in _OWN and not p.name.endswith(".partial"))
+    foreign = [name for name in foreign if not is_ignored(name)]
     if foreign:
         raise RunError(f"{out} holds files that are no run's ({', '.join(foreign[:3])})", "choose another --out")
     if fresh:
-        clear(out)
+        return None
     finished = load_run(out) if (out / MANIFEST).is_file() else None
     started = out / CHECKPOINT / SETTINGS
     if finished is not None:
         _refuse_difference(out, "a finished", finished.settings, settings.to_json())
     elif started.is_file():
         _refuse_difference(out, "an unfinished", read_json(started, RunError), settings.to_json())
-    else:
-        write_json(started, settings.to_json())
     return finished
 
 
-@contextmanager
-def first_steps(out: Path) -> Iterator[None]:
-    """Where nothing was done before, what fails here leaves nothing: corrected data meet no settings of these."""
-    new = not (out / SPLITS_FILE).is_file()
-    try:
-        yield
-    except EdgetlError:
-        if new:
-            clear(out)
-        raise
+class FirstSteps:
+    """From reading the data to the first checkpoint of training: what fails until then leaves nothing.
+
+    Args:
+        out: the run's folder, held.
+        fresh: what stands there is replaced, once nothing of the data is in the way.
+    """
+
+    def __init__(self, out: Path, fresh: bool) -> None:
+        self.out = out
+        begun = (out / MANIFEST).is_file() or (out / CHECKPOINT / SETTINGS).is_file()
+        self.goes_on = begun and not fresh and (out / SPLITS_FILE).is_file()
+        self.begun = False
+
+    def __enter__(self) -> FirstSteps:
+        shutil.rmtree(self._aside, ignore_errors=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        shutil.rmtree(self._aside, ignore_errors=True)
+        # Whoever interrupts goes on later; whatever failed would fail again, and other settings must find no trace.
+        if self.begun and isinstance(error, Exception) and not (self.out / CHECKPOINT / LAST).is_file():
+            clear(self.out)
+
+    def read(self, data: str | Path, kind: str, seed: int, shares: Mapping[str, float], progress: Progress) -> Dataset:
+        """The labelled samples of this kind of input, with their splits: as listed when the run began, or now.
+
+        Raises:
+            DataError: nothing to learn from, or the files changed since the run began.
+        """
+        if self.goes_on:
+            dataset = read_splits(self.out)
+            if not dataset.root.is_dir() and dataset.root.parent == self.out.resolve():
+                # What a reader wrote into the run's folder, it can write again.
+                find_reader(data).read(Path(data), dataset.root)
+            check_unchanged(dataset, data, progress)
+            return dataset
+        into = self._aside / (IMAGES if kind == "image" else SAMPLES)
+        return load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, progress=progress)
+
+    def begin(self, settings: Settings, dataset: Dataset) -> Dataset:
+        """Write what the run was started with, unless it is there; the data set, where its files lie from now on."""
+        if self.goes_on:
+            return dataset
+        self.begun = True
+        clear(self.out)
+        if dataset.root.parent == self._aside.resolve():
+            dataset = replace(dataset, root=dataset.root.replace(self.out.resolve() / dataset.root.name))
+        write_json(self.out / CHECKPOINT / SETTINGS, settings.to_json())
+        write_splits(self.out, dataset)
+        return dataset
+
+    @property
+    def _aside(self) -> Path:
+        """Where a reader writes samples until all is known to be well."""
+        return self.out / ".new.partial"
 
 
 def clear(out: Path) -> None:
@@ -121,28 +179,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def dataset_of(
-    out: Path, data: str | Path, kind: str, seed: int, shares: Mapping[str, float], progress: Progress
-) -> Dataset:
-    """The labelled samples, files of this kind of input, with their splits: as listed when the run began, or now.
-
-    Raises:
-        DataError: nothing to learn from, or the files changed since the run began.
-    """
-    if (out / SPLITS_FILE).is_file():
-        dataset = Dataset.from_json(read_json(out / SPLITS_FILE, RunError))
-        # What a reader wrote into the run's folder, it can write again.
-        if dataset.root.is_dir() or dataset.root not in {(out / name).resolve() for name in (IMAGES, SAMPLES)}:
-            check_unchanged(dataset, progress)
-            return dataset
-    into = out / (IMAGES if kind == "image" else SAMPLES)
-    dataset = load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, progress=progress)
-    write_json(out / SPLITS_FILE, dataset.to_json())
-    return dataset
-
-
-def check_unchanged(dataset: Dataset, progress: Progress) -> None:
-    """Compare the files with the hashes of the listing.
+def check_unchanged(dataset: Dataset, data: str | Path, progress: Progress) -> None:
+    """Compare the files with the hashes of the listing, and the listing with what there is to list now.
 
     Raises:
         DataError: a file is gone, new or different; the message names it.
@@ -157,10 +195,6 @@ def check_unchanged(dataset: Dataset, progress: Progress) -> None:
             if digest != sample.sha256:
                 state = "changed" if digest else "is gone"
                 raise DataError(f"{dataset.root / sample.path} {state} since the run began", remedy)
-    if not all(sample.path.split("/")[0] in dataset.classes for sample in dataset.samples):
-        return
-    known = {sample.path for sample in dataset.samples} | {skipped.path for skipped in dataset.skipped}
-    listed = (p for name in dataset.classes for p in (dataset.root / name).rglob("*") if p.is_file())
-    new = sorted({p.relative_to(dataset.root).as_posix() for p in listed if not p.name.startswith(".")} - known)
+    new = unlisted(data, dataset)
     if new:
         raise DataError(f"{dataset.root / new[0]} is new since the run began", "remove it, or start over with --fresh")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgetl.base.errors import DataError, EdgetlError
 from edgetl.base.storage import sha256_file
-from edgetl.core.data import LABEL_KINDS, SHARES, SPLITS, Dataset
+from edgetl.core.data import DIGITS, LABEL_KINDS, SHARES, SPLITS, Dataset, is_embedded
 from edgetl.core.run import CHECKPOINT
 from edgetl.inputs import INPUTS
 from edgetl.inputs.base import Input
@@ -121,7 +121,7 @@ def plan(options: Options) -> Plan:
         definition=definition,
         placement=placement,
         settings=Settings(
-            data=str(options.data) if str(options.data) == "digits" else str(Path(options.data).resolve()),
+            data=DIGITS if is_embedded(options.data) else str(Path(options.data).resolve()),
             data_sha256=sha256_file(Path(options.data)) if Path(options.data).is_file() else None,
             task=task.name,
             backbone=backbone.name,

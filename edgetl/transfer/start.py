@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress
+from edgetl.base.storage import check_room
 from edgetl.core.data import Dataset
 from edgetl.transfer import features
 from edgetl.transfer import weights as sources
@@ -17,6 +19,33 @@ from edgetl.transfer.scores import Scores
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.strategies.base import HeadSpec
 from edgetl.transfer.tasks import scored
+
+#: Files of a model's size that training keeps at once: epoch 0, the best epoch and the next best, twice the model with
+#: both moments of its optimizer, and the finished weights. A strategy without steps keeps the first and the last.
+TRAINED, FITTED = 9, 2
+
+
+def check_sizes(order: Plan, dataset: Dataset) -> None:
+    """Feed one sample to the architecture, before anything is written.
+
+    Raises:
+        EdgetlError: it cannot take it, or the disk has no room for what training keeps.
+        DataError: the sample cannot be read.
+    """
+    feeds = order.input.batch(dataset.paths("train")[:1])
+    try:
+        width = head_width(order.task, dataset.classes)
+        body = sources.build(order.backbone.name, width, weights="none", definition=order.input)
+        with torch.inference_mode():
+            network_for(order.task, dataset.classes, body, order.input).eval().fed(feeds, torch.device("cpu"))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        shown = ", ".join(f"{name} of {'x'.join(map(str, array.shape[1:]))}" for name, array in feeds.items())
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = "choose another --image-size or --backbone" if "image" in feeds else "choose another --backbone"
+        raise EdgetlError(f"the backbone '{order.backbone.name}' cannot take {shown} ({reason})", remedy) from error
+    size = sum(tensor.numel() * tensor.element_size() for tensor in body.state_dict().values())
+    files = TRAINED if order.strategy.schedule.epochs else FITTED
+    check_room(order.out, files * size, "training")
 
 
 def with_head(order: Plan, dataset: Dataset, spec: HeadSpec, progress: Progress) -> tuple[Deployable, Scores]:

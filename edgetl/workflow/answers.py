@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl import devices
-from edgetl.base.errors import BundleError, CertifyError
-from edgetl.base.progress import Progress, tracked
+from edgetl.base.errors import BundleError, CertifyError, DataError
+from edgetl.base.progress import Progress
 from edgetl.base.schema import to_json
-from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import REFERENCE, Bundle
-from edgetl.core.data import READERS, Dataset, Sample
+from edgetl.core.data import located
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, rows
 from edgetl.devices.placement import Placement, place
@@ -102,7 +101,7 @@ def read_answers(bundle: Bundle, predictions: Path) -> Answers:
         "executed_on": {"device": ELSEWHERE},
     }
     rungs = {FLOAT_RUNG: reference(bundle).exported}
-    paths = tuple(dataset.root / sample.path for sample in samples)
+    paths = tuple(dataset.paths("certify"))
     return Answers(paths, rows(outputs, np.array([rows_of[name] for name in wanted], np.int64)), rungs, facts, None)
 
 
@@ -173,37 +172,7 @@ def certify_files(bundle: Bundle, data: str | Path | None, progress: Progress) -
     Raises:
         CertifyError: samples are missing or were changed.
     """
-    dataset, nouns = bundle.dataset, f"{kind_of(bundle).noun}s"
-    samples = dataset.split("certify")
-    root = dataset.root if data is None else _root(data, dataset)
-    if not root.is_dir():
-        raise CertifyError(f"the {nouns} of the bundle are not at {root}", "say where they are now: --data FOLDER")
-    found = {s.sha256: root / s.path for s in tracked(samples, f"checking {nouns}", progress) if _is(root, s)}
-    if len(found) < len({s.sha256 for s in samples}) and data is not None:
-        wanted = {s.sha256 for s in samples} - set(found)
-        for file in (f for f in sorted(root.rglob("*")) if f.is_file()):
-            if wanted and (digest := sha256_file(file)) in wanted:
-                found[digest] = file
-                wanted.discard(digest)
-    missing = [s.path for s in samples if s.sha256 not in found]
-    if missing:
-        raise CertifyError(
-            f"{len(missing)} of {len(samples)} certify {nouns} are missing from {root} or changed "
-            f"(first: {missing[0]})",
-            f"give the folder with the {nouns} that the run was trained from: --data FOLDER",
-        )
-    return [found[s.sha256] for s in samples]
-
-
-def _root(data: str | Path, dataset: Dataset) -> Path:
-    path = Path(data)
-    for reader in READERS.values():
-        if reader.writes and reader.takes(data):
-            # Written out again where they are gone, each under the name that it had; never over what is there.
-            return dataset.root if dataset.root.is_dir() else reader.read(path, dataset.root).root
-    return path.parent if path.is_file() else path
-
-
-def _is(root: Path, sample: Sample) -> bool:
-    file = root / sample.path
-    return file.is_file() and sha256_file(file) == sample.sha256
+    try:
+        return located(bundle.dataset, data, {"certify"}, f"certify {kind_of(bundle).noun}", progress).paths("certify")
+    except DataError as error:
+        raise CertifyError(error.what, error.remedy) from error

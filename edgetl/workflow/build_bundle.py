@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from edgetl.backends import BACKENDS
-from edgetl.base.errors import BackendError, BundleError, CompressionError, EdgetlError
+from edgetl.base.errors import BackendError, BundleError, CompressionError, DataError, EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.schema import to_json
 from edgetl.base.storage import new_folder, read_json, sha256_file, sha256_json, write_json
@@ -133,6 +133,7 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     except BundleError as error:
         if folder.exists() and not (folder / MANIFEST).is_file():
             raise EdgetlError(f"{folder} exists and is no bundle", "choose another --out, or remove it") from error
+    _refuse_absent(request.run)
     reference = TorchReference(request.run)
     floating = exported(reference, request.batch, work, progress)
     expected = answers(reference, floating, work, progress)
@@ -143,6 +144,14 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     with new_folder(folder) as partial:
         _fill(partial, request, key, candidates, expected, selected, twin)
     return load_bundle(folder)
+
+
+def _refuse_absent(run: Run) -> None:
+    """What is not there now must not be found missing after minutes of work."""
+    absent = [sample.path for sample in run.dataset.samples if not run.dataset.file(sample).is_file()]
+    if absent:
+        what = f"{len(absent)} of {len(run.dataset.samples)} samples of {run.path} are not in {run.dataset.root}"
+        raise DataError(f"{what} (first: {absent[0]})", "say where they are now: --data FOLDER")
 
 
 def precision_for(target: Target, wanted: str | None) -> Precision:

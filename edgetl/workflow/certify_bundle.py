@@ -159,6 +159,8 @@ def _root(paths: Sequence[Path], bundle: Bundle) -> Path | None:
     if not paths or not paths[0].is_file():
         return None
     own = Path(samples[0].path)
+    if own.is_absolute():  # older runs kept what a CSV said
+        return Path(own.anchor)
     return paths[0].parents[len(own.parts) - 1] if paths[0].parts[-len(own.parts) :] == own.parts else None
 
 

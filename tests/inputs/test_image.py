@@ -180,7 +180,7 @@ def test_a_shape_that_takes_gigabytes_is_refused(tmp_path: Path) -> None:
         ({"mode": "letterbox"}, "leave resize out: it is 32"),
         ({"mode": "squash", "resize": 23}, "does not fit"),
         ({"pad": (0, 0, 256)}, "no colour"),
-        ({"version": 3}, "version 3"),
+        ({"version": 4}, "version 4"),
         ({"version": 1, "mode": "squash"}, "version 1"),
     ],
 )

@@ -1,13 +1,16 @@
 """Labelled samples on disk: a reader for each format, splits that share nothing, and the record of both."""
 
 from edgetl.core.data.labels import LABEL_KINDS, Label, LabelKind
+from edgetl.core.data.places import located
 from edgetl.core.data.readers import READERS, Listing, Reader, find_reader
-from edgetl.core.data.readers.digits import write_digits
-from edgetl.core.data.reading import Content, read_dataset
+from edgetl.core.data.readers.digits import NAME as DIGITS
+from edgetl.core.data.readers.digits import is_embedded, write_digits
+from edgetl.core.data.reading import Content, read_dataset, refuse_inside, unlisted
 from edgetl.core.data.samples import SPLITS, Dataset, Sample, Skipped, digest_of
 from edgetl.core.data.splits import SHARES, assign_splits
 
 __all__ = [
+    "DIGITS",
     "LABEL_KINDS",
     "READERS",
     "SHARES",
@@ -23,6 +26,10 @@ __all__ = [
     "assign_splits",
     "digest_of",
     "find_reader",
+    "is_embedded",
+    "located",
     "read_dataset",
+    "refuse_inside",
+    "unlisted",
     "write_digits",
 ]

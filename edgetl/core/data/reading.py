@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -9,12 +10,13 @@ from pathlib import Path
 
 from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress, silent, tracked
-from edgetl.base.storage import sha256_bytes
+from edgetl.base.storage import sha256_file
+from edgetl.base.wording import counted, enumerated
 from edgetl.core.data.labels import LABEL_KINDS, Label
 from edgetl.core.data.readers import Listing, find_reader
-from edgetl.core.data.readers.folder import writable_name
-from edgetl.core.data.samples import Dataset, Sample, Skipped
+from edgetl.core.data.samples import SPLITS, Dataset, Sample, Skipped
 from edgetl.core.data.splits import SHARES, assign_splits
+from edgetl.core.data.walk import shown_name, unlistable, writable_name
 
 MAX_BAD_SHARE = 0.05
 
@@ -27,10 +29,12 @@ class Content:
         noun: one of them, in messages; its plural ends in s.
         fingerprint: SHA-256 of what a file holds once it is decoded, equal for copies of one sample in different
             files; raises DataError for a file that cannot be decoded.
+        remark: what its owner should know of how a file is read; "" if nothing.
     """
 
     noun: str
     fingerprint: Callable[[Path], str]
+    remark: Callable[[Path], str] | None = None
 
 
 def read_dataset(
@@ -59,13 +63,22 @@ def read_dataset(
     reader, path = find_reader(source), Path(source)
     own = Path(f"{path.stem}-samples") if path.suffix else path
     listing = reader.read(path, into or own)
-    samples, damaged = _read(listing, content, progress)
+    samples, damaged, remarks = _read(listing, content, progress)
     samples, conflicting = _without_conflicts(samples, listing, content)
-    skipped = damaged + conflicting
+    samples, straddling = _in_one_split(samples) if listing.lenient else (samples, ())
+    skipped = damaged + conflicting + straddling
     _refuse_if_unusable(path, listing, samples, skipped, content)
     split, copies = _certified_once(assign_splits(samples, seed, shares, listing.label_kind))
-    left_out = skipped + copies + listing.skipped
-    dataset = Dataset(listing.root.resolve(), listing.classes, split, left_out, listing.mirror_safe, listing.label_kind)
+    dataset = Dataset(
+        listing.root.resolve(),
+        listing.classes,
+        split,
+        skipped + copies + listing.skipped,
+        listing.mirror_safe,
+        listing.label_kind,
+        listing.ignored,
+        (*_alike(listing.classes), *_division(samples, split, content.noun), *remarks),
+    )
     for name in ("train", "val", "certify"):
         if not dataset.split(name):
             few = "five a class" if listing.classes else "ten"
@@ -75,21 +88,58 @@ def read_dataset(
     return dataset
 
 
-def _read(listing: Listing, content: Content, progress: Progress) -> tuple[list[Sample], tuple[Skipped, ...]]:
-    def read(sample: Sample) -> Sample | Skipped:
+def refuse_inside(out: Path, source: str | Path) -> None:
+    """Refuse a folder for outcomes that lies in the data, where the next reading would take it for samples.
+
+    Raises:
+        DataError: it does.
+    """
+    data = Path(source)
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise DataError(f"{out} lies inside the data, {data}", "choose another --out")
+
+
+def unlisted(source: str | Path, dataset: Dataset) -> list[str]:
+    """Files that a reader finds now and did not find when it listed this data set; none of what it writes itself.
+
+    Args:
+        source: what was read.
+        dataset: what came of it.
+
+    Raises:
+        DataError: the source is no data set any more.
+    """
+    reader = find_reader(source)
+    if reader.writes:
+        return []
+    known = {sample.path for sample in dataset.samples} | {skipped.path for skipped in dataset.skipped}
+    listing = reader.read(Path(source), Path(source))
+    return sorted({shown_name(sample.path) for sample in listing.samples} - known)
+
+
+def _read(
+    listing: Listing, content: Content, progress: Progress
+) -> tuple[list[Sample], tuple[Skipped, ...], tuple[str, ...]]:
+    """The samples with their hashes, what is none, and what is to be said of how they are read."""
+
+    def read(sample: Sample) -> tuple[Sample | Skipped, str]:
         file = listing.root / sample.path
         if not writable_name(sample.path):
-            return Skipped(ascii(sample.path), "its name holds a line break or is no UTF-8")
+            return unlistable(sample.path), ""
         try:
             pixels = content.fingerprint(file)
         except DataError as error:
-            return Skipped(sample.path, error.what.replace(str(file), "the file"))
-        return replace(sample, sha256=sha256_bytes(file.read_bytes()), pixels=pixels)
+            return Skipped(sample.path, error.what.replace(str(file), "the file")), ""
+        whole = replace(sample, sha256=sha256_file(file), pixels=pixels)
+        return whole, content.remark(file) if content.remark is not None else ""
 
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(read, listing.samples)
         done = list(tracked(found, f"reading {content.noun}s", progress, len(listing.samples)))
-    return [s for s in done if isinstance(s, Sample)], tuple(s for s in done if isinstance(s, Skipped))
+    samples = [sample for sample, _ in done if isinstance(sample, Sample)]
+    damaged = tuple(skipped for skipped, _ in done if isinstance(skipped, Skipped))
+    remarks = Counter(text for _, text in done if text)
+    return samples, damaged, tuple(f"{counted(n, content.noun)}: {text}" for text, n in sorted(remarks.items()))
 
 
 def _refuse_if_unusable(
@@ -126,6 +176,40 @@ def _without_conflicts(
 
     kept = [s for s in samples if len(labels[s.pixels]) == 1]
     return kept, tuple(Skipped(s.path, reason(s)) for s in samples if len(labels[s.pixels]) > 1)
+
+
+def _in_one_split(samples: Sequence[Sample]) -> tuple[list[Sample], tuple[Skipped, ...]]:
+    """Without what is also in another split: what is held out stays, and train loses its copy."""
+    rank = {name: place for place, name in enumerate((*SPLITS, ""))}
+    last: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.pixels not in last or rank[sample.split] > rank[last[sample.pixels].split]:
+            last[sample.pixels] = sample
+    kept = [s for s in samples if s.split == last[s.pixels].split]
+    extra = [(s.path, last[s.pixels]) for s in samples if s.split != last[s.pixels].split]
+    return kept, tuple(Skipped(path, f"a copy of {there.path}, which is held out") for path, there in extra)
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """A sentence for each set of classes whose names differ by case or blanks alone."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault("".join(name.split()).casefold(), []).append(f"'{name}'")
+    found = [names for names in alike.values() if len(names) > 1]
+    return [f"the classes {enumerated(names)} differ by case or blanks alone: is that one class?" for names in found]
+
+
+def _division(given: Sequence[Sample], divided: Sequence[Sample], noun: str) -> list[str]:
+    """What train gave for the splits that the data do not name, in a sentence; none where they name no split."""
+    named = {sample.split for sample in given}
+    taken = {name: sum(s.split == name for s in divided) for name in SPLITS if name not in named}
+    if named == {""} or not taken:
+        return []
+    train = sum(sample.split == "train" for sample in given)
+    kept = sum(sample.split == "train" for sample in divided)
+    shown = enumerated((f"{name} {n}" for name, n in taken.items()), len(SPLITS))
+    named_splits = enumerated((name for name in SPLITS if name in named), len(SPLITS))
+    return [f"the data name {named_splits}; taken from train's {counted(train, noun)}: {shown}; train keeps {kept}"]
 
 
 def _certified_once(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Skipped, ...]]:

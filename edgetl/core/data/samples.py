@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,10 @@ class Dataset:
         samples, skipped: what was read, and what was left out.
         mirror_safe: whether a mirrored sample still has its label (letters and digits do not).
         label_kind: key into :data:`LABEL_KINDS`.
+        ignored: how many files and folders of systems and programs lay among them, by name.
+        notes: what their owner should know of them, a sentence each.
+        places: path of a sample → its file, where that is not ``root / path``; see :func:`edgetl.core.data.located`.
+            No part of the record.
     """
 
     root: Path
@@ -66,6 +70,13 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     mirror_safe: bool = True
     label_kind: str = CLASS
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    places: Mapping[str, Path] = field(default_factory=dict)
+
+    def file(self, sample: Sample) -> Path:
+        """A sample's file, as an absolute path."""
+        return self.places.get(sample.path, self.root / sample.path)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """The samples of one split, in the dataset's order."""
@@ -73,7 +84,7 @@ class Dataset:
 
     def paths(self, name: str) -> list[Path]:
         """Absolute paths of one split's files."""
-        return [self.root / sample.path for sample in self.split(name)]
+        return [self.file(sample) for sample in self.split(name)]
 
     def labels(self, name: str) -> npt.NDArray[Any]:
         """Labels of one split: class indexes int64 (n,), indicators uint8 (n, classes), or numbers float64 (n,)."""
@@ -104,7 +115,7 @@ class Dataset:
         return digest_of(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; the kind of label where it is not one class."""
+        """As plain JSON values; what is rare, only where there is any of it."""
         rows = [[s.path, _plain(s.label), s.sha256, s.pixels, s.split] for s in self.samples]
         return {
             "root": str(self.root),
@@ -113,6 +124,8 @@ class Dataset:
             "samples": rows,
             "skipped": [[s.path, s.reason] for s in self.skipped],
             **({"label_kind": self.label_kind} if self.label_kind != CLASS else {}),
+            **({"ignored": dict(self.ignored)} if self.ignored else {}),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     @classmethod
@@ -139,7 +152,8 @@ class Dataset:
                 f"{source}: samples[{len(samples)}] is malformed ({error})", "make the run again"
             ) from error
         skipped = tuple(Skipped(path, reason) for path, reason in listed.skipped)
-        return cls(Path(listed.root), listed.classes, tuple(samples), skipped, listed.mirror_safe, kind.name)
+        said = (dict(listed.ignored), listed.notes)
+        return cls(Path(listed.root), listed.classes, tuple(samples), skipped, listed.mirror_safe, kind.name, *said)
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,8 @@ class _Listed:
     skipped: tuple[tuple[str, str], ...]
     mirror_safe: bool
     label_kind: str = CLASS
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, list):

@@ -14,7 +14,13 @@ from edgetl.core.data.labels import LABEL_KINDS, LabelKind
 from edgetl.core.data.samples import CLASS, SPLITS, Sample
 
 SHARES: Mapping[str, float] = {"train": 0.5, "val": 0.1, "calibration": 0.1, "search": 0.1, "certify": 0.2}
-SPLIT_ALIASES = {"valid": "val", "validation": "val", "dev": "val", "test": "certify", "calib": "calibration"}
+#: What people call the splits, in lower case.
+SPLIT_ALIASES: Mapping[str, str] = {
+    "training": "train",
+    **dict.fromkeys(("valid", "validation", "dev", "eval"), "val"),
+    **dict.fromkeys(("test", "testing"), "certify"),
+    "calib": "calibration",
+}
 #: When a class has fewer samples than there are splits, the splits go without in this order, last first.
 _PRIORITY = ("train", "certify", "val", "calibration", "search")
 

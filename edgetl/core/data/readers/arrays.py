@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,7 +114,7 @@ def _splits(path: Path, names: Array | None, count: int) -> list[str]:
         return [""] * count
     if names.shape != (count,):
         raise DataError(f"in {path}, split is {list(names.shape)}", "give a name for each sample")
-    return splits_of(path, [str(name) for name in names], 0)
+    return splits_of(path, map(str, names), itertools.count())
 
 
 READER = Reader(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgetl.base.errors import DataError
@@ -22,7 +22,10 @@ class Listing:
         samples: without hashes, and with a split where the data name one.
         label_kind: key into :data:`edgetl.core.data.labels.LABEL_KINDS`.
         mirror_safe: whether a mirrored sample still has its label.
-        skipped: files beside them that are no samples.
+        skipped: files beside them that are no samples, and folders that were not read.
+        ignored: how many files and folders of systems and programs, by name.
+        lenient: whether a copy of a sample in another split is left out, rather than refused: where a split is a
+            folder, nobody chose it row by row.
     """
 
     root: Path
@@ -31,6 +34,8 @@ class Listing:
     label_kind: str = CLASS
     mirror_safe: bool = True
     skipped: tuple[Skipped, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    lenient: bool = False
 
 
 @dataclass(frozen=True)

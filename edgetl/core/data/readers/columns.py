@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,8 @@ from edgetl.core.data.splits import SPLIT_ALIASES
 
 #: How a CSV file should look.
 WANTED = "path or text; then label (a class), labels (several, as in a|b) or target (a number); split if you like"
+#: Columns that mean something.
+KNOWN = frozenset({"path", "text", "split", *(kind.column for kind in LABEL_KINDS.values())})
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,16 @@ class Table:
 
     Attributes:
         path: of the file.
-        columns: their names.
-        rows: column → cell, None where a row is too short; line numbers start at 2.
+        columns: their names, in lower case, without blanks around them.
+        rows: column → cell, without blanks around it but for a text, "" where a row is too short; rows without any
+            content are none.
+        lines: of the rows in the file, from 1; the last one of each, where a cell is of several lines.
     """
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[Mapping[str, str | None], ...]
+    rows: tuple[Mapping[str, str], ...]
+    lines: tuple[int, ...]
 
     @property
     def kind(self) -> LabelKind:
@@ -53,9 +58,21 @@ def read_table(path: Path, rows: int | None = None) -> Table:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
-            return Table(path, tuple(reader.fieldnames or ()), tuple(islice(reader, rows)))
+            columns = [(name or "").strip().casefold() for name in reader.fieldnames or ()]
+            twice = next((name for name in columns if name in KNOWN and columns.count(name) > 1), None)
+            if twice is not None:
+                raise DataError(f"{path} has two columns {twice}", "remove or rename one")
+            reader.fieldnames = columns
+            cells = ((reader.line_num, {name: _cell(name, row[name]) for name in columns}) for row in reader)
+            held = list(islice(((line, row) for line, row in cells if any(row.values())), rows))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file ({error})", f"give one with the columns {WANTED}") from error
+    return Table(path, tuple(columns), tuple(row for _, row in held), tuple(line for line, _ in held))
+
+
+def _cell(column: str, content: str | None) -> str:
+    # Blanks are part of a text, and its input decides about them.
+    return (content or "") if column == "text" else (content or "").strip()
 
 
 def has_column(source: str | Path, column: str) -> bool:
@@ -74,11 +91,11 @@ def labels_of(table: Table) -> tuple[tuple[str, ...], list[Label]]:
         DataError: a cell that holds none, named by its line, or too few classes.
     """
     kind, parsed = table.kind, []
-    for line, row in enumerate(table.rows, 2):
+    for line, row in zip(table.lines, table.rows, strict=True):
         try:
-            parsed.append(kind.parse(row[kind.column] or ""))
+            parsed.append(kind.parse(row[kind.column]))
         except ValueError as error:
-            held = f"'{row[kind.column] or ''}' in the column {kind.column}"
+            held = f"'{row[kind.column]}' in the column {kind.column}"
             raise DataError(f"{table.path}, line {line}: {held} is bad, it should be {error}", "correct it") from error
     named = {name for value in parsed if isinstance(value, tuple) for name in value}
     if len(named) < kind.fewest:
@@ -89,14 +106,14 @@ def labels_of(table: Table) -> tuple[tuple[str, ...], list[Label]]:
     return classes, [kind.label(value, indexes) for value in parsed]
 
 
-def splits_of(path: Path, cells: Sequence[str | None], first_line: int = 2) -> list[str]:
+def splits_of(path: Path, cells: Iterable[str | None], lines: Iterable[int]) -> list[str]:
     """Names of splits from what people call them; "" where there is none.
 
     Raises:
         DataError: another name; the message gives the line.
     """
     names = []
-    for line, cell in enumerate(cells, first_line):
+    for line, cell in zip(lines, cells, strict=False):
         name = (cell or "").strip().lower()
         split = SPLIT_ALIASES.get(name, name)
         if split and split not in SPLITS:

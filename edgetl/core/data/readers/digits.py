@@ -13,6 +13,9 @@ from edgetl.core.data.readers import folder as class_folders
 from edgetl.core.data.readers.base import Reader
 from edgetl.core.data.samples import CLASS
 
+#: What the data are called, and what they are called where a file or a folder has that name.
+NAME, ALWAYS = "digits", "sklearn:digits"
+
 
 def write_digits(folder: Path) -> Path:
     """Write scikit-learn's 1,797 digits (8x8, grey) as PNG files, a folder for each class, unless it is there."""
@@ -29,10 +32,15 @@ def write_digits(folder: Path) -> Path:
     return folder
 
 
+def is_embedded(source: str | Path) -> bool:
+    """Whether a source is the embedded digits: a file or folder called so is its owner's."""
+    return str(source) == ALWAYS or (str(source) == NAME and not Path(source).exists())
+
+
 READER = Reader(
-    name="digits",
-    about="'digits', scikit-learn's 1,797 handwritten digits",
-    takes=lambda source: str(source) == "digits",
+    name=NAME,
+    about=f"'{NAME}' ('{ALWAYS}' where a folder is called so), scikit-learn's 1,797 handwritten digits",
+    takes=is_embedded,
     sniff=lambda source: (".png", CLASS),
     read=lambda source, into: replace(class_folders.read(write_digits(into), into), mirror_safe=False),
     writes=True,

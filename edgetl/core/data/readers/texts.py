@@ -19,9 +19,9 @@ def _read(path: Path, into: Path) -> Listing:
     if "path" in table.columns:
         raise DataError(f"{path} has both the columns path and text", "remove or rename one")
     classes, labels = labels_of(table)
-    splits = splits_of(path, [row.get("split") for row in table.rows])
+    splits = splits_of(path, (row.get("split") for row in table.rows), table.lines)
     names = numbered(len(table.rows), SUFFIX)
-    texts = [(row["text"] or "").encode(errors="replace") for row in table.rows]
+    texts = [row["text"].encode(errors="replace") for row in table.rows]
     write_samples(into / FOLDER, dict(zip(names, texts, strict=True)))
     rows = zip(names, labels, splits, strict=True)
     listed = tuple(Sample(f"{FOLDER}/{name}", label, "", "", split) for name, label, split in rows)

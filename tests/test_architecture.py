@@ -45,11 +45,11 @@ WITHIN = {
     ),
     "core": (
         ("run", "bundle"),
-        ("certificate",),
+        ("certificate", "bundle_files"),
         ("manifest", "run_record", "data", "targets"),
-        ("target", "compression", "bench", "findings", "tensors", "certificate_parts"),
+        ("target", "compression", "bench", "findings", "tensors", "certificate_parts", "onnx_file"),
     ),
-    "base": (("storage", "extras", "resources", "schema"), ("errors", "progress", "wording")),
+    "base": (("storage", "extras", "resources", "schema"), ("errors", "names", "progress", "wording")),
 }
 #: What may stand at the top of the package: the façade and the journey.
 TOP = {"__init__.py", "__main__.py", "pipeline.py", "py.typed"}

@@ -132,11 +132,6 @@ def read_sealed(path: Path, error: type[EdgetlError] = EdgetlError) -> dict[str,
     return record
 
 
-def lies_inside(name: str) -> bool:
-    """Whether a file's name in a record is relative and leads nowhere out of the record's folder."""
-    return bool(name) and not name.startswith("/") and ".." not in name.split("/")
-
-
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a folder under a temporary name, then rename it to ``path``, replacing what stood there.

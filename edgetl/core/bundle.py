@@ -30,6 +30,7 @@ from edgetl.base.errors import BundleError, CertifyError
 from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import read_json, read_sealed, sha256_file, write_sealed
 from edgetl.core.bench import BenchRecord
+from edgetl.core.bundle_files import check_files, file_of
 from edgetl.core.certificate import Certificate
 from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
 from edgetl.core.data import Dataset, digest_of
@@ -198,7 +199,7 @@ class Bundle:
         Raises:
             BundleError: it was altered, or it belongs to another bundle.
         """
-        file = self.path / name
+        file = file_of(self.path, name)
         if not file.is_file():
             return None
         again = "delete it, then verify or bench this bundle again"
@@ -259,17 +260,12 @@ def load_bundle(path: str | Path | Bundle) -> Bundle:
     if isinstance(path, Bundle):
         return path
     folder = Path(path)
-    if not (folder / MANIFEST).is_file():
+    if not file_of(folder, MANIFEST).is_file():
         raise BundleError(
             f"{folder} is not a bundle (it has no {MANIFEST})", "make one with: edgetl export RUN --target T --out DIR"
         )
     manifest = read_manifest(folder / MANIFEST)
-    for name, entry in manifest.files.items():
-        file = folder / name
-        if not file.is_file():
-            raise BundleError(f"{folder} lacks {name}", "export it again or copy it whole")
-        if file.stat().st_size != entry.bytes or sha256_file(file) != entry.sha256:
-            raise BundleError(f"{file} is altered or damaged (its SHA-256 differs)", "export it again or copy it whole")
+    check_files(folder, manifest)
     bundle = Bundle(folder, manifest)
     bundle.record(BENCH)
     _refuse_other_predictions(bundle, bundle.certificate)
@@ -277,7 +273,7 @@ def load_bundle(path: str | Path | Bundle) -> Bundle:
 
 
 def _refuse_other_predictions(bundle: Bundle, certificate: Certificate | None) -> None:
-    file, again = bundle.path / PREDICTIONS, "delete both, then verify this bundle again"
+    file, again = file_of(bundle.path, PREDICTIONS), "delete both, then verify this bundle again"
     expected = certificate and certificate.hashes.get("predictions")
     if expected and (not file.is_file() or sha256_file(file) != expected):
         raise BundleError(f"{file} is not what {CERTIFICATE} was made from", again)

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import RunError
+from edgetl.base.names import below
 from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import (
     read_json,
@@ -217,7 +218,10 @@ def load_run(path: str | Path) -> Run:
         if name not in record.files:
             raise RunError(f"{folder / MANIFEST} has no hash of {name}", "train the run again")
     for name, expected in record.files.items():
-        file = folder / name
+        try:
+            file = below(folder, name)
+        except ValueError as error:
+            raise RunError(f"{folder}: {error}", "use no run that names such files") from error
         if not file.is_file() or sha256_file(file) != expected:
             raise RunError(f"{file} is missing or was altered", "train the run again or restore the file")
     preprocess = folder / PREPROCESS_FILE

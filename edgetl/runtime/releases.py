@@ -1,7 +1,7 @@
 """Releases on a device: a bundle stands beside the old one, whole and tested, before one rename puts it in charge.
 
     $XDG_DATA_HOME/edgetl/NAME/         XDG_DATA_HOME is ~/.local/share where it is not set
-        releases/DIGEST/                a bundle, its files unaltered
+        releases/DIGEST/                a bundle, its files unaltered and its own
         current                         a link to the release in charge: programs open current/model/…
 
 Whatever stops this, ``current`` names a release that passed its self-test here.
@@ -148,7 +148,7 @@ def _add(bundle: Bundle, release: Path, threads: int | None) -> SelfTest:
         for name in (MANIFEST, *bundle.manifest.files):
             file = partial / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            _link(bundle.path / name, file)
+            _copy(bundle.path / name, file)
         tested = _tested(load_bundle(partial), threads)
         partial.rename(release)
     finally:
@@ -164,12 +164,8 @@ def _remember(folder: Path) -> None:
             stream.write(f"{folder}\n")
 
 
-def _link(source: Path, file: Path) -> None:
-    # What edgetl brought here is never changed again and needs no second copy; a user's own folder may be.
-    if not source.stat().st_mode & 0o222:
-        with contextlib.suppress(OSError):
-            os.link(source, file)
-            return
+def _copy(source: Path, file: Path) -> None:
+    # No link: the cache that edgetl brought it through may be damaged or deleted, and the user's own folder changed.
     shutil.copyfile(source, file)
     file.chmod(0o444)
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 import edgetl
-from edgetl.backends import BACKENDS, build_engine
+from edgetl.backends import BACKENDS
 from edgetl.backends.tensorrt import shell_script
 from edgetl.core.targets import find_target
+from edgetl.runtime import build_engine
 from tests.backends.networks import CASES
 
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]

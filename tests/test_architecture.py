@@ -41,15 +41,15 @@ WITHIN = {
         ("repair_search",),
         ("candidates",),
         ("reference",),
-        ("stage_cache", "doctor", "exported", "sources"),
+        ("stage_cache", "doctor", "exported", "sources", "golden_vectors", "portable"),
     ),
     "core": (
         ("run", "bundle"),
         ("certificate", "bundle_files"),
         ("manifest", "run_record", "data", "targets"),
-        ("target", "compression", "bench", "findings", "tensors", "certificate_parts", "onnx_file"),
+        ("target", "compression", "bench", "findings", "tensors", "certificate_parts", "onnx_file", "npz"),
     ),
-    "base": (("storage", "extras", "resources", "schema"), ("errors", "names", "progress", "wording")),
+    "base": (("storage", "extras", "resources", "schema"), ("errors", "progress"), ("names", "wording")),
 }
 #: What may stand at the top of the package: the façade and the journey.
 TOP = {"__init__.py", "__main__.py", "pipeline.py", "py.typed"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgetl.base.progress import Progress, silent
+from edgetl.base.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,9 +43,15 @@ class Output:
             human(Console(file=stream, highlight=False, soft_wrap=not stream.isatty()))
 
 
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are, but for what could steer a terminal: names may come from anybody's bundle or folder."""
+    for line in lines:
+        console.print(printable(line), markup=False)
+
+
 def note(message: str) -> None:
     """One line of prose, on standard error."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import typer
 
 import edgetl
 from edgetl.base.wording import number, percent
-from edgetl.cli.output import Json, Quiet, output
+from edgetl.cli.output import Json, Quiet, output, say
 
 
 def command(
@@ -31,7 +31,7 @@ def command(
         found = edgetl.predict(bundle, file, device=device, top=top, progress=shown.progress)
         answers = [{"file": str(path), **answer.to_json()} for path, answer in zip(file, found, strict=True)]
         lines = [f"{path}: {_sentence(answer)}" for path, answer in zip(file, found, strict=True)]
-        shown.show({"predictions": answers}, lambda console: console.print("\n".join(lines), markup=False))
+        shown.show({"predictions": answers}, lambda console: say(console, *lines))
 
 
 def _sentence(answer: edgetl.Prediction) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import MARGIN, Json, Quiet, output
+from edgetl.cli.output import MARGIN, Json, Quiet, output, say
 
 _STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
 
@@ -51,7 +51,7 @@ def command(
             problem = edgetl.check(bundle)
             answer = {"bundle": str(bundle), "belongs": problem is None, "problem": problem}
             sentence = problem or "the certificate belongs to this bundle and is unaltered"
-            shown.show(answer, lambda console: console.print(f"{bundle}: {sentence}", markup=False))
+            shown.show(answer, lambda console: say(console, f"{bundle}: {sentence}"))
             return 0 if problem is None else 3
         certificate = edgetl.verify(
             bundle,

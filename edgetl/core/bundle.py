@@ -30,7 +30,7 @@ from edgetl.base.errors import BundleError, CertifyError
 from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import read_json, read_sealed, sha256_file, write_sealed
 from edgetl.core.bench import BenchRecord
-from edgetl.core.bundle_files import check_files, file_of
+from edgetl.core.bundle_files import NO_ROOT, check_files, file_of, samples_root
 from edgetl.core.certificate import Certificate
 from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
 from edgetl.core.data import Dataset, digest_of
@@ -125,13 +125,14 @@ class Bundle:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The images behind the bundle, with their splits."""
-        return Dataset.from_json(read_json(self.path / SPLITS_FILE, BundleError), self.path / SPLITS_FILE)
+        """The samples behind the bundle, with their splits; its root is empty where nobody knows where they lie now."""
+        listed = Dataset.from_json(read_json(self.file(SPLITS_FILE), BundleError), self.path / SPLITS_FILE)
+        return listed if str(listed.root) != NO_ROOT else replace(listed, root=samples_root(self.path, self.splits))
 
     @property
     def splits(self) -> str:
         """SHA-256 that names classes, images, labels and splits (:attr:`Dataset.digest`)."""
-        return self.manifest.splits or self.dataset.digest
+        return self.manifest.splits or digest_of(read_json(self.file(SPLITS_FILE), BundleError))
 
     @property
     def calibration(self) -> Calibration:
@@ -159,8 +160,18 @@ class Bundle:
         """Seal a benchmark together with this bundle's digest and write it; returns what was written."""
         return self._checked(BenchRecord, self.write_record(name, to_json(bench)), name)
 
+    def file(self, name: str, what: str = "") -> Path:
+        """A file of the bundle, which was checked when it was opened.
+
+        Raises:
+            BundleError: the manifest does not list it; ``what`` it holds.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path} has no {what or name}", "export it again")
+        return self.path / name
+
     def _read(self, name: str, cls: type[_T]) -> _T:
-        return self._checked(cls, read_json(self.path / name, BundleError), name)
+        return self._checked(cls, read_json(self.file(name), BundleError), name)
 
     def _checked(self, cls: type[_T], record: Json, name: str, remedy: str = "export the bundle again") -> _T:
         return from_json(cls, record, self.path / name, BundleError, remedy)

@@ -11,13 +11,20 @@ from pathlib import Path, PurePosixPath
 
 from edgetl.base.errors import BundleError
 from edgetl.base.names import below, objection
-from edgetl.base.storage import sha256_file
+from edgetl.base.storage import read_json, sha256_file
 from edgetl.core.manifest import ArtifactEntry, Manifest
 from edgetl.core.onnx_file import external_files
 
 AGAIN = "export it again or copy it whole"
+#: What a list of samples says of a folder that it does not name, and the file beside bundles that does.
+NO_ROOT, DATA_NOTE = ".", ".work/data.json"
 #: What each runtime opens. Of another kind of file nothing is known, such as which further files it names.
-_SUFFIXES: Mapping[str, str] = {"onnxruntime": ".onnx", "tensorrt": ".onnx", "openvino": ".xml", "litert": ".tflite"}
+_SUFFIXES: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": (".onnx",),
+    "tensorrt": (".onnx",),
+    "openvino": (".xml", ".onnx"),
+    "litert": (".tflite",),
+}
 
 
 def file_of(folder: Path, name: str) -> Path:
@@ -30,6 +37,18 @@ def file_of(folder: Path, name: str) -> Path:
         return below(folder, name)
     except ValueError as error:
         raise BundleError(f"{folder}: {error}", "use no bundle that names such files") from error
+
+
+def samples_root(folder: Path, splits: str) -> Path:
+    """Where the samples of a bundle lie, on the machine that exported it; :data:`NO_ROOT` on every other one.
+
+    Args:
+        folder: of the bundle.
+        splits: digest of its splits.
+    """
+    note = folder.absolute().parent / DATA_NOTE
+    roots = read_json(note, BundleError) if note.is_file() else {}
+    return Path(str(roots.get(splits, NO_ROOT)) if isinstance(roots, dict) else NO_ROOT)
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -52,9 +71,9 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def _check_artifact(folder: Path, manifest: Manifest, role: str, entry: ArtifactEntry) -> None:
-    suffix = _SUFFIXES.get(entry.backend)
-    if suffix is not None and not entry.file.endswith(suffix):
-        what = f"{folder} has a {role} model for {entry.backend} that is no {suffix} file ({entry.file})"
+    suffixes = _SUFFIXES.get(entry.backend)
+    if suffixes is not None and not entry.file.endswith(suffixes):
+        what = f"{folder} has a {role} model for {entry.backend} that is no {suffixes[0]} file ({entry.file})"
         raise BundleError(what, "export it again")
     for name in companions(entry.file):
         there = file_of(folder, name).exists()

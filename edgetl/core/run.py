@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +37,7 @@ from edgetl.base.storage import (
     write_sealed,
 )
 from edgetl.core.data import Dataset
+from edgetl.core.npz import read_npz
 from edgetl.core.run_record import Baseline, RunMetrics, RunRecord, read_run_record
 from edgetl.core.tensors import Arrays
 
@@ -256,10 +255,10 @@ def read_val_outputs(file: Path, samples: int) -> dict[str, npt.NDArray[Any]]:
         RunError: the file holds something else.
     """
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {name.removeprefix(_OUT): stored[name] for name in stored.files if name.startswith(_OUT)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        stored = read_npz(file)
+    except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged", "train the run again") from error
+    arrays = {name.removeprefix(_OUT): values for name, values in stored.items() if name.startswith(_OUT)}
     if not arrays or any(len(values) != samples or values.dtype.kind != "f" for values in arrays.values()):
         raise RunError(f"{file} holds no outputs of the {samples} samples of the val split", "train the run again")
     return arrays

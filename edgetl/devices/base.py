@@ -199,7 +199,7 @@ def bench(device: Device, bundle: Bundle, plan: Plan | None = None, *, progress:
 
 
 def selftest(device: Device, bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> SelfTest:
-    """Run the bundle's golden vectors on a device; see :func:`edgetl.runtime.predict.selftest`.
+    """Run the bundle's golden vectors on a device; see :func:`edgetl.runtime.selftest.selftest`.
 
     Raises:
         DeviceError: see :meth:`Device.call`.

@@ -19,6 +19,7 @@ from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import version
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
+from edgetl.base.wording import printable
 from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.runtime.installed import Installed, SelfTest
 from edgetl.runtime.inventory import inventory
@@ -26,8 +27,9 @@ from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import bench, cold_start, golden_feeds
 from edgetl.runtime.measurement import Cold, Measurement
 from edgetl.runtime.plan import add_options, plan_of
-from edgetl.runtime.predict import predict, selftest
+from edgetl.runtime.predict import predict
 from edgetl.runtime.releases import install, rollback
+from edgetl.runtime.selftest import selftest
 from edgetl.runtime.sensors import state
 from edgetl.runtime.transport import write_arrays
 
@@ -147,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except OSError as error:
-        print(f"error: cannot use {error.filename or 'a file'} ({error.strerror})", file=sys.stderr)
+        print(printable(f"error: cannot use {error.filename or 'a file'} ({error.strerror})"), file=sys.stderr)
         return EdgetlError.exit_status
     print(json.dumps(to_json(answer), sort_keys=True))
     return 0

@@ -21,7 +21,7 @@ from typing import Literal
 from edgetl.base.errors import BundleError, DeviceError
 from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
 from edgetl.runtime.installed import Installed, SelfTest
-from edgetl.runtime.predict import selftest
+from edgetl.runtime.selftest import selftest
 
 CURRENT = "current"
 _PARTIAL = ".partial"
@@ -173,15 +173,9 @@ def _copy(source: Path, file: Path) -> None:
 def _tested(bundle: Bundle, threads: int | None) -> SelfTest:
     outcome = selftest(bundle, threads=threads)
     if not outcome.passed:
-        differ = (
-            "the answers to the golden samples are no numbers"
-            if outcome.max_difference is None
-            else f"the golden outputs differ by {outcome.max_difference:.1%} of their range, more than "
-            f"{outcome.tolerance:.0%}"
-        )
         raise DeviceError(
-            f"the self-test failed: {differ}",
-            "the runtime there computes something else: see its version, or verify the bundle on this device",
+            f"the self-test failed: {'; '.join(outcome.problems)}",
+            "compare the versions there with the bundle's, or verify the bundle on this device",
         )
     return outcome
 

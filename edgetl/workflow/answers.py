@@ -16,7 +16,9 @@ from edgetl.base.progress import Progress, tracked
 from edgetl.base.schema import to_json
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import REFERENCE, Bundle
+from edgetl.core.bundle_files import NO_ROOT
 from edgetl.core.data import READERS, Dataset, Sample
+from edgetl.core.npz import read_npz
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, rows
 from edgetl.devices.placement import Placement, place
@@ -76,11 +78,11 @@ def read_answers(bundle: Bundle, predictions: Path) -> Answers:
     dataset, specs = bundle.dataset, output_specs(bundle)
     samples = dataset.split("certify")
     try:
-        with np.load(predictions, allow_pickle=False) as stored:
-            outputs = {spec.name: np.asarray(stored[spec.name], spec.dtype) for spec in specs}
-            key = "sha256" if "sha256" in stored.files else "paths"
-            names = [str(name) for name in stored[key].tolist()]
-    except (OSError, KeyError, ValueError, EOFError) as error:
+        stored = read_npz(predictions)
+        outputs = {spec.name: np.asarray(stored[spec.name], spec.dtype) for spec in specs}
+        key = "sha256" if "sha256" in stored else "paths"
+        names = [str(name) for name in stored[key].tolist()]
+    except (OSError, KeyError, ValueError) as error:
         wanted_names = ", ".join(spec.name for spec in specs)
         raise CertifyError(
             f"{predictions} holds no predictions ({error})", f"save {wanted_names} and sha256 with numpy.savez"
@@ -129,9 +131,7 @@ def reference(bundle: Bundle) -> Reference:
     Raises:
         BundleError: it does not fit the certify split, or is none that this edgetl reads.
     """
-    file = bundle.path / REFERENCE
-    with np.load(file, allow_pickle=False) as stored:
-        kept = {name: stored[name] for name in stored.files}
+    kept = _kept(bundle)
     models: dict[str, dict[str, npt.NDArray[Any]]] = {"reference": {}, "exported": {}, "baseline": {}}
     for key, values in kept.items():
         model, _, name = key.partition(".")
@@ -139,15 +139,23 @@ def reference(bundle: Bundle) -> Reference:
             models[model][name] = values
     n = len(bundle.dataset.split("certify"))
     if any(len(values) != n for outputs in models.values() for values in outputs.values()) or not models["reference"]:
-        raise BundleError(f"{file} does not fit the certify split", "export the bundle again")
+        raise BundleError(f"{bundle.path / REFERENCE} does not fit the certify split", "export the bundle again")
     kind = str(kept["baseline_kind"]) if "baseline_kind" in kept else ""
     return Reference(models["reference"], models["exported"], models["baseline"] or None, kind)
 
 
+def _kept(bundle: Bundle, *names: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of these names that a bundle keeps of the models before compression; all of them for no name."""
+    file = bundle.file(REFERENCE)
+    try:
+        return read_npz(file, names=names or None)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file} is refused: {error}", "export the bundle again") from error
+
+
 def reproduced(bundle: Bundle) -> tuple[float, float, int]:
     """Validation accuracy as training recorded it, as the weights gave it at export, and the number of samples."""
-    with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
-        recorded, measured, n = stored["reproduced"].tolist()
+    recorded, measured, n = _kept(bundle, "reproduced")["reproduced"].tolist()
     return recorded, measured, int(n)
 
 
@@ -176,10 +184,12 @@ def certify_files(bundle: Bundle, data: str | Path | None, progress: Progress) -
     dataset, nouns = bundle.dataset, f"{kind_of(bundle).noun}s"
     samples = dataset.split("certify")
     root = dataset.root if data is None else _root(data, dataset)
+    if str(root) == NO_ROOT:
+        raise CertifyError(f"a bundle does not say where its {nouns} lie", "say where they are: --data FOLDER")
     if not root.is_dir():
         raise CertifyError(f"the {nouns} of the bundle are not at {root}", "say where they are now: --data FOLDER")
     found = {s.sha256: root / s.path for s in tracked(samples, f"checking {nouns}", progress) if _is(root, s)}
-    if len(found) < len({s.sha256 for s in samples}) and data is not None:
+    if len(found) < len({s.sha256 for s in samples}) and (data is not None or not found):
         wanted = {s.sha256 for s in samples} - set(found)
         for file in (f for f in sorted(root.rglob("*")) if f.is_file()):
             if wanted and (digest := sha256_file(file)) in wanted:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
-
-import numpy as np
 
 from edgetl.backends import BACKENDS
 from edgetl.base.errors import BackendError, BundleError, CompressionError, EdgetlError
@@ -21,7 +18,6 @@ from edgetl.compress.recipes import Recipe, load_recipe, serving, siblings, with
 from edgetl.core.bundle import (
     CALIBRATION,
     EXPORTED,
-    GOLDEN,
     LABELS,
     LAYERS,
     MANIFEST,
@@ -38,17 +34,15 @@ from edgetl.core.bundle import (
 from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.run import Run
 from edgetl.core.targets import Target, find_target
-from edgetl.core.tensors import count, joined, rows
 from edgetl.inputs import input_of, write_input
-from edgetl.runtime.predict import golden, infer
-from edgetl.runtime.sessions import open_session
 from edgetl.workflow.candidates import Candidates, Compressed
+from edgetl.workflow.golden_vectors import write_golden
+from edgetl.workflow.portable import for_certifying, note_data, without_places
 from edgetl.workflow.reference import EXPORTED as MODEL
 from edgetl.workflow.reference import Answers, TorchReference, answers, exported
 from edgetl.workflow.repair_search import Selected, search_repair
 from edgetl.workflow.stage_cache import versions
 
-GOLDEN_SAMPLES = 4
 #: Minutes that repairing one bundle may take, unless told otherwise.
 REPAIR_MINUTES = 10.0
 
@@ -129,6 +123,7 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     try:
         there = load_bundle(folder)
         if there.manifest.key == key:
+            note_data(out, there.splits, request.run.dataset.root)
             return there
     except BundleError as error:
         if folder.exists() and not (folder / MANIFEST).is_file():
@@ -142,7 +137,9 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     twin = candidates.in_float(_widest(request))
     with new_folder(folder) as partial:
         _fill(partial, request, key, candidates, expected, selected, twin)
-    return load_bundle(folder)
+    made = load_bundle(folder)
+    note_data(out, made.splits, request.run.dataset.root)
+    return made
 
 
 def precision_for(target: Target, wanted: str | None) -> Precision:
@@ -215,11 +212,10 @@ def _fill(
     artifacts = _compiled(folder, request, selected.compressed, twin, candidates.progress)
     write_json(folder / LABELS, list(run.classes))
     write_input(folder, input_of(run))
-    write_json(folder / SPLITS_FILE, run.dataset.to_json())
+    write_json(folder / SPLITS_FILE, for_certifying(run.dataset).to_json())
     write_json(folder / LAYERS, to_json(selected.layers))
     (folder / CALIBRATION).write_bytes((selected.compressed.folder / CALIBRATION).read_bytes())
     expected.save(folder / REFERENCE)
-    _write_golden(folder / GOLDEN, request, artifacts["deployed"])
     sources = _sources(folder, candidates.floating, selected.compressed)
     manifest = Manifest(
         target=request.target,
@@ -227,7 +223,7 @@ def _fill(
         key=key,
         task=run.task,
         run=_trained(run),
-        lineage=run.lineage,
+        lineage=without_places(run.lineage),
         quantization=selected.compressed.record,
         repair=selected.repair.untimed() if selected.repair else None,
         parity=read_json(candidates.floating / "parity.json"),
@@ -235,6 +231,10 @@ def _fill(
         exported=sources["exported"],
         source=sources["source"],
     )
+    write_manifest(folder, manifest, artifacts)
+    # Sealed, the golden samples can be asked of it as of any bundle; with their answers, it is another one.
+    simulated = request.target.executes_on_host() == "simulated"
+    write_golden(folder, run, load_bundle(folder), artifacts["deployed"], simulated=simulated)
     write_manifest(folder, manifest, artifacts)
     if selected.repair and selected.repair.needed:
         load_bundle(folder).write_record(REPAIR, to_json(selected.repair))
@@ -246,7 +246,7 @@ def _trained(run: Run) -> TrainedRun:
         weights_sha256=run.weights_sha256,
         backbone=run.backbone,
         strategy=run.strategy,
-        settings=run.settings,
+        settings=without_places(run.settings),
         metrics=to_json(run.metrics),
         input=input_of(run).to_json(),
         classes=run.classes,
@@ -283,14 +283,3 @@ def _sources(folder: Path, floating: Path, compressed: Compressed) -> dict[str, 
             there[digest].write_bytes(file.read_bytes())
         found[name] = there[digest].relative_to(folder).as_posix()
     return found
-
-
-def _write_golden(file: Path, request: Request, artifact: Any) -> None:
-    """A few samples that nothing is certified on, with the outputs that the artifact gives for them here."""
-    run, simulated = request.run, request.target.executes_on_host() == "simulated"
-    held = run.dataset.paths("search") or run.dataset.paths("val")
-    # Samples of different lengths are padded to one, so that they stand in one array.
-    batch = input_of(run).batch(held[:: max(1, len(held) // GOLDEN_SAMPLES)][:GOLDEN_SAMPLES])
-    with closing(open_session(artifact, threads=1, simulated=simulated)) as session:
-        outputs = joined([infer(session, rows(batch, slice(row, row + 1))) for row in range(count(batch))])
-    np.savez(file, **golden(batch, outputs), executed=np.array("simulated" if simulated else "host"))

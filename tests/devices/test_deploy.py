@@ -49,7 +49,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 def deployed(bundle: Bundle, device: str) -> fleet.Outcome:
-    (outcome,) = edgetl.deploy(bundle, [device], name=NAME)
+    (outcome,) = edgetl.deploy(bundle, [device], name=NAME, force=True)
     return outcome
 
 
@@ -165,12 +165,12 @@ def test_a_bundle_for_another_machine_stays_here(there: Path, device: str, host_
 
 def test_bad_requests_end_before_any_work(own_home: Path, host_bundle: Bundle) -> None:
     with pytest.raises(UnknownNameError, match="unknown device 'locl'"):
-        edgetl.deploy(host_bundle, ["local", "locl"])
+        edgetl.deploy(host_bundle, ["local", "locl"], force=True)
     with pytest.raises(EdgetlError, match="no device is named"):
-        edgetl.deploy(host_bundle, [])
+        edgetl.deploy(host_bundle, [], force=True)
     with pytest.raises(EdgetlError, match="positive --jobs"):
-        edgetl.deploy(host_bundle, ["local"], jobs=0)
-    (outcome,) = edgetl.deploy(host_bundle, ["local"], name="../elsewhere")
+        edgetl.deploy(host_bundle, ["local"], jobs=0, force=True)
+    (outcome,) = edgetl.deploy(host_bundle, ["local"], name="../elsewhere", force=True)
     assert "cannot name what is deployed" in outcome.reason
 
 
@@ -181,7 +181,7 @@ def test_the_emulated_machine_takes_and_returns_releases(
     data = Path(emulated.where).parent / "data/edgetl/arm64-generic"
     shutil.rmtree(data.parent, ignore_errors=True)
     newer = variant(bundle, tmp_path / "newer")
-    assert [o.state for b in (bundle, newer) for o in edgetl.deploy(b, [emulated.name])] == ["deployed"] * 2
+    assert [o.state for b in (bundle, newer) for o in edgetl.deploy(b, [emulated.name], force=True)] == ["deployed"] * 2
     assert in_charge(data) == newer.digest
     assert edgetl.rollback([emulated.name], name="arm64-generic")[0].state == "rolled back"
     assert in_charge(data) == bundle.digest
@@ -193,7 +193,7 @@ def test_the_command_line_says_what_came_of_each(
 ) -> None:
     add_device("dead", "ssh://127.0.0.1:1")
     where = {"EDGETL_HOME": str(own_home), "XDG_DATA_HOME": str(tmp_path / "data")}
-    command = ("deploy", host_bundle.path, "--device", "local", "--device", "dead", "--name", NAME)
+    command = ("deploy", host_bundle.path, "--device", "local", "--device", "dead", "--name", NAME, "--force")
     done = edgetl(*command, "--json", **where)
     assert done.returncode == 2
     answer = json.loads(done.stdout)

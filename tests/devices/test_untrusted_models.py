@@ -124,7 +124,7 @@ def test_what_is_no_model_is_refused_before_a_runtime_sees_it(bundle: Bundle, tm
 
 @pytest.mark.parametrize(
     ("backend", "file"),
-    [("onnxruntime", "model/model.ort"), ("tensorrt", "model/model.engine"), ("openvino", "model/model.onnx")],
+    [("onnxruntime", "model/model.ort"), ("tensorrt", "model/model.engine"), ("openvino", "model/model.blob")],
 )
 def test_a_runtime_opens_the_kind_of_file_that_was_looked_into(
     bundle: Bundle, tmp_path: Path, backend: str, file: str

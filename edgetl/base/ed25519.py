@@ -1,7 +1,7 @@
 """Checking Ed25519 signatures: RFC 8032, in the standard library's Python, because a device has no ``cryptography``.
 
-Nothing here is secret, so nothing has to take the same time whatever it works on; making signatures is left to a library
-that takes that care. One implementation checks everywhere: what this machine accepts, every device accepts.
+Nothing here is secret, so nothing has to take the same time whatever it works on; making signatures is left to a
+library that takes that care. One implementation checks everywhere: what this machine accepts, every device accepts.
 """
 
 from __future__ import annotations

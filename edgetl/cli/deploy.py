@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import Json, Quiet, note, output
+from edgetl.cli.output import Json, PublicKey, Quiet, note, output
 
 Devices = Annotated[list[str], typer.Option("--device", help="Where to; give it several times for several devices.")]
 Jobs = Annotated[int, typer.Option(help="Devices that are worked on at once.")]
@@ -20,6 +20,7 @@ def command(
     device: Devices,
     name: Annotated[str | None, typer.Option(help="What it is called there; its target's name by default.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if its certificate fails or is missing.")] = False,
+    public_key: PublicKey = None,
     jobs: Jobs = 8,
     timeout: Timeout = 600.0,
     json: Json = False,
@@ -42,7 +43,14 @@ def command(
 
     with output(json=json, quiet=quiet) as shown:
         done = edgetl.deploy(
-            bundle, device, name=name, force=force, jobs=jobs, timeout=timeout, progress=shown.progress
+            bundle,
+            device,
+            name=name,
+            force=force,
+            public_key=public_key,
+            jobs=jobs,
+            timeout=timeout,
+            progress=shown.progress,
         )
         for doubt in {outcome.doubt for outcome in done} - {""}:
             note(f"note: deployed all the same: {doubt}")

@@ -73,6 +73,9 @@ def add(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     url: Annotated[str, typer.Argument(help="ssh://user@host:port, with ?python=PATH if need be.")],
     no_probe: Annotated[bool, typer.Option("--no-probe", help="Do not contact it now.")] = False,
+    require_signature: Annotated[
+        Path | None, typer.Option(help="Public key that must have signed every bundle that goes there.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Remember a real device that is reached by SSH, and what it is if it answers.
@@ -84,7 +87,7 @@ def add(
     import dataclasses
 
     with output(json=json, bars=False) as shown:
-        edgetl.add_device(name, url)
+        edgetl.add_device(name, url, require_signature=require_signature)
         found = None if no_probe else edgetl.probe_device(name)
         if found is not None and not found.reachable:
             note(f"note: {found.reason}: {found.remedy}")

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+PublicKey = Annotated[
+    Path | None, typer.Option(help="Refuse the bundle unless this key signed all of it (PEM, OpenSSH, or hexadecimal).")
+]
 MARGIN = "Largest tolerable loss of the metric; 0.01, of mae and rmse 1 % of the training labels' standard deviation."
 
 

@@ -59,6 +59,11 @@ class EmulatedDevice:
         """The root folder."""
         return str(self.root)
 
+    @property
+    def required_key(self) -> str:
+        """None."""
+        return ""
+
     def to_json(self) -> dict[str, str]:
         """See :class:`edgetl.devices.base.Device`."""
         return describe(self)

@@ -4,7 +4,7 @@ What is sent there is kept in ``~/.cache/edgetl`` under the SHA-256 of its conte
 a transfer that was cut goes on where it was cut (see ``receiver.py``):
 
     files/SHA256[.suffix] samples, and each file of the folders below
-    bundles/SHA256/       bundles, without the records that were made after export
+    bundles/SHA256/       bundles; of those that are not signed, without the records that were made after export
     code/SHA256/          the device's share of edgetl
     calls/PID.*           one scratch folder for each call, gone when it ends
 
@@ -33,6 +33,7 @@ from edgetl.base.storage import sha256_bytes, sha256_file, sha256_json
 from edgetl.core.bundle import MANIFEST
 from edgetl.core.bundle_files import file_of
 from edgetl.core.manifest import read_manifest
+from edgetl.core.signature import signed_names
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, install_remedy, probe_by_calling
 from edgetl.devices.connection import Address, Connection, close_connection, connect
 from edgetl.devices.payload import payload, payload_digest, receiver_program
@@ -54,11 +55,13 @@ class SshDevice:
         name: what the user calls it.
         address: where it is.
         known_arch: its machine as the last probe found it; empty before the first.
+        required_key: see :class:`edgetl.devices.base.Device`.
     """
 
     name: str
     address: Address
     known_arch: str = ""
+    required_key: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -157,7 +160,8 @@ class SshDevice:
         return self._place(link, f"code/{payload_digest(content)}", members, names, silent)
 
     def _place_bundle(self, link: Connection, bundle: Path, progress: Progress) -> str:
-        listed = [MANIFEST, *read_manifest(bundle / MANIFEST).files]
+        signed = [name for name in signed_names(bundle) if file_of(bundle, name).is_file()]
+        listed = list(dict.fromkeys((MANIFEST, *read_manifest(bundle / MANIFEST).files, *signed)))
         absent = [name for name in listed if not file_of(bundle, name).is_file()]
         if absent:
             raise BundleError(f"{bundle} lacks {absent[0]}", "export it again or copy it whole")

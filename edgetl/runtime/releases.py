@@ -20,6 +20,7 @@ from typing import Literal
 
 from edgetl.base.errors import BundleError, DeviceError
 from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
+from edgetl.core.signature import signed_names
 from edgetl.runtime.installed import Installed, SelfTest
 from edgetl.runtime.selftest import selftest
 
@@ -51,7 +52,7 @@ def install(bundle: Bundle, name: str, *, threads: int | None = None) -> Install
     with _place(name) as place:
         releases, old = place / "releases", _current(place)
         chosen = releases / bundle.digest
-        there = _opened(chosen)
+        there = _opened(chosen, bundle.signed_by)
         if there is None:
             chosen = _first_free(chosen)
             tested = _add(bundle, chosen, threads)
@@ -63,10 +64,16 @@ def install(bundle: Bundle, name: str, *, threads: int | None = None) -> Install
         return _answer(place, "unchanged" if chosen.name == old else "deployed", tested)
 
 
-def rollback(name: str, *, threads: int | None = None) -> Installed:
+def rollback(name: str, *, threads: int | None = None, public_key: str | None = None) -> Installed:
     """Put the previous release in charge again, if it passes its self-test; a second rollback returns to the newer one.
 
+    Args:
+        name: as for :func:`install`.
+        threads: of the self-test; all cores when None.
+        public_key: that must have signed it: a file, or 64 hexadecimal digits.
+
     Raises:
+        BundleError: it is damaged, or not signed.
         DeviceError: nothing of that name is deployed, there is no previous release, or it fails; all stays as it is.
     """
     with _place(name) as place:
@@ -80,7 +87,7 @@ def rollback(name: str, *, threads: int | None = None) -> Installed:
         previous = _previous(place)
         if previous is None:
             raise DeviceError(f"'{name}' has no previous release", "deploy the bundle that you want")
-        tested = _tested(load_bundle(place / "releases" / previous), threads)
+        tested = _tested(load_bundle(place / "releases" / previous, public_key), threads)
         _put_in_charge(place, previous)
         return _answer(place, "rolled back", tested)
 
@@ -122,12 +129,12 @@ def _previous(place: Path) -> str | None:
     return max(others, key=lambda p: p.stat().st_mtime_ns).name if others else None
 
 
-def _opened(release: Path) -> Bundle | None:
-    """The release, if it is there and whole."""
+def _opened(release: Path, key: str) -> Bundle | None:
+    """The release, if it is there, whole, and signed by the key, if there is one."""
     if not release.is_dir():
         return None
     try:
-        return load_bundle(release)
+        return load_bundle(release, key or None)
     except BundleError:
         return None
 
@@ -145,11 +152,13 @@ def _add(bundle: Bundle, release: Path, threads: int | None) -> SelfTest:
     partial = release.with_name(f"{_PARTIAL}-{release.name}")
     _remember(partial)
     try:
-        for name in (MANIFEST, *bundle.manifest.files):
+        # Records go along where they are signed: without them, the release would not be.
+        signed = [name for name in signed_names(bundle.path) if (bundle.path / name).is_file()]
+        for name in dict.fromkeys((MANIFEST, *bundle.manifest.files, *signed)):
             file = partial / name
             file.parent.mkdir(parents=True, exist_ok=True)
             _copy(bundle.path / name, file)
-        tested = _tested(load_bundle(partial), threads)
+        tested = _tested(load_bundle(partial, bundle.signed_by or None), threads)
         partial.rename(release)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

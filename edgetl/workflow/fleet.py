@@ -22,7 +22,7 @@ from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import Device, find_device, stop_all, time_limit
 from edgetl.devices.placement import check_fits
 from edgetl.runtime.installed import Installed
-from edgetl.workflow.certify_bundle import contradiction
+from edgetl.workflow.audit import contradiction
 from edgetl.workflow.time_bundle import plan_for, time_bundle
 
 #: Devices that are worked on at once.
@@ -79,6 +79,7 @@ def deploy(
     *,
     name: str | None = None,
     force: bool = False,
+    public_key: str | Path | None = None,
     jobs: int = JOBS,
     timeout: float = TIMEOUT,
     progress: Progress = silent,
@@ -90,6 +91,7 @@ def deploy(
         devices: names; ``edgetl devices`` lists them.
         name: what it is called there, so that a later deploy or rollback finds it; its target's name by default.
         force: deploy it though its certificate fails, is missing, or does not follow from its own predictions.
+        public_key: that must have signed all of it, here and there: a file, or 64 hexadecimal digits.
         jobs: devices that are worked on at once.
         timeout: seconds that each may take.
         progress: told of each device that is done.
@@ -101,7 +103,7 @@ def deploy(
         EdgetlError: the bundle is damaged, nothing certifies it, a device is unknown, or an option makes no sense:
             before any work starts.
     """
-    opened = load_bundle(bundle)
+    opened = load_bundle(bundle, public_key)
     doubt, barred = doubt_of(opened)
     if barred and not force:
         raise BundleError(f"{opened.path}: {doubt}", "make it pass: edgetl verify; or deploy it all the same: --force")

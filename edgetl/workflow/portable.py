@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from edgetl.base.schema import Json
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle_files import DATA_NOTE, NO_ROOT
-from edgetl.core.data import Dataset
+from edgetl.core.data import Dataset, Sample
 
 #: Splits that a certificate or the search for faults behind it read.
 _KEPT = ("calibration", "search", "certify")
@@ -24,9 +24,11 @@ _PATH = re.compile(r"""(?<![^\s='"(\[,:])(?:/|~/|[A-Za-z]:[\\/])[^\s'",;)\]]+"""
 
 
 def for_certifying(dataset: Dataset) -> Dataset:
-    """The samples that a bundle takes along, their folder left out."""
-    samples = tuple(replace(s, path=_inside(s.path)) for s in dataset.samples if s.split in _KEPT)
-    return replace(dataset, root=Path(NO_ROOT), samples=samples, skipped=())
+    """The samples that a bundle takes along, their folder left out; of training, only numbers: they scale a margin."""
+    samples = [replace(s, path=_inside(s.path)) for s in dataset.samples if s.split in _KEPT]
+    if dataset.label_kind == "number":
+        samples += [Sample("", s.label, "", "", "train") for s in dataset.split("train")]
+    return replace(dataset, root=Path(NO_ROOT), samples=tuple(samples), skipped=())
 
 
 def _inside(path: str) -> str:

@@ -170,7 +170,7 @@ def test_an_interrupted_deployment_ends_there_too(
     python, mark = hanging_python(tmp_path / "sick")
     add_device("sick", clean.url(clean.client("good"), str(python)))
     newer = variant(host_bundle, tmp_path / "newer")
-    command = ["deploy", str(newer.path), "--device", "sick", "--name", NAME, "--quiet"]
+    command = ["deploy", str(newer.path), "--device", "sick", "--name", NAME, "--quiet", "--force"]
     caller = subprocess.Popen(
         [sys.executable, "-c", "from edgetl.cli import main; main()", *command],
         cwd=ROOT,
@@ -236,6 +236,7 @@ def test_ten_devices_of_which_four_are_sick(own_home: Path, tmp_path: Path, host
             host_bundle,
             names,
             name=NAME,
+            force=True,
             jobs=4,
             timeout=20,
             progress=lambda *a: told.append(a),  # type: ignore[misc]

@@ -20,7 +20,7 @@ from edgetl.core.data import Dataset, Sample
 #: Splits that a certificate or the search for faults behind it read.
 _KEPT = ("calibration", "search", "certify")
 #: An absolute path inside a text: after its start, a blank, a quote, a bracket or an equals sign.
-_PATH = re.compile(r"""(?<![^\s='"(\[,:])(?:/|~/|[A-Za-z]:[\\/])[^\s'",;)\]]+""")
+_PATH = re.compile(r"""(?<![^\s='"(\[,:])(?:/(?!/)|~/|[A-Za-z]:[\\/])[^\s'",;)\]]+""")
 
 
 def for_certifying(dataset: Dataset) -> Dataset:

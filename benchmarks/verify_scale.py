@@ -32,7 +32,6 @@ from edgetl.core.run import Run, load_run, write_run
 from edgetl.inputs import input_of
 from edgetl.runtime.machine import machine
 from edgetl.workflow import audit
-from edgetl.workflow import audit
 
 SAVED = 50_000
 CHILD = """

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.certify import Certificate, verify_arrays
 from edgetl.core.bench import BenchRecord

@@ -12,6 +12,7 @@ import pytest
 
 import edgetl
 from edgetl.base.errors import EdgetlError, UnknownNameError
+from edgetl.base.storage import read_json, write_sealed
 from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
 from edgetl.devices import Device, add_device
 from edgetl.devices.connection import disconnect
@@ -209,3 +210,45 @@ def test_the_command_line_says_what_came_of_each(
     back = edgetl("rollback", "--device", "local", "--name", NAME, **where)
     assert back.returncode == 2
     assert "error: local: 'camera' has no previous release" in back.stderr
+
+
+@here
+@pytest.mark.parametrize("certificate", ["missing", "failing", "made up", "another's"])
+def test_what_is_not_certified_takes_force(
+    there: Path, device: str, tiny_bundle: Path, tmp_path: Path, certificate: str, edgetl: Cli
+) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    file = bundle / "certificate.json"
+    if certificate == "missing":
+        file.unlink()
+    elif certificate == "failing":
+        assert edgetl("verify", bundle, "--margin", "0", "--alpha", "0.4").returncode in (3, 4)
+        record = read_json(file)
+        write_sealed(file, {**record, "verdict": "fail"})
+    elif certificate == "made up":
+        write_sealed(file, {**read_json(file), "verdict": "pass", "deployed_accuracy": 0.5})
+    else:
+        write_sealed(file, {**read_json(file), "manifest": "0" * 64})
+    refused = edgetl("deploy", bundle, "--device", device, "--name", NAME)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert not there.exists()
+    if certificate == "another's":
+        assert "belongs to another bundle" in refused.stderr
+        return
+    assert "--force" in refused.stderr
+    forced = edgetl("deploy", bundle, "--device", device, "--name", NAME, "--force", "--json")
+    assert forced.returncode == 0, forced.stderr
+    assert "note: deployed all the same: " in forced.stderr
+    assert json.loads(forced.stdout)["devices"][0]["doubt"]
+
+
+@here
+def test_a_certificate_that_passes_takes_no_force(
+    there: Path, device: str, tiny_bundle: Path, tmp_path: Path, edgetl: Cli
+) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    assert edgetl("verify", bundle, "--margin", "0.6").returncode == 0
+    deployed = edgetl("deploy", bundle, "--device", device, "--name", NAME)
+    assert deployed.returncode == 0, deployed.stderr
+    assert "deployed all the same" not in deployed.stderr

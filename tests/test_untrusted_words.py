@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.base.storage import read_json, sha256_file, write_json, write_sealed
 from edgetl.core.bundle import MANIFEST, load_bundle
-from edgetl.workflow.portable import without_places
+from edgetl.core.data import Dataset, Sample
+from edgetl.workflow.portable import for_certifying, samples_home, without_places
 
 Cli = Callable[..., Any]
 #: Clears the screen, renames the window, goes back to the start of the line, turns what follows around.
@@ -133,3 +135,14 @@ def test_its_samples_are_found_where_it_was_made_and_asked_for_elsewhere(
 )  # fmt: skip
 def test_paths_are_cut_down_to_their_last_part(given: Any, left: Any) -> None:
     assert without_places(given) == left
+
+
+def test_samples_that_a_csv_names_in_full_keep_only_what_they_do_not_share(tmp_path: Path) -> None:
+    rows = [Sample(f"/home/alice/data/{i % 2}/{i}.png", i % 2, f"{i:064x}", "p", "certify") for i in range(4)]
+    given = Dataset(tmp_path, ("a", "b"), (*rows, Sample("/home/alice/data/x.png", 0, "0" * 64, "p", "train")))
+    kept = for_certifying(given)
+    assert [sample.path for sample in kept.samples] == ["0/0.png", "1/1.png", "0/2.png", "1/3.png"]
+    assert (samples_home(given), str(kept.root)) == (Path("/home/alice/data"), ".")
+    numbers = replace(given, classes=(), label_kind="number", samples=(*rows, Sample("y", 1.5, "1" * 64, "p", "train")))
+    trained = for_certifying(numbers).split("train")
+    assert trained == (Sample("", 1.5, "", "", "train"),), "only their spread is needed"

@@ -34,10 +34,12 @@ class EmulatedDevice:
     Attributes:
         name: what the user calls it.
         root: its root folder, made by :func:`edgetl.devices.rootfs.create_rootfs`.
+        required_key: see :class:`edgetl.devices.base.Device`.
     """
 
     name: str
     root: Path
+    required_key: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -58,11 +60,6 @@ class EmulatedDevice:
     def where(self) -> str:
         """The root folder."""
         return str(self.root)
-
-    @property
-    def required_key(self) -> str:
-        """None."""
-        return ""
 
     def to_json(self) -> dict[str, str]:
         """See :class:`edgetl.devices.base.Device`."""

@@ -264,12 +264,13 @@ def _check_new(name: str, entries: Mapping[str, object]) -> None:
 
 
 def _device(name: str, entry: Mapping[str, Any]) -> Device:
-    if entry.get("kind") == "emulated":
-        return EmulatedDevice(name, _rootfs(name))
-    if entry.get("kind") == "ssh" and isinstance(entry.get("url"), str):
+    given, kind = entry.get("require_signature"), entry.get("kind")
+    # What is written there asks for a signature, whatever it is: it is not left out because it cannot be read.
+    key = "" if given is None else read_public_key(str(given))
+    if kind == "emulated":
+        return EmulatedDevice(name, _rootfs(name), key)
+    if kind == "ssh" and isinstance(entry.get("url"), str):
         probed = entry.get("probed")
         arch = str(probed.get("arch", "")) if isinstance(probed, dict) else ""
-        key = entry.get("require_signature")
-        # What is written there asks for a signature, whatever it is: it is not left out because it cannot be read.
-        return SshDevice(name, parse_url(entry["url"]), arch, "" if key is None else read_public_key(str(key)))
+        return SshDevice(name, parse_url(entry["url"]), arch, key)
     raise DeviceError(f"{_file()} holds a device '{name}' of an unknown kind", f"edgetl devices remove {name}")

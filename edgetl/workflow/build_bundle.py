@@ -11,7 +11,7 @@ from typing import Any, cast
 from edgetl.backends import BACKENDS
 from edgetl.base.errors import BackendError, BundleError, CompressionError, EdgetlError
 from edgetl.base.progress import Progress
-from edgetl.base.schema import to_json
+from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import new_folder, read_json, sha256_file, sha256_json, write_json
 from edgetl.compress.graph import kind_of, load
 from edgetl.compress.recipes import Recipe, load_recipe, serving, siblings, with_changes
@@ -31,13 +31,14 @@ from edgetl.core.bundle import (
     load_bundle,
     write_manifest,
 )
+from edgetl.core.compression import Calibration
 from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.run import Run
 from edgetl.core.targets import Target, find_target
 from edgetl.inputs import input_of, write_input
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.golden_vectors import write_golden
-from edgetl.workflow.portable import for_certifying, note_data, without_places
+from edgetl.workflow.portable import calibrated_on, for_certifying, note_data, samples_home, without_places
 from edgetl.workflow.reference import EXPORTED as MODEL
 from edgetl.workflow.reference import Answers, TorchReference, answers, exported
 from edgetl.workflow.repair_search import Selected, search_repair
@@ -123,7 +124,7 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     try:
         there = load_bundle(folder)
         if there.manifest.key == key:
-            note_data(out, there.splits, request.run.dataset.root)
+            note_data(out, there.splits, samples_home(request.run.dataset))
             return there
     except BundleError as error:
         if folder.exists() and not (folder / MANIFEST).is_file():
@@ -138,7 +139,7 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     with new_folder(folder) as partial:
         _fill(partial, request, key, candidates, expected, selected, twin)
     made = load_bundle(folder)
-    note_data(out, made.splits, request.run.dataset.root)
+    note_data(out, made.splits, samples_home(request.run.dataset))
     return made
 
 
@@ -214,7 +215,9 @@ def _fill(
     write_input(folder, input_of(run))
     write_json(folder / SPLITS_FILE, for_certifying(run.dataset).to_json())
     write_json(folder / LAYERS, to_json(selected.layers))
-    (folder / CALIBRATION).write_bytes((selected.compressed.folder / CALIBRATION).read_bytes())
+    file = selected.compressed.folder / CALIBRATION
+    chosen = from_json(Calibration, read_json(file), file)
+    write_json(folder / CALIBRATION, to_json(calibrated_on(chosen, run.dataset)))
     expected.save(folder / REFERENCE)
     sources = _sources(folder, candidates.floating, selected.compressed)
     manifest = Manifest(

@@ -7,6 +7,7 @@ A bundle's own list of samples names no folder. Beside the bundle lies where it 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from edgetl.base.schema import Json
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle_files import DATA_NOTE, NO_ROOT
+from edgetl.core.compression import Calibration
 from edgetl.core.data import Dataset, Sample
 
 #: Splits that a certificate or the search for faults behind it read.
@@ -23,17 +25,31 @@ _KEPT = ("calibration", "search", "certify")
 _PATH = re.compile(r"""(?<![^\s='"(\[,:])(?:/(?!/)|~/|[A-Za-z]:[\\/])[^\s'",;)\]]+""")
 
 
+def samples_home(dataset: Dataset) -> Path:
+    """The folder below which all of a data set's samples lie; a CSV file may name them in full, wherever they are."""
+    if not any(PurePosixPath(sample.path).is_absolute() for sample in dataset.samples):
+        return dataset.root
+    return Path(os.path.commonpath([str((dataset.root / sample.path).parent) for sample in dataset.samples]))
+
+
 def for_certifying(dataset: Dataset) -> Dataset:
     """The samples that a bundle takes along, their folder left out; of training, only numbers: they scale a margin."""
-    samples = [replace(s, path=_inside(s.path)) for s in dataset.samples if s.split in _KEPT]
+    home = samples_home(dataset)
+    samples = [replace(s, path=_below(home, dataset, s.path)) for s in dataset.samples if s.split in _KEPT]
     if dataset.label_kind == "number":
         samples += [Sample("", s.label, "", "", "train") for s in dataset.split("train")]
     return replace(dataset, root=Path(NO_ROOT), samples=tuple(samples), skipped=())
 
 
-def _inside(path: str) -> str:
-    """A sample's path; one that a CSV file gives in full is found by its hash and keeps its last two parts."""
-    return "/".join(PurePosixPath(path).parts[-2:]) if PurePosixPath(path).is_absolute() else path
+def calibrated_on(calibration: Calibration, dataset: Dataset) -> Calibration:
+    """What a bundle says of the samples that gave its ranges: their paths as :func:`for_certifying` has them."""
+    home = samples_home(dataset)
+    samples = tuple(replace(s, path=_below(home, dataset, s.path)) for s in calibration.samples)
+    return replace(calibration, samples=samples)
+
+
+def _below(home: Path, dataset: Dataset, path: str) -> str:
+    return path if home == dataset.root else (dataset.root / path).relative_to(home).as_posix()
 
 
 def note_data(out: Path, splits: str, root: Path) -> None:

@@ -104,7 +104,7 @@ def measure(bundle: Bundle, jobs: int, timeout: float, progress: Progress) -> di
         patients = fleet_of_fifty(bundle, work, stack)
         began = time.monotonic()
         names = [patient.name for patient in patients]
-        outcomes = fleet.deploy(bundle, names, jobs=jobs, timeout=timeout, progress=progress)
+        outcomes = fleet.deploy(bundle, names, force=True, jobs=jobs, timeout=timeout, progress=progress)
         seconds = time.monotonic() - began
         rows = [
             {

@@ -31,6 +31,7 @@ from edgetl.core.data import Dataset, Sample
 from edgetl.core.run import Run, load_run, write_run
 from edgetl.inputs import input_of
 from edgetl.runtime.machine import machine
+from edgetl.workflow import audit
 
 SAVED = 50_000
 CHILD = """
@@ -124,7 +125,7 @@ def saved(run: Run, work: Path) -> dict[str, Any]:
     for _ in range(5):
         for name, act in (
             ("verify", lambda: pipeline.verify(load_bundle(folder), margin=0.005)),
-            ("check", lambda: pipeline.check(folder)),
+            ("check", lambda: audit.check(folder)),
             ("verify_command", lambda: spent([*edgetl, "--margin", "0.005"])),
             ("check_command", lambda: spent([*edgetl, "--check"])),
         ):

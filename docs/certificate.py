@@ -62,9 +62,9 @@ deviation of the labels, or the greatest change seen. The last row on regression
 | `hashes` | of model, weights, splits, preprocessing, manifest and predictions |
 
 The predictions stay in the bundle, so other margins, levels and metrics need no inference. `edgetl verify --check`
-refuses a certificate of another bundle, one with an edited number, one that does not follow from the predictions even
-if it was sealed again, and predictions that were edited. It is no signature: whoever can replace predictions,
-manifest and certificate together can make up a bundle.
+works out again all that predictions and bundle determine, and refuses a certificate that says otherwise, even if it was
+sealed again, and predictions that are not the bundle's. What it cannot work out again is named as taken on trust, unless
+the bundle is signed: [untrusted.md](untrusted.md).
 
 ## How often it would be wrong
 

@@ -29,16 +29,18 @@ if TYPE_CHECKING:
     from edgetl.core.targets import Target, load_targets
     from edgetl.devices import add_device, create_device, find_device, list_devices, probe_device, remove_device
     from edgetl.inputs import Preprocess, load_dataset
-    from edgetl.pipeline import bench, check, demo, export, predict, report, verify
+    from edgetl.pipeline import bench, demo, export, predict, report, verify
     from edgetl.runtime.loaded import load_bundle
     from edgetl.runtime.predictor import Prediction
     from edgetl.tasks import list_tasks
     from edgetl.transfer.backbones import list_backbones
     from edgetl.transfer.finetune import finetune
     from edgetl.transfer.strategies import list_strategies
+    from edgetl.workflow.audit import check
     from edgetl.workflow.doctor import doctor
     from edgetl.workflow.exported import Exported
     from edgetl.workflow.fleet import bench_devices, deploy, rollback
+    from edgetl.workflow.sign_bundle import sign
 
 _HOMES = {
     "Artifact": "edgetl.core.bundle",
@@ -54,7 +56,7 @@ _HOMES = {
     "add_device": "edgetl.devices",
     "bench": "edgetl.pipeline",
     "bench_devices": "edgetl.workflow.fleet",
-    "check": "edgetl.pipeline",
+    "check": "edgetl.workflow.audit",
     "create_device": "edgetl.devices",
     "demo": "edgetl.pipeline",
     "deploy": "edgetl.workflow.fleet",
@@ -75,6 +77,7 @@ _HOMES = {
     "predict": "edgetl.pipeline",
     "report": "edgetl.pipeline",
     "rollback": "edgetl.workflow.fleet",
+    "sign": "edgetl.workflow.sign_bundle",
     "verify": "edgetl.pipeline",
 }
 
@@ -114,6 +117,7 @@ __all__ = [
     "remove_device",
     "report",
     "rollback",
+    "sign",
     "verify",
 ]
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.certify import Certificate, verify_arrays
 from edgetl.core.bench import BenchRecord
@@ -26,7 +25,7 @@ from edgetl.devices.placement import answer
 from edgetl.reporting.html import write_report
 from edgetl.runtime.predictor import TOP, Prediction
 from edgetl.workflow.build_bundle import REPAIR_MINUTES, build_bundle, minutes_for, requests_for
-from edgetl.workflow.certify_bundle import Terms, certify_again, certify_bundle, contradiction
+from edgetl.workflow.certify_bundle import Terms, certify_again, certify_bundle
 from edgetl.workflow.exported import Demo, Exported
 from edgetl.workflow.sources import open_source
 from edgetl.workflow.stage_cache import workspace
@@ -123,6 +122,7 @@ def verify(
     device: str | None = None,
     predictions: str | Path | None = None,
     corruptions: bool = False,
+    public_key: str | Path | None = None,
     progress: Progress = silent,
 ) -> Certificate: ...
 
@@ -160,6 +160,7 @@ def verify_bundle(
     device: str | None = None,
     predictions: str | Path | None = None,
     corruptions: bool = False,
+    public_key: str | Path | None = None,
     progress: Progress = silent,
 ) -> Certificate:
     """The test on a bundle's certify split; its ``certificate.json`` and ``predictions.npz`` are written.
@@ -174,12 +175,13 @@ def verify_bundle(
         predictions: an ``.npz`` with the answers of a program of your own: ``logits`` (n, classes) and ``sha256`` (n)
             of the files.
         corruptions: also test under blur, noise, JPEG, brightness and contrast: of images, where accuracy is a metric.
+        public_key: that must have signed the bundle: a file, or 64 hexadecimal digits.
         progress: told of each sample.
 
     Raises:
         CertifyError: a bad margin, or samples that are not there.
     """
-    opened = load_bundle(bundle)
+    opened = load_bundle(bundle, public_key)
     terms = Terms.of(opened, margin, alpha, metric)
     if data is None and device is None and predictions is None and not corruptions:
         saved = certify_again(opened, terms)
@@ -191,21 +193,13 @@ def verify_bundle(
     )
 
 
-def check(bundle: str | Path) -> str | None:
-    """Does the certificate belong to this very bundle, unaltered? None if so, else what is wrong."""
-    try:
-        wrong = contradiction(load_bundle(bundle))
-    except EdgetlError as error:
-        return str(error)
-    return wrong and f"the certificate of {bundle} is not this bundle's: {wrong}"
-
-
 def predict(
     bundle: str | Path | Bundle,
     files: Sequence[str | Path],
     *,
     device: str | None = None,
     top: int = TOP,
+    public_key: str | Path | None = None,
     progress: Progress = silent,
 ) -> list[Prediction]:
     """What a bundle answers to sample files, here or on a device; :func:`edgetl.load_bundle` keeps it loaded instead.
@@ -215,6 +209,7 @@ def predict(
         files: images, texts or arrays, as its network takes them.
         device: where; this machine when None.
         top: most labels that an answer names.
+        public_key: that must have signed the bundle: a file, or 64 hexadecimal digits.
         progress: told of each file.
 
     Returns:
@@ -224,7 +219,7 @@ def predict(
         DataError: a file is missing or damaged.
         DeviceError: the bundle cannot run there.
     """
-    return answer(load_bundle(bundle), [Path(file) for file in files], device, top=top, progress=progress)
+    return answer(load_bundle(bundle, public_key), [Path(file) for file in files], device, top=top, progress=progress)
 
 
 def bench(

@@ -33,7 +33,7 @@ LAYERS = (
 WITHIN = {
     "workflow": (
         ("fleet",),
-        ("time_bundle",),
+        ("time_bundle", "audit"),
         ("certify_bundle",),
         ("corruption_test", "explain_loss"),
         ("answers",),
@@ -41,15 +41,30 @@ WITHIN = {
         ("repair_search",),
         ("candidates",),
         ("reference",),
-        ("stage_cache", "doctor", "exported", "sources"),
+        ("stage_cache", "doctor", "exported", "sources", "golden_vectors", "portable", "sign_bundle"),
     ),
     "core": (
         ("run", "bundle"),
-        ("certificate",),
+        ("certificate", "bundle_files"),
         ("manifest", "run_record", "data", "targets"),
-        ("target", "compression", "bench", "findings", "tensors", "certificate_parts"),
+        (
+            "target",
+            "compression",
+            "bench",
+            "findings",
+            "tensors",
+            "certificate_parts",
+            "onnx_file",
+            "npz",
+            "signature",
+            "artifact",
+        ),
     ),
-    "base": (("storage", "lock", "extras", "resources", "schema"), ("errors", "progress", "wording")),
+    "base": (
+        ("storage", "lock", "extras", "resources", "schema"),
+        ("errors", "progress"),
+        ("names", "wording", "ed25519"),
+    ),
 }
 #: What may stand at the top of the package: the façade and the journey.
 TOP = {"__init__.py", "__main__.py", "pipeline.py", "py.typed"}

@@ -60,6 +60,8 @@ def bundle(tmp_path: Path, photos: Path) -> Bundle:
     for name in ("model/model.xml", "model/model.bin", "float/model.onnx", "runner/main.cpp"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name.encode() * 20)
+    # A field of ONNX that holds a text.
+    (folder / "float/model.onnx").write_bytes(b"\x12\x7f" + (b"float/model.onnx" * 20)[:127])
     write_json(folder / "labels.json", list(dataset.classes))
     write_json(folder / "preprocess.json", PREPROCESS.to_json())
     write_json(folder / "splits.json", dataset.to_json())

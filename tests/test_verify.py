@@ -32,7 +32,9 @@ def quantized(tiny_run: Path) -> Path:
 
 @pytest.fixture
 def bundle(quantized: Path, tmp_path: Path) -> Path:
-    """A copy of the ONNX Runtime bundle, to be altered."""
+    """A copy of the ONNX Runtime bundle, to be altered, with the note of where its samples lie."""
+    (tmp_path / ".work").mkdir()
+    shutil.copy(quantized / ".work/data.json", tmp_path / ".work")
     return Path(shutil.copytree(quantized / "x86-generic", tmp_path / "bundle"))
 
 

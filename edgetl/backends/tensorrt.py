@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edgetl.backends import build_engine
 from edgetl.backends.base import STEM, Probe, accept, load_onnx, onnx_precision, why_refused
 from edgetl.backends.tensorrt_check import build_for, builder_module
 from edgetl.backends.tensorrt_verdict import Verdict, verdicts
@@ -16,6 +15,7 @@ from edgetl.base.extras import version
 from edgetl.base.storage import write_bytes, write_json
 from edgetl.core.bundle import Artifact
 from edgetl.core.targets import Target
+from edgetl.runtime import build_engine
 from edgetl.runtime.sessions import Session, open_session
 
 SCRIPT = "build_engine.py"
@@ -101,7 +101,7 @@ def refuse_what_no_device_takes(model: Path, devices: tuple[Verdict, ...]) -> No
 
 def shell_script(model: Any) -> bytes:
     """``build_engine.sh`` for an ONNX model: with the shapes of its inputs filled in."""
-    text = (Path(build_engine.__file__).with_name(SHELL_SCRIPT)).read_text(encoding="utf-8")
+    text = Path(__file__).with_name(SHELL_SCRIPT).read_text(encoding="utf-8")
     opened = [value for value in model.graph.input if not all(size.HasField("dim_value") for size in _sizes(value))]
     least, usual, most = build_engine.LENGTHS
     for variable, batch, length in (("least", "1", least), ("usual", "BATCH", usual), ("most", "BATCH", most)):

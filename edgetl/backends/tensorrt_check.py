@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.backends.build_engine import add_profile, network_flags
 from edgetl.base.errors import BackendError
 from edgetl.base.extras import available, version
 from edgetl.base.storage import sha256_file
+from edgetl.runtime.build_engine import add_profile, network_flags
 
 #: tensorrt_rtx first: it can build for another GPU than the one at hand, or for none.
 _MODULES = ("tensorrt_rtx", "tensorrt")

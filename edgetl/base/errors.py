@@ -20,6 +20,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from edgetl.base.wording import printable
+
 
 class EdgetlError(Exception):
     """Base of every error that is the input's fault rather than edgetl's.
@@ -32,8 +34,9 @@ class EdgetlError(Exception):
     exit_status = 2
 
     def __init__(self, what: str, remedy: str = "") -> None:
-        self.what = " ".join(what.split())
-        self.remedy = " ".join(remedy.split())
+        # What it quotes may come from a file, a bundle or a device that means harm to a terminal.
+        self.what = printable(" ".join(what.split()))
+        self.remedy = printable(" ".join(remedy.split()))
         super().__init__(f"{self.what}: {self.remedy}" if self.remedy else self.what)
 
 

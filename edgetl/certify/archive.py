@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CertifyError
 from edgetl.base.storage import sha256_bytes, write_bytes
+from edgetl.core.npz import read_npz
 
 AGAIN = "run edgetl verify with --data to make it again"
 
@@ -58,7 +58,6 @@ def read_archive(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not body.endswith(_SEAL) or sha256_bytes(body).encode() != seal:
         raise CertifyError(f"the predictions in {path} were altered or are not whole", AGAIN)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return read_npz(data)
+    except (ValueError, OSError) as error:
         raise CertifyError(f"the predictions in {path} are of another version or none ({error})", AGAIN) from error

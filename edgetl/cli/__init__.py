@@ -10,6 +10,7 @@ import traceback
 from typing import Any
 
 from edgetl.base.errors import EdgetlError
+from edgetl.base.wording import printable
 
 BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -35,6 +36,7 @@ def run(arguments: list[str]) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         status, message = _ending(error)
+        message = printable(message)
         if os.environ.get("EDGETL_DEBUG") == "1":
             traceback.print_exception(error)
         if "--json" in arguments:

@@ -19,6 +19,7 @@ from edgetl.cli import (
     predict,
     report,
     rollback,
+    sign,
     targets,
     verify,
 )
@@ -60,7 +61,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_root)
-    for module in (demo, finetune, export, verify, predict, bench, deploy, rollback, report):
+    for module in (demo, finetune, export, verify, predict, bench, sign, deploy, rollback, report):
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
     app.add_typer(targets.app, name="targets")
     app.command("backbones")(lists.backbones)

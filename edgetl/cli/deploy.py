@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import Json, Quiet, output
+from edgetl.cli.output import Json, PublicKey, Quiet, note, output
 
 Devices = Annotated[list[str], typer.Option("--device", help="Where to; give it several times for several devices.")]
 Jobs = Annotated[int, typer.Option(help="Devices that are worked on at once.")]
@@ -19,6 +19,8 @@ def command(
     bundle: Annotated[Path, typer.Argument(help="A bundle made by edgetl export.")],
     device: Devices,
     name: Annotated[str | None, typer.Option(help="What it is called there; its target's name by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Even if its certificate fails or is missing.")] = False,
+    public_key: PublicKey = None,
     jobs: Jobs = 8,
     timeout: Timeout = 600.0,
     json: Json = False,
@@ -28,7 +30,7 @@ def command(
 
     It is sent once, by hash; stands beside the old one; passes its self-test on the golden vectors there; and then one
     rename puts it in charge. Whatever fails, the old one stays. Programs there open
-    ~/.local/share/edgetl/NAME/current.
+    ~/.local/share/edgetl/NAME/current. A bundle whose certificate fails or is missing takes --force.
 
     \b
     edgetl deploy out/x86-generic --device local
@@ -40,5 +42,16 @@ def command(
     from edgetl.cli.tables import outcomes
 
     with output(json=json, quiet=quiet) as shown:
-        done = edgetl.deploy(bundle, device, name=name, jobs=jobs, timeout=timeout, progress=shown.progress)
+        done = edgetl.deploy(
+            bundle,
+            device,
+            name=name,
+            force=force,
+            public_key=public_key,
+            jobs=jobs,
+            timeout=timeout,
+            progress=shown.progress,
+        )
+        for doubt in {outcome.doubt for outcome in done} - {""}:
+            note(f"note: deployed all the same: {doubt}")
         return outcomes(shown, done)

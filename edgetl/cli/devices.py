@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import Json, Quiet, note, output
+from edgetl.cli.output import Json, Quiet, note, output, say
 
 app = typer.Typer(
     help="Places where a bundle runs.",
@@ -65,7 +65,7 @@ def create(
         offered = {"openvino": openvino, "ai_edge_litert": litert, "tokenizers": tokenizers}
         extras = [module for module, wanted in offered.items() if wanted]
         device = edgetl.create_device(name, arch, extras=extras, source=source, progress=shown.progress)
-        shown.show(device.to_json(), lambda console: console.print(f"created the emulated device {name}", markup=False))
+        shown.show(device.to_json(), lambda console: say(console, f"created the emulated device {name}"))
 
 
 @app.command()
@@ -73,6 +73,9 @@ def add(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     url: Annotated[str, typer.Argument(help="ssh://user@host:port, with ?python=PATH if need be.")],
     no_probe: Annotated[bool, typer.Option("--no-probe", help="Do not contact it now.")] = False,
+    require_signature: Annotated[
+        Path | None, typer.Option(help="Public key that must have signed every bundle that goes there.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Remember a real device that is reached by SSH, and what it is if it answers.
@@ -84,13 +87,13 @@ def add(
     import dataclasses
 
     with output(json=json, bars=False) as shown:
-        edgetl.add_device(name, url)
+        edgetl.add_device(name, url, require_signature=require_signature)
         found = None if no_probe else edgetl.probe_device(name)
         if found is not None and not found.reachable:
             note(f"note: {found.reason}: {found.remedy}")
         about = f" ({found.machine.cpu_model})" if found is not None and found.machine.cpu_model else ""
         value = {**edgetl.find_device(name).to_json(), "probe": None if found is None else dataclasses.asdict(found)}
-        shown.show(value, lambda console: console.print(f"added {name}{about}", markup=False))
+        shown.show(value, lambda console: say(console, f"added {name}{about}"))
 
 
 @app.command()
@@ -99,7 +102,7 @@ def remove(name: Annotated[str, typer.Argument(help="Which one.")], json: Json =
 
     with output(json=json, bars=False) as shown:
         edgetl.remove_device(name)
-        shown.show({"removed": name}, lambda console: console.print(f"removed {name}", markup=False))
+        shown.show({"removed": name}, lambda console: say(console, f"removed {name}"))
 
 
 @app.command()

@@ -10,7 +10,7 @@ import typer
 
 import edgetl
 from edgetl.base.wording import amount, count, enumerated, number, percent
-from edgetl.cli.output import Json, Quiet, note, output
+from edgetl.cli.output import Json, Quiet, note, output, say
 
 if TYPE_CHECKING:
     from edgetl.core.run import Run
@@ -76,7 +76,7 @@ def command(
             progress=shown.progress,
         )
         _say_of_the_data(run)
-        shown.show(run.to_json(), lambda console: console.print(_sentence(run)))
+        shown.show(run.to_json(), lambda console: say(console, _sentence(run)))
 
 
 def _say_of_the_data(run: Run) -> None:

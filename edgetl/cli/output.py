@@ -8,17 +8,22 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgetl.base.progress import Progress, silent
+from edgetl.base.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+PublicKey = Annotated[
+    Path | None, typer.Option(help="Refuse the bundle unless this key signed all of it (PEM, OpenSSH, or hexadecimal).")
+]
 MARGIN = "Largest tolerable loss of the metric; 0.01, of mae and rmse 1 % of the training labels' standard deviation."
 
 
@@ -42,9 +47,15 @@ class Output:
             human(Console(file=stream, highlight=False, soft_wrap=not stream.isatty()))
 
 
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are, but for what could steer a terminal: names may come from anybody's bundle or folder."""
+    for line in lines:
+        console.print(printable(line), markup=False)
+
+
 def note(message: str) -> None:
     """One line of prose, on standard error."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import typer
 
 import edgetl
 from edgetl.base.wording import number, percent
-from edgetl.cli.output import Json, Quiet, output
+from edgetl.cli.output import Json, PublicKey, Quiet, output, say
 
 
 def command(
@@ -17,6 +17,7 @@ def command(
     file: Annotated[list[Path], typer.Argument(help="Images, texts (.txt) or arrays (.npy, .npz).")],
     device: Annotated[str | None, typer.Option(help="Where to run; see edgetl devices.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many of the most probable labels to name.")] = 5,
+    public_key: PublicKey = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -28,10 +29,10 @@ def command(
     edgetl predict out/jetson photo.jpg --device my-jetson
     """
     with output(json=json, quiet=quiet) as shown:
-        found = edgetl.predict(bundle, file, device=device, top=top, progress=shown.progress)
+        found = edgetl.predict(bundle, file, device=device, top=top, public_key=public_key, progress=shown.progress)
         answers = [{"file": str(path), **answer.to_json()} for path, answer in zip(file, found, strict=True)]
         lines = [f"{path}: {_sentence(answer)}" for path, answer in zip(file, found, strict=True)]
-        shown.show({"predictions": answers}, lambda console: console.print("\n".join(lines), markup=False))
+        shown.show({"predictions": answers}, lambda console: say(console, *lines))
 
 
 def _sentence(answer: edgetl.Prediction) -> str:

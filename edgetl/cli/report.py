@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import Json, output
+from edgetl.cli.output import Json, output, say
 
 
 def command(
@@ -29,4 +29,4 @@ def command(
     with output(json=json, bars=False) as shown:
         page = edgetl.report(sources, out=out, data=data)
         answer = {"report": str(page), "bytes": page.stat().st_size}
-        shown.show(answer, lambda console: console.print(f"wrote {page}", markup=False))
+        shown.show(answer, lambda console: say(console, f"wrote {page}"))

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edgetl.base.errors import EdgetlError
-from edgetl.base.wording import counted, fixed, number, percent, times
-from edgetl.cli.output import note
+from edgetl.base.wording import counted, fixed, number, percent, printable, times
+from edgetl.cli.output import note, say
 from edgetl.core.bench import BenchRecord, Estimate
 from edgetl.reporting.console import print_results, print_table
 from edgetl.reporting.outcome import print_certificate
@@ -28,12 +28,12 @@ def bundles(console: Console, exported: Sequence[Exported], page: str = "") -> N
     print_results(console, rows([item.bundle for item in exported]))
     for item in exported:
         if item.certificate.verdict == "fail" or item.certificate.findings:
-            console.print(f"\n{item.bundle.target}", markup=False, style="bold")
+            console.print(f"\n{printable(item.bundle.target)}", markup=False, style="bold")
             print_certificate(console, item.certificate)
     for item in exported:
-        console.print(f"bundle   {item.bundle.path}", markup=False)
+        say(console, f"bundle   {item.bundle.path}")
     if page:
-        console.print(f"report   {page}", markup=False)
+        say(console, f"report   {page}")
 
 
 def latency(console: Console, record: BenchRecord) -> None:
@@ -56,7 +56,7 @@ def latency(console: Console, record: BenchRecord) -> None:
         ],
     )
     for line in _about(record):
-        console.print(line, markup=False)
+        say(console, line)
 
 
 def _about(record: BenchRecord) -> Iterator[str]:
@@ -121,7 +121,7 @@ def probed(console: Console, name: str, found: DeviceProbe) -> None:
     ]
     print_table(console, ["fact", name], [[title, str(value)] for title, value in rows if value])
     sentence = "can be used" if found.reachable else f"{found.reason}: {found.remedy}"
-    console.print(f"{name}: {sentence}", markup=False)
+    say(console, f"{name}: {sentence}")
 
 
 def _sensor(sensor: SensorFile) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgetl
-from edgetl.cli.output import Json, output
+from edgetl.cli.output import Json, output, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,8 +78,8 @@ def _print(console: Console, answer: dict[str, Any]) -> None:
     for version in answer["versions"]:
         system = f" ({version['system']})" if version["system"] else ""
         table = f", by the table of {version['table']}" if version["table"] else ""
-        console.print(f"TensorRT {version['tensorrt']}{system}: {version['verdict']}{table}", markup=False)
+        say(console, f"TensorRT {version['tensorrt']}{system}: {version['verdict']}{table}")
         for objection in version["objections"]:
-            console.print(f"  {'refused' if objection['certain'] else 'unknown'}: {objection['text']}", markup=False)
+            say(console, f"  {'refused' if objection['certain'] else 'unknown'}: {objection['text']}")
             if objection["remedy"]:
-                console.print(f"    {objection['remedy']}", markup=False)
+                say(console, f"    {objection['remedy']}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import MARGIN, Json, Quiet, output
+from edgetl.cli.output import MARGIN, Json, PublicKey, Quiet, output, say
 
 _STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
 
@@ -27,7 +27,8 @@ def command(
         bool,
         typer.Option("--corruptions", help="Also under blur, noise, JPEG, brightness and contrast: classes of images."),
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only: does the certificate belong to this bundle?")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only: does the certificate follow from this bundle?")] = False,
+    public_key: PublicKey = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -42,17 +43,22 @@ def command(
     edgetl verify out/rpi5 --predictions answers.npz
     edgetl verify out/intel-cpu --check
 
+    --check works out again whatever the bundle's files determine, and says what is taken on trust. --public-key refuses
+    a bundle that this key did not sign.
+
     Exit status: 0 pass, 3 fail, 4 underpowered. Without --data and --device, saved predictions are judged again.
     """
     from edgetl.reporting.outcome import print_certificate
+    from edgetl.workflow.audit import audit
 
     with output(json=json, quiet=quiet, bars=not check) as shown:
         if check:
-            problem = edgetl.check(bundle)
-            answer = {"bundle": str(bundle), "belongs": problem is None, "problem": problem}
-            sentence = problem or "the certificate belongs to this bundle and is unaltered"
-            shown.show(answer, lambda console: console.print(f"{bundle}: {sentence}", markup=False))
-            return 0 if problem is None else 3
+            found = audit(bundle, public_key)
+            answer = {"bundle": str(bundle), "belongs": found.problem is None, "problem": found.problem}
+            answer |= {"signed_by": found.signed_by or None, "claimed": list(found.claimed), "trust": found.trust}
+            sentence = found.problem or "the certificate is this bundle's, unaltered, and follows from its files"
+            shown.show(answer, lambda console: say(console, f"{bundle}: {sentence}", found.trust))
+            return 0 if found.problem is None else 3
         certificate = edgetl.verify(
             bundle,
             data=data,
@@ -62,6 +68,7 @@ def command(
             device=device,
             predictions=predictions,
             corruptions=corruptions,
+            public_key=public_key,
             progress=shown.progress,
         )
         shown.show(certificate.to_json(), lambda console: print_certificate(console, certificate))

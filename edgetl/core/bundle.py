@@ -13,6 +13,7 @@
     float/            its float twin for the same runtime: the yardstick of ``edgetl bench``
     exported/         the float ONNX file that all was made from, where the twin is not that very file
     certificate.json, predictions.npz, bench.json, repair.json (where the model had to be mended)   records
+    signature.json, signature.sig   where somebody vouches for it (see :mod:`edgetl.core.signature`)
 
 Records are not in the manifest, because they hold times or are made later, on the device too; each is sealed by itself
 and names the manifest's digest, so it belongs to exactly one bundle.
@@ -29,11 +30,14 @@ from typing import Any, Literal, TypeVar
 from edgetl.base.errors import BundleError, CertifyError
 from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import read_json, read_sealed, sha256_file, write_sealed
+from edgetl.core import artifact as artifacts
 from edgetl.core.bench import BenchRecord
+from edgetl.core.bundle_files import NO_ROOT, check_files, file_of, samples_root
 from edgetl.core.certificate import Certificate
 from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
 from edgetl.core.data import Dataset, digest_of
 from edgetl.core.manifest import ArtifactEntry, FileEntry, Manifest, read_manifest
+from edgetl.core.signature import SIGNATURE, STATEMENT, check_signature, read_public_key
 
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
@@ -51,51 +55,25 @@ BENCH = "bench.json"
 REPAIR = "repair.json"
 RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR)
 
+Artifact = artifacts.Artifact
 _T = TypeVar("_T")
 Precision = Literal["int8", "fp16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """A model file for one runtime.
+class Bundle:
+    """An opened bundle whose files match its manifest.
 
     Attributes:
-        backend: key into ``edgetl.backends.BACKENDS``.
-        path: the file the runtime opens (``.onnx``, ``.xml`` with a ``.bin`` beside it, ``.engine``, ``.tflite`` with
-            the ``.onnx`` beside it that it was converted from).
-        precision: what it was compressed to.
-        device: the runtime's own device name (OpenVINO: CPU, GPU, NPU); "" where there is no choice.
+        path: its folder.
+        manifest: what it is.
+        signed_by: the public key, 64 hexadecimal digits, by which all of it is signed; "" where nobody asked.
     """
-
-    backend: str
-    path: Path
-    precision: str
-    device: str = ""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Every file that belongs to the artifact."""
-        weights = self.path.with_suffix(".bin")
-        return (self.path, weights) if self.path.suffix == ".xml" else (self.path,)
-
-    @property
-    def graph(self) -> Path:
-        """The file that tells how each layer is quantized: the artifact itself, or what it was converted from."""
-        return self.path.with_suffix(".onnx") if self.path.suffix == ".tflite" else self.path
-
-    @property
-    def size_bytes(self) -> int:
-        """Size on disk."""
-        return sum(file.stat().st_size for file in self.files)
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """An opened bundle whose files match its manifest."""
 
     path: Path
     manifest: Manifest
+    signed_by: str = ""
 
     @property
     def digest(self) -> str:
@@ -124,13 +102,14 @@ class Bundle:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The images behind the bundle, with their splits."""
-        return Dataset.from_json(read_json(self.path / SPLITS_FILE, BundleError), self.path / SPLITS_FILE)
+        """The samples behind the bundle, with their splits; its root is empty where nobody knows where they lie now."""
+        listed = Dataset.from_json(read_json(self.file(SPLITS_FILE), BundleError), self.path / SPLITS_FILE)
+        return listed if str(listed.root) != NO_ROOT else replace(listed, root=samples_root(self.path, self.splits))
 
     @property
     def splits(self) -> str:
         """SHA-256 that names classes, images, labels and splits (:attr:`Dataset.digest`)."""
-        return self.manifest.splits or self.dataset.digest
+        return self.manifest.splits or digest_of(read_json(self.file(SPLITS_FILE), BundleError))
 
     @property
     def calibration(self) -> Calibration:
@@ -158,8 +137,18 @@ class Bundle:
         """Seal a benchmark together with this bundle's digest and write it; returns what was written."""
         return self._checked(BenchRecord, self.write_record(name, to_json(bench)), name)
 
+    def file(self, name: str, what: str = "") -> Path:
+        """A file of the bundle, which was checked when it was opened.
+
+        Raises:
+            BundleError: the manifest does not list it; ``what`` it holds.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path} has no {what or name}", "export it again")
+        return self.path / name
+
     def _read(self, name: str, cls: type[_T]) -> _T:
-        return self._checked(cls, read_json(self.path / name, BundleError), name)
+        return self._checked(cls, read_json(self.file(name), BundleError), name)
 
     def _checked(self, cls: type[_T], record: Json, name: str, remedy: str = "export the bundle again") -> _T:
         return from_json(cls, record, self.path / name, BundleError, remedy)
@@ -198,7 +187,7 @@ class Bundle:
         Raises:
             BundleError: it was altered, or it belongs to another bundle.
         """
-        file = self.path / name
+        file = file_of(self.path, name)
         if not file.is_file():
             return None
         again = "delete it, then verify or bench this bundle again"
@@ -238,7 +227,7 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
     files = {
         file.relative_to(folder).as_posix(): FileEntry(sha256_file(file), file.stat().st_size)
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.relative_to(folder).as_posix() not in (MANIFEST, *RECORDS)
+        if file.is_file() and file.relative_to(folder).as_posix() not in (MANIFEST, *RECORDS, STATEMENT, SIGNATURE)
     }
     entries = {
         role: ArtifactEntry(a.backend, a.path.relative_to(folder).as_posix(), a.precision, a.device, a.size_bytes)
@@ -250,34 +239,37 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
     write_sealed(folder / MANIFEST, to_json(whole))
 
 
-def load_bundle(path: str | Path | Bundle) -> Bundle:
+def load_bundle(path: str | Path | Bundle, public_key: str | Path | None = None) -> Bundle:
     """Open a bundle and check every file against the manifest, and its records; an open one is returned as it is.
 
+    Args:
+        path: its folder.
+        public_key: that must have signed all of it (:func:`edgetl.core.signature.read_public_key`); None asks for no
+            signature. It is checked before anything is parsed, also of an open bundle.
+
     Raises:
-        BundleError: missing, of another schema, incomplete, or a file was altered; the message names the file.
+        BundleError: missing, of another schema, incomplete, altered or not signed; the message names the file.
     """
-    if isinstance(path, Bundle):
+    key = "" if public_key is None else read_public_key(public_key)
+    if isinstance(path, Bundle) and key in ("", path.signed_by):
         return path
-    folder = Path(path)
-    if not (folder / MANIFEST).is_file():
+    folder = path.path if isinstance(path, Bundle) else Path(path)
+    if not file_of(folder, MANIFEST).is_file():
         raise BundleError(
             f"{folder} is not a bundle (it has no {MANIFEST})", "make one with: edgetl export RUN --target T --out DIR"
         )
+    if key:
+        check_signature(folder, key)
     manifest = read_manifest(folder / MANIFEST)
-    for name, entry in manifest.files.items():
-        file = folder / name
-        if not file.is_file():
-            raise BundleError(f"{folder} lacks {name}", "export it again or copy it whole")
-        if file.stat().st_size != entry.bytes or sha256_file(file) != entry.sha256:
-            raise BundleError(f"{file} is altered or damaged (its SHA-256 differs)", "export it again or copy it whole")
-    bundle = Bundle(folder, manifest)
+    check_files(folder, manifest)
+    bundle = Bundle(folder, manifest, key)
     bundle.record(BENCH)
     _refuse_other_predictions(bundle, bundle.certificate)
     return bundle
 
 
 def _refuse_other_predictions(bundle: Bundle, certificate: Certificate | None) -> None:
-    file, again = bundle.path / PREDICTIONS, "delete both, then verify this bundle again"
+    file, again = file_of(bundle.path, PREDICTIONS), "delete both, then verify this bundle again"
     expected = certificate and certificate.hashes.get("predictions")
     if expected and (not file.is_file() or sha256_file(file) != expected):
         raise BundleError(f"{file} is not what {CERTIFICATE} was made from", again)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from edgetl.base.errors import BundleError
+from edgetl.base.names import objection
 from edgetl.base.schema import Json, from_json
-from edgetl.base.storage import lies_inside, read_sealed
+from edgetl.base.storage import read_sealed
 from edgetl.core.compression import Quantization, RepairRecord
 from edgetl.core.target import Target
 
@@ -106,7 +107,8 @@ def read_manifest(file: Path) -> Manifest:
     """Read ``manifest.json``.
 
     Raises:
-        BundleError: altered, of another schema, of another shape, or it names a model that it has no hash of.
+        BundleError: altered, of another schema or shape, or it names a file that lies elsewhere or a model that it has
+            no hash of.
     """
     record = read_sealed(file, BundleError)
     if record.get("schema") != SCHEMA:
@@ -118,10 +120,10 @@ def read_manifest(file: Path) -> Manifest:
     if "deployed" not in manifest.artifacts:
         raise BundleError(f"{file} names no deployed model", "export it again")
     models = [*(entry.file for entry in manifest.artifacts.values()), manifest.exported, manifest.source]
+    for name in (*manifest.files, *filter(None, models)):
+        if (found := objection(name)) is not None:
+            raise BundleError(f"{file}: the name {name!a:.100} {found}", "use no bundle that names such files")
     for name in models:
         if name and name not in manifest.files:
             raise BundleError(f"{file} names the model {name!a} and has no hash of it", "export it again")
-    for name in manifest.files:
-        if not lies_inside(name):
-            raise BundleError(f"{file} names {name!a}, which lies outside the bundle", "export it again")
     return manifest

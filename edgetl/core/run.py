@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import RunError
+from edgetl.base.names import below
 from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import (
     read_json,
@@ -38,6 +37,7 @@ from edgetl.base.storage import (
     write_sealed,
 )
 from edgetl.core.data import Dataset
+from edgetl.core.npz import read_npz
 from edgetl.core.run_record import Baseline, RunMetrics, RunRecord, read_run_record
 from edgetl.core.tensors import Arrays
 
@@ -245,7 +245,10 @@ def load_run(path: str | Path) -> Run:
         if name not in record.files:
             raise RunError(f"{folder / MANIFEST} has no hash of {name}", "train the run again")
     for name, expected in record.files.items():
-        file = folder / name
+        try:
+            file = below(folder, name)
+        except ValueError as error:
+            raise RunError(f"{folder}: {error}", "use no run that names such files") from error
         if not file.is_file() or sha256_file(file) != expected:
             raise RunError(f"{file} is missing or was altered", "train the run again or restore the file")
     preprocess = folder / PREPROCESS_FILE
@@ -280,10 +283,10 @@ def read_val_outputs(file: Path, samples: int) -> dict[str, npt.NDArray[Any]]:
         RunError: the file holds something else.
     """
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {name.removeprefix(_OUT): stored[name] for name in stored.files if name.startswith(_OUT)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        stored = read_npz(file)
+    except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged", "train the run again") from error
+    arrays = {name.removeprefix(_OUT): values for name, values in stored.items() if name.startswith(_OUT)}
     if not arrays or any(len(values) != samples or values.dtype.kind != "f" for values in arrays.values()):
         raise RunError(f"{file} holds no outputs of the {samples} samples of the val split", "train the run again")
     return arrays

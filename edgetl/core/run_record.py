@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from edgetl.base.errors import RunError
+from edgetl.base.names import objection
 from edgetl.base.schema import Json, from_json
-from edgetl.base.storage import lies_inside, read_sealed
+from edgetl.base.storage import read_sealed
 
 SCHEMA: Literal[2] = 2
 
@@ -101,6 +102,6 @@ def read_run_record(file: Path) -> RunRecord:
         )
     read = from_json(RunRecord, record, file, RunError, "train it again")
     for name in read.files:
-        if not lies_inside(name):
-            raise RunError(f"{file} names {name!a}, which lies outside the run", "train it again")
+        if (found := objection(name)) is not None:
+            raise RunError(f"{file}: the name {name!a:.100} {found}", "use no run that names such files")
     return read

@@ -19,7 +19,7 @@ from edgetl.base.errors import DeviceError
 from edgetl.base.extras import PROVIDERS
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import from_json
-from edgetl.core.bundle import Bundle
+from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.runtime.installed import Installed, SelfTest
 from edgetl.runtime.machine import Machine, MachineAnswer
 from edgetl.runtime.measurement import Measurement
@@ -85,6 +85,11 @@ class Device(Protocol):
         """Its folder or address; empty for this machine."""
         ...
 
+    @property
+    def required_key(self) -> str:
+        """The public key, 64 hexadecimal digits, that must have signed whatever runs there; "" where none must have."""
+        ...
+
     def to_json(self) -> dict[str, str]:
         """``name``, ``kind``, ``arch``, ``executed`` and ``where``, as :func:`describe` gives them."""
         ...
@@ -131,6 +136,7 @@ def describe(device: Device) -> dict[str, str]:
         "arch": device.arch,
         "executed": device.executed,
         "where": device.where,
+        **({"required_key": device.required_key} if device.required_key else {}),
     }
 
 
@@ -165,7 +171,7 @@ def predict(
     if not paths:
         return {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:])), spec.dtype) for spec in specs}
     options = [*_threads(threads), *(["--simulated"] if simulated else [])]
-    answer = device.call(["predict", "--role", role, *options], bundle=bundle.path, files=paths, progress=progress)
+    answer = _call(device, ["predict", "--role", role, *options], bundle, files=paths, progress=progress)
     outputs: dict[str, npt.NDArray[Any]] = answer["outputs"]
     wanted = tuple(replace(spec, shape=(len(paths), *spec.shape[1:])) for spec in specs)
     fits = set(outputs) == {spec.name for spec in specs} and all(spec.accepts(outputs[spec.name]) for spec in wanted)
@@ -194,18 +200,18 @@ def bench(device: Device, bundle: Bundle, plan: Plan | None = None, *, progress:
             f"{device.name} is emulated, and emulated time is not device time",
             "bench on the device itself: edgetl devices add NAME ssh://user@host",
         )
-    answer = device.call(["bench", *(plan or Plan()).options()], bundle=bundle.path, progress=progress)
+    answer = _call(device, ["bench", *(plan or Plan()).options()], bundle, progress=progress)
     return _checked(Measurement, answer, device)
 
 
 def selftest(device: Device, bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> SelfTest:
-    """Run the bundle's golden vectors on a device; see :func:`edgetl.runtime.predict.selftest`.
+    """Run the bundle's golden vectors on a device; see :func:`edgetl.runtime.selftest.selftest`.
 
     Raises:
         DeviceError: see :meth:`Device.call`.
     """
     options = [*_threads(threads), *(["--simulated"] if simulated else [])]
-    return _checked(SelfTest, device.call(["selftest", *options], bundle=bundle.path), device)
+    return _checked(SelfTest, _call(device, ["selftest", *options], bundle), device)
 
 
 def install(device: Device, bundle: Bundle, name: str, *, progress: Progress = silent) -> Installed:
@@ -214,7 +220,7 @@ def install(device: Device, bundle: Bundle, name: str, *, progress: Progress = s
     Raises:
         DeviceError: see :meth:`Device.call`; what was in charge there stays.
     """
-    answer = device.call(["install", "--name", name], bundle=bundle.path, progress=progress)
+    answer = _call(device, ["install", "--name", name], bundle, progress=progress)
     return _checked(Installed, answer, device)
 
 
@@ -224,7 +230,23 @@ def rollback(device: Device, name: str) -> Installed:
     Raises:
         DeviceError: see :meth:`Device.call`; what was in charge there stays.
     """
-    return _checked(Installed, device.call(["rollback", "--name", name]), device)
+    key = ["--public-key", device.required_key] if device.required_key else []
+    return _checked(Installed, device.call(["rollback", "--name", name, *key]), device)
+
+
+def _call(
+    device: Device,
+    arguments: Sequence[str],
+    bundle: Bundle,
+    *,
+    files: Sequence[Path] = (),
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Call a device with a bundle, which there is checked for the signature that was asked for here, or is there."""
+    if device.required_key:
+        bundle = load_bundle(bundle, device.required_key)
+    key = ["--public-key", bundle.signed_by] if bundle.signed_by else []
+    return device.call([*arguments, *key], bundle=bundle.path, files=files, progress=progress)
 
 
 def _checked(cls: type[_T], answer: Mapping[str, Any], device: Device) -> _T:

@@ -34,10 +34,12 @@ class EmulatedDevice:
     Attributes:
         name: what the user calls it.
         root: its root folder, made by :func:`edgetl.devices.rootfs.create_rootfs`.
+        required_key: see :class:`edgetl.devices.base.Device`.
     """
 
     name: str
     root: Path
+    required_key: str = ""
 
     @property
     def kind(self) -> Kind:

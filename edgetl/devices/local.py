@@ -46,6 +46,11 @@ class LocalDevice:
         """Empty."""
         return ""
 
+    @property
+    def required_key(self) -> str:
+        """None."""
+        return ""
+
     def to_json(self) -> dict[str, str]:
         """See :class:`edgetl.devices.base.Device`."""
         return describe(self)

@@ -15,6 +15,9 @@ _RUNTIME = _PACKAGE / "runtime"
 #: Read by their spelling: parsing sixty files takes a third of a second, for every call of an emulated machine.
 _IMPORT = re.compile(r"^ *from (edgetl\.[\w.]+) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 
+#: What of edgetl ``receiver.py`` imports; it imports nothing of edgetl itself.
+_TAKEN_ALONG = ("edgetl.base.names",)
+
 
 def import_root() -> Path:
     """The folder from which this very edgetl is imported."""
@@ -56,6 +59,20 @@ def _imported(source: bytes) -> Iterator[Path]:
 def payload_digest(content: dict[str, bytes]) -> str:
     """SHA-256 that names one version of the payload."""
     return sha256_json({name: sha256_bytes(data) for name, data in content.items()})
+
+
+@lru_cache(maxsize=1)
+def receiver_program() -> str:
+    """``receiver.py`` for ``python -c`` on a device, with what it imports of edgetl."""
+    modules = {name: (_PACKAGE.parent / name.replace(".", "/")).with_suffix(".py") for name in _TAKEN_ALONG}
+    lines = ["import sys, types"]
+    for name, file in modules.items():
+        lines += [
+            f"sys.modules[{name!r}] = types.ModuleType({name!r})",
+            f"exec({file.read_text(encoding='utf-8')!r}, vars(sys.modules[{name!r}]))",
+        ]
+    receiver = (_PACKAGE / "devices/receiver.py").read_text(encoding="utf-8")
+    return "\n".join([*lines, f"exec({receiver!r})"])
 
 
 def write_payload(folder: Path) -> Path:

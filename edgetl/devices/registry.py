@@ -4,6 +4,7 @@
     [devices.board]
     kind = "ssh"
     url = "ssh://user@board"
+    require_signature = "64 hexadecimal digits"     a public key: only bundles that it signed go there
     [devices.board.probed]      what the last probe found: arch, cores, ISA features, memory, sensors, versions, …
 
 The folder is ``$EDGETL_HOME``, or ``$XDG_CONFIG_HOME/edgetl``, or ``~/.config/edgetl``. Emulated machines live
@@ -26,6 +27,7 @@ from edgetl.base.errors import DeviceError, UnknownNameError
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
 from edgetl.base.storage import read_json, write_bytes
+from edgetl.core.signature import read_public_key
 from edgetl.devices.arm_kernel import CPUS
 from edgetl.devices.base import Device, DeviceProbe
 from edgetl.devices.connection import parse_url
@@ -73,20 +75,24 @@ def find_device(name: str) -> Device:
     return devices[name]
 
 
-def add_device(name: str, url: str) -> Device:
+def add_device(name: str, url: str, *, require_signature: str | Path | None = None) -> Device:
     """Remember a device behind SSH. It is not contacted; :func:`probe_device` does that.
 
     Args:
         name: letters, digits, ``.``, ``_`` and ``-``.
         url: see :func:`edgetl.devices.connection.parse_url`.
+        require_signature: public key that must have signed every bundle that goes there: a file, or 64 hexadecimal
+            digits.
 
     Raises:
         DeviceError: the name is taken or malformed, or the URL is malformed.
+        BundleError: the public key is none.
     """
     address = parse_url(url)
+    required = {} if require_signature is None else {"require_signature": read_public_key(require_signature)}
     with _changing() as entries:
         _check_new(name, entries)
-        entries[name] = {"kind": "ssh", "url": address.url}
+        entries[name] = {"kind": "ssh", "url": address.url, **required}
     return find_device(name)
 
 
@@ -258,9 +264,13 @@ def _check_new(name: str, entries: Mapping[str, object]) -> None:
 
 
 def _device(name: str, entry: Mapping[str, Any]) -> Device:
-    if entry.get("kind") == "emulated":
-        return EmulatedDevice(name, _rootfs(name))
-    if entry.get("kind") == "ssh" and isinstance(entry.get("url"), str):
+    given, kind = entry.get("require_signature"), entry.get("kind")
+    # What is written there asks for a signature, whatever it is: it is not left out because it cannot be read.
+    key = "" if given is None else read_public_key(str(given))
+    if kind == "emulated":
+        return EmulatedDevice(name, _rootfs(name), key)
+    if kind == "ssh" and isinstance(entry.get("url"), str):
         probed = entry.get("probed")
-        return SshDevice(name, parse_url(entry["url"]), str(probed.get("arch", "")) if isinstance(probed, dict) else "")
+        arch = str(probed.get("arch", "")) if isinstance(probed, dict) else ""
+        return SshDevice(name, parse_url(entry["url"]), arch, key)
     raise DeviceError(f"{_file()} holds a device '{name}' of an unknown kind", f"edgetl devices remove {name}")

@@ -4,11 +4,12 @@ What is sent there is kept in ``~/.cache/edgetl`` under the SHA-256 of its conte
 a transfer that was cut goes on where it was cut (see ``receiver.py``):
 
     files/SHA256[.suffix] samples, and each file of the folders below
-    bundles/SHA256/       bundles, without the records that were made after export
+    bundles/SHA256/       bundles; of those that are not signed, without the records that were made after export
     code/SHA256/          the device's share of edgetl
     calls/PID.*           one scratch folder for each call, gone when it ends
 
-Each lies there whole or not at all. The folder may be deleted at any time.
+Each lies there whole or not at all, is hashed before it is used, and sent again where it is damaged. The folder may be
+deleted at any time.
 
 A call is one remote shell (``remote/run.sh``) that watches its standard input: when this side is gone, or kills its end
 because time is up, the shell kills the work and removes what that left.
@@ -28,20 +29,22 @@ from typing import IO, Any
 
 from edgetl.base.errors import BundleError, DeviceError
 from edgetl.base.progress import Progress, silent
-from edgetl.base.storage import read_sealed, sha256_bytes, sha256_file, sha256_json
+from edgetl.base.storage import sha256_bytes, sha256_file, sha256_json
 from edgetl.core.bundle import MANIFEST
+from edgetl.core.bundle_files import file_of
+from edgetl.core.manifest import read_manifest
+from edgetl.core.signature import signed_names
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, install_remedy, probe_by_calling
 from edgetl.devices.connection import Address, Connection, close_connection, connect
-from edgetl.devices.payload import payload, payload_digest
+from edgetl.devices.payload import payload, payload_digest, receiver_program
 from edgetl.devices.process import FULL_DISK, Finished, answer, read_outputs, remaining
-from edgetl.devices.receiver import LAST
+from edgetl.devices.receiver import LAST, WHOLE
 from edgetl.devices.remote import program
 from edgetl.inputs import modules_for
 
 OLDEST_PYTHON = (3, 10)
-_RECEIVER = Path(__file__).with_name("receiver.py")
-#: What ``remote/missing.sh`` says of a folder that is there.
-_WHOLE = "whole"
+#: Of the receiver: what is missing there, and here it comes.
+_VERBS = ("look", "take")
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ class SshDevice:
         name: what the user calls it.
         address: where it is.
         known_arch: its machine as the last probe found it; empty before the first.
+        required_key: see :class:`edgetl.devices.base.Device`.
     """
 
     name: str
     address: Address
     known_arch: str = ""
+    required_key: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -155,8 +160,9 @@ class SshDevice:
         return self._place(link, f"code/{payload_digest(content)}", members, names, silent)
 
     def _place_bundle(self, link: Connection, bundle: Path, progress: Progress) -> str:
-        listed = [MANIFEST, *read_sealed(bundle / MANIFEST, BundleError)["files"]]
-        absent = [name for name in listed if not (bundle / name).is_file()]
+        signed = [name for name in signed_names(bundle) if file_of(bundle, name).is_file()]
+        listed = list(dict.fromkeys((MANIFEST, *read_manifest(bundle / MANIFEST).files, *signed)))
+        absent = [name for name in listed if not file_of(bundle, name).is_file()]
         if absent:
             raise BundleError(f"{bundle} lacks {absent[0]}", "export it again or copy it whole")
         # Not the manifest's own digests: a damaged copy must not stand in the way of a whole one.
@@ -182,16 +188,14 @@ class SshDevice:
         progress: Progress,
     ) -> str:
         """Send what is missing of ``members`` (``names``: by content), and put ``folder`` together from them."""
-        asked = "".join(f"{name}\n" for name in dict.fromkeys(names.values())).encode()
-        asking = link.run(program("missing"), [link.cache, folder], feed=lambda stream: _write_all(stream, asked))
-        found = self._must(asking)
-        missing = set(found.stdout.decode().split())
-        if missing != {_WHOLE} and (missing or folder):
+        wanted = json.dumps({"path": folder, "files": dict(names)}).encode()
+        look, take = ([self.address.python, "-I", "-S", "-c", receiver_program(), link.cache, v] for v in _VERBS)
+        asking = link.run('exec "$@"', look, feed=lambda stream: _write_all(stream, wanted))
+        missing = set(self._must(asking).stdout.decode().split())
+        if missing != {WHOLE} and (missing or folder):
             sent = {names[name]: content for name, content in members.items() if names[name] in missing}
-            last = {"path": folder, "files": dict(names)} if folder else {}
-            feed = _archive({**sent, LAST: json.dumps(last).encode()}, f"{link.name}: sending", progress)
-            receiver = [self.address.python, "-I", "-S", "-c", _RECEIVER.read_text(encoding="utf-8"), link.cache]
-            self._must(link.run('exec "$@"', receiver, feed=feed))
+            feed = _archive({**sent, LAST: wanted}, f"{link.name}: sending", progress)
+            self._must(link.run('exec "$@"', take, feed=feed))
         return f"{link.cache}/{folder}"
 
     def _must(self, done: Finished) -> Finished:

@@ -30,6 +30,8 @@ from edgetl.tasks import TASKS, find_task
 AGREES, NEAR = 0.995, 0.02
 #: Kinds of fault that only some tasks can have: the others apply to every model.
 OF_A_TASK = frozenset().union(*(task.audits for task in TASKS.values()))
+#: Kinds of fault that nothing but a bundle's files shows.
+OF_FILES_ALONE = frozenset({"calibration-too-few", "layout", "per-tensor-depthwise", "dead-channel"})
 #: Samples in the batch whose members must not influence one another.
 BATCH = 4
 
@@ -68,6 +70,18 @@ def diagnose(
     if sees_images and _diverges(seen) and not _explained(found):
         found += reproduce(bundle, seen, progress)
     progress("diagnosing", 4, 4)
+    return _one_of_each(finding for finding in found if finding.kind not in OF_A_TASK - task.audits)
+
+
+def of_files(bundle: Bundle) -> tuple[Finding, ...]:
+    """The findings of :func:`diagnose` that take neither samples nor answers: they follow from the bundle's files.
+
+    Raises:
+        BundleError: a file of the bundle is missing or malformed.
+    """
+    task, sees_images = find_task(bundle.manifest.task), isinstance(input_of(bundle), Preprocess)
+    found = [*read_records(bundle, None), *(audit_prefix(bundle) if sees_images else ())]
+    found += audit_weights(bundle, _points(bundle), read_topology(bundle.source))
     return _one_of_each(finding for finding in found if finding.kind not in OF_A_TASK - task.audits)
 
 

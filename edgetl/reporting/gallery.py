@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy.typing as npt
 from edgetl.base.errors import BundleError
 from edgetl.base.wording import number
 from edgetl.core.bundle import PREDICTIONS, Bundle
+from edgetl.core.npz import read_npz
 from edgetl.core.tensors import Arrays
 from edgetl.reporting.samples import Card, Previews
 from edgetl.reporting.views import Fact
@@ -135,12 +134,11 @@ def _right(task: Task, saved: Saved) -> dict[str, Booleans] | None:
 
 def _saved(file: Path, task: Task, classes: int) -> Saved:
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = read_npz(file)
         paths = [str(path) for path in arrays["paths"]]
         answers = {model: _answers(arrays, model, task) for model in _MODELS}
         labels = arrays["labels"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file} is damaged or of another version", _AGAIN) from error
     given = [values for model in answers.values() for values in model.values()]
     shapes = SHAPES[task.labels](len(paths), classes)

@@ -12,6 +12,7 @@ from edgetl.base.wording import bounds, change, figure, printable
 from edgetl.core.bundle import CALIBRATION, Bundle, check_certificate
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import ClassRecord
+from edgetl.core.signature import is_signed
 from edgetl.reporting import charts, metrics, tables
 from edgetl.reporting.bench import Latency, latency
 from edgetl.reporting.evidence import Evidence, evidence
@@ -149,7 +150,13 @@ def _seal(bundle: Bundle) -> str:
         check_certificate(bundle)
     except CertifyError as error:
         return f"The seal is broken: {printable(error.what)}."
-    return "The certificate is unaltered and belongs to this very bundle and its saved predictions."
+    seal = "The certificate is unaltered and belongs to this very bundle and its saved predictions."
+    claims = "where the model ran, on what, and how fast is its maker's word"
+    if bundle.signed_by:
+        return f"{seal} All of it is signed by the key {bundle.signed_by}."
+    if is_signed(bundle.path):
+        return f"{seal} It has a signature, which was not checked for this page: {claims} unless edgetl verify does."
+    return f"{seal} That seal is no signature: nobody vouches for it, and {claims}."
 
 
 def _certified(certificate: Certificate) -> Facts:

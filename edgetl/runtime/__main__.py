@@ -19,6 +19,7 @@ from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import version
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
+from edgetl.base.wording import printable
 from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.runtime.installed import Installed, SelfTest
 from edgetl.runtime.inventory import inventory
@@ -26,8 +27,9 @@ from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import bench, cold_start, golden_feeds
 from edgetl.runtime.measurement import Cold, Measurement
 from edgetl.runtime.plan import add_options, plan_of
-from edgetl.runtime.predict import predict, selftest
+from edgetl.runtime.predict import predict
 from edgetl.runtime.releases import install, rollback
+from edgetl.runtime.selftest import selftest
 from edgetl.runtime.sensors import state
 from edgetl.runtime.transport import write_arrays
 
@@ -73,7 +75,7 @@ def _install(bundle: Bundle, options: argparse.Namespace) -> Installed:
 
 
 def _rollback(options: argparse.Namespace) -> Installed:
-    return rollback(options.name, threads=options.threads)
+    return rollback(options.name, threads=options.threads, public_key=options.public_key)
 
 
 def _follow_caller() -> None:
@@ -107,6 +109,9 @@ _VERBS: Mapping[str, Callable[[Bundle, argparse.Namespace], Any]] = {
 }
 
 
+_KEY = "that must have signed the bundle: a file, or 64 hexadecimal digits"
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m edgetl.runtime", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -114,12 +119,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     back = verbs.add_parser("rollback", help="put the previous release in charge again")
     back.add_argument("--name", required=True)
     back.add_argument("--threads", type=int)
+    back.add_argument("--public-key", help=_KEY)
     for name in _VERBS:
         verb = verbs.add_parser(name)
         verb.add_argument("bundle")
         verb.add_argument("--role", default="deployed", choices=("deployed", "float", "against"))
         verb.add_argument("--threads", type=int)
         verb.add_argument("--simulated", action="store_true")
+        verb.add_argument("--public-key", help=_KEY)
         if name == "predict":
             verb.add_argument("--samples", required=True, help="a file with one path of a sample a line")
             verb.add_argument("--out", required=True, help="where the outputs go (.npz, each by its name)")
@@ -135,7 +142,7 @@ def _answer(options: argparse.Namespace) -> Any:
         return _machine()
     if options.verb == "rollback":
         return _rollback(options)
-    return _VERBS[options.verb](load_bundle(options.bundle), options)
+    return _VERBS[options.verb](load_bundle(options.bundle, options.public_key), options)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -147,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except OSError as error:
-        print(f"error: cannot use {error.filename or 'a file'} ({error.strerror})", file=sys.stderr)
+        print(printable(f"error: cannot use {error.filename or 'a file'} ({error.strerror})"), file=sys.stderr)
         return EdgetlError.exit_status
     print(json.dumps(to_json(answer), sort_keys=True))
     return 0

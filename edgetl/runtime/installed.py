@@ -8,19 +8,27 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class SelfTest:
-    """Whether a machine gives a bundle's golden outputs.
+    """Whether a machine reads, computes and answers as a bundle expects.
 
     Attributes:
         passed: whether it does.
         max_difference: the greatest of all outputs, as a share of an output's range; None where an output is no number.
         tolerance: that it may have.
         n: golden samples.
+        agreement: share (0 to 1) of the golden samples with a clear answer that get the expected label; None where
+            answers have no labels, or none is clear.
+        input_difference: the greatest mean difference of the inputs that the probe file becomes, as a share of their
+            range; None where there is no probe, or it is another input altogether.
+        problems: why it did not pass, in clauses.
     """
 
     passed: bool
     max_difference: float | None
     tolerance: float
     n: int
+    agreement: float | None = None
+    input_difference: float | None = None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,15 @@ class LoadedBundle(Bundle):
         return found
 
 
-def load_bundle(path: str | Path | Bundle) -> LoadedBundle:
+def load_bundle(path: str | Path | Bundle, public_key: str | Path | None = None) -> LoadedBundle:
     """Open a bundle and check every file against its manifest.
 
+    Args:
+        path: its folder.
+        public_key: that must have signed all of it: a file, or 64 hexadecimal digits; None asks for no signature.
+
     Raises:
-        BundleError: missing, of another schema, incomplete, or a file was altered; the message names the file.
+        BundleError: missing, of another schema, incomplete, altered or not signed; the message names the file.
     """
-    opened = bundles.load_bundle(path)
-    return opened if isinstance(opened, LoadedBundle) else LoadedBundle(opened.path, opened.manifest)
+    opened = bundles.load_bundle(path, public_key)
+    return opened if isinstance(opened, LoadedBundle) else LoadedBundle(opened.path, opened.manifest, opened.signed_by)

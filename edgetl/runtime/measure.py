@@ -33,8 +33,9 @@ from edgetl.runtime.loadgen import run_loadgen
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measurement import Cold, Look, Measurement, Scheduled
 from edgetl.runtime.plan import Plan
-from edgetl.runtime.predict import infer, read_golden
+from edgetl.runtime.predict import infer
 from edgetl.runtime.queries import Opened, Query, full_batches, opened
+from edgetl.runtime.selftest import read_golden
 from edgetl.runtime.sessions import Session, fixed_batch, open_session, unpadded
 
 WARMUP = 10
@@ -203,8 +204,8 @@ def golden_feeds(bundle: Bundle, role: str = "deployed") -> list[dict[str, npt.N
     Raises:
         BundleError: the bundle has no golden vectors.
     """
-    beside = bundle.artifact(role).path.parent
-    return read_golden(beside if (beside / GOLDEN).is_file() else bundle.path)[0]
+    beside = (bundle.artifact(role).path.parent / GOLDEN).relative_to(bundle.path).as_posix()
+    return [dict(feeds) for feeds in read_golden(bundle, beside if beside in bundle.manifest.files else GOLDEN).feeds]
 
 
 def cold_start(artifact: Artifact, feeds: Arrays, threads: int) -> Cold:

@@ -86,9 +86,10 @@ class Predictor:
         role: ``deployed``, or its ``float`` twin.
         threads: worker threads of the runtime; all cores when None.
         simulated: execute on this machine, in float, what was made for other hardware.
+        public_key: that must have signed the bundle: a file, or 64 hexadecimal digits.
 
     Raises:
-        BundleError: it is no bundle, or a file of it was altered.
+        BundleError: it is no bundle, a file of it was altered, or it is not signed.
         BackendError: the runtime refuses the artifact or is not installed.
     """
 
@@ -99,8 +100,9 @@ class Predictor:
         role: str = "deployed",
         threads: int | None = None,
         simulated: bool = False,
+        public_key: str | Path | None = None,
     ) -> None:
-        self.bundle = load_bundle(bundle)
+        self.bundle = load_bundle(bundle, public_key)
         self._input = input_of(self.bundle)
         self._session = open_session(
             self.bundle.artifact(role), threads=threads or os.cpu_count() or 1, simulated=simulated
@@ -154,10 +156,15 @@ class Predictor:
 
 
 def open_bundle(
-    path: str | Path | Bundle, *, role: str = "deployed", threads: int | None = None, simulated: bool = False
+    path: str | Path | Bundle,
+    *,
+    role: str = "deployed",
+    threads: int | None = None,
+    simulated: bool = False,
+    public_key: str | Path | None = None,
 ) -> Predictor:
     """Open a bundle to ask it; see :class:`Predictor`."""
-    return Predictor(path, role=role, threads=threads, simulated=simulated)
+    return Predictor(path, role=role, threads=threads, simulated=simulated, public_key=public_key)
 
 
 def describe(bundle: Bundle, outputs: Arrays, top: int = TOP) -> list[Prediction]:

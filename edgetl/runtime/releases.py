@@ -1,7 +1,7 @@
 """Releases on a device: a bundle stands beside the old one, whole and tested, before one rename puts it in charge.
 
     $XDG_DATA_HOME/edgetl/NAME/         XDG_DATA_HOME is ~/.local/share where it is not set
-        releases/DIGEST/                a bundle, its files unaltered
+        releases/DIGEST/                a bundle, its files unaltered and its own
         current                         a link to the release in charge: programs open current/model/…
 
 Whatever stops this, ``current`` names a release that passed its self-test here.
@@ -20,8 +20,9 @@ from typing import Literal
 
 from edgetl.base.errors import BundleError, DeviceError
 from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
+from edgetl.core.signature import signed_names
 from edgetl.runtime.installed import Installed, SelfTest
-from edgetl.runtime.predict import selftest
+from edgetl.runtime.selftest import selftest
 
 CURRENT = "current"
 _PARTIAL = ".partial"
@@ -51,7 +52,7 @@ def install(bundle: Bundle, name: str, *, threads: int | None = None) -> Install
     with _place(name) as place:
         releases, old = place / "releases", _current(place)
         chosen = releases / bundle.digest
-        there = _opened(chosen)
+        there = _opened(chosen, bundle.signed_by)
         if there is None:
             chosen = _first_free(chosen)
             tested = _add(bundle, chosen, threads)
@@ -63,10 +64,16 @@ def install(bundle: Bundle, name: str, *, threads: int | None = None) -> Install
         return _answer(place, "unchanged" if chosen.name == old else "deployed", tested)
 
 
-def rollback(name: str, *, threads: int | None = None) -> Installed:
+def rollback(name: str, *, threads: int | None = None, public_key: str | None = None) -> Installed:
     """Put the previous release in charge again, if it passes its self-test; a second rollback returns to the newer one.
 
+    Args:
+        name: as for :func:`install`.
+        threads: of the self-test; all cores when None.
+        public_key: that must have signed it: a file, or 64 hexadecimal digits.
+
     Raises:
+        BundleError: it is damaged, or not signed.
         DeviceError: nothing of that name is deployed, there is no previous release, or it fails; all stays as it is.
     """
     with _place(name) as place:
@@ -80,7 +87,7 @@ def rollback(name: str, *, threads: int | None = None) -> Installed:
         previous = _previous(place)
         if previous is None:
             raise DeviceError(f"'{name}' has no previous release", "deploy the bundle that you want")
-        tested = _tested(load_bundle(place / "releases" / previous), threads)
+        tested = _tested(load_bundle(place / "releases" / previous, public_key), threads)
         _put_in_charge(place, previous)
         return _answer(place, "rolled back", tested)
 
@@ -122,12 +129,12 @@ def _previous(place: Path) -> str | None:
     return max(others, key=lambda p: p.stat().st_mtime_ns).name if others else None
 
 
-def _opened(release: Path) -> Bundle | None:
-    """The release, if it is there and whole."""
+def _opened(release: Path, key: str) -> Bundle | None:
+    """The release, if it is there, whole, and signed by the key, if there is one."""
     if not release.is_dir():
         return None
     try:
-        return load_bundle(release)
+        return load_bundle(release, key or None)
     except BundleError:
         return None
 
@@ -145,11 +152,13 @@ def _add(bundle: Bundle, release: Path, threads: int | None) -> SelfTest:
     partial = release.with_name(f"{_PARTIAL}-{release.name}")
     _remember(partial)
     try:
-        for name in (MANIFEST, *bundle.manifest.files):
+        # Records go along where they are signed: without them, the release would not be.
+        signed = [name for name in signed_names(bundle.path) if (bundle.path / name).is_file()]
+        for name in dict.fromkeys((MANIFEST, *bundle.manifest.files, *signed)):
             file = partial / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            _link(bundle.path / name, file)
-        tested = _tested(load_bundle(partial), threads)
+            _copy(bundle.path / name, file)
+        tested = _tested(load_bundle(partial, bundle.signed_by or None), threads)
         partial.rename(release)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -164,12 +173,8 @@ def _remember(folder: Path) -> None:
             stream.write(f"{folder}\n")
 
 
-def _link(source: Path, file: Path) -> None:
-    # What edgetl brought here is never changed again and needs no second copy; a user's own folder may be.
-    if not source.stat().st_mode & 0o222:
-        with contextlib.suppress(OSError):
-            os.link(source, file)
-            return
+def _copy(source: Path, file: Path) -> None:
+    # No link: the cache that edgetl brought it through may be damaged or deleted, and the user's own folder changed.
     shutil.copyfile(source, file)
     file.chmod(0o444)
 
@@ -177,15 +182,9 @@ def _link(source: Path, file: Path) -> None:
 def _tested(bundle: Bundle, threads: int | None) -> SelfTest:
     outcome = selftest(bundle, threads=threads)
     if not outcome.passed:
-        differ = (
-            "the answers to the golden samples are no numbers"
-            if outcome.max_difference is None
-            else f"the golden outputs differ by {outcome.max_difference:.1%} of their range, more than "
-            f"{outcome.tolerance:.0%}"
-        )
         raise DeviceError(
-            f"the self-test failed: {differ}",
-            "the runtime there computes something else: see its version, or verify the bundle on this device",
+            f"the self-test failed: {'; '.join(outcome.problems)}",
+            "compare the versions there with the bundle's, or verify the bundle on this device",
         )
     return outcome
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import BackendError
+from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import Artifact
 from edgetl.core.tensors import Arrays, TensorSpec
+from edgetl.runtime import build_engine
 from edgetl.runtime.sessions import Executed, check_feeds
-
-BUILD_SCRIPT = "build_engine.py"
 
 
 class Cuda:
@@ -169,10 +170,18 @@ def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> Tensor
         return TensorRtSession(Path(built["engine"]), built["module"])
 
 
+def engines_folder() -> Path:
+    """Where this user's engines are kept; it need not exist. Never in a bundle, where anybody may have put one."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    return (Path(given) if given else Path.home() / ".cache") / "edgetl/engines"
+
+
 def _built(model: Path, *options: str) -> dict[str, Any]:
-    script = model.with_name(BUILD_SCRIPT)
-    command = [sys.executable, str(script), "--model", str(model), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # edgetl's own script: what lies beside the model is for people, and nobody vouches for it. One folder a model,
+    # because the engine's own name holds only part of its hash.
+    script, out = Path(build_engine.__file__), engines_folder() / sha256_file(model)
+    places = ["--model", str(model.absolute()), "--out", str(out), "--timings", str(engines_folder())]
+    done = subprocess.run([sys.executable, str(script), *places, *options], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise BackendError(f"the engine of {model} cannot be built ({last})", f"run it by hand: {script}")

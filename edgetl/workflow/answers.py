@@ -15,7 +15,9 @@ from edgetl.base.errors import BundleError, CertifyError, DataError
 from edgetl.base.progress import Progress
 from edgetl.base.schema import to_json
 from edgetl.core.bundle import REFERENCE, Bundle
+from edgetl.core.bundle_files import NO_ROOT
 from edgetl.core.data import located
+from edgetl.core.npz import read_npz
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, rows
 from edgetl.devices.placement import Placement, place
@@ -75,11 +77,11 @@ def read_answers(bundle: Bundle, predictions: Path) -> Answers:
     dataset, specs = bundle.dataset, output_specs(bundle)
     samples = dataset.split("certify")
     try:
-        with np.load(predictions, allow_pickle=False) as stored:
-            outputs = {spec.name: np.asarray(stored[spec.name], spec.dtype) for spec in specs}
-            key = "sha256" if "sha256" in stored.files else "paths"
-            names = [str(name) for name in stored[key].tolist()]
-    except (OSError, KeyError, ValueError, EOFError) as error:
+        stored = read_npz(predictions)
+        outputs = {spec.name: np.asarray(stored[spec.name], spec.dtype) for spec in specs}
+        key = "sha256" if "sha256" in stored else "paths"
+        names = [str(name) for name in stored[key].tolist()]
+    except (OSError, KeyError, ValueError) as error:
         wanted_names = ", ".join(spec.name for spec in specs)
         raise CertifyError(
             f"{predictions} holds no predictions ({error})", f"save {wanted_names} and sha256 with numpy.savez"
@@ -128,9 +130,7 @@ def reference(bundle: Bundle) -> Reference:
     Raises:
         BundleError: it does not fit the certify split, or is none that this edgetl reads.
     """
-    file = bundle.path / REFERENCE
-    with np.load(file, allow_pickle=False) as stored:
-        kept = {name: stored[name] for name in stored.files}
+    kept = _kept(bundle)
     models: dict[str, dict[str, npt.NDArray[Any]]] = {"reference": {}, "exported": {}, "baseline": {}}
     for key, values in kept.items():
         model, _, name = key.partition(".")
@@ -138,15 +138,23 @@ def reference(bundle: Bundle) -> Reference:
             models[model][name] = values
     n = len(bundle.dataset.split("certify"))
     if any(len(values) != n for outputs in models.values() for values in outputs.values()) or not models["reference"]:
-        raise BundleError(f"{file} does not fit the certify split", "export the bundle again")
+        raise BundleError(f"{bundle.path / REFERENCE} does not fit the certify split", "export the bundle again")
     kind = str(kept["baseline_kind"]) if "baseline_kind" in kept else ""
     return Reference(models["reference"], models["exported"], models["baseline"] or None, kind)
 
 
+def _kept(bundle: Bundle, *names: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of these names that a bundle keeps of the models before compression; all of them for no name."""
+    file = bundle.file(REFERENCE)
+    try:
+        return read_npz(file, names=names or None)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file} is refused: {error}", "export the bundle again") from error
+
+
 def reproduced(bundle: Bundle) -> tuple[float, float, int]:
     """Validation accuracy as training recorded it, as the weights gave it at export, and the number of samples."""
-    with np.load(bundle.path / REFERENCE, allow_pickle=False) as stored:
-        recorded, measured, n = stored["reproduced"].tolist()
+    recorded, measured, n = _kept(bundle, "reproduced")["reproduced"].tolist()
     return recorded, measured, int(n)
 
 
@@ -172,7 +180,10 @@ def certify_files(bundle: Bundle, data: str | Path | None, progress: Progress) -
     Raises:
         CertifyError: samples are missing or were changed.
     """
+    noun = kind_of(bundle).noun
+    if data is None and str(bundle.dataset.root) == NO_ROOT:
+        raise CertifyError(f"a bundle does not say where its {noun}s lie", "say where they are: --data FOLDER")
     try:
-        return located(bundle.dataset, data, {"certify"}, f"certify {kind_of(bundle).noun}", progress).paths("certify")
+        return located(bundle.dataset, data, {"certify"}, f"certify {noun}", progress).paths("certify")
     except DataError as error:
         raise CertifyError(error.what, error.remedy) from error

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from edgetl.backends import BACKENDS
 from edgetl.base.errors import BackendError, BundleError, CompressionError, DataError, EdgetlError
 from edgetl.base.progress import Progress
-from edgetl.base.schema import to_json
+from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import new_folder, read_json, sha256_file, sha256_json, write_json
 from edgetl.compress.graph import kind_of, load
 from edgetl.compress.recipes import Recipe, load_recipe, serving, siblings, with_changes
 from edgetl.core.bundle import (
     CALIBRATION,
     EXPORTED,
-    GOLDEN,
     LABELS,
     LAYERS,
     MANIFEST,
@@ -35,20 +31,19 @@ from edgetl.core.bundle import (
     load_bundle,
     write_manifest,
 )
+from edgetl.core.compression import Calibration
 from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.run import Run
 from edgetl.core.targets import Target, find_target
-from edgetl.core.tensors import count, joined, rows
 from edgetl.inputs import input_of, write_input
-from edgetl.runtime.predict import golden, infer
-from edgetl.runtime.sessions import open_session
 from edgetl.workflow.candidates import Candidates, Compressed
+from edgetl.workflow.golden_vectors import write_golden
+from edgetl.workflow.portable import calibrated_on, for_certifying, note_data, samples_home, without_places
 from edgetl.workflow.reference import EXPORTED as MODEL
 from edgetl.workflow.reference import Answers, TorchReference, answers, exported
 from edgetl.workflow.repair_search import Selected, search_repair
 from edgetl.workflow.stage_cache import versions
 
-GOLDEN_SAMPLES = 4
 #: Minutes that repairing one bundle may take, unless told otherwise.
 REPAIR_MINUTES = 10.0
 
@@ -129,6 +124,7 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     try:
         there = load_bundle(folder)
         if there.manifest.key == key:
+            note_data(out, there.splits, samples_home(request.run.dataset))
             return there
     except BundleError as error:
         if folder.exists() and not (folder / MANIFEST).is_file():
@@ -143,7 +139,9 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     twin = candidates.in_float(_widest(request))
     with new_folder(folder) as partial:
         _fill(partial, request, key, candidates, expected, selected, twin)
-    return load_bundle(folder)
+    made = load_bundle(folder)
+    note_data(out, made.splits, samples_home(request.run.dataset))
+    return made
 
 
 def _refuse_absent(run: Run) -> None:
@@ -224,11 +222,12 @@ def _fill(
     artifacts = _compiled(folder, request, selected.compressed, twin, candidates.progress)
     write_json(folder / LABELS, list(run.classes))
     write_input(folder, input_of(run))
-    write_json(folder / SPLITS_FILE, run.dataset.to_json())
+    write_json(folder / SPLITS_FILE, for_certifying(run.dataset).to_json())
     write_json(folder / LAYERS, to_json(selected.layers))
-    (folder / CALIBRATION).write_bytes((selected.compressed.folder / CALIBRATION).read_bytes())
+    file = selected.compressed.folder / CALIBRATION
+    chosen = from_json(Calibration, read_json(file), file)
+    write_json(folder / CALIBRATION, to_json(calibrated_on(chosen, run.dataset)))
     expected.save(folder / REFERENCE)
-    _write_golden(folder / GOLDEN, request, artifacts["deployed"])
     sources = _sources(folder, candidates.floating, selected.compressed)
     manifest = Manifest(
         target=request.target,
@@ -236,7 +235,7 @@ def _fill(
         key=key,
         task=run.task,
         run=_trained(run),
-        lineage=run.lineage,
+        lineage=without_places(run.lineage),
         quantization=selected.compressed.record,
         repair=selected.repair.untimed() if selected.repair else None,
         parity=read_json(candidates.floating / "parity.json"),
@@ -244,6 +243,10 @@ def _fill(
         exported=sources["exported"],
         source=sources["source"],
     )
+    write_manifest(folder, manifest, artifacts)
+    # Sealed, the golden samples can be asked of it as of any bundle; with their answers, it is another one.
+    simulated = request.target.executes_on_host() == "simulated"
+    write_golden(folder, run, load_bundle(folder), artifacts["deployed"], simulated=simulated)
     write_manifest(folder, manifest, artifacts)
     if selected.repair and selected.repair.needed:
         load_bundle(folder).write_record(REPAIR, to_json(selected.repair))
@@ -255,7 +258,7 @@ def _trained(run: Run) -> TrainedRun:
         weights_sha256=run.weights_sha256,
         backbone=run.backbone,
         strategy=run.strategy,
-        settings=run.settings,
+        settings=without_places(run.settings),
         metrics=to_json(run.metrics),
         input=input_of(run).to_json(),
         classes=run.classes,
@@ -292,14 +295,3 @@ def _sources(folder: Path, floating: Path, compressed: Compressed) -> dict[str, 
             there[digest].write_bytes(file.read_bytes())
         found[name] = there[digest].relative_to(folder).as_posix()
     return found
-
-
-def _write_golden(file: Path, request: Request, artifact: Any) -> None:
-    """A few samples that nothing is certified on, with the outputs that the artifact gives for them here."""
-    run, simulated = request.run, request.target.executes_on_host() == "simulated"
-    held = run.dataset.paths("search") or run.dataset.paths("val")
-    # Samples of different lengths are padded to one, so that they stand in one array.
-    batch = input_of(run).batch(held[:: max(1, len(held) // GOLDEN_SAMPLES)][:GOLDEN_SAMPLES])
-    with closing(open_session(artifact, threads=1, simulated=simulated)) as session:
-        outputs = joined([infer(session, rows(batch, slice(row, row + 1))) for row in range(count(batch))])
-    np.savez(file, **golden(batch, outputs), executed=np.array("simulated" if simulated else "host"))

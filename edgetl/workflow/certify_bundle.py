@@ -13,8 +13,8 @@ import numpy.typing as npt
 from edgetl.base.progress import Progress
 from edgetl.base.storage import sha256_file, sha256_json
 from edgetl.base.wording import amount
-from edgetl.certify import Explain, Facts, Predictions, certify_answers, check_limits, departure
-from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, SPLITS_FILE, Bundle, check_certificate
+from edgetl.certify import Explain, Facts, Predictions, certify_answers, check_limits
+from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, Bundle, check_certificate
 from edgetl.core.certificate import Certificate
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
@@ -106,7 +106,7 @@ def certify_bundle(
     saved.save(bundle.path / PREDICTIONS)
     facts = {**seen.facts, "robustness": robustness}
     explain = partial(layers_behind, bundle, facts["executed"], root)
-    return _written(bundle, _certificate(bundle, saved, facts, findings, terms, explain))
+    return _written(bundle, certificate_of(bundle, saved, facts, findings, terms, explain))
 
 
 def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
@@ -119,36 +119,19 @@ def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
         return None
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
-    earlier = [finding for finding in _earlier_findings(record) if finding.kind != "quantization-noise"]
-    facts = _facts_of(record)
+    earlier = [finding for finding in earlier_findings(record) if finding.kind != "quantization-noise"]
+    facts = facts_of(record)
     explain = partial(layers_behind, bundle, record.executed, None)
-    return _written(bundle, _certificate(bundle, saved, facts, earlier, terms, explain))
+    return _written(bundle, certificate_of(bundle, saved, facts, earlier, terms, explain))
 
 
-def contradiction(bundle: Bundle) -> str | None:
-    """What in the bundle's certificate does not follow from its own predictions, in a clause; None if all does.
-
-    A made-up certificate can be sealed again; it cannot be made to follow from predictions that say otherwise.
-
-    Raises:
-        CertifyError: there is no certificate, or it was altered, or it belongs to another bundle.
-    """
-    record = check_certificate(bundle)
-    saved = Predictions.load(bundle.path / PREDICTIONS)
-    terms = Terms(record.margin, record.alpha, record.metric)
-    wrong = departure(record, _certificate(bundle, saved, _facts_of(record), _earlier_findings(record), terms))
-    if wrong is None and bundle.splits != bundle.dataset.digest:
-        return f"its hash of the splits does not follow from {SPLITS_FILE}"
-    return wrong and f"its {wrong} does not follow from {PREDICTIONS}"
-
-
-def _facts_of(certificate: Certificate) -> dict[str, Any]:
+def facts_of(certificate: Certificate) -> dict[str, Any]:
     """What a certificate says that its predictions do not."""
     names = ("executed", "runtime", "executed_on", "robustness")
     return {name: getattr(certificate, name) for name in names}
 
 
-def _earlier_findings(certificate: Certificate) -> list[Finding]:
+def earlier_findings(certificate: Certificate) -> list[Finding]:
     """An earlier certificate's findings, but for those that follow from its predictions and will be found again."""
     return [finding for finding in certificate.findings if not finding.evidence.get("statistical")]
 
@@ -179,7 +162,7 @@ def _saved(bundle: Bundle, kept: Reference, seen: Answers) -> Predictions:
     )
 
 
-def _certificate(
+def certificate_of(
     bundle: Bundle,
     saved: Predictions,
     facts: Mapping[str, Any],
@@ -187,6 +170,7 @@ def _certificate(
     terms: Terms,
     explain: Explain | None = None,
 ) -> Certificate:
+    """The certificate that saved predictions give on some terms, with what else is known of the bundle."""
     return certify_answers(
         **saved.arguments(),
         metric=terms.metric,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgetl import devices as places
-from edgetl.base.errors import DeviceError, EdgetlError
+from edgetl.base.errors import BundleError, DeviceError, EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
 from edgetl.core.bench import BenchRecord
@@ -22,6 +22,7 @@ from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import Device, find_device, stop_all, time_limit
 from edgetl.devices.placement import check_fits
 from edgetl.runtime.installed import Installed
+from edgetl.workflow.audit import contradiction
 from edgetl.workflow.time_bundle import plan_for, time_bundle
 
 #: Devices that are worked on at once.
@@ -45,6 +46,7 @@ class Outcome:
         reason: why it failed, in one line; empty otherwise.
         seconds: that it took.
         record: what the work brought back; None if it failed.
+        doubt: what speaks against the bundle that was deployed all the same; empty where nothing does.
     """
 
     device: str
@@ -52,6 +54,7 @@ class Outcome:
     reason: str
     seconds: float
     record: Record | None = None
+    doubt: str = ""
 
     @property
     def failed(self) -> bool:
@@ -66,6 +69,7 @@ class Outcome:
             "reason": self.reason,
             "seconds": round(self.seconds, 2),
             "record": to_json(self.record) or {},
+            **({"doubt": self.doubt} if self.doubt else {}),
         }
 
 
@@ -74,6 +78,8 @@ def deploy(
     devices: Sequence[str],
     *,
     name: str | None = None,
+    force: bool = False,
+    public_key: str | Path | None = None,
     jobs: int = JOBS,
     timeout: float = TIMEOUT,
     progress: Progress = silent,
@@ -84,6 +90,8 @@ def deploy(
         bundle: what to deploy.
         devices: names; ``edgetl devices`` lists them.
         name: what it is called there, so that a later deploy or rollback finds it; its target's name by default.
+        force: deploy it though its certificate fails, is missing, or does not follow from its own predictions.
+        public_key: that must have signed all of it, here and there: a file, or 64 hexadecimal digits.
         jobs: devices that are worked on at once.
         timeout: seconds that each may take.
         progress: told of each device that is done.
@@ -92,9 +100,13 @@ def deploy(
         one outcome for each device, in order; ``record`` says what is in charge there.
 
     Raises:
-        EdgetlError: the bundle is damaged, a device is unknown, or an option makes no sense: before any work starts.
+        EdgetlError: the bundle is damaged, nothing certifies it, a device is unknown, or an option makes no sense:
+            before any work starts.
     """
-    opened = load_bundle(bundle)
+    opened = load_bundle(bundle, public_key)
+    doubt, barred = doubt_of(opened)
+    if barred and not force:
+        raise BundleError(f"{opened.path}: {doubt}", "make it pass: edgetl verify; or deploy it all the same: --force")
 
     def work(device: Device) -> tuple[str, Record]:
         probe = device.probe() if device.kind == "ssh" else None
@@ -104,7 +116,24 @@ def deploy(
         record = places.install(device, opened, name or opened.target)
         return record.state, record
 
-    return each(devices, work, task=f"deploying {opened.target}", jobs=jobs, timeout=timeout, progress=progress)
+    done = each(devices, work, task=f"deploying {opened.target}", jobs=jobs, timeout=timeout, progress=progress)
+    return [replace(outcome, doubt=doubt) for outcome in done]
+
+
+def doubt_of(bundle: Bundle) -> tuple[str, bool]:
+    """What speaks against deploying a bundle, "" for nothing, and whether that takes ``force``."""
+    try:
+        certificate = bundle.certificate
+        if certificate is None:
+            return "nothing certifies it", True
+        wrong = contradiction(bundle)
+    except EdgetlError as error:
+        return error.what, True
+    if wrong is not None:
+        return f"its certificate is not this bundle's: {wrong}", True
+    if certificate.verdict == "fail":
+        return "its certificate fails", True
+    return ("its certificate is underpowered", False) if certificate.verdict == "underpowered" else ("", False)
 
 
 def rollback(

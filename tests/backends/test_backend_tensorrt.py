@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgetl.backends import BACKENDS, build_engine
+from edgetl.backends import BACKENDS
 from edgetl.backends.tensorrt import shell_script
 from edgetl.backends.tensorrt_check import build_for, offered
 from edgetl.base.errors import BackendError
@@ -21,6 +21,7 @@ from edgetl.base.storage import read_json, sha256_file
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import load_recipe, with_changes
 from edgetl.core.targets import find_target
+from edgetl.runtime import build_engine
 from tests.backends.contract import BackendContract
 from tests.backends.networks import pair_network, text_network
 from tests.compress.images import pictures

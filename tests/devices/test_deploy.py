@@ -12,6 +12,7 @@ import pytest
 
 import edgetl
 from edgetl.base.errors import EdgetlError, UnknownNameError
+from edgetl.base.storage import read_json, write_sealed
 from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
 from edgetl.devices import Device, add_device
 from edgetl.devices.connection import disconnect
@@ -49,7 +50,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 def deployed(bundle: Bundle, device: str) -> fleet.Outcome:
-    (outcome,) = edgetl.deploy(bundle, [device], name=NAME)
+    (outcome,) = edgetl.deploy(bundle, [device], name=NAME, force=True)
     return outcome
 
 
@@ -165,12 +166,12 @@ def test_a_bundle_for_another_machine_stays_here(there: Path, device: str, host_
 
 def test_bad_requests_end_before_any_work(own_home: Path, host_bundle: Bundle) -> None:
     with pytest.raises(UnknownNameError, match="unknown device 'locl'"):
-        edgetl.deploy(host_bundle, ["local", "locl"])
+        edgetl.deploy(host_bundle, ["local", "locl"], force=True)
     with pytest.raises(EdgetlError, match="no device is named"):
-        edgetl.deploy(host_bundle, [])
+        edgetl.deploy(host_bundle, [], force=True)
     with pytest.raises(EdgetlError, match="positive --jobs"):
-        edgetl.deploy(host_bundle, ["local"], jobs=0)
-    (outcome,) = edgetl.deploy(host_bundle, ["local"], name="../elsewhere")
+        edgetl.deploy(host_bundle, ["local"], jobs=0, force=True)
+    (outcome,) = edgetl.deploy(host_bundle, ["local"], name="../elsewhere", force=True)
     assert "cannot name what is deployed" in outcome.reason
 
 
@@ -181,7 +182,7 @@ def test_the_emulated_machine_takes_and_returns_releases(
     data = Path(emulated.where).parent / "data/edgetl/arm64-generic"
     shutil.rmtree(data.parent, ignore_errors=True)
     newer = variant(bundle, tmp_path / "newer")
-    assert [o.state for b in (bundle, newer) for o in edgetl.deploy(b, [emulated.name])] == ["deployed"] * 2
+    assert [o.state for b in (bundle, newer) for o in edgetl.deploy(b, [emulated.name], force=True)] == ["deployed"] * 2
     assert in_charge(data) == newer.digest
     assert edgetl.rollback([emulated.name], name="arm64-generic")[0].state == "rolled back"
     assert in_charge(data) == bundle.digest
@@ -193,7 +194,7 @@ def test_the_command_line_says_what_came_of_each(
 ) -> None:
     add_device("dead", "ssh://127.0.0.1:1")
     where = {"EDGETL_HOME": str(own_home), "XDG_DATA_HOME": str(tmp_path / "data")}
-    command = ("deploy", host_bundle.path, "--device", "local", "--device", "dead", "--name", NAME)
+    command = ("deploy", host_bundle.path, "--device", "local", "--device", "dead", "--name", NAME, "--force")
     done = edgetl(*command, "--json", **where)
     assert done.returncode == 2
     answer = json.loads(done.stdout)
@@ -209,3 +210,45 @@ def test_the_command_line_says_what_came_of_each(
     back = edgetl("rollback", "--device", "local", "--name", NAME, **where)
     assert back.returncode == 2
     assert "error: local: 'camera' has no previous release" in back.stderr
+
+
+@here
+@pytest.mark.parametrize("certificate", ["missing", "failing", "made up", "another's"])
+def test_what_is_not_certified_takes_force(
+    there: Path, device: str, tiny_bundle: Path, tmp_path: Path, certificate: str, edgetl: Cli
+) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    file = bundle / "certificate.json"
+    if certificate == "missing":
+        file.unlink()
+    elif certificate == "failing":
+        assert edgetl("verify", bundle, "--margin", "0", "--alpha", "0.4").returncode in (3, 4)
+        record = read_json(file)
+        write_sealed(file, {**record, "verdict": "fail"})
+    elif certificate == "made up":
+        write_sealed(file, {**read_json(file), "verdict": "pass", "deployed_accuracy": 0.5})
+    else:
+        write_sealed(file, {**read_json(file), "manifest": "0" * 64})
+    refused = edgetl("deploy", bundle, "--device", device, "--name", NAME)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert not there.exists()
+    if certificate == "another's":
+        assert "belongs to another bundle" in refused.stderr
+        return
+    assert "--force" in refused.stderr
+    forced = edgetl("deploy", bundle, "--device", device, "--name", NAME, "--force", "--json")
+    assert forced.returncode == 0, forced.stderr
+    assert "note: deployed all the same: " in forced.stderr
+    assert json.loads(forced.stdout)["devices"][0]["doubt"]
+
+
+@here
+def test_a_certificate_that_passes_takes_no_force(
+    there: Path, device: str, tiny_bundle: Path, tmp_path: Path, edgetl: Cli
+) -> None:
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    assert edgetl("verify", bundle, "--margin", "0.6").returncode == 0
+    deployed = edgetl("deploy", bundle, "--device", device, "--name", NAME)
+    assert deployed.returncode == 0, deployed.stderr
+    assert "deployed all the same" not in deployed.stderr

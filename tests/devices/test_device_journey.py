@@ -57,7 +57,8 @@ def test_a_board_behind_ssh(for_here: Path, own_home: Path, sshd: Sshd, edgetl: 
     current = sshd.home / f".local/share/edgetl/{HOST_TARGET}/current"
     assert load_bundle(current).digest == load_bundle(bundle).digest
 
-    verified = edgetl("verify", bundle, *at, EDGETL_HOME=str(own_home))
+    samples = load_bundle(for_here).dataset.root
+    verified = edgetl("verify", bundle, *at, "--data", samples, EDGETL_HOME=str(own_home))
     assert verified.returncode in (0, 4), verified.stderr
     certificate = certified(bundle)
     assert certificate["executed"] == "device"
@@ -87,7 +88,7 @@ def test_an_emulated_arm_machine(for_arm: Path, emulated: Device, edgetl: Cli, t
     assert load_bundle(data / "edgetl/arm64-generic/current").digest == load_bundle(bundle).digest
     shutil.rmtree(data)
 
-    verified = edgetl("verify", bundle, *at, **here)
+    verified = edgetl("verify", bundle, *at, "--data", load_bundle(for_arm).dataset.root, **here)
     assert verified.returncode in (0, 4), verified.stderr
     certificate = certified(bundle)
     assert (certificate["executed"], certificate["isa"]) == ("simulated", "aarch64")

@@ -70,7 +70,7 @@ def nothing_is_left(home: Path, in_charge: Bundle | None = None) -> None:
 
 def sick(*devices: str, bundle: Bundle, timeout: float = 120.0) -> list[str]:
     """Deploy where it must fail; the reasons."""
-    outcomes = edgetl.deploy(bundle, devices, name=NAME, timeout=timeout)
+    outcomes = edgetl.deploy(bundle, devices, name=NAME, timeout=timeout, force=True)
     assert [outcome.state for outcome in outcomes] == ["failed"] * len(devices)
     assert not any("\n" in outcome.reason or "a bug in edgetl" in outcome.reason for outcome in outcomes)
     return [outcome.reason for outcome in outcomes]
@@ -147,7 +147,7 @@ def test_what_ends_in_the_middle_leaves_the_old_release(
     timeout: float,
     said: str,
 ) -> None:
-    (before,) = edgetl.deploy(host_bundle, ["board"], name=NAME)
+    (before,) = edgetl.deploy(host_bundle, ["board"], name=NAME, force=True)
     assert before.state == "deployed"
     python, mark = hanging_python(tmp_path / "sick")
     add_device("sick", clean.url(clean.client("good"), str(python)))
@@ -166,11 +166,11 @@ def test_what_ends_in_the_middle_leaves_the_old_release(
 def test_an_interrupted_deployment_ends_there_too(
     clean: Sshd, host_bundle: Bundle, tmp_path: Path, own_home: Path
 ) -> None:
-    edgetl.deploy(host_bundle, ["board"], name=NAME)
+    edgetl.deploy(host_bundle, ["board"], name=NAME, force=True)
     python, mark = hanging_python(tmp_path / "sick")
     add_device("sick", clean.url(clean.client("good"), str(python)))
     newer = variant(host_bundle, tmp_path / "newer")
-    command = ["deploy", str(newer.path), "--device", "sick", "--name", NAME, "--quiet"]
+    command = ["deploy", str(newer.path), "--device", "sick", "--name", NAME, "--quiet", "--force"]
     caller = subprocess.Popen(
         [sys.executable, "-c", "from edgetl.cli import main; main()", *command],
         cwd=ROOT,
@@ -207,7 +207,7 @@ def test_a_disk_that_fills_while_it_is_installed_keeps_the_old_release(
 ) -> None:
     heavy = variant(host_bundle, tmp_path / "heavy", ballast=4_000_000)
     with small_disk(clean.home / ".local", 2_000_000):
-        assert edgetl.deploy(host_bundle, ["board"], name=NAME)[0].state == "deployed"
+        assert edgetl.deploy(host_bundle, ["board"], name=NAME, force=True)[0].state == "deployed"
         (reason,) = sick("board", bundle=heavy)
         assert reason.startswith("board has no space left")
         nothing_is_left(clean.home, host_bundle)
@@ -236,6 +236,7 @@ def test_ten_devices_of_which_four_are_sick(own_home: Path, tmp_path: Path, host
             host_bundle,
             names,
             name=NAME,
+            force=True,
             jobs=4,
             timeout=20,
             progress=lambda *a: told.append(a),  # type: ignore[misc]

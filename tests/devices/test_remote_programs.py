@@ -41,19 +41,3 @@ def test_a_greeting_names_the_cache_and_sweeps_it(shell: str, tmp_path: Path) ->
     done = subprocess.run([shell, "-c", line], input=b"", capture_output=True, check=False, env=environment)
     assert done.stdout.decode() == f"edgetl-ready {tmp_path}/.cache/edgetl\n"
     assert [call.name for call in calls.iterdir()] == [f"{os.getpid()}.here"]
-
-
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
-    for folder in ("files", "bundles/there"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "files" / "one").touch()
-
-    def missing(folder: str) -> list[str]:
-        line = command_line(program("missing"), [str(tmp_path), folder])
-        return subprocess.run(
-            ["sh", "-c", line], input="one\ntwo\n", capture_output=True, text=True, check=True
-        ).stdout.split()
-
-    assert missing("") == ["two"]
-    assert missing("bundles/gone") == ["two"]
-    assert missing("bundles/there") == ["whole"]

@@ -23,6 +23,7 @@ from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import Device, add_device, bench, find_device, predict, selftest, ssh
 from edgetl.devices.connection import connect, disconnect, parse_url
+from edgetl.devices.payload import receiver_program
 from edgetl.devices.ssh import SshDevice
 from edgetl.runtime.plan import Plan
 from tests.devices.real_sshd import Heard, Sshd, wait_for
@@ -99,7 +100,7 @@ def test_a_transfer_that_was_cut_goes_on_where_it_was_cut(
         stream.write(cut)
         stream.close()
 
-    receiver = [sys.executable, "-I", "-S", "-c", ssh._RECEIVER.read_text(), link.cache]
+    receiver = [sys.executable, "-I", "-S", "-c", receiver_program(), link.cache, "take"]
     done = link.run('exec "$@"', receiver, feed=feed)
     assert done.status != 0
     assert "the transfer was cut off" in done.last_line
@@ -113,7 +114,7 @@ def test_a_file_that_changes_on_the_way_is_not_kept(board: SshDevice, bundle: Bu
     predict(board, bundle, jpegs[:1])
     link = connect(board.name, board.address)
     feed = ssh._archive({"0" * 64: b"something else", "folder": b"{}"}, "sending", silent)
-    receiver = [sys.executable, "-I", "-S", "-c", ssh._RECEIVER.read_text(), link.cache]
+    receiver = [sys.executable, "-I", "-S", "-c", receiver_program(), link.cache, "take"]
     done = link.run('exec "$@"', receiver, feed=feed)
     assert "what arrives is not what was sent" in done.last_line
     assert not [p for p in Path(link.cache, "files").iterdir() if p.name.startswith((".", "0" * 64))]

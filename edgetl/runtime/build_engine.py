@@ -3,6 +3,9 @@
 Stands alone: copy it with model.onnx to the device and run ``python3 build_engine.py``. It needs Python 3.8 or newer
 and the device's own TensorRT, 10 or 11 (JetPack 6 brings 10), or TensorRT-RTX on a PC. Prints one JSON object.
 
+A bundle holds a copy of this for people. edgetl runs its own, and keeps engines in a folder of its own: a bundle may
+come from anybody, and an engine is a program.
+
 The engine's name holds everything that it depends on: TensorRT's version, the GPU's compute capability, the system
 release (L4T, from which JetPack's version follows), the batch and the model's SHA-256. An engine of that name whose
 checksum lies beside it is used again; a damaged one is built anew, and any other is left alone. TensorRT 8 is refused:
@@ -176,6 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=here / "model.onnx")
     parser.add_argument("--out", type=Path, default=here, help="folder for the engine")
+    parser.add_argument("--timings", type=Path, help="folder for kernel timings; that of the engine by default")
     parser.add_argument("--batch", type=int, default=1, help="largest batch, and the one to optimise for")
     parser.add_argument("--workspace-mb", type=int, default=0, help="most scratch memory, MiB; 0: TensorRT's default")
     parser.add_argument("--rebuild", action="store_true", help="build even if an engine is there")
@@ -192,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not reused:
         options.out.mkdir(parents=True, exist_ok=True)
         # Kernel timings hold for every model on this GPU and version.
-        timing_cache = options.out / f"timing-{key.rsplit('-', 2)[0]}.cache"
+        timing_cache = (options.timings or options.out) / f"timing-{key.rsplit('-', 2)[0]}.cache"
         keep(engine, build(trt, data, options.batch, options.workspace_mb, timing_cache))
     print(
         json.dumps(

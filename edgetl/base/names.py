@@ -1,0 +1,59 @@
+"""Names of files in records that come from elsewhere: which of them may be used, and what they lead to.
+
+Imports nothing of edgetl: ``devices/receiver.py`` judges names by it on devices where nothing else of edgetl is yet.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+#: What Windows, shells or ONNX Runtime give a meaning of their own.
+_SPECIAL = frozenset('\\:*?"<>|')
+#: Bytes that every file system takes in one part of a path, and systems in a whole one below some folder.
+_LONGEST_PART, _LONGEST = 255, 1024
+
+
+def objection(name: object) -> str | None:
+    """Why a record's name of a file cannot be used below the record's folder, in a clause; None if it can.
+
+    A name is relative, with forward slashes, and each of its parts stands for itself on every system.
+    """
+    if not isinstance(name, str) or not name:
+        return "is no name"
+    parts = name.split("/")
+    sizes = [len(part.encode(errors="replace")) for part in parts]
+    objections = {
+        "holds characters that are not to be printed": not name.isprintable(),
+        "is absolute": name.startswith("/"),
+        "leads out of the folder": ".." in parts,
+        "holds parts that are empty or '.'": "" in parts or "." in parts,
+        f"holds one of the characters {' '.join(sorted(_SPECIAL))}": not _SPECIAL.isdisjoint(name),
+        "is too long": max(sizes) > _LONGEST_PART or sum(sizes) + len(sizes) > _LONGEST,
+    }
+    return next((what for what, holds in objections.items() if holds), None)
+
+
+def below(folder: Path, name: str) -> Path:
+    """The path of a record's file, which may be there or not.
+
+    Args:
+        folder: of the record; may be a link itself.
+        name: of the file, as the record has it.
+
+    Raises:
+        ValueError: the name cannot be used, or leads through a link; a clause says which.
+    """
+    found = objection(name)
+    if found is not None:
+        raise ValueError(f"the name {name!a:.100} {found}")
+    path = folder
+    for part in name.split("/"):
+        path = path / part
+        try:
+            kind = path.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        if stat.S_ISLNK(kind):
+            raise ValueError(f"the name {name!a:.100} leads through a link ({path.relative_to(folder)})")
+    return folder / name

@@ -167,8 +167,8 @@ def test_certify_images_are_found_by_their_content(tiny_run: Path, whole: Path, 
 def test_a_certificate_of_another_bundle_is_refused(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / "x86-generic", tmp_path / "a")
     shutil.copy(whole / "intel-cpu" / CERTIFICATE, tmp_path / "a" / CERTIFICATE)
-    assert edgetl.pipeline.check(tmp_path / "a") is not None
-    assert edgetl.pipeline.check(whole / "x86-generic") is None
+    assert edgetl.check(tmp_path / "a") is not None
+    assert edgetl.check(whole / "x86-generic") is None
 
 
 def test_float_bundle_is_timed_without_a_twin(tiny_bundle: Path) -> None:

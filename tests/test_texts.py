@@ -6,13 +6,14 @@ import itertools
 
 import pytest
 
+from edgetl import check
 from edgetl.base.progress import silent
 from edgetl.compress.graph import kind_of, load
 from edgetl.compress.recipes import recipe_for
 from edgetl.compress.repair import TRAINED, Attempt
 from edgetl.core.run import Run
 from edgetl.core.targets import find_target
-from edgetl.pipeline import check, export
+from edgetl.pipeline import export
 from edgetl.transfer.finetune import finetune
 from edgetl.workflow.candidates import Candidates
 from edgetl.workflow.exported import Exported

@@ -148,7 +148,7 @@ def test_an_unknown_metric_is_refused_before_any_work(tiny_run: Path, bundle: Pa
 def test_an_edited_number_is_refused(bundle: Path) -> None:
     record = certificate(bundle)
     (bundle / CERTIFICATE).write_text(json.dumps({**record, "deployed_accuracy": 1.0}))
-    assert "altered" in (edgetl.pipeline.check(bundle) or "")
+    assert "altered" in (edgetl.check(bundle) or "")
     with pytest.raises(EdgetlError, match="altered"):
         edgetl.verify(bundle, margin=0.2)
 
@@ -165,14 +165,14 @@ def test_edited_predictions_are_refused(bundle: Path) -> None:
     data = bytearray((bundle / PREDICTIONS).read_bytes())
     data[len(data) // 2] ^= 1
     (bundle / PREDICTIONS).write_bytes(bytes(data))
-    assert edgetl.pipeline.check(bundle) is not None
+    assert edgetl.check(bundle) is not None
     with pytest.raises(EdgetlError):
         edgetl.verify(bundle, margin=0.2)
 
 
 def test_a_certificate_of_another_bundle_is_refused(bundle: Path, quantized: Path) -> None:
     shutil.copy(quantized / "intel-cpu" / CERTIFICATE, bundle / CERTIFICATE)
-    assert "another bundle" in (edgetl.pipeline.check(bundle) or "")
+    assert "another bundle" in (edgetl.check(bundle) or "")
 
 
 def test_corruptions_are_tested_in_pairs(bundle: Path) -> None:

@@ -56,7 +56,9 @@ def note_data(out: Path, splits: str, root: Path) -> None:
     """Remember on this machine where the samples of a bundle lie, by the digest of its splits."""
     file = out / DATA_NOTE
     known = read_json(file) if file.is_file() else {}
-    write_json(file, {**(known if isinstance(known, dict) else {}), splits: str(root)})
+    noted = {**(known if isinstance(known, dict) else {}), splits: str(root)}
+    if noted != known:
+        write_json(file, noted)
 
 
 def without_places(value: Json) -> Json:

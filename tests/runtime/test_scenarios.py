@@ -13,7 +13,7 @@ import tiny
 
 from edgetl.base.errors import EdgetlError, MissingExtraError
 from edgetl.base.schema import to_json
-from edgetl.core.bundle import Artifact, Bundle
+from edgetl.core.bundle import Artifact, Bundle, load_bundle, write_manifest
 from edgetl.core.tensors import Arrays
 from edgetl.latency import bench_record
 from edgetl.runtime import loadgen, open_session
@@ -142,6 +142,9 @@ def test_golden_vectors_beside_an_artifact_are_its_own(float_bundle: MakeBundle)
     bundle = float_bundle()
     own = tiny.pictures(2, seed=77)
     np.savez(bundle.artifact().path.with_name("golden.npz"), **{"in.image": own, "out.logits": tiny.expected(own)})
+    listed = {role: bundle.artifact(role) for role in bundle.manifest.artifacts}
+    write_manifest(bundle.path, bundle.manifest, listed)
+    bundle = load_bundle(bundle.path)
     assert (np.concatenate([feeds["image"] for feeds in golden_feeds(bundle)]) == own).all()
 
 

@@ -51,7 +51,7 @@ def bundle_row(bundle: Bundle, certificate: Certificate) -> dict[str, Any]:
         "scores": {name: to_json(score) for name, score in certificate.scores.items()},
         "ladder": [[rung.name, rung.score] for rung in certificate.ladder],
         "findings": [finding.kind for finding in certificate.findings],
-        "repair": to_json(manifest.repair),
+        "repaired_by": manifest.repair.chosen if manifest.repair and manifest.repair.needed else None,
         "recipe": manifest.quantization and (manifest.quantization.recipe or {}).get("name"),
         "bytes": bundle.artifact().size_bytes,
         "float_bytes": bundle.artifact("float").size_bytes,
@@ -71,7 +71,7 @@ def timed_row(done: Exported) -> dict[str, Any]:
         "speedup": to_json(done.bench.speedup),
         "threads": done.bench.deployed.threads,
         "integer_macs": done.bench.deployed.integer_macs,
-        "disturbed": to_json(done.bench.disturbance),
+        "disturbed": list(done.bench.disturbance.reasons) if done.bench.disturbance else None,
     }
 
 

@@ -134,10 +134,11 @@ def _of_predictions(bundle: Bundle, saved: Predictions) -> Iterator[str]:
     for model, outputs in known.items():
         if outputs and model in saved.models and not _says(saved.models[model], task.decode(outputs, {})):
             yield f"the answers of '{model}' in {PREDICTIONS} are not those that the bundle keeps"
-    if (saved.baseline is None) != (kept.baseline is None):
+    baseline = kept.baseline if task.has_accuracy else None
+    if (saved.baseline is None) != (baseline is None):
         yield f"the baseline in {PREDICTIONS} is not the bundle's"
-    elif saved.baseline is not None and kept.baseline is not None:
-        own = task.decode(kept.baseline, {})["class"]
+    elif saved.baseline is not None and baseline is not None:
+        own = task.decode(baseline, {})["class"]
         if saved.baseline.kind != kept.baseline_kind or not np.array_equal(saved.baseline.predictions, own):
             yield f"the baseline in {PREDICTIONS} is not the bundle's"
     for model, logits in (("reference", saved.reference_logits), ("deployed", saved.deployed_logits)):

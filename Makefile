@@ -23,9 +23,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/edgetl demo --out demo
 
-# Two tests at once, each with one thread: a folder's tests stay together, and share what they need.
+# Two tests at once, each with one thread: the tests of a file stay together, and share what they need.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -15,13 +15,6 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one folder, and of one file at the top, go to one process, which makes their shared fixtures once."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT / "tests").parts[0]))
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets, or a skip."""

@@ -264,8 +264,9 @@ def test_the_work_ends_with_whoever_asked_for_it(sshd: Sshd, tmp_path: Path) -> 
     mark = tmp_path / "running"
     slow = tmp_path / "python"
     slow.write_text(
-        f'#!/bin/sh\nif [ "$1" = -c ]; then echo 3 12; exit 0; fi\necho $$ > {mark}.new; mv {mark}.new {mark}\n'
-        "exec sleep 600\n"
+        f'#!/bin/sh\nif [ "$1" = -c ]; then echo 3 12; exit 0; fi\n'
+        f'if [ "$1" = -I ]; then exec {sys.executable} "$@"; fi\n'
+        f"echo $$ > {mark}.new; mv {mark}.new {mark}\nexec sleep 600\n"
     )
     slow.chmod(0o755)
     url = sshd.url(sshd.client("good"), python=str(slow))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from edgetl import check
@@ -19,6 +17,7 @@ from edgetl.workflow.candidates import Candidates
 from edgetl.workflow.exported import Exported
 from edgetl.workflow.reference import EXPORTED, TorchReference, exported
 from edgetl.workflow.repair_search import ranked
+from tests.reviews import write_reviews
 
 pytest.importorskip("tokenizers", reason="the extra text is not installed")
 
@@ -26,15 +25,8 @@ pytest.importorskip("tokenizers", reason="the extra text is not installed")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A linear probe on 72 sentences of three lengths."""
-    food = ["soup", "bread", "cake", "pasta", "salad", "rice"], ["tasted", "smelled", "was"], ["good", "salty"]
-    weather = ["rain", "wind", "snow", "fog", "storm", "frost"], ["came", "stayed", "was"], ["late", "heavy"]
-    rows = []
-    for label, parts in (("food", food), ("weather", weather)):
-        for i, (noun, verb, how) in enumerate(itertools.product(*parts)):
-            rows.append(f'"The {noun} {verb} {how}{" yesterday, and again in the evening" * (i % 3)}.",{label}')
     folder = tmp_path_factory.mktemp("texts")
-    (folder / "reviews.csv").write_text("\n".join(["text,label", *rows]))
-    return finetune(folder / "reviews.csv", folder / "run", strategy="linear-probe", accelerator="cpu")
+    return finetune(write_reviews(folder / "reviews.csv"), folder / "run", strategy="linear-probe", accelerator="cpu")
 
 
 @pytest.fixture(scope="module")

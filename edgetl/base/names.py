@@ -34,6 +34,16 @@ def objection(name: object) -> str | None:
     return next((what for what, holds in objections.items() if holds), None)
 
 
+def check_name(name: object) -> None:
+    """Refuse a record's name of a file.
+
+    Raises:
+        ValueError: it cannot be used; a clause says why.
+    """
+    if (found := objection(name)) is not None:
+        raise ValueError(f"the name {name!a:.100} {found}")
+
+
 def below(folder: Path, name: str) -> Path:
     """The path of a record's file, which may be there or not.
 
@@ -44,9 +54,7 @@ def below(folder: Path, name: str) -> Path:
     Raises:
         ValueError: the name cannot be used, or leads through a link; a clause says which.
     """
-    found = objection(name)
-    if found is not None:
-        raise ValueError(f"the name {name!a:.100} {found}")
+    check_name(name)
     path = folder
     for part in name.split("/"):
         path = path / part

@@ -53,11 +53,11 @@ def _drawn(metric: Metric) -> bool:
 
 
 def _unequal(told: object, again: object, names: Iterable[str]) -> Iterator[str]:
-    return (name for name in names if _rounded(getattr(told, name)) != _rounded(getattr(again, name)))
+    return (name for name in names if rounded(getattr(told, name)) != rounded(getattr(again, name)))
 
 
-def _rounded(value: Any) -> Any:
-    """As values compare between machines, whose logarithms may differ in the last digit."""
+def rounded(value: Any) -> Any:
+    """Plain JSON values as they compare between machines, whose logarithms may differ in the last digit."""
     return json.loads(json.dumps(to_json(value)), parse_float=lambda digits: round(float(digits), 9))
 
 

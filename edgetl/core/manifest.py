@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgetl.base.errors import BundleError
-from edgetl.base.names import objection
+from edgetl.base.names import check_name
 from edgetl.base.schema import Json, from_json
 from edgetl.base.storage import read_sealed
 from edgetl.core.compression import Quantization, RepairRecord
@@ -121,8 +121,10 @@ def read_manifest(file: Path) -> Manifest:
         raise BundleError(f"{file} names no deployed model", "export it again")
     models = [*(entry.file for entry in manifest.artifacts.values()), manifest.exported, manifest.source]
     for name in (*manifest.files, *filter(None, models)):
-        if (found := objection(name)) is not None:
-            raise BundleError(f"{file}: the name {name!a:.100} {found}", "use no bundle that names such files")
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise BundleError(f"{file}: {error}", "use no bundle that names such files") from error
     for name in models:
         if name and name not in manifest.files:
             raise BundleError(f"{file} names the model {name!a} and has no hash of it", "export it again")

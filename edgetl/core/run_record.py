@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgetl.base.errors import RunError
-from edgetl.base.names import objection
+from edgetl.base.names import check_name
 from edgetl.base.schema import Json, from_json
 from edgetl.base.storage import read_sealed
 
@@ -102,6 +102,8 @@ def read_run_record(file: Path) -> RunRecord:
         )
     read = from_json(RunRecord, record, file, RunError, "train it again")
     for name in read.files:
-        if (found := objection(name)) is not None:
-            raise RunError(f"{file}: the name {name!a:.100} {found}", "use no run that names such files")
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise RunError(f"{file}: {error}", "use no run that names such files") from error
     return read

@@ -21,7 +21,7 @@ from typing import Literal
 
 from edgetl.base.ed25519 import KEY_BYTES, SIGNATURE_BYTES, verify
 from edgetl.base.errors import BundleError
-from edgetl.base.names import below, objection
+from edgetl.base.names import below, check_name
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import canonical_json, read_json, sha256_file
 
@@ -170,5 +170,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _refuse_name(folder: Path, name: str) -> None:
-    if (found := objection(name)) is not None:
-        raise BundleError(f"{folder}: the name {name!a:.100} {found}", "use no bundle that names such files")
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise BundleError(f"{folder}: {error}", "use no bundle that names such files") from error

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from edgetl.base.names import below, objection
+from edgetl.base.names import below, check_name
 
 LAST = "folder"
 WHOLE = "whole"
@@ -83,8 +83,7 @@ def _checked(wanted: Any) -> tuple[str, Mapping[str, str]]:
     if not isinstance(path, str) or not _FOLDER.fullmatch(path) or not isinstance(files, dict):
         raise ValueError(f"{path!a:.100} is no folder of the cache")
     for name, content in files.items():
-        if (found := objection(name)) is not None:
-            raise ValueError(f"the name {name!a:.100} {found}")
+        check_name(name)
         if not isinstance(content, str) or not _CONTENT.fullmatch(content):
             raise ValueError(f"{content!a:.100} names no content")
     return path, files

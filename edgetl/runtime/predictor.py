@@ -24,6 +24,7 @@ from edgetl.core.tensors import Arrays
 from edgetl.inputs import input_of
 from edgetl.runtime.predict import infer, task_of
 from edgetl.runtime.sessions import open_session
+from edgetl.tasks import Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -178,9 +179,13 @@ def describe(bundle: Bundle, outputs: Arrays, top: int = TOP) -> list[Prediction
     Returns:
         n answers, in order.
     """
-    task = task_of(bundle)
+    return described(task_of(bundle), bundle.labels, outputs, top)
+
+
+def described(task: Task, labels: Sequence[str], outputs: Arrays, top: int = TOP) -> list[Prediction]:
+    """The same where there is no bundle yet."""
     answers = task.decode(outputs, task.options)
-    return [_prediction(found) for found in task.describe(answers, bundle.labels, top)]
+    return [_prediction(found) for found in task.describe(answers, labels, top)]
 
 
 def _prediction(found: Mapping[str, Any]) -> Prediction:

@@ -27,7 +27,8 @@ from edgetl.core.tensors import Arrays, count, joined, rows
 from edgetl.inputs import input_of
 from edgetl.runtime.installed import SelfTest
 from edgetl.runtime.predict import infer, open_role, output_specs, task_of
-from edgetl.runtime.predictor import describe
+from edgetl.runtime.predictor import described
+from edgetl.tasks import Task
 
 #: Largest share of an output's range by which a golden vector may differ from one machine to the next. Other
 #: ISAs round integers differently: 1 to 2 % between x86-64 and aarch64 was measured.
@@ -61,18 +62,18 @@ class Golden:
 
 
 def golden(
-    bundle: Bundle | None, feeds: Arrays, outputs: Arrays, probe: tuple[str, bytes, Arrays] | None = None
+    named: tuple[Task, Sequence[str]], feeds: Arrays, outputs: Arrays, probe: tuple[str, bytes, Arrays] | None = None
 ) -> dict[str, Any]:
     """What golden.npz holds, by key, of n samples and the network's outputs for them.
 
     Args:
-        bundle: whose labels name the answers; None leaves them out.
+        named: the task and the labels that name the answers.
         feeds, outputs: of the samples, (n, …).
         probe: ending, bytes and expected inputs of a made-up sample file.
     """
     held: dict[str, Any] = {f"{_IN}{name}": value for name, value in feeds.items()}
     held |= {f"{_OUT}{name}": value for name, value in outputs.items()}
-    if bundle is not None and (answers := _answers(bundle, outputs)):
+    if answers := _answers(*named, outputs):
         held[_ANSWERS] = np.array(answers)
     if probe is not None:
         suffix, content, inputs = probe
@@ -171,24 +172,25 @@ def _names(bundle: Bundle, found: Arrays, agreement: float | None) -> Iterator[s
         yield f"only {percent(agreement, 0)} of the clear golden answers have the label that they should have"
 
 
-def _answers(bundle: Bundle, outputs: Arrays) -> tuple[str, ...]:
+def _answers(task: Task, labels: Sequence[str], outputs: Arrays) -> tuple[str, ...]:
     """The labels of each sample, in one text; none where answers have no labels, or these do not fit."""
-    if task_of(bundle).labels == "number" or not all(
-        spec.name in outputs and spec.accepts(outputs[spec.name]) for spec in output_specs(bundle)
+    if task.labels == "number" or not all(
+        spec.name in outputs and spec.accepts(outputs[spec.name]) for spec in task.outputs(labels)
     ):
         return ()
-    described = describe(bundle, outputs, top=1)
-    return tuple("\n".join(sorted(label.label for label in answer.labels)) for answer in described)
+    answers = described(task, labels, outputs, top=1)
+    return tuple("\n".join(sorted(label.label for label in answer.labels)) for answer in answers)
 
 
 def _agreement(bundle: Bundle, known: Golden, found: Arrays) -> float | None:
     """Share of the golden samples that get the label that they should: of those whose answer no tolerance can turn."""
-    answers = _answers(bundle, found) if known.answers else ()
+    task = task_of(bundle)
+    answers = _answers(task, bundle.labels, found) if known.answers else ()
     values = next(iter(known.outputs.values()))
     if not answers or values.ndim != 2 or values.shape[1] < 2:
         return None
     ordered = np.sort(values, axis=1)
-    of_one = task_of(bundle).labels == "class"
+    of_one = task.labels == "class"
     lead = ordered[:, -1] - ordered[:, -2] if of_one else np.abs(values).min(axis=1)
     clear = lead > GOLDEN_TOLERANCE * float(np.ptp(values))
     pairs: Sequence[tuple[str, str]] = list(zip(known.answers, answers, strict=True))

@@ -17,9 +17,9 @@ import numpy as np
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import available
-from edgetl.base.schema import to_json
 from edgetl.base.storage import DIGEST_FIELD
 from edgetl.certify import Predictions, departure
+from edgetl.certify.departure import rounded
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, REPAIR, SPLITS_FILE, Bundle, check_certificate, load_bundle
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Rung
@@ -227,8 +227,8 @@ def _finding(finding: Finding) -> str:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """JSON values as they compare between machines, whose logarithms may differ in the last digit."""
-    plain = json.loads(json.dumps(to_json(value)), parse_float=lambda digits: round(float(digits), 9))
+    """A certificate's field as it compares; a list whose order says nothing, sorted."""
+    plain = rounded(value)
     return sorted(plain) if name in _UNORDERED and isinstance(plain, list) and _texts(plain) else plain
 
 

@@ -243,10 +243,8 @@ def _fill(
         exported=sources["exported"],
         source=sources["source"],
     )
-    write_manifest(folder, manifest, artifacts)
-    # Sealed, the golden samples can be asked of it as of any bundle; with their answers, it is another one.
     simulated = request.target.executes_on_host() == "simulated"
-    write_golden(folder, run, load_bundle(folder), artifacts["deployed"], simulated=simulated)
+    write_golden(folder, run, artifacts["deployed"], simulated=simulated)
     write_manifest(folder, manifest, artifacts)
     if selected.repair and selected.repair.needed:
         load_bundle(folder).write_record(REPAIR, to_json(selected.repair))

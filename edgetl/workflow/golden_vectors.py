@@ -10,25 +10,25 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from edgetl.base.errors import DataError
-from edgetl.core.bundle import GOLDEN, Artifact, Bundle
+from edgetl.core.bundle import GOLDEN, Artifact
 from edgetl.core.run import Run
 from edgetl.core.tensors import Arrays, count, joined, rows
 from edgetl.inputs import Input, Preprocess, Tensors, Text, input_of
 from edgetl.runtime.predict import infer
 from edgetl.runtime.selftest import golden
 from edgetl.runtime.sessions import open_session
+from edgetl.tasks import find_task
 
 SAMPLES = 4
 _SENTENCE = "The quick brown fox, 42 years old, jumps over 3 lazy dogs; good or bad, it is a very long way home.\n"
 
 
-def write_golden(folder: Path, run: Run, labelled: Bundle, artifact: Artifact, *, simulated: bool) -> None:
+def write_golden(folder: Path, run: Run, artifact: Artifact, *, simulated: bool) -> None:
     """Write ``golden.npz`` for an artifact.
 
     Args:
         folder: of the bundle.
-        run: whose samples are taken, of the search split where there is one.
-        labelled: the bundle as far as it is made: its task and labels.
+        run: whose samples are taken, of the search split where there is one, and whose task and classes name answers.
         artifact: that gives the outputs, here.
         simulated: see :func:`edgetl.runtime.sessions.open_session`.
     """
@@ -37,7 +37,7 @@ def write_golden(folder: Path, run: Run, labelled: Bundle, artifact: Artifact, *
     batch = input_of(run).batch(held[:: max(1, len(held) // SAMPLES)][:SAMPLES])
     with closing(open_session(artifact, threads=1, simulated=simulated)) as session:
         outputs = joined([infer(session, rows(batch, slice(row, row + 1))) for row in range(count(batch))])
-    vectors = golden(labelled, batch, outputs, _probe(input_of(run)))
+    vectors = golden((find_task(run.task), run.classes), batch, outputs, _probe(input_of(run)))
     np.savez(folder / GOLDEN, **vectors, executed=np.array("simulated" if simulated else "host"))
 
 

@@ -10,24 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edgetl import cli
 from tests.conftest import paint
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 TINY = ("--backbone", "timm/test_efficientnet", "--weights", "none", "--image-size", "32", "--epochs", "1")
-
-
-@pytest.fixture
-def here(capfd: pytest.CaptureFixture[str]) -> Cli:
-    """The command line in this process: most of what another one does before it refuses is to import torch."""
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        capfd.readouterr()
-        words = [str(word) for word in arguments]
-        status = cli.run(words)
-        return subprocess.CompletedProcess(words, status, *capfd.readouterr())
-
-    return run
 
 
 def refused(done: subprocess.CompletedProcess[str], *mentions: str) -> str:

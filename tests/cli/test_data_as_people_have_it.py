@@ -12,25 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from edgetl import cli
 from tests.conftest import paint
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 TINY = ("--backbone", "timm/test_efficientnet", "--weights", "none", "--image-size", "32", "--quiet")
 PROBE = (*TINY, "--strategy", "linear-probe")
-
-
-@pytest.fixture
-def here(capfd: pytest.CaptureFixture[str]) -> Cli:
-    """The command line in this process."""
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        capfd.readouterr()
-        words = [str(word) for word in arguments]
-        status = cli.run(words)
-        return subprocess.CompletedProcess(words, status, *capfd.readouterr())
-
-    return run
 
 
 def written(path: Path, header: str, rows: Iterable[Sequence[object]]) -> Path:

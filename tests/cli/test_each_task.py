@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetl import cli
 from edgetl.base.storage import sealed, write_json
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, Bundle, load_bundle
 from edgetl.core.run import load_run
@@ -22,19 +21,6 @@ from tests.reporting.page import Page
 from tests.reporting.test_report_tasks import multi_label, regression, text
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def here(capfd: pytest.CaptureFixture[str]) -> Cli:
-    """The command line in this process."""
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        capfd.readouterr()
-        words = [str(word) for word in arguments]
-        status = cli.run(words)
-        return subprocess.CompletedProcess(words, status, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

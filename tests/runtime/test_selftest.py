@@ -15,6 +15,7 @@ from PIL import Image
 from edgetl.core.bundle import Artifact, Bundle
 from edgetl.inputs import Input, Preprocess
 from edgetl.runtime import selftest
+from edgetl.runtime.predict import task_of
 from edgetl.runtime.selftest import golden
 from edgetl.workflow.golden_vectors import _probe
 
@@ -25,7 +26,8 @@ NAMES = ("ash", "birch", "cedar", "fir")
 def vectors(bundle: Bundle, definition: Input = tiny.PREPROCESS, **more: Any) -> dict[str, Any]:
     """Golden vectors as export writes them."""
     images = tiny.pictures(4, seed=9)
-    return {**golden(bundle, {"image": images}, {"logits": tiny.expected(images)}, _probe(definition)), **more}
+    named = (task_of(bundle), bundle.labels)
+    return {**golden(named, {"image": images}, {"logits": tiny.expected(images)}, _probe(definition)), **more}
 
 
 def sealed(bundle: Bundle, held: dict[str, Any], **options: Any) -> Bundle:
@@ -122,7 +124,7 @@ def test_texts_and_arrays_have_probes_too(tmp_path: Path, make: Callable[[Path],
     bundle = make(tmp_path / "bundle")
     known = read_golden(bundle)
     feeds = {name: np.concatenate([sample[name] for sample in known.feeds]) for name in known.feeds[0]}
-    held = golden(bundle, feeds, known.outputs, _probe(input_of(bundle)))
+    held = golden((task_of(bundle), bundle.labels), feeds, known.outputs, _probe(input_of(bundle)))
     options = {"definition": input_of(bundle), "task": bundle.manifest.task, "names": bundle.labels}
     outcome = selftest(sealed(bundle, held, **options))
     assert outcome.passed, outcome.problems

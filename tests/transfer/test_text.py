@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from edgetl.transfer.finetune import finetune
 from edgetl.transfer.model import Deployable, load_model, measured
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.weights import build, packaged
+from tests.reviews import write_reviews
 
 pytest.importorskip("tokenizers", reason="the extra text is not installed")
 OPTIONS: dict[str, Any] = {"precision": "32-true", "accelerator": "cpu", "batch_size": 16}
@@ -34,15 +34,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """72 sentences about food and about the weather, of different lengths."""
-    food = ["soup", "bread", "cake", "pasta", "salad", "rice"], ["tasted", "smelled", "was"], ["good", "salty"]
-    weather = ["rain", "wind", "snow", "fog", "storm", "frost"], ["came", "stayed", "was"], ["late", "heavy"]
-    rows = []
-    for label, parts in (("food", food), ("weather", weather)):
-        for i, (noun, verb, how) in enumerate(itertools.product(*parts)):
-            rows.append(f'"The {noun} {verb} {how}{" yesterday, and again in the evening" * (i % 3)}.",{label}')
-    file = tmp_path_factory.mktemp("reviews") / "reviews.csv"
-    file.write_text("\n".join(["text,label", *rows]))
-    return file
+    return write_reviews(tmp_path_factory.mktemp("reviews") / "reviews.csv")
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_targets_and_recipes_are_found_in_a_wheel(unpacked: Path) -> None:
 def test_the_wheel_holds_the_page_template_and_the_type_marker(unpacked: Path) -> None:
     names = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob("*")}
     assert {"edgetl/reporting/templates/report.html.j2", "edgetl/py.typed", "edgetl/runtime/build_engine.py"} <= names
-    assert {f"edgetl/devices/remote/{name}.sh" for name in ("greet", "run")} <= names
+    assert {f"edgetl/devices/remote/{name}.sh" for name in ("connect", "greet", "run")} <= names
     assert {"edgetl/backends/build_engine.sh", "edgetl/_data/targets/tensorrt/10.3.toml"} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 

@@ -91,8 +91,10 @@ def test_answers_of_a_program_of_ones_own(bundle: Path, tmp_path: Path, key: str
     np.savez(tmp_path / "mine.npz", logits=logits[order], **{key: names[order]})
     found = edgetl.verify(bundle, predictions=tmp_path / "mine.npz", margin=0.3)
     assert found.flips == {"lost": 0, "gained": 0}
-    assert found.executed == "device"
+    assert found.executed == "claimed"
     assert "mine.npz" in found.runtime
+    assert "whose answers edgetl was given" in found.sentence()
+    assert "on the device" not in found.sentence()
     assert [rung.name for rung in found.ladder] == ["reference", "float ONNX", "deployed"]
 
 
@@ -106,6 +108,50 @@ def test_answers_that_lack_an_image_are_refused(bundle: Path, tmp_path: Path) ->
     with pytest.raises(CertifyError, match="holds no predictions"):
         edgetl.verify(bundle, predictions=tmp_path / "none.npz")
     assert (bundle / CERTIFICATE).read_bytes() == before
+
+
+def test_two_answers_for_one_image_are_refused(bundle: Path, tmp_path: Path) -> None:
+    """The same answer twice says nothing new; another one would leave the choice to whoever reads the file."""
+    logits, hashes, _ = answers(bundle)
+    twice, names = np.concatenate([logits, logits[:1]]), np.array([*hashes, hashes[0]])
+    np.savez(tmp_path / "mine.npz", logits=twice, sha256=names)
+    assert edgetl.verify(bundle, predictions=tmp_path / "mine.npz", margin=0.3).n == len(logits)
+    twice[-1] = twice[-1, ::-1]
+    np.savez(tmp_path / "mine.npz", logits=twice, sha256=names)
+    with pytest.raises(CertifyError, match=rf"answers the sample '{hashes[0]}' twice, and not alike \(rows 0 and"):
+        edgetl.verify(bundle, predictions=tmp_path / "mine.npz")
+
+
+def test_a_bundle_carries_its_target(
+    quantized: Path, tmp_path: Path, edgetl: Edgetl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It verifies, runs, benches, reports and deploys where nobody knows a target of that name."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "releases"))
+    renamed = Path(shutil.copytree(quantized / "x86-generic", tmp_path / "bundle"))
+    (tmp_path / ".work").mkdir()
+    shutil.copy(quantized / ".work/data.json", tmp_path / ".work")
+    opened = load_bundle(renamed)
+    target = replace(opened.manifest.target, name="our-board", aliases=())
+    for name in (CERTIFICATE, "predictions.npz"):
+        (renamed / name).unlink()
+    write_manifest(
+        renamed,
+        replace(opened.manifest, target=target),
+        {role: opened.artifact(role) for role in opened.manifest.artifacts},
+    )
+    image = opened.dataset.paths("certify")[0]
+    words: list[tuple[object, ...]] = [
+        ("verify", renamed, "--margin", "0.3"),
+        ("predict", renamed, image),
+        ("bench", renamed, "--duration", "0.1"),
+        ("report", renamed, "--out", tmp_path / "report.html"),
+        ("deploy", renamed, "--device", "local", "--force"),
+    ]
+    for command in words:
+        done = edgetl(*command, "--quiet") if command[0] != "report" else edgetl(*command)
+        assert done.returncode in (0, 3, 4), done.stderr  # type: ignore[attr-defined]
+        assert "unknown target" not in done.stderr  # type: ignore[attr-defined]
+    assert (renamed / "bench.json").is_file()
 
 
 def test_a_runner_that_sorts_its_classes_otherwise_is_named(bundle: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def certify(
     margin: float = 0.01,
     alpha: float = 0.05,
     rungs: Sequence[tuple[str, npt.ArrayLike]] = (),
-    executed: str = "host",
+    executed: str = "claimed",
     runtime: str = "",
     isa: str = "",
     precision: str = "",

@@ -16,7 +16,7 @@ class Facts:
     """Where and how the comparison was made.
 
     Attributes:
-        executed: where the deployed model ran: device, host or simulated.
+        executed: where the deployed model ran: device, host, simulated or claimed.
         runtime: name and version of its runtime.
         isa: its instruction set.
         precision: precision that was executed.
@@ -29,7 +29,7 @@ class Facts:
         sample: what one sample is called, such as image; its plural ends in s.
     """
 
-    executed: str = "host"
+    executed: str = "claimed"
     runtime: str = ""
     isa: str = ""
     precision: str = ""

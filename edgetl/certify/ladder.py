@@ -107,8 +107,7 @@ def responsible(first: str | None, layers: Sequence[LayerNoise]) -> list[str]:
         first: name of the first rung that diverges.
         layers: the worst first.
     """
-    named = list(dict.fromkeys(layer.module or layer.node for layer in layers))
-    named = [name for name in named if name]
+    named = list(dict.fromkeys(layer.name for layer in layers))
     if first is None or not named:
         return []
     more = " …" if len(named) > MOST_NAMED else ""

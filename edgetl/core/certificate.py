@@ -24,7 +24,7 @@ from edgetl.core.compression import LayerNoise, RepairRecord
 from edgetl.core.findings import Finding
 
 SCHEMA: Literal[3] = 3
-Executed = Literal["device", "host", "simulated"]
+Executed = Literal["device", "host", "simulated", "claimed"]
 EXECUTED: tuple[Executed, ...] = get_args(Executed)
 AGAIN = "delete it, then make it again with edgetl verify --data"
 
@@ -66,7 +66,8 @@ class Certificate:
         transfer_gain_retained: its ``retained``.
         ladder: the models in order, from the reference down to what runs on the device.
         first_divergence: name of the first rung that diverges (see :func:`edgetl.certify.certify`), or None.
-        executed: where the deployed model ran: device, host or simulated.
+        executed: where the deployed model ran: device, host or simulated; claimed where edgetl was given its answers
+            and saw nothing run.
         executed_on: the machine it ran on, such as its name and kind.
         runtime: name and version of the runtime.
         isa: instruction set.
@@ -213,5 +214,10 @@ class Certificate:
 
 def _where(certificate: Certificate) -> str:
     what = " ".join(x for x in (certificate.runtime, certificate.precision, certificate.isa) if x)
-    place = {"device": "run on the device", "host": "run on this host", "simulated": "simulated, not run on the device"}
+    place = {
+        "device": "run on the device",
+        "host": "run on this host",
+        "simulated": "simulated, not run on the device",
+        "claimed": "whose answers edgetl was given",
+    }
     return place[certificate.executed] + (f" ({what})" if what else "")

@@ -8,6 +8,9 @@ from typing import Literal
 
 from edgetl.base.schema import Json
 
+#: What stands for a layer where a tensor comes from none.
+NETWORK_INPUT = "the input"
+
 
 @dataclass(frozen=True)
 class Quantization:
@@ -89,6 +92,11 @@ class LayerNoise:
     share: float
     saturated: float
     consumer: str
+
+    @property
+    def name(self) -> str:
+        """What a reader calls the layer: its module, else its node, else the network's input."""
+        return self.module or self.node or NETWORK_INPUT
 
 
 @dataclass(frozen=True, kw_only=True)

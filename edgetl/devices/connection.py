@@ -9,9 +9,11 @@ ends the connection too.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -112,14 +114,16 @@ class Connection:
         self._folder = Path(tempfile.mkdtemp(prefix="edgetl-ssh-", dir=base if len(base) < 60 else "/tmp"))
         self._owner = os.getpid()
         master = [*self._ssh("-M", "-o", "ControlPersist=no"), command_line(program("greet"))]
-        with (self._folder / "log").open("wb") as log:
-            pipe = subprocess.PIPE
-            self._process = subprocess.Popen(master, stdin=pipe, stdout=pipe, stderr=log, process_group=0)
-        try:
-            self.cache = self._await_greeting()
-        except BaseException:
-            self.close()
-            raise
+        watched = ["sh", "-c", program("connect"), "edgetl", str(self._folder), *master]
+        pipe = subprocess.PIPE
+        # A file without a name: when ssh has ended, its folder is gone.
+        with tempfile.TemporaryFile() as log:
+            self._process = subprocess.Popen(watched, stdin=pipe, stdout=pipe, stderr=log, process_group=0)
+            try:
+                self.cache = self._await_greeting(log)
+            except BaseException:
+                self.close()
+                raise
 
     def _ssh(self, *options: str) -> list[str]:
         address = self.address
@@ -131,7 +135,7 @@ class Connection:
         command += ["-l", address.user] if address.user else []
         return [*command, "--", address.host]
 
-    def _await_greeting(self) -> str:
+    def _await_greeting(self, log: IO[bytes]) -> str:
         assert self._process.stdout is not None
         began = time.monotonic()
         with killed_in_time(self._process, _GREETING_SECONDS):
@@ -140,11 +144,15 @@ class Connection:
                 line = raw.decode(errors="replace").rstrip("\r\n")
                 if line.startswith(_READY):
                     return line.removeprefix(_READY)
-            killed = self._process.wait() < 0
-        log = (self._folder / "log").read_text(errors="replace")
-        if killed and not log.strip():
-            log = f"no answer within {time.monotonic() - began:.0f} s"
-        raise refusal(self.name, self.address, log)
+            status = self._process.wait()
+        log.seek(0)
+        said = log.read().decode(errors="replace")
+        waited = time.monotonic() - began
+        if status < 0 and not said.strip():
+            said = f"no answer within {waited:.0f} s"
+        elif status > 128 and status - 128 in set(signal.Signals):  # as a shell tells of a signal; ssh's own is 255
+            raise self._killed_here(status - 128)
+        raise refusal(self.name, self.address, said)
 
     @property
     def alive(self) -> bool:
@@ -172,9 +180,17 @@ class Connection:
         """
         command = [*self._ssh("-o", "ControlMaster=no"), command_line(script, arguments)]
         done = run_watched(command, feed=feed, progress=progress)
+        if done.status < 0:
+            raise self._killed_here(-done.status)
         if done.status == 255:
             raise self._lost(done)
         return done
+
+    def _killed_here(self, number: int) -> DeviceError:
+        return DeviceError(
+            f"{self.name}: the ssh program on this machine was killed ({signal.Signals(number).name})",
+            "look at the memory here (dmesg), then run it again: what has arrived there stays",
+        )
 
     def _lost(self, done: Finished) -> DeviceError:
         error = refusal(self.name, self.address, done.stderr)
@@ -191,7 +207,8 @@ class Connection:
             return
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._process.terminate()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGTERM)
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()

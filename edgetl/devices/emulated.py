@@ -22,6 +22,7 @@ from edgetl.base.progress import Progress, silent
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, probe_by_calling
 from edgetl.devices.local import call_here
 from edgetl.devices.payload import write_payload
+from edgetl.devices.process import SCRATCH_VARIABLE
 from edgetl.devices.rootfs import QEMU, emulated_environment, emulated_python, read_marker
 from edgetl.inputs import modules_for
 from edgetl.runtime.machine import Machine
@@ -96,8 +97,8 @@ class EmulatedDevice:
             self._check_modules(marker["packages"], modules_for(bundle))
         python = emulated_python(self.root, marker["cpu"], marker["python"])
         with tempfile.TemporaryDirectory(prefix="edgetl-code-") as code:
-            data = {"XDG_DATA_HOME": str(self.root.parent / "data")}
-            environment = {**emulated_environment(write_payload(Path(code))), **data}
+            own = {"XDG_DATA_HOME": str(self.root.parent / "data"), SCRATCH_VARIABLE: code}
+            environment = {**emulated_environment(write_payload(Path(code))), **own}
             return call_here(self.name, python, environment, arguments, bundle, files, progress)
 
     def _check_modules(self, packages: Mapping[str, str | None], needed: Sequence[str]) -> None:

@@ -17,7 +17,14 @@ from edgetl.base.errors import DeviceError
 from edgetl.base.progress import Progress, silent
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, probe_by_calling
 from edgetl.devices.payload import import_root
-from edgetl.devices.process import LEFTOVERS_VARIABLE, PROGRESS_VARIABLE, answer, read_outputs, run_watched
+from edgetl.devices.process import (
+    LEFTOVERS_VARIABLE,
+    PROGRESS_VARIABLE,
+    SCRATCH_VARIABLE,
+    answer,
+    read_outputs,
+    run_watched,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,9 @@ class LocalDevice:
         progress: Progress = silent,
     ) -> dict[str, Any]:
         """See :class:`edgetl.devices.base.Device`."""
-        environment = {**os.environ, "PYTHONPATH": str(import_root())}
+        # What the user's Python finds, its own process finds too.
+        path = os.pathsep.join(filter(None, (str(import_root()), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": path}
         return call_here(self.name, [sys.executable], environment, arguments, bundle, files, progress)
 
     def close(self) -> None:
@@ -99,11 +108,13 @@ def call_here(
         if files:
             listed.write_text(sample_list([str(file.resolve()) for file in files]), encoding="utf-8")
             command += ["--samples", str(listed), "--out", str(out)]
+        gone = "\n".join(filter(None, (scratch, environment.get(SCRATCH_VARIABLE))))
+        told = {PROGRESS_VARIABLE: "1", LEFTOVERS_VARIABLE: str(left), SCRATCH_VARIABLE: gone, "TMPDIR": scratch}
         # An empty working directory: "-m" puts it first on the import path.
         try:
             finished = run_watched(
                 command,
-                environment={**environment, PROGRESS_VARIABLE: "1", LEFTOVERS_VARIABLE: str(left)},
+                environment={**environment, **told},
                 folder=Path(scratch),
                 progress=progress,
             )

@@ -9,7 +9,6 @@ from pathlib import Path
 from edgetl.base.errors import DeviceError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.bundle import Bundle
-from edgetl.core.targets import find_target
 from edgetl.devices.base import Device, DeviceProbe, predict
 from edgetl.devices.registry import find_device
 from edgetl.runtime.predictor import TOP, Prediction, describe
@@ -45,7 +44,7 @@ def place(bundle: Bundle, device: str | None) -> Placement:
     where = find_device(device or "local")
     probe = where.probe()
     if where.kind == "local":
-        return Placement(where, find_target(bundle.target).executes_on_host(), probe)
+        return Placement(where, bundle.manifest.target.executes_on_host(), probe)
     check_fits(bundle, where, probe.machine.arch or where.arch)
     return Placement(where, where.executed, probe)
 
@@ -56,7 +55,7 @@ def check_fits(bundle: Bundle, device: Device, arch: str) -> None:
     Raises:
         DeviceError: it has another instruction set than the bundle was made for, or not its accelerator.
     """
-    target = find_target(bundle.target)
+    target = bundle.manifest.target
     if arch and arch != target.arch:
         raise DeviceError(
             f"{device.name} is {arch}, and {bundle.path} is made for {target.name} ({target.arch})",

@@ -29,6 +29,9 @@ PROGRESS_VARIABLE = "EDGETL_PROGRESS"
 DEADLINE_VARIABLE = "EDGETL_DEADLINE"
 #: Names the file in which ``edgetl.runtime`` lists what must be removed if it is killed.
 LEFTOVERS_VARIABLE = "EDGETL_LEFTOVERS"
+#: Names folders, one a line. ``edgetl.runtime`` removes them and ends when its standard input does: whoever waited for
+#: its answer is gone.
+SCRATCH_VARIABLE = "EDGETL_SCRATCH"
 _PROGRESS_LINE = "progress "
 _KEPT_LINES = 200
 #: What a process may write to standard output, bytes: a device that writes without end must not take all memory here.

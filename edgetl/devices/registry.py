@@ -178,7 +178,12 @@ def remove_device(name: str) -> None:
         if name not in entries:
             raise UnknownNameError("device", name, ["local", *entries], listing=LISTING)
         del entries[name]
-    if _folder(name).is_dir():
+    # Whoever edits the file by hand may write any name there: what is no name has no folder.
+    if not _NAME.fullmatch(name):
+        return
+    if _folder(name).is_symlink():
+        _folder(name).unlink()
+    elif _folder(name).is_dir():
         shutil.rmtree(_folder(name))
 
 
@@ -267,6 +272,8 @@ def _device(name: str, entry: Mapping[str, Any]) -> Device:
     given, kind = entry.get("require_signature"), entry.get("kind")
     # What is written there asks for a signature, whatever it is: it is not left out because it cannot be read.
     key = "" if given is None else read_public_key(str(given))
+    if not _NAME.fullmatch(name):
+        raise DeviceError(f"{_file()} holds a device {name!a:.100}, which is no name of one", "correct the file")
     if kind == "emulated":
         return EmulatedDevice(name, _rootfs(name), key)
     if kind == "ssh" and isinstance(entry.get("url"), str):

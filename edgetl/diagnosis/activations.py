@@ -18,6 +18,7 @@ from edgetl.base.storage import sha256_file
 from edgetl.compress.layers.points import Point
 from edgetl.compress.layers.topology import Topology
 from edgetl.core.bundle import Bundle
+from edgetl.core.compression import NETWORK_INPUT
 from edgetl.core.findings import Finding
 from edgetl.core.tensors import Arrays
 from edgetl.diagnosis.extremes import Extremes, extremes
@@ -199,7 +200,7 @@ def _halved(room: Array, seen: Extremes, estimator: str) -> list[int] | None:
 def _named(scene: Scene, room: Array, chosen: Sequence[int]) -> tuple[tuple[str, ...], dict[str, object]]:
     """The layers that make the activations, and each one's deviation."""
     modules = {point.node: point.module or point.node for point in scene.points}
-    makers = [modules.get(scene.points[i].producer, "the input") for i in chosen]
+    makers = [modules.get(scene.points[i].producer, NETWORK_INPUT) for i in chosen]
     octaves = {scene.points[i].source: round(float(room[i]), 2) for i in chosen[:10]}
     return tuple(dict.fromkeys(makers)), {"octaves": octaves, "activations": len(chosen), "of": len(room)}
 

@@ -16,7 +16,6 @@ from edgetl.base.errors import BackendError
 from edgetl.base.progress import Progress, tracked
 from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
-from edgetl.core.targets import find_target
 from edgetl.core.tensors import single
 from edgetl.diagnosis.observations import DEPLOYED, Logits, Observations
 from edgetl.inputs import preprocess_of
@@ -225,7 +224,7 @@ def reproduce(bundle: Bundle, seen: Observations, progress: Progress) -> tuple[F
     rows = _spread(seen.paths, COMPARED)
     simulated = seen.simulated
     if simulated is None:
-        simulated = find_target(bundle.target).executes_on_host() == "simulated"
+        simulated = bundle.manifest.target.executes_on_host() == "simulated"
     if len(rows) < SCREENED:
         return ()
     try:

@@ -150,10 +150,7 @@ def _rung(certificate: Certificate, rung: Rung) -> RungView:
 def _layers(layers: Sequence[LayerNoise], chart_id: str) -> Figure | None:
     if not layers:
         return None
-    charted = [
-        diagrams.Noise(tables.layer_name(layer), layer.cause, layer.sqnr_db, layer.share)
-        for layer in layers[:CHARTED_LAYERS]
-    ]
+    charted = [diagrams.Noise(layer.name, layer.cause, layer.sqnr_db, layer.share) for layer in layers[:CHARTED_LAYERS]]
     worst = sum(noise.share for noise in charted[:3])
     sentence = (
         f"The {count(min(3, len(layers)))} noisiest of {count(len(layers))} make {percent(worst, 0)} of all noise."

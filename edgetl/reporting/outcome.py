@@ -109,10 +109,7 @@ def _ladder(console: Console, certificate: Certificate) -> None:
 def _layers(console: Console, layers: Sequence[LayerNoise]) -> None:
     if not layers:
         return
-    rows = [
-        [tables.layer_name(layer), layer.cause, fixed(layer.sqnr_db, 1), percent(layer.share, 1)]
-        for layer in layers[:WORST]
-    ]
+    rows = [[layer.name, layer.cause, fixed(layer.sqnr_db, 1), percent(layer.share, 1)] for layer in layers[:WORST]]
     console.print()
     print_table(console, [f"noisiest of {count(len(layers))} layers", "quantized", "SQNR dB", "of the noise"], rows)
 

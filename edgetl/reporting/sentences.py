@@ -92,6 +92,11 @@ def executed_sentences(certificate: Certificate, target: str) -> tuple[str, str]
     name = f" ({printable(where)})" if where else ""
     if executed == "device":
         return f"The artifact ran on a {target} device{name}, from file to answer, with its own runtime.", ""
+    if executed == "claimed":
+        return (
+            f"edgetl saw nothing run: it was given the answers of {printable(certificate.runtime)}.",
+            "Certify what edgetl itself runs with: edgetl verify BUNDLE --device NAME",
+        )
     if executed == "host":
         return (
             "The artifact itself ran, from file to answer, with its own runtime, on the machine that wrote the "

@@ -23,7 +23,7 @@ from edgetl.base.wording import (
 from edgetl.core.bundle import Bundle
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import ClassRecord, CorruptedRow, Probabilities, Rung, Score
-from edgetl.core.compression import LayerNoise, RepairRecord
+from edgetl.core.compression import NETWORK_INPUT, LayerNoise, RepairRecord
 from edgetl.reporting import metrics
 from edgetl.reporting.views import TableView
 
@@ -104,7 +104,7 @@ def layers(rows: Sequence[LayerNoise]) -> TableView:
         tuple(
             (
                 printable(row.module or ABSENT),
-                printable(row.node or "input"),
+                printable(row.node or NETWORK_INPUT),
                 row.cause,
                 printable(row.consumer or ABSENT),
                 fixed(row.sqnr_db, 1),
@@ -115,11 +115,6 @@ def layers(rows: Sequence[LayerNoise]) -> TableView:
         ),
         numbers_from=4,
     )
-
-
-def layer_name(layer: LayerNoise) -> str:
-    """What a layer is called: its module, else its node, else the input."""
-    return layer.module or layer.node or "the input"
 
 
 def trials(repair: RepairRecord, task: str) -> TableView:

@@ -17,6 +17,7 @@ EXECUTED: Mapping[str, str] = {
     "device": "on the device",
     "host": "on the host",
     "simulated": "simulated",
+    "claimed": "claimed",
     "": "not executed",
 }
 

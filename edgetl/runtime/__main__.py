@@ -9,9 +9,11 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +85,24 @@ def _follow_caller() -> None:
     if os.environ.pop("EDGETL_GROUP", ""):
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
+    if scratch := os.environ.pop("EDGETL_SCRATCH", ""):
+        threading.Thread(target=_end_with_caller, args=(scratch.split("\n"),), daemon=True).start()
     seconds = os.environ.get("EDGETL_DEADLINE")
     if seconds:
         signal.alarm(int(seconds))
+
+
+def _end_with_caller(scratch: Sequence[str]) -> None:
+    """Wait until nobody holds the other end of standard input; then remove the folders and end the whole group."""
+    while os.read(0, 1 << 16):  # not sys.stdin, whose lock would hang the interpreter's end
+        continue
+    unfinished = Path(os.environ.get("EDGETL_LEFTOVERS", ""))
+    releases = unfinished.read_text(encoding="utf-8").splitlines() if unfinished.is_file() else []
+    for folder in (*releases, *scratch):
+        shutil.rmtree(folder, ignore_errors=True)
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _machine() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from edgetl.core.bundle import REFERENCE, Bundle
 from edgetl.core.bundle_files import NO_ROOT
 from edgetl.core.data import located
 from edgetl.core.npz import read_npz
-from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, rows
 from edgetl.devices.placement import Placement, place
 from edgetl.inputs import kind_of
@@ -59,7 +58,7 @@ def collect_answers(
     rungs = {FLOAT_RUNG: reference(bundle).exported}
     if bundle.precision == "int8" and not at.emulates:
         rungs[QDQ_RUNG] = devices.predict(here, bundle, paths, simulated=True, progress=progress)
-    if at.device.kind != "local" and find_target(bundle.target).executes_on_host() == "host":
+    if at.device.kind != "local" and bundle.manifest.target.executes_on_host() == "host":
         rungs[HOST_RUNG] = devices.predict(here, bundle, paths, progress=progress)
     return at, Answers(tuple(paths), deployed, rungs, _facts(bundle, at), at.emulates)
 
@@ -80,7 +79,7 @@ def read_answers(bundle: Bundle, predictions: Path) -> Answers:
         stored = read_npz(predictions)
         outputs = {spec.name: np.asarray(stored[spec.name], spec.dtype) for spec in specs}
         key = "sha256" if "sha256" in stored else "paths"
-        names = [str(name) for name in stored[key].tolist()]
+        names = [str(name) for name in np.atleast_1d(stored[key]).astype(str)]
     except (OSError, KeyError, ValueError) as error:
         wanted_names = ", ".join(spec.name for spec in specs)
         raise CertifyError(
@@ -97,14 +96,27 @@ def read_answers(bundle: Bundle, predictions: Path) -> Answers:
             f"{len(missing)} of the {len(wanted)} certify samples",
             f"give {shown} for every certify sample of splits.json",
         )
+    _refuse_contradictions(predictions, names, outputs)
     facts = {
-        "executed": "device",
+        "executed": "claimed",
         "runtime": f"a program of the user's own ({predictions.name})",
         "executed_on": {"device": ELSEWHERE},
     }
     rungs = {FLOAT_RUNG: reference(bundle).exported}
     paths = tuple(dataset.paths("certify"))
     return Answers(paths, rows(outputs, np.array([rows_of[name] for name in wanted], np.int64)), rungs, facts, None)
+
+
+def _refuse_contradictions(predictions: Path, names: Sequence[str], outputs: Arrays) -> None:
+    """A sample may stand there twice, with one answer: with two, which of them counts would be anybody's choice."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        earlier = first.setdefault(name, row)
+        if any(not np.array_equal(values[row], values[earlier], equal_nan=True) for values in outputs.values()):
+            raise CertifyError(
+                f"{predictions} answers the sample {name!a:.100} twice, and not alike (rows {earlier} and {row})",
+                "keep one answer for each sample",
+            )
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.backends import BACKENDS
+from edgetl.backends.base import STEM
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.schema import from_json, to_json
-from edgetl.base.storage import read_json, write_json
+from edgetl.base.storage import read_json, sha256_file, write_json
 from edgetl.certify import class_outcomes, expected_difference, standard_error
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.points import read_points
@@ -139,8 +140,13 @@ class Candidates:
         """A compressed model as its runtime opens it."""
         if self.target.backend == "litert":
             # The one runtime that opens none of the files that engines write.
-            return BACKENDS["litert"].compile(compressed.model, self.target, compressed.folder / "compiled")
+            inputs = {"model": sha256_file(compressed.model), **versions("ai_edge_litert", "onnx")}
+            made = stage(self.work, "litert", inputs, lambda folder: self._to_litert(compressed.model, folder))
+            return Artifact("litert", made / f"{STEM}.tflite", precision)
         return Artifact(self.target.backend, compressed.model, precision, self.target.runtime_device)
+
+    def _to_litert(self, model: Path, folder: Path) -> None:
+        BACKENDS["litert"].compile(model, self.target, folder)
 
     def measure(self, attempt: Attempt, reference: Arrays) -> Outcome:
         """Make an attempt and compare it with the trained model's outputs on the search split."""

@@ -38,13 +38,13 @@ def _quantized(bundle: Bundle, rung: str) -> list[Finding]:
     noises = responsible(bundle.layers)
     if not noises:
         return []
-    named = "; ".join(f"{x.module} ({x.cause}, {x.sqnr_db:.1f} dB)" for x in noises[:3])
+    named = "; ".join(f"{x.name} ({x.cause}, {x.sqnr_db:.1f} dB)" for x in noises[:3])
     share = sum(x.share for x in noises)
     what = (
         f"{len(noises)} of {len({layer.node for layer in bundle.layers})} layers make {share:.0%} of the noise that "
         f"quantization adds, as the rung '{rung}' shows: {named}{' …' if len(noises) > 3 else ''}."
     )
-    return [Finding("quantization-noise", what, tuple(x.module for x in noises), {"rung": rung})]
+    return [Finding("quantization-noise", what, tuple(x.name for x in noises), {"rung": rung})]
 
 
 def _executed(bundle: Bundle, rung: str, root: Path) -> list[Finding]:

@@ -149,7 +149,7 @@ def test_a_failure_names_the_layers_behind_the_first_divergence() -> None:
 def test_layers_are_named_once_and_by_their_node_where_the_module_is_unknown() -> None:
     named = [("Gemm_9", "head"), ("Gemm_8", "head"), ("Conv_7", ""), ("", "")]
     layers = [replace(LAYERS[0], node=node, module=module) for node, module in named]
-    assert certify(*flipped(lost=200), layers=layers).reasons[-1].endswith("the worst first: head, Conv_7.")
+    assert certify(*flipped(lost=200), layers=layers).reasons[-1].endswith("the worst first: head, Conv_7, the input.")
 
 
 def test_without_a_divergence_no_layer_is_blamed() -> None:

@@ -30,5 +30,8 @@ def test_one_bundle_runs_here_and_the_other_is_simulated(
     assert elsewhere["certificate"]["executed"] == "simulated"
     assert "its Q/DQ graph in float by onnxruntime" in elsewhere["certificate"]["runtime"]
     assert elsewhere["bench"] is None
+    stages = list((tmp_path / ".work").glob("compressed-*"))
+    assert stages
+    assert not [file for stage in stages for file in stage.rglob("*.tflite")], "a finished stage is not written to"
     again = edgetl("verify", tmp_path / "x86-litert", "--check")
     assert again.returncode == 0, again.stderr

@@ -13,6 +13,7 @@ from torch import nn
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.schema import to_json
+from edgetl.certify.ladder import responsible as layers_responsible
 from edgetl.compress.export import export_onnx
 from edgetl.compress.graph import load
 from edgetl.compress.layers.attribution import LayerNoise, attribute, responsible
@@ -163,6 +164,16 @@ def test_fixed_batches_are_measured_too(tmp_path: Path, small_onnx: Path, points
     one, other = attribute(small_onnx, points, images), attribute(four, points, images)
     assert [n.node for n in one] == [n.node for n in other]
     assert [n.sqnr_db for n in one] == pytest.approx([n.sqnr_db for n in other], abs=0.1)
+
+
+def test_what_no_layer_made_has_a_name_in_every_sentence() -> None:
+    """The rounding of the image itself blames no layer: its row has neither module nor node."""
+    noise = LayerNoise("", "", "activations", 3.0, 0.9, 0.1, "first")
+    assert noise.name == "the input"
+    assert replace(noise, node="conv").name == "conv"
+    assert replace(noise, node="conv", module="stem.conv").name == "stem.conv"
+    (sentence,) = layers_responsible("deployed", [noise])
+    assert sentence == "The ladder diverges at 'deployed'; layers behind it, the worst first: the input."
 
 
 def test_the_fewest_layers_are_responsible() -> None:

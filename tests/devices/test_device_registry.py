@@ -66,6 +66,33 @@ def test_names_that_are_no_names(own_home: Path, name: str) -> None:
     assert names() == ["local"]
 
 
+@pytest.mark.parametrize("name", ["../../precious", "..", "/precious", "a/../../../precious", ""])
+def test_removing_deletes_nothing_outside_its_folder(own_home: Path, name: str) -> None:
+    """``devices.toml`` may be edited by hand, or come with somebody's dotfiles."""
+    precious = own_home.parent / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    (own_home / "devices/kept").mkdir(parents=True)
+    (own_home / "devices.toml").write_text(f"schema = 2\n[devices.{json.dumps(name)}]\nkind = 'emulated'\n")
+    with pytest.raises(DeviceError, match="no name of one"):
+        list_devices()
+    remove_device(name)
+    assert names() == ["local"]
+    assert (precious / "thesis.txt").read_text() == "years of work"
+    assert (own_home / "devices/kept").is_dir()
+
+
+def test_removing_follows_no_link(own_home: Path) -> None:
+    precious = own_home.parent / "precious"
+    precious.mkdir()
+    (own_home / "devices").mkdir(parents=True)
+    (own_home / "devices/board").symlink_to(precious)
+    (own_home / "devices.toml").write_text("schema = 2\n[devices.board]\nkind = 'emulated'\n")
+    remove_device("board")
+    assert precious.is_dir()
+    assert not (own_home / "devices/board").is_symlink()
+
+
 def test_a_name_is_not_taken_twice(own_home: Path) -> None:
     add_device("board", "ssh://one")
     with pytest.raises(DeviceError, match="there is a device 'board' already"):

@@ -127,6 +127,13 @@ def kill_the_agent(server: Sshd, agent: int) -> None:
     os.kill(agent, signal.SIGKILL)
 
 
+def kill_our_ssh(server: Sshd, agent: int) -> None:
+    """The ssh that runs the command: its connection's own hangs on a shell."""
+    for child in children(os.getpid()):
+        if Path(f"/proc/{child}/comm").read_text().strip() == "ssh":
+            os.kill(child, signal.SIGKILL)
+
+
 def do_nothing(server: Sshd, agent: int) -> None:
     pass
 
@@ -136,6 +143,7 @@ def do_nothing(server: Sshd, agent: int) -> None:
     [
         (lose_the_connection, 120.0, "the connection was lost in the middle"),
         (kill_the_agent, 120.0, "the work was killed there (SIGKILL)"),
+        (kill_our_ssh, 120.0, "the ssh program on this machine was killed (SIGKILL)"),
         (do_nothing, 8.0, "not done within 8 s"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,11 @@ from edgetl import runtime
 from edgetl.base.errors import DeviceError, UnknownNameError
 from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import answer, bench, find_device, predict, selftest, ssh
-from edgetl.devices.payload import payload, payload_digest, write_payload
+from edgetl.devices.payload import import_root, payload, payload_digest, write_payload
 from edgetl.devices.placement import check_fits
 from edgetl.devices.ssh import OLDEST_PYTHON
 from edgetl.runtime.plan import Plan
-from tests.devices.real_sshd import Heard
+from tests.devices.real_sshd import Heard, children, wait_for
 
 
 def test_a_fresh_process_gives_the_same_logits_as_this_one(bundle: Bundle, jpegs: list[Path]) -> None:
@@ -111,6 +112,32 @@ def test_an_altered_bundle_is_refused(bundle: Bundle, jpegs: list[Path], tmp_pat
     model.write_bytes(model.read_bytes()[:-1] + b"\x00")
     with pytest.raises(DeviceError, match="altered or damaged"):
         predict(find_device("local"), opened, jpegs[:1])
+
+
+def test_the_users_import_path_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python finds only there, the fresh process finds too: a module that leaves a mark when it starts."""
+    (tmp_path / "sitecustomize.py").write_text("import pathlib; pathlib.Path(__file__).with_name('mark').touch()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert find_device("local").probe().reachable
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_killed_caller_leaves_neither_work_nor_folder(bundle: Bundle, jpegs: list[Path], tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from edgetl.devices import find_device, predict\n"
+        "from edgetl.core.bundle import load_bundle\n"
+        "predict(find_device('local'), load_bundle(sys.argv[1]), [pathlib.Path(sys.argv[2])] * 100_000)"
+    )
+    command = [sys.executable, "-c", program, str(bundle.path), str(jpegs[0])]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(import_root())}
+    caller = subprocess.Popen(command, env=environment)
+    wait_for(lambda: list(tmp_path.glob("edgetl-call-*/samples.txt")) and children(caller.pid))
+    (worker,) = children(caller.pid)
+    caller.kill()
+    caller.wait()
+    wait_for(lambda: not Path(f"/proc/{worker}").exists() and not list(tmp_path.glob("edgetl-*")))
+    assert not Path(f"/proc/{worker}").exists()
+    assert not list(tmp_path.glob("edgetl-*"))
 
 
 def test_an_unknown_device_offers_the_near_ones() -> None:

@@ -260,7 +260,7 @@ def test_an_old_python_there(sshd: Sshd, tmp_path: Path) -> None:
 
 
 def test_the_work_ends_with_whoever_asked_for_it(sshd: Sshd, tmp_path: Path) -> None:
-    """Killed with SIGKILL, this side leaves neither its connection nor a process on the device."""
+    """Killed with SIGKILL, this side leaves neither its connection, nor a folder, nor a process on the device."""
     mark = tmp_path / "running"
     slow = tmp_path / "python"
     slow.write_text(
@@ -283,9 +283,19 @@ def test_the_work_ends_with_whoever_asked_for_it(sshd: Sshd, tmp_path: Path) -> 
         caller.send_signal(signal.SIGKILL)
         caller.wait()
         wait_for(lambda: not worker.exists())
-        wait_for(lambda: not list(Path(short).glob("edgetl-ssh-*/s")))
-        assert not list(Path(short).glob("edgetl-ssh-*/s"))
+        wait_for(lambda: not list(Path(short).glob("edgetl-*")))
+        assert not list(Path(short).glob("edgetl-*"))
     assert not worker.exists()
+
+
+def test_ssh_killed_while_it_connects(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No device is to blame for an ssh that a short memory ended."""
+    dying = tmp_path / "ssh"
+    dying.write_text("#!/bin/sh\nkill -s KILL $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    message = refused(sshd.url(sshd.client("good")))
+    assert "the ssh program on this machine was killed (SIGKILL)" in message
 
 
 def test_a_lost_connection_is_made_anew(board: Device, bundle: Bundle) -> None:

@@ -181,6 +181,7 @@ def full() -> dict[str, Any]:
         labels,
         CLASSES,
         rungs=[(name, classes[name]) for name in ("float ONNX", "Q/DQ in float")],
+        executed="host",
         runtime="onnxruntime 1.32.0",
         isa="x86-64",
         precision="int8",

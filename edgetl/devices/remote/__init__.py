@@ -1,4 +1,4 @@
-"""Programs for a device's POSIX shell, each a file beside this one, and how one is started there."""
+"""Programs for a POSIX shell, a device's or this machine's: each a file beside this one, and how one is started."""
 
 from __future__ import annotations
 

@@ -22,6 +22,13 @@ from collections.abc import Iterable
 
 from edgetl.base.wording import printable
 
+#: Characters of either part of a message; of longer ones the middle is left out.
+_MOST = 1000
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST else f"{text[: _MOST // 2]} … {text[-_MOST // 2 :]}"
+
 
 class EdgetlError(Exception):
     """Base of every error that is the input's fault rather than edgetl's.
@@ -35,8 +42,8 @@ class EdgetlError(Exception):
 
     def __init__(self, what: str, remedy: str = "") -> None:
         # What it quotes may come from a file, a bundle or a device that means harm to a terminal.
-        self.what = printable(" ".join(what.split()))
-        self.remedy = printable(" ".join(remedy.split()))
+        # It may also be of any length.
+        self.what, self.remedy = (_shortened(printable(" ".join(text.split()))) for text in (what, remedy))
         super().__init__(f"{self.what}: {self.remedy}" if self.remedy else self.what)
 
 

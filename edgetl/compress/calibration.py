@@ -15,6 +15,7 @@ from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import sha256_bytes, sha256_file, sha256_json, write_bytes
 from edgetl.compress.layers.ranges import Observed, estimate, extremes, observe
 from edgetl.compress.recipes import Recipe
+from edgetl.core.npz import read_npz
 from edgetl.core.tensors import Arrays
 
 Ranges = dict[str, tuple[float, float]]
@@ -63,8 +64,7 @@ class Calibration:
         return f"ranges-{sha256_json({**inputs, 'onnxruntime': version('onnxruntime')})[:32]}"
 
     def _extremes(self, prepared: Path, kept: Path | None) -> Ranges:
-        if kept and kept.is_file():
-            stored = _read(kept)
+        if kept and (stored := _read(kept)):
             return {str(n): (float(a), float(b)) for n, (a, b) in zip(stored["names"], stored["ends"], strict=True)}
         found = extremes(prepared, self.batches, self.progress)
         if kept:
@@ -72,8 +72,7 @@ class Calibration:
         return found
 
     def _observed(self, prepared: Path, kept: Path | None) -> dict[str, Observed]:
-        if kept and kept.is_file():
-            stored = _read(kept)
+        if kept and (stored := _read(kept)):
             rows = zip(stored["names"], stored["ends"], stored["histograms"], strict=True)
             return {str(n): Observed(float(a), float(b), h, float(c), float(d)) for n, (a, b, c, d), h in rows}
         found = observe(prepared, self.batches, self.progress)
@@ -98,8 +97,11 @@ def _range(low: float, high: float, recipe: Recipe) -> tuple[float, float]:
 
 
 def _read(file: Path) -> dict[str, npt.NDArray[Any]]:
-    with np.load(file, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    """What was kept; nothing where it is not there, or not whole: it is observed again."""
+    try:
+        return read_npz(file)
+    except (OSError, ValueError):
+        return {}
 
 
 def _write(file: Path, **arrays: npt.NDArray[Any]) -> None:

@@ -107,6 +107,12 @@ class Timing:
     def __post_init__(self) -> None:
         if not self.samples_ms or min(self.samples_ms) <= 0:
             raise ValueError("a query that took no time, or none at all")
+        intervals = [bound for interval in self.ci.values() if interval for bound in interval]
+        figures = (self.p50_ms, self.p90_ms, self.p99_ms, self.mean_ms, self.throughput_ips, *intervals)
+        if any(figure is not None and figure <= 0 for figure in figures):
+            raise ValueError("a time or a rate that is not above 0")
+        if min(self.batch, self.streams, self.threads, self.images_per_query, self.n) < 1:
+            raise ValueError("a count that is not above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

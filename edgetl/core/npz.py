@@ -23,6 +23,8 @@ MOST_MEMBERS = 1024
 #: Bytes that any file may unpack to; more, only if it is not much smaller than that (predictions
 #: of samples with long paths shrink to a fifteenth); and the most of all.
 FREE_BYTES, MOST_RATIO, MOST_BYTES = 64 << 20, 32, 4 << 30
+#: Along any side of an array that holds nothing, which takes no bytes and, as a list, all memory.
+MOST_ROWS = 1 << 20
 _HOW = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -87,6 +89,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kinds: str, how: C
         raise ValueError(f"{member.filename!a:.100} holds {dtype!s:.40}, which is nothing to read here")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
         raise ValueError(f"{member.filename!a:.100} says to be of shape {shape!s:.60} and holds {len(content)} bytes")
+    if max(shape, default=0) > MOST_ROWS and not math.prod(shape):
+        raise ValueError(f"{member.filename!a:.100} says to be of shape {shape!s:.60} and holds nothing")
     if not math.prod(shape):
         return np.empty(shape, dtype.newbyteorder("="))
     values = np.frombuffer(content, dtype, offset=stream.tell())

@@ -17,7 +17,7 @@ from edgetl.base.schema import to_json
 from edgetl.core.bundle import REFERENCE, Bundle
 from edgetl.core.bundle_files import NO_ROOT
 from edgetl.core.data import located
-from edgetl.core.npz import read_npz
+from edgetl.core.npz import NUMBERS, read_npz
 from edgetl.core.tensors import Arrays, rows
 from edgetl.devices.placement import Placement, place
 from edgetl.inputs import kind_of
@@ -149,7 +149,9 @@ def reference(bundle: Bundle) -> Reference:
         if name and model in models:
             models[model][name] = values
     n = len(bundle.dataset.split("certify"))
-    if any(len(values) != n for outputs in models.values() for values in outputs.values()) or not models["reference"]:
+    arrays = [values for outputs in models.values() for values in outputs.values()]
+    fits = all(values.ndim and len(values) == n and values.dtype.kind in NUMBERS for values in arrays)
+    if not fits or not models["reference"]:
         raise BundleError(f"{bundle.path / REFERENCE} does not fit the certify split", "export the bundle again")
     kind = str(kept["baseline_kind"]) if "baseline_kind" in kept else ""
     return Reference(models["reference"], models["exported"], models["baseline"] or None, kind)
@@ -166,7 +168,10 @@ def _kept(bundle: Bundle, *names: str) -> dict[str, npt.NDArray[Any]]:
 
 def reproduced(bundle: Bundle) -> tuple[float, float, int]:
     """Validation accuracy as training recorded it, as the weights gave it at export, and the number of samples."""
-    recorded, measured, n = _kept(bundle, "reproduced")["reproduced"].tolist()
+    found = _kept(bundle, "reproduced").get("reproduced")
+    if found is None or found.shape != (3,) or found.dtype.kind not in NUMBERS or not np.isfinite(found).all():
+        raise BundleError(f"{bundle.path / REFERENCE} tells no figure that training reached", "export the bundle again")
+    recorded, measured, n = found.tolist()
     return recorded, measured, int(n)
 
 

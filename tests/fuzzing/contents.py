@@ -83,10 +83,11 @@ def edited(record: Any, path: tuple[Step, ...], value: Any) -> Any:
     try:
         for step in path[:-1]:
             holder = holder[step]
+        last = str(path[-1]) if isinstance(holder, dict) else path[-1]
         if value is GONE:
-            del holder[path[-1]]
+            del holder[last]
         else:
-            holder[path[-1]] = value
+            holder[last] = value
     except (LookupError, TypeError):
         return changed
     return changed

@@ -17,22 +17,24 @@ from edgetl.core.data.labels import Label
 from edgetl.core.data.readers.base import Listing, Reader, numbered, write_samples
 from edgetl.core.data.readers.columns import splits_of
 from edgetl.core.data.samples import Sample
+from edgetl.core.npz import read_npz
 
 FOLDER, SUFFIX = "arrays", ".npy"
 #: Array of labels → kind of label.
 _KINDS = {"y": "class", "labels": "classes", "target": "number"}
 _WANTED = "x (n, …) and y (n,) of classes, labels (n, classes) of 0 and 1, or target (n,) of numbers"
-#: Most bytes that a file may unpack to.
-MOST_BYTES = 1 << 33
+#: Bytes that a file may unpack to: so many and so many times its own, which pictures of few colours can reach; and the
+#: most of all.
+FREE_BYTES, MOST_RATIO, MOST_BYTES = 64 << 20, 256, 1 << 33
 Array = npt.NDArray[Any]
 
 
 def _read(path: Path, into: Path) -> Listing:
     kind = _kind(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            held = {name: archive[name] for name in archive.files}
-    except Exception as error:  # damaged bytes lead zipfile and numpy into errors of many kinds
+        size = path.stat().st_size
+        held = read_npz(path, most=min(MOST_BYTES, FREE_BYTES + MOST_RATIO * size))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error})", "save it again, without Python objects") from error
     name = next(key for key, known in _KINDS.items() if known == kind)
     x, given = held["x"], held[name]

@@ -78,14 +78,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read_bundle(folder: Path) -> None:
     """Everything that a bundle is asked for."""
     opened = load_bundle(folder)
-    assert all((opened.labels, opened.dataset, opened.splits, opened.calibration, opened.layers, opened.repair))
-    assert all((opened.bench, opened.certificate, input_of(opened), opened.artifact(), opened.exported, opened.source))
+    assert [opened.labels, opened.dataset, opened.splits, opened.calibration, opened.layers, opened.repair]
+    assert [opened.bench, opened.certificate, input_of(opened), opened.artifact(), opened.exported, opened.source]
 
 
 def read_run(folder: Path) -> None:
     """Everything that a run is asked for."""
     opened = load_run(folder)
-    assert all((opened.to_json(), opened.digest, input_of(opened)))
+    assert [opened.to_json(), opened.digest, input_of(opened)]
     assert opened.history is not opened.val_outputs
 
 

@@ -22,6 +22,8 @@ from edgetl.base.storage import (
     canonical_json,
     is_sealed,
     new_folder,
+    parse_json,
+    parse_toml,
     read_json,
     read_sealed,
     sealed,
@@ -290,3 +292,32 @@ def test_a_folder_below_a_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc, where nobody may write")
 def test_a_folder_where_nobody_may_write() -> None:
     refused(Path("/proc/self/fd/none"), 10)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": "\\ud800"}',
+        '{"\\uDFFF": 1}',
+        "[" * 100_000 + "]" * 100_000,
+        "",
+        "{",
+        "1" * 5000,
+        b"\xed\xa0\x80",
+        b"\xff\xfe1\x00",
+    ],
+    ids=["surrogate", "surrogate key", "deep", "empty", "half", "long number", "raw surrogate", "utf-16"],
+)
+def test_what_is_no_json_that_a_file_can_hold(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_json(text)
+
+
+def test_json_that_a_file_can_hold() -> None:
+    assert parse_json('{"pair": "\\ud83d\\ude00", "é": "\\\\ud800"}') == {"pair": "😀", "é": "\\ud800"}
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a", "a = 1\na = 2"], ids=["deep", "half", "twice"])
+def test_what_is_no_toml(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_toml(text)

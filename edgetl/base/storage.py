@@ -124,6 +124,38 @@ def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
     write_json(path, sealed(record))
 
 
+def parse_json(content: bytes | str) -> Any:
+    """The value of a JSON text that anybody may have written.
+
+    Raises:
+        ValueError: it is none, no UTF-8, nested too deep to be read, or holds half of a character, which no file and no
+            terminal takes.
+    """
+    text = content if isinstance(content, str) else content.decode()
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    return value
+
+
+def parse_toml(content: str) -> dict[str, Any]:
+    """The table of a TOML text that anybody may have written.
+
+    Raises:
+        ValueError: it is none, or nested too deep to be read.
+    """
+    # Not above: a device's Python may be 3.10, which has none; nobody writes TOML there.
+    import tomllib
+
+    try:
+        return tomllib.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
 def read_json(path: Path, error: type[EdgetlError] = EdgetlError) -> Any:
     """Read a JSON file.
 
@@ -133,10 +165,10 @@ def read_json(path: Path, error: type[EdgetlError] = EdgetlError) -> Any:
     try:
         if path.stat().st_size > MOST_JSON:
             raise error(f"{path} is larger than {MOST_JSON >> 20} MiB", "no record is: make it again")
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except OSError as problem:
         raise error(f"cannot read {path} ({problem.strerror or problem})") from problem
-    except (ValueError, RecursionError) as problem:
+    except ValueError as problem:
         raise error(f"{path} is not whole JSON ({problem})", "make it again") from problem
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from edgetl.base.errors import CompressionError, UnknownNameError
 from edgetl.base.resources import resource
-from edgetl.base.storage import sha256_json
+from edgetl.base.storage import parse_toml, sha256_json
 from edgetl.compress.graph import KINDS
 
 #: Who quantizes; the last one takes ranges while the model runs, and calibrates nothing.
@@ -202,7 +201,7 @@ def _folder() -> Path:
 
 def _read(file: Path) -> Recipe:
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = parse_toml(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CompressionError(f"{file} is not readable TOML ({error})", "correct it") from error
     kinds = {field.name: str(field.type) for field in fields(Recipe) if field.name != "name"}

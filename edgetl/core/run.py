@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from edgetl.base.errors import RunError
 from edgetl.base.names import below
 from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import (
+    parse_json,
     read_json,
     sha256_file,
     sha256_json,
@@ -106,8 +106,8 @@ class Run:
             return []
         try:
             lines = (self.path / HISTORY).read_text(encoding="utf-8").splitlines()
-            return [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError, RecursionError) as error:
+            return [dict(parse_json(line)) for line in lines]
+        except (ValueError, TypeError) as error:
             raise RunError(f"{self.path / HISTORY} is malformed", "train the run again") from error
 
     @property
@@ -287,6 +287,7 @@ def read_val_outputs(file: Path, samples: int) -> dict[str, npt.NDArray[Any]]:
     except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged", "train the run again") from error
     arrays = {name.removeprefix(_OUT): values for name, values in stored.items() if name.startswith(_OUT)}
-    if not arrays or any(len(values) != samples or values.dtype.kind != "f" for values in arrays.values()):
+    fits = all(v.ndim and len(v) == samples and v.dtype.kind == "f" for v in arrays.values())
+    if not arrays or not fits:
         raise RunError(f"{file} holds no outputs of the {samples} samples of the val split", "train the run again")
     return arrays

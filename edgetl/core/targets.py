@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import os
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.base.resources import resource
+from edgetl.base.storage import parse_toml
 from edgetl.core.target import Target
 
 __all__ = ["ENVIRONMENT", "Target", "find_target", "load_targets"]
@@ -79,7 +79,7 @@ def _load(extra: tuple[Path, ...]) -> dict[str, Target]:
 
 def _read(file: Path) -> Target:
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = parse_toml(file.read_text(encoding="utf-8"))
     except OSError as problem:
         raise EdgetlError(f"cannot read {file} ({problem.strerror or problem})") from problem
     except ValueError as problem:

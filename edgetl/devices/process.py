@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from edgetl.base.errors import DeviceError
 from edgetl.base.progress import Progress, silent
+from edgetl.base.storage import parse_json
 from edgetl.runtime.transport import read_arrays
 
 #: Asks ``edgetl.runtime`` to write its progress on standard error, in lines of this form:
@@ -209,7 +209,7 @@ def _is_progress(line: str, progress: Progress) -> bool:
     if not line.startswith(_PROGRESS_LINE):
         return False
     try:
-        task, done, total, detail = json.loads(line.removeprefix(_PROGRESS_LINE))
+        task, done, total, detail = parse_json(line.removeprefix(_PROGRESS_LINE))
         progress(str(task), int(done), int(total), str(detail))
     except (ValueError, TypeError):
         return False
@@ -230,7 +230,7 @@ def answer(name: str, finished: Finished) -> dict[str, Any]:
         raise _failure(name, finished)
     lines = finished.stdout.decode(errors="replace").strip().splitlines()
     try:
-        value = json.loads(lines[-1])
+        value = parse_json(lines[-1])
     except (IndexError, ValueError) as error:
         raise DeviceError(f"{name} answered with no JSON object ({finished.last_line})") from error
     if not isinstance(value, dict):

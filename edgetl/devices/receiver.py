@@ -69,7 +69,7 @@ def receive(cache: Path, stream: IO[bytes]) -> None:
         raise tarfile.ReadError("no end")
     except (tarfile.TarError, EOFError) as error:
         raise SystemExit(f"the transfer was cut off ({error})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SystemExit(f"what arrives is refused: {error}") from error
     except OSError as error:
         for path in brought if error.errno in _FULL else ():
@@ -184,7 +184,7 @@ def main(cache: Path, verb: str) -> None:
         return
     try:
         print("\n".join(look(cache, json.load(sys.stdin.buffer))))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SystemExit(f"what is asked for is refused: {error}") from error
     except OSError as error:
         raise SystemExit(f"cannot use {cache} ({error.strerror or error})") from error

@@ -18,7 +18,6 @@ import fcntl
 import os
 import re
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 from edgetl.base.errors import DeviceError, UnknownNameError
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
-from edgetl.base.storage import read_json, write_bytes
+from edgetl.base.storage import parse_toml, read_json, write_bytes
 from edgetl.core.signature import read_public_key
 from edgetl.devices.arm_kernel import CPUS
 from edgetl.devices.base import Device, DeviceProbe
@@ -208,7 +207,7 @@ def _entries() -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     try:
-        record = tomllib.loads(file.read_text(encoding="utf-8")) if schema == SCHEMA else read_json(file, DeviceError)
+        record = parse_toml(file.read_text(encoding="utf-8")) if schema == SCHEMA else read_json(file, DeviceError)
     except (ValueError, OSError) as error:
         raise DeviceError(f"{file} is not whole TOML ({error})", "correct it or delete it") from error
     devices = record.get("devices", {}) if isinstance(record, dict) and record.get("schema") == schema else None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgetl.base.errors import DataError, UnknownNameError
-from edgetl.base.extras import require
-from edgetl.base.storage import read_json, write_bytes, write_json
+from edgetl.base.storage import parse_json, parse_toml, read_json, write_bytes, write_json
 from edgetl.core.bundle import Bundle
 from edgetl.core.run import PREPROCESS_FILE, Run
 from edgetl.inputs import image, tensor, text
@@ -92,7 +90,7 @@ def read_input(file: str | Path) -> Input:
     path = Path(file)
     try:
         content = path.read_text(encoding="utf-8")
-        record = json.loads(content) if path.suffix != ".toml" else _toml(content)
+        record = parse_json(content) if path.suffix != ".toml" else parse_toml(content)
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror or error})", "give a JSON or TOML file") from error
     except ValueError as error:
@@ -119,8 +117,3 @@ def write_input(folder: Path, definition: Input) -> tuple[str, ...]:
 
 def _kind(record: Mapping[str, Any]) -> str:
     return str(record.get("kind", Preprocess.kind))
-
-
-def _toml(content: str) -> Any:
-    # By name: a device's Python may be 3.10, which has none; no definition is written by hand there.
-    return require("tomllib", "reading TOML").loads(content)

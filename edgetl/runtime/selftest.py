@@ -9,6 +9,7 @@ probe.NAME           the network's inputs for it, (1, …)
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from edgetl.base.errors import BundleError, DataError
 from edgetl.base.wording import percent
 from edgetl.core.bundle import GOLDEN, Bundle
-from edgetl.core.npz import read_npz
+from edgetl.core.npz import NUMBERS, read_npz
 from edgetl.core.tensors import Arrays, count, joined, rows
 from edgetl.inputs import input_of
 from edgetl.runtime.installed import SelfTest
@@ -30,6 +31,8 @@ from edgetl.runtime.predict import infer, open_role, output_specs, task_of
 from edgetl.runtime.predictor import described
 from edgetl.tasks import Task
 
+#: Of a file's name.
+_ENDING = r"\.[A-Za-z0-9]{1,8}"
 #: Largest share of an output's range by which a golden vector may differ from one machine to the next. Other
 #: ISAs round integers differently: 1 to 2 % between x86-64 and aarch64 was measured.
 GOLDEN_TOLERANCE = 0.05
@@ -104,8 +107,10 @@ def read_golden(bundle: Bundle, name: str = GOLDEN) -> Golden:
         for kind in (_IN, _OUT, _PROBE)
     )
     answers = stored.get(_ANSWERS, np.empty(0, "<U1"))
-    columns = (*inputs.values(), *outputs.values(), *([answers] if answers.size else []))
-    if not inputs or not outputs or len({len(np.atleast_1d(values)) for values in columns}) != 1:
+    numbers = (*inputs.values(), *outputs.values())
+    whole = all(values.ndim and values.dtype.kind in NUMBERS for values in numbers)
+    columns = (*numbers, *([answers] if answers.size else []))
+    if not inputs or not outputs or not whole or len({len(np.atleast_1d(values)) for values in columns}) != 1:
         raise BundleError(f"{file} holds no golden vectors that this edgetl reads", "export the bundle again")
     samples = tuple(rows(inputs, slice(row, row + 1)) for row in range(count(inputs)))
     words = tuple(map(str, np.atleast_1d(answers).tolist()))
@@ -205,7 +210,7 @@ def _reading(bundle: Bundle, known: Golden) -> float:
         DataError: it cannot be read here.
     """
     with tempfile.TemporaryDirectory(prefix="edgetl-probe-") as folder:
-        file = Path(folder) / f"probe{known.suffix if known.suffix.isprintable() and '/' not in known.suffix else ''}"
+        file = Path(folder) / f"probe{known.suffix if re.fullmatch(_ENDING, known.suffix) else ''}"
         file.write_bytes(known.file)
         found: Mapping[str, Array] = input_of(bundle).feeds(file)
     if set(found) != set(known.probe):

@@ -187,7 +187,9 @@ def _npz(held: dict[str, Array]) -> bytes:
         for name, value in held.items():
             member = io.BytesIO()
             np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=True)
-            archive.writestr(f"{name}.npy".encode(errors="replace").decode(), member.getvalue())
+            # zipfile itself cuts a name at a zero byte.
+            kept = name.replace("\x00", "0").encode(errors="replace").decode()
+            archive.writestr(f"{kept}.npy", member.getvalue())
     return stream.getvalue()
 
 

@@ -90,7 +90,7 @@ def _of_bundles(work: Path) -> Iterator[Door]:
     report = work / "report.html"
     host: dict[str, Ask] = {
         "verify --check": lambda folder: command("verify", folder, "--check"),
-        "verify --json": lambda folder: command("verify", folder, "--margin", "0.4", "--json"),
+        "verify --json": lambda folder: command("verify", folder, "--margin", "0.4", "--json", "--quiet"),
         "report": lambda folder: command("report", folder, "--out", report),
     }
     for name in (f"{part}.json" for part in _JSON):
@@ -102,7 +102,9 @@ def _of_bundles(work: Path) -> Iterator[Door]:
         yield Door(f"bundle/{name}", (whole / name).read_bytes(), damaged, _into(whole, name, work), loads)
     mine = _answers(whole)
     given: dict[str, Ask] = {
-        "verify --predictions": lambda folder: command("verify", folder, "--predictions", folder / "mine.npz")
+        "verify --predictions": lambda folder: command(
+            "verify", folder, "--predictions", folder / "mine.npz", "--quiet"
+        )
     }
 
     def give(content: bytes) -> Path:

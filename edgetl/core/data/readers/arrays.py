@@ -38,7 +38,7 @@ def _read(path: Path, into: Path) -> Listing:
         raise DataError(f"{path} is damaged ({error})", "save it again, without Python objects") from error
     name = next(key for key, known in _KINDS.items() if known == kind)
     x, given = held["x"], held[name]
-    if x.ndim < 2 or not len(x) or len(given) != len(x) or x.dtype.kind not in "buif":
+    if x.ndim < 2 or not len(x) or not given.ndim or len(given) != len(x) or x.dtype.kind not in "buif":
         shapes = f"x is {x.dtype} {list(x.shape)} and {name} {given.dtype} {list(given.shape)}"
         raise DataError(f"in {path}, {shapes}", f"give {_WANTED}")
     classes, labels = _LABELS[kind](path, given, held)

@@ -301,12 +301,27 @@ def test_a_folder_where_nobody_may_write() -> None:
         '{"\\uDFFF": 1}',
         "[" * 100_000 + "]" * 100_000,
         "",
+        "[NaN]",
+        "[-Infinity]",
+        "[1e999]",
         "{",
         "1" * 5000,
         b"\xed\xa0\x80",
         b"\xff\xfe1\x00",
     ],
-    ids=["surrogate", "surrogate key", "deep", "empty", "half", "long number", "raw surrogate", "utf-16"],
+    ids=[
+        "surrogate",
+        "surrogate key",
+        "deep",
+        "empty",
+        "nan",
+        "infinite",
+        "too large",
+        "half",
+        "long number",
+        "raw surrogate",
+        "utf-16",
+    ],
 )
 def test_what_is_no_json_that_a_file_can_hold(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):

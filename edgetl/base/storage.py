@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -124,16 +125,22 @@ def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
     write_json(path, sealed(record))
 
 
+def _finite(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"{digits:.40} is no finite number")
+    return value
+
+
 def parse_json(content: bytes | str) -> Any:
     """The value of a JSON text that anybody may have written.
 
     Raises:
-        ValueError: it is none, no UTF-8, nested too deep to be read, or holds half of a character, which no file and no
-            terminal takes.
+        ValueError: it is none, no UTF-8, nested too deep to be read, or holds what cannot be written again: a number
+            that is not finite, half of a character.
     """
     text = content if isinstance(content, str) else content.decode()
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:

@@ -38,7 +38,8 @@ class Attempt:
         change: what differs from the attempt that it builds on, in words.
         precision: int8 or fp16.
         recipe: how int8 comes about; None for a float precision.
-        source: which weights are compressed: the trained ones, or the name of those trained again by distillation.
+        source: which weights are compressed: the trained ones, or the name of those with another head, or of those
+            trained again by distillation.
         remedy: which one proposed it; :data:`DEFAULT` for the first.
     """
 
@@ -151,6 +152,7 @@ class Means:
         refuses: from a precision to why the target does not take it, or None.
         ranked: groups of nodes of an attempt that may go to float, best value first.
         distilled: trains the weights for an attempt's recipe: what was done, and the name of the weights.
+        refitted: fits the head again to what an attempt's backbone gives, in one way after the other: the same of each.
     """
 
     kind: str
@@ -158,6 +160,7 @@ class Means:
     refuses: Callable[[str], str | None]
     ranked: Callable[[Attempt], Sequence[Reverted]]
     distilled: Callable[[Attempt], tuple[str, str]]
+    refitted: Callable[[Attempt], Iterable[tuple[str, str]]]
 
 
 Measure = Callable[[Attempt], Outcome]

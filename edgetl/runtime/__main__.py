@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status (0, or 2 for bad input)."""
     options = _parse(arguments)
     try:
-        answer = _answer(options)
+        with warnings.catch_warnings():
+            # numpy's of a file's odd numbers, a decoder's of its odd tags: what matters of them is in the answer.
+            warnings.simplefilter("ignore")
+            answer = _answer(options)
     except EdgetlError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

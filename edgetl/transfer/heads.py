@@ -117,18 +117,22 @@ def one_vs_rest(
 
 
 def ridge(train: tuple[Floats, Floats], val: tuple[Floats, Floats], weakest: float = max(GRID)) -> LinearHead:
-    """Ridge regression: the head for samples with a number each.
+    """Ridge regression: the head for samples with numbers.
 
     Args:
-        train, val: features, float32, shape (n, d), and standardised numbers, float32, shape (n, 1).
+        train, val: features, float32, shape (n, d), and numbers, standardised or outputs of another head, float32,
+            shape (n, width).
         weakest: the largest inverse penalty that may be chosen.
     """
 
     def solve(standard: Floats, strength: float) -> tuple[Doubles, Doubles]:
-        model = Ridge(alpha=1 / strength).fit(standard.astype(np.float64), train[1][:, 0])
-        return model.coef_[None], np.array([model.intercept_])
+        model = Ridge(alpha=1 / strength).fit(standard.astype(np.float64), train[1])
+        return np.reshape(model.coef_, (train[1].shape[1], -1)), np.reshape(model.intercept_, -1)
 
-    return _best(train[0], solve, lambda head: scores.squared_error(head.outputs(val[0]), val[1]), weakest)
+    def loss(head: LinearHead) -> float:
+        return float(np.square(head.outputs(val[0]) - val[1], dtype=np.float64).mean())
+
+    return _best(train[0], solve, loss, weakest)
 
 
 def _best(

@@ -26,6 +26,7 @@ from edgetl.inputs import input_of
 from edgetl.tasks import find_task
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED, OPSET
+from edgetl.workflow.refit_head import refitted
 from edgetl.workflow.stage_cache import stage, versions
 
 #: Images that the sensitivity of layers is measured on.
@@ -89,6 +90,7 @@ def _repaired(
         refuses=lambda precision: BACKENDS[target.backend].refuses(target, precision),
         ranked=lambda best: ranked(candidates, best),
         distilled=lambda best: distilled(candidates, best),
+        refitted=lambda best: refitted(candidates, best),
     )
 
     def build(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,7 @@ def means(
     refused: str | None = None,
     available: int = 64,
     kind: str = "convolutional",
+    heads: Sequence[str] = (),
 ) -> Means:
     return Means(
         kind=kind,
@@ -36,6 +38,7 @@ def means(
         refuses=lambda precision: refused,
         ranked=lambda best: [Reverted((node,), "little") for node in ranked],
         distilled=lambda best: ("10 steps", "distilled-1"),
+        refitted=lambda best: [(f"the head fitted again to {aim}", f"refitted-{aim}") for aim in heads],
     )
 
 
@@ -78,6 +81,35 @@ def test_remedies_build_on_what_was_kept_and_stop_at_the_first_that_suffices() -
     assert recipe is not None
     assert (recipe.selection, recipe.estimator, recipe.bias_correction) == ("k-centre", "mse", "full")
     assert "mixed precision" not in {trial.remedy for trial in done.trials}
+
+
+def test_the_head_is_fitted_again_before_anything_else() -> None:
+    """To the labels first, then to the trained model's outputs; the better one is built upon."""
+    loss = {"trained": 0.1, "refitted-labels": 0.05, "refitted-outputs": 0.0}
+
+    def measure(attempt: Attempt) -> Outcome:
+        return outcome(loss[attempt.source], 10 * loss[attempt.source])
+
+    both = means(heads=("labels", "outputs"))
+    done = try_remedies(start(), REMEDIES, both, measure, margin=0.01, minutes=5.0)
+    assert [trial.remedy for trial in done.trials] == ["default", "head refit", "head refit"]
+    assert done.chosen.source == "refitted-outputs"
+    assert done.chosen.recipe == start().recipe
+    loss["refitted-labels"] = 0.0
+    done = try_remedies(start(), REMEDIES, both, measure, margin=0.01, minutes=5.0)
+    assert done.chosen.source == "refitted-labels"
+    assert len(done.trials) == 2
+
+
+def test_a_network_without_a_linear_head_is_repaired_in_other_ways() -> None:
+    def no_head(best: Attempt) -> Sequence[tuple[str, str]]:
+        raise CompressionError("the network's last layer is no linear head", "no remedy of its head helps")
+
+    without = replace(means(), refitted=no_head)
+    done = try_remedies(start(), REMEDIES, without, lambda a: outcome(0.1, worth(a)), margin=0.01, minutes=5.0)
+    (told,) = (trial for trial in done.trials if trial.remedy == "head refit")
+    assert told.note == "the network's last layer is no linear head: no remedy of its head helps"
+    assert len({trial.remedy for trial in done.trials}) > 3
 
 
 def test_an_attempt_that_does_not_help_is_not_built_upon() -> None:
@@ -239,5 +271,5 @@ def test_what_suits_no_dynamic_recipe_is_passed_over() -> None:
     first = start("ort-x86-transformer-int8")
     offered = {name: remedy(first, means(kind="transformer")) for name, remedy in REMEDIES.items()}
     proposed = {name for name, found in offered.items() if not isinstance(found, str)}
-    assert proposed == {"mixed precision", "half precision"}
+    assert proposed == {"head refit", "mixed precision", "half precision"}
     assert offered["distillation"] == "how transformers are quantized is not imitated in training"

@@ -56,6 +56,11 @@ def quantizers(network: Any, topology: Topology) -> list[tuple[Any, str]]:
     return _quantizers(operators, _names(_matched([op for op in operators if _is_layer(op)], topology)), topology)
 
 
+def operators(network: Any, topology: Topology) -> dict[str, Any]:
+    """The weighted layers of a network, by the names of their nodes in the exported graph."""
+    return _matched([op for op in network.get_ordered_ops() if _is_layer(op)], topology)
+
+
 def _is_layer(op: Any) -> bool:
     return op.get_type_name() in WEIGHTED and _constant(_source(op, 1)) is not None
 

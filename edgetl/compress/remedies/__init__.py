@@ -13,6 +13,7 @@ from edgetl.compress.repair import Remedy
 
 #: By the name that a trial has in the record.
 REMEDIES: Mapping[str, Remedy] = {
+    "head refit": training.head_refit,
     "calibration samples": settings.calibration_samples,
     "range estimator": settings.range_estimator,
     "asymmetric activations": settings.asymmetric_activations,

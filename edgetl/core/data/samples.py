@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,11 @@ class Dataset:
 
     def labels(self, name: str) -> npt.NDArray[Any]:
         """Labels of one split: class indexes int64 (n,), indicators uint8 (n, classes), or numbers float64 (n,)."""
-        return self._kind.array([sample.label for sample in self.split(name)], len(self.classes))
+        return self.labels_of(self.split(name))
+
+    def labels_of(self, samples: Sequence[Sample]) -> npt.NDArray[Any]:
+        """Labels of some samples, in the same form."""
+        return self._kind.array([sample.label for sample in samples], len(self.classes))
 
     def sizes(self) -> dict[str, int]:
         """Samples of each split."""

@@ -1,0 +1,185 @@
+"""The linear head of a compressed network: what reaches it, and other weights for it.
+
+A head that was fitted on the float backbone's features does not fit the compressed one's: these are shifted and
+stretched, feature by feature, and no setting of the ranges undoes that. Its weights are few, and can be fitted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.base.errors import CompressionError
+from edgetl.base.extras import require
+from edgetl.compress import graph
+from edgetl.compress.batches import fed, filled
+from edgetl.compress.layers import artifact_ir
+from edgetl.compress.layers.arithmetic import Builder, session_of
+from edgetl.compress.layers.topology import Topology, read_topology
+from edgetl.core.tensors import Arrays
+from edgetl.runtime.ov import write_out
+
+Floats = npt.NDArray[np.float32]
+_ELSEWHERE = "no remedy of its head helps"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last layer of a float ONNX file, a linear one that gives its only output.
+
+    Attributes:
+        node: its name.
+        features: the tensor that it reads.
+        weight, bias: names of the initializers.
+        transposed: whether ``weight`` is stored as (features, width).
+    """
+
+    node: str
+    features: str
+    weight: str
+    bias: str
+    transposed: bool
+
+
+def find_head(topology: Topology) -> Head:
+    """The head of a float ONNX file.
+
+    Raises:
+        CompressionError: its last layer is no linear one with a bias, or gives not its only output.
+    """
+    outputs = [value.name for value in topology.model.graph.output]
+    last = topology.makers.get(outputs[0]) if len(outputs) == 1 else None
+    found = None if last is None else _gemm(topology, last) or _matmul(topology, last)
+    if found is None:
+        raise CompressionError("the network's last layer is no linear head", _ELSEWHERE)
+    return found
+
+
+def _gemm(topology: Topology, node: Any) -> Head | None:
+    if node.op_type != "Gemm" or len(node.input) < 3 or not _are_constant(topology, *node.input[1:3]):
+        return None
+    given = {entry.name: entry for entry in node.attribute}
+    plain = all(given[name].f == 1 for name in ("alpha", "beta") if name in given)
+    if not plain or ("transA" in given and given["transA"].i):
+        return None
+    turned = "transB" in given and bool(given["transB"].i)
+    return Head(node.name, node.input[0], node.input[1], node.input[2], not turned)
+
+
+def _matmul(topology: Topology, add: Any) -> Head | None:
+    if add.op_type != "Add":
+        return None
+    for product, bias in (add.input, tuple(reversed(add.input))):
+        node = topology.makers.get(product)
+        if node is None or node.op_type != "MatMul" or not _are_constant(topology, node.input[1], bias):
+            continue
+        if topology.constants[node.input[1]].ndim == 2 and topology.constants[bias].ndim == 1:
+            return Head(node.name, node.input[0], node.input[1], bias, True)
+    return None
+
+
+def _are_constant(topology: Topology, *names: str) -> bool:
+    stored = {tensor.name for tensor in topology.model.graph.initializer}
+    return all(name in stored for name in names)
+
+
+def with_head(exported: Path, head: Head, weight: Floats, bias: Floats, out: Path) -> Path:
+    """Write a float ONNX file with another head.
+
+    Args:
+        exported: the file.
+        head: of it.
+        weight: float32 (width, features).
+        bias: float32 (width,).
+        out: the file to write.
+
+    Raises:
+        CompressionError: they are of another size.
+    """
+    to_proto = require("onnx.numpy_helper", "writing ONNX models").from_array
+    model = graph.load(exported)
+    new = {head.weight: weight.T if head.transposed else weight, head.bias: bias}
+    for tensor in model.graph.initializer:
+        if tensor.name in new:
+            if tuple(tensor.dims) != new[tensor.name].shape:
+                what = (
+                    f"the head has weights of {list(tensor.dims)}, and those fitted are {list(new[tensor.name].shape)}"
+                )
+                raise CompressionError(what, _ELSEWHERE)
+            tensor.CopyFrom(to_proto(np.ascontiguousarray(new[tensor.name], np.float32), tensor.name))
+    return graph.save(model, out)
+
+
+def features(model: Path, exported: Path, samples: Iterable[Arrays], *, simulated: bool) -> Floats:
+    """What reaches the head of a compressed model, as its runtime computes it.
+
+    Args:
+        model: ONNX or OpenVINO ``.xml``.
+        exported: the float ONNX file that it was made from.
+        samples: the inputs of one each, (1, …) by name.
+        simulated: its arithmetic is done in float.
+
+    Returns:
+        float32 (n, features), in order.
+
+    Raises:
+        CompressionError: there is no linear head, it is not to be found in ``model``, or there is no sample.
+    """
+    topology = read_topology(exported)
+    head = find_head(topology)
+    opened = (
+        _open_ir(model, topology, head, simulated) if model.suffix == ".xml" else _open_onnx(model, head, simulated)
+    )
+    seen = [np.asarray(opened(sample), np.float32).reshape(1, -1) for sample in samples]
+    if not seen:
+        raise CompressionError("there is no sample to fit a head on", _ELSEWHERE)
+    return np.concatenate(seen)
+
+
+def _open_onnx(model: Path, head: Head, simulated: bool) -> Callable[[Arrays], npt.NDArray[Any]]:
+    """Read in integers what the file quantizes: nothing then keeps the runtime from fusing."""
+    topology = read_topology(model)
+    node = topology.nodes.get(head.node)
+    tensor = head.features if node is None else node.input[0]
+    maker = topology.makers.get(tensor)
+    if maker is None:
+        raise CompressionError(f"{model} has no layer {head.node}", _ELSEWHERE)
+    scale, zero, kind = 1.0, 0, np.dtype(np.float32)
+    if maker.op_type == "DequantizeLinear":
+        tensor, scale = maker.input[0], float(topology.constants[maker.input[1]])
+        zeros = topology.constants[maker.input[2]]
+        zero, kind = int(zeros), zeros.dtype
+    builder = Builder(topology.model)
+    builder.expose([tensor], kind)
+    session = session_of(builder.model, plain=simulated)
+
+    def run(sample: Arrays) -> npt.NDArray[Any]:
+        (values,) = session.run([tensor], fed(sample, session))
+        return (np.asarray(values[:1], np.float32) - zero) * scale
+
+    return run
+
+
+def _open_ir(model: Path, topology: Topology, head: Head, simulated: bool) -> Callable[[Arrays], npt.NDArray[Any]]:
+    openvino = require("openvino", "fitting a head")
+    network = artifact_ir.load(model)
+    layer = artifact_ir.operators(network, topology).get(head.node)
+    if layer is None:
+        raise CompressionError(f"{model} has no layer {head.node}", _ELSEWHERE)
+    network.add_outputs([layer.input(0).get_source_output()])
+    if simulated:
+        write_out(network)
+    config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled: Any = openvino.Core().compile_model(network, "CPU", config)
+    request, size = compiled.create_infer_request(), compiled.inputs[0].get_partial_shape()[0]
+
+    def run(sample: Arrays) -> npt.NDArray[Any]:
+        whole = filled(sample, size.get_length()) if size.is_static else dict(sample)
+        return np.asarray([*request.infer(whole).values()][-1][:1])
+
+    return run

@@ -1,0 +1,147 @@
+"""The linear head fitted again to what the compressed backbone gives: seconds, and often all that int8 took.
+
+On magnetic-tile at 224 pixels a linear probe fell from 89.3 to 74.4 % by ONNX Runtime's default int8, and with its head
+fitted again on the int8 backbone's features it was right on 86.7 %; fitted to the float model's logits, without
+labels, on 84.8 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.base.errors import CompressionError, DataError
+from edgetl.base.progress import tracked
+from edgetl.base.storage import read_json, write_json
+from edgetl.compress.head import features, find_head, with_head
+from edgetl.compress.layers.topology import read_topology
+from edgetl.compress.repair import Attempt
+from edgetl.core.bundle import Artifact
+from edgetl.core.data import Sample
+from edgetl.core.tensors import single
+from edgetl.inputs import input_of
+from edgetl.runtime.predict import infer
+from edgetl.runtime.sessions import open_session
+from edgetl.tasks import find_task
+from edgetl.workflow.candidates import Candidates, Compressed
+from edgetl.workflow.reference import EXPORTED
+from edgetl.workflow.stage_cache import stage, versions
+
+#: Most samples that a head is fitted on, and that choose its penalty.
+FITTED, JUDGED = 2000, 500
+#: The penalties that are tried for a head that is not trained any further (scikit-learn's C).
+WEAKEST = 10.0
+Parts = tuple[Sequence[Sample], Sequence[Sample]]
+
+
+def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]:
+    """Fit the head of an attempt's model again, to the labels, and then to the trained model's own outputs.
+
+    Yields:
+        what was done, and the stage that holds the float model with that head.
+
+    Raises:
+        CompressionError: the model has no linear head, or there are no samples to fit it on.
+    """
+    compressed = candidates.compressed(best)
+    find_head(read_topology(compressed.source))
+    parts = _parts(candidates)
+    for aim, fit in (("labels", _to_labels), ("the trained model's outputs", _to_outputs)):
+
+        def build(folder: Path, aim: str = aim, fit: Any = fit) -> None:
+            _refit(folder, candidates, compressed, parts, fit)
+
+        inputs = {
+            "compressed": compressed.folder.name,
+            "aim": aim,
+            "run": candidates.run.digest,
+            "simulated": candidates.simulated,
+            **versions("onnx", "onnxruntime", "openvino", "sklearn"),
+        }
+        try:
+            folder = stage(candidates.work, "refitted", inputs, build)
+        except DataError:  # a class without a training sample: there are no labels to fit to
+            continue
+        done = read_json(folder / "refit.json")
+        yield f"the head fitted again to {aim} ({done['n']} samples, C = {done['inverse_penalty']:g})", folder.name
+
+
+def _parts(candidates: Candidates) -> Parts:
+    """Samples to fit on, and others to choose the penalty on; never of the search or certify split."""
+    dataset, draw = candidates.run.dataset, np.random.default_rng(candidates.run.settings.get("seed", 0))
+    fit, judge = list(dataset.split("train") or dataset.split("calibration")), list(dataset.split("val"))
+    fit = [fit[row] for row in draw.permutation(len(fit))]
+    if not judge:
+        judge, fit = fit[: len(fit) // 5], fit[len(fit) // 5 :]
+    judge = [judge[row] for row in draw.permutation(len(judge))]
+    if not fit or not judge:
+        raise CompressionError("there are no samples to fit a head on", "give the run samples to train on")
+    return fit[:FITTED], judge[:JUDGED]
+
+
+def _refit(folder: Path, candidates: Candidates, compressed: Compressed, parts: Parts, fit: Any) -> None:
+    seen = [_features(candidates, compressed, part) for part in parts]
+    weight, bias, penalty = fit(candidates, parts, seen)
+    head = find_head(read_topology(compressed.source))
+    with_head(compressed.source, head, weight, bias, folder / EXPORTED)
+    write_json(folder / "refit.json", {"n": len(parts[0]), "inverse_penalty": penalty})
+
+
+def _features(candidates: Candidates, compressed: Compressed, part: Sequence[Sample]) -> npt.NDArray[np.float32]:
+    """What reaches the head of the int8 model; computed once, for both aims."""
+
+    def build(folder: Path) -> None:
+        source, dataset = input_of(candidates.run), candidates.run.dataset
+        told = tracked(part, "features of the compressed backbone", candidates.progress)
+        samples = (source.feeds(dataset.file(sample)) for sample in told)
+        simulated = candidates.simulated or candidates.target.backend == "litert"
+        found = features(compressed.model, compressed.source, samples, simulated=simulated)
+        np.save(folder / "features.npy", found, allow_pickle=False)
+
+    inputs = {
+        "compressed": compressed.folder.name,
+        "samples": [sample.sha256 for sample in part],
+        "simulated": candidates.simulated,
+        **versions("onnxruntime", "openvino"),
+    }
+    kept = stage(candidates.work, "features", inputs, build) / "features.npy"
+    found: npt.NDArray[np.float32] = np.load(kept, allow_pickle=False)
+    return found
+
+
+def _to_labels(candidates: Candidates, parts: Parts, seen: Any) -> tuple[Any, Any, float]:
+    """As the strategy fits a head on the float backbone's features."""
+    from dataclasses import replace
+
+    from edgetl.transfer.strategies import STRATEGIES, find
+    from edgetl.transfer.strategies.base import HeadSpec
+    from edgetl.transfer.tasks import learner_of
+
+    run = candidates.run
+    spec = find(run.strategy).head if run.strategy in STRATEGIES else HeadSpec()
+    learner, labels = learner_of(find_task(run.task)), [run.dataset.labels_of(part) for part in parts]
+    scale = learner.scale(labels[0])
+    train, val = ((found, learner.targets(of, scale)) for found, of in zip(seen, labels, strict=True))
+    fitted = learner.fit(train, val, len(run.classes), replace(spec, weakest_penalty=WEAKEST))
+    weight, bias = fitted.weight * scale.spread, fitted.bias * scale.spread + scale.centre
+    return weight, bias, fitted.inverse_penalty
+
+
+def _to_outputs(candidates: Candidates, parts: Parts, seen: Any) -> tuple[Any, Any, float]:
+    """By ridge regression, which needs no label."""
+    from edgetl.transfer.heads import ridge
+
+    artifact = Artifact("onnxruntime", candidates.floating / EXPORTED, "fp32")
+    source, dataset = input_of(candidates.run), candidates.run.dataset
+    wanted = []
+    with closing(open_session(artifact, threads=1)) as session:
+        for part in parts:
+            told = tracked(part, "the trained model on the same samples", candidates.progress)
+            wanted.append(np.concatenate([single(infer(session, source.feeds(dataset.file(s)))) for s in told]))
+    fitted = ridge((seen[0], wanted[0]), (seen[1], wanted[1]), WEAKEST)
+    return fitted.weight, fitted.bias, fitted.inverse_penalty

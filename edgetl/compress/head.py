@@ -88,6 +88,17 @@ def _are_constant(topology: Topology, *names: str) -> bool:
     return all(name in stored for name in names)
 
 
+def weights_of(topology: Topology) -> tuple[Floats, Floats]:
+    """The head's weight (width, features) and bias (width,), float32.
+
+    Raises:
+        CompressionError: as :func:`find_head`.
+    """
+    head = find_head(topology)
+    weight, bias = topology.constants[head.weight], topology.constants[head.bias]
+    return (weight.T if head.transposed else weight), bias
+
+
 def with_head(exported: Path, head: Head, weight: Floats, bias: Floats, out: Path) -> Path:
     """Write a float ONNX file with another head.
 

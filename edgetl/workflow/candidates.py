@@ -106,7 +106,7 @@ class Candidates:
             "recipe": attempt.recipe.to_json() if attempt.recipe else None,
             "precision": attempt.precision,
             "backend": self.target.backend,
-            **versions("onnx", "onnxruntime", "openvino", "nncf"),
+            "versions": versions("onnx", "onnxruntime", "openvino", "nncf"),
         }
         folder = stage(self.work, "compressed", inputs, lambda folder: self._compress(attempt, source, folder))
         done = read_json(folder / "compressed.json")
@@ -140,7 +140,7 @@ class Candidates:
         """A compressed model as its runtime opens it."""
         if self.target.backend == "litert":
             # The one runtime that opens none of the files that engines write.
-            inputs = {"model": sha256_file(compressed.model), **versions("ai_edge_litert", "onnx")}
+            inputs = {"model": sha256_file(compressed.model), "versions": versions("ai_edge_litert", "onnx")}
             made = stage(self.work, "litert", inputs, lambda folder: self._to_litert(compressed.model, folder))
             return Artifact("litert", made / f"{STEM}.tflite", precision)
         return Artifact(self.target.backend, compressed.model, precision, self.target.runtime_device)

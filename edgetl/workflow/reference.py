@@ -171,7 +171,12 @@ def no_outputs(run: Run) -> Outputs:
 
 def exported(reference: Reference, batch: int | None, work: Path, progress: Progress) -> Path:
     """Folder of the float ONNX, ``model.onnx``, with the proof that it follows the reference, ``parity.json``."""
-    inputs = {"run": reference.run.digest, "batch": batch, "opset": OPSET, **versions("torch", "onnx", "onnxscript")}
+    inputs = {
+        "run": reference.run.digest,
+        "batch": batch,
+        "opset": OPSET,
+        "versions": versions("torch", "onnx", "onnxscript"),
+    }
 
     def build(folder: Path) -> None:
         progress("exporting to ONNX", 0, 1)
@@ -229,7 +234,12 @@ def _reference(reference: Reference, work: Path, progress: Progress) -> Path:
         write_json(folder / "reproduced.json", list(reference.reproduced(progress)))
 
     run = reference.run
-    inputs = {"format": FORMAT, "run": run.digest, "metrics": to_json(run.metrics), **reference.versions}
+    inputs = {
+        "format": FORMAT,
+        "run": run.digest,
+        "metrics": to_json(run.metrics),
+        "versions": dict(reference.versions),
+    }
     return stage(work, "reference", inputs, build)
 
 
@@ -238,7 +248,12 @@ def _floating(run: Run, floating: Path, work: Path, progress: Progress) -> Array
         artifact = Artifact("onnxruntime", floating / EXPORTED, "fp32")
         _write(folder / OUTPUTS, run_artifact(artifact, run, "certify", False, "running float ONNX", progress))
 
-    inputs = {"format": FORMAT, "onnx": floating.name, "splits": run.dataset.digest, **versions("onnxruntime")}
+    inputs = {
+        "format": FORMAT,
+        "onnx": floating.name,
+        "splits": run.dataset.digest,
+        "versions": versions("onnxruntime"),
+    }
     return _read(stage(work, "float", inputs, build) / OUTPUTS)
 
 
@@ -268,5 +283,10 @@ def _baseline(reference: Reference, work: Path, progress: Progress) -> tuple[Arr
     def build(folder: Path) -> None:
         _write(folder / OUTPUTS, reference.baseline(progress))
 
-    inputs = {"format": FORMAT, "run": run.digest, "baseline": to_json(run.baseline), **reference.versions}
+    inputs = {
+        "format": FORMAT,
+        "run": run.digest,
+        "baseline": to_json(run.baseline),
+        "versions": dict(reference.versions),
+    }
     return _read(stage(work, "baseline", inputs, build) / OUTPUTS), run.baseline.kind

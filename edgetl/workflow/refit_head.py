@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edgetl.base.errors import CompressionError, DataError
 from edgetl.base.progress import tracked
 from edgetl.base.storage import read_json, write_json
-from edgetl.compress.head import features, find_head, with_head
+from edgetl.compress.head import features, find_head, weights_of, with_head
 from edgetl.compress.layers.topology import read_topology
 from edgetl.compress.repair import Attempt
 from edgetl.core.bundle import Artifact
@@ -36,6 +36,8 @@ from edgetl.workflow.stage_cache import stage, versions
 FITTED, JUDGED = 2000, 500
 #: The penalties that are tried for a head that is not trained any further (scikit-learn's C).
 WEAKEST = 10.0
+#: Share of the squared error on samples that it was not fitted on, which a head has to come below.
+GAINED = 0.95
 Parts = tuple[Sequence[Sample], Sequence[Sample]]
 
 
@@ -61,7 +63,7 @@ def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]
             "aim": aim,
             "run": candidates.run.digest,
             "simulated": candidates.simulated,
-            **versions("onnx", "onnxruntime", "openvino", "sklearn"),
+            "versions": versions("onnx", "onnxruntime", "openvino", "sklearn"),
         }
         try:
             folder = stage(candidates.work, "refitted", inputs, build)
@@ -86,8 +88,8 @@ def _parts(candidates: Candidates) -> Parts:
 
 def _refit(folder: Path, candidates: Candidates, compressed: Compressed, parts: Parts, fit: Any) -> None:
     seen = [_features(candidates, compressed, part) for part in parts]
-    weight, bias, penalty = fit(candidates, parts, seen)
     head = find_head(read_topology(compressed.source))
+    weight, bias, penalty = fit(candidates, compressed, parts, seen)
     with_head(compressed.source, head, weight, bias, folder / EXPORTED)
     write_json(folder / "refit.json", {"n": len(parts[0]), "inverse_penalty": penalty})
 
@@ -107,14 +109,14 @@ def _features(candidates: Candidates, compressed: Compressed, part: Sequence[Sam
         "compressed": compressed.folder.name,
         "samples": [sample.sha256 for sample in part],
         "simulated": candidates.simulated,
-        **versions("onnxruntime", "openvino"),
+        "versions": versions("onnxruntime", "openvino"),
     }
     kept = stage(candidates.work, "features", inputs, build) / "features.npy"
     found: npt.NDArray[np.float32] = np.load(kept, allow_pickle=False)
     return found
 
 
-def _to_labels(candidates: Candidates, parts: Parts, seen: Any) -> tuple[Any, Any, float]:
+def _to_labels(candidates: Candidates, compressed: Compressed, parts: Parts, seen: Any) -> tuple[Any, Any, float]:
     """As the strategy fits a head on the float backbone's features."""
     from dataclasses import replace
 
@@ -132,8 +134,8 @@ def _to_labels(candidates: Candidates, parts: Parts, seen: Any) -> tuple[Any, An
     return weight, bias, fitted.inverse_penalty
 
 
-def _to_outputs(candidates: Candidates, parts: Parts, seen: Any) -> tuple[Any, Any, float]:
-    """By ridge regression, which needs no label."""
+def _to_outputs(candidates: Candidates, compressed: Compressed, parts: Parts, seen: Any) -> tuple[Any, Any, float]:
+    """By ridge regression of what the float head leaves, which needs no label: a strong penalty changes nothing."""
     from edgetl.transfer.heads import ridge
 
     artifact = Artifact("onnxruntime", candidates.floating / EXPORTED, "fp32")
@@ -143,5 +145,9 @@ def _to_outputs(candidates: Candidates, parts: Parts, seen: Any) -> tuple[Any, A
         for part in parts:
             told = tracked(part, "the trained model on the same samples", candidates.progress)
             wanted.append(np.concatenate([single(infer(session, source.feeds(dataset.file(s)))) for s in told]))
-    fitted = ridge((seen[0], wanted[0]), (seen[1], wanted[1]), WEAKEST)
-    return fitted.weight, fitted.bias, fitted.inverse_penalty
+    weight, bias = weights_of(read_topology(compressed.source))
+    left = [(found, of - (found @ weight.T + bias)) for found, of in zip(seen, wanted, strict=True)]
+    fitted = ridge(left[0], left[1], WEAKEST)
+    if fitted.loss > GAINED * float(np.square(left[1][1], dtype=np.float64).mean()):
+        raise CompressionError("the trained head fits the compressed backbone as well as another would", "leave it")
+    return weight + fitted.weight, bias + fitted.bias, fitted.inverse_penalty

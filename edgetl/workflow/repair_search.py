@@ -107,7 +107,7 @@ def _repaired(
         "start": _plain(start), "remedies": list(REMEDIES), "target": target.to_json(),
         "onnx": candidates.floating.name,
         "run": candidates.run.digest, "margin": margin, "minutes": minutes,
-        **versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
+        "versions": versions("torch", "onnx", "onnxruntime", "openvino", "nncf"),
     }  # fmt: skip
     file = stage(candidates.work, "repair", inputs, build) / "repair.json"
     kept = read_json(file)
@@ -167,7 +167,7 @@ def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
         "run": run.digest,
         "onnx": candidates.floating.name,
         "recipe": recipe.to_json(),
-        **versions("torch", "onnx"),
+        "versions": versions("torch", "onnx"),
     }
     folder = stage(candidates.work, "distilled", inputs, build)
     record = read_json(folder / "distilled.json")

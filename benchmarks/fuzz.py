@@ -1,12 +1,13 @@
 """Files that somebody else might have made, for as long as it is told: how many questions, and how each ended.
 
-    python benchmarks/fuzz.py [--minutes 30] [--seed 0] [--only WORDS] [--failures DIR] [--out FILE]
+    python benchmarks/fuzz.py [--minutes 30] [--seed 0] [--only WORDS] [--on DEVICE] [--failures DIR] [--out FILE]
 
 Each turn takes the next kind of file (``tests/fuzzing/doors.py``), draws a content that is a little wrong, puts it
 where it belongs with every hash that speaks of it set right, and asks one of the questions that read it: the command
 line, a function of edgetl's, or the device runtime, which is the share of edgetl that goes to devices in a Python that
-can import nothing but what a device has. An ending is well if it is done, or bad input told in one line of printable
-characters with status 2. What is not is kept in ``--failures``, once for each file, question and complaint.
+can import nothing but what a device has, or that of an emulated device (``--on``). An ending is well if it is done, or
+bad input told in one line of printable characters with status 2. What is not is kept in ``--failures``, once for each
+file, question and complaint.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgetl.base.extras import version
 from edgetl.base.storage import write_json
+from edgetl.devices import find_device
+from edgetl.devices.emulated import EmulatedDevice
+from edgetl.devices.rootfs import emulated_environment, emulated_python, read_marker
 from edgetl.runtime.machine import machine
 from tests.fuzzing.doors import Door, doors
 from tests.fuzzing.endings import DeviceEnd, objection
@@ -98,11 +102,22 @@ def turn(door: Door, number: int, found: Found) -> None:
     asked_of()
 
 
-def fuzz(minutes: float, first: int, only: str, found: Found) -> None:
+def device_end(folder: Path, name: str) -> DeviceEnd:
+    """The device runtime: of an emulated device, or in a Python of this machine that has only what a device has."""
+    if not name:
+        return DeviceEnd(folder)
+    device = find_device(name)
+    assert isinstance(device, EmulatedDevice), f"{name} is not emulated"
+    marker = read_marker(device.root)
+    python = emulated_python(device.root, marker["cpu"], marker["python"])
+    return DeviceEnd(folder, tuple(python), emulated_environment())
+
+
+def fuzz(minutes: float, first: int, only: str, on: str, found: Found) -> None:
     """Take the kinds of files in turn until the time is over."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        end = DeviceEnd(work / "device")
+        end = device_end(work / "device", on)
         taken = [door for door in doors(work, end) if only in door.name]
         number, stop = first, time.monotonic() + 60 * minutes
         while time.monotonic() < stop:
@@ -118,6 +133,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
+    parser.add_argument("--on", default="", metavar="DEVICE")
     parser.add_argument("--failures", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "fuzz.json")
     options = parser.parse_args()
@@ -125,11 +141,16 @@ def main() -> None:
     warnings.simplefilter("ignore")
     began = time.perf_counter()
     found = Found(options.failures)
-    fuzz(options.minutes, options.seed, options.only, found)
+    fuzz(options.minutes, options.seed, options.only, options.on, found)
     about = {name: machine()[name] for name in ("cpu_model", "cores", "arch")}
     versions = {"python": sys.version.split()[0], "hypothesis": version("hypothesis"), "PIL": version("PIL")}
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    facts = {"seconds": round(time.perf_counter() - began, 1), "seed": options.seed, "peak_mb": peak}
+    facts = {
+        "device_runtime": options.on or "this machine's",
+        "seconds": round(time.perf_counter() - began, 1),
+        "seed": options.seed,
+        "peak_mb": peak,
+    }
     write_json(options.out, {**found.record(), **facts, "machine": about, "versions": versions})
     print(json.dumps(found.record()["ended"]))
 

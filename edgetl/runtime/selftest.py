@@ -109,6 +109,7 @@ def read_golden(bundle: Bundle, name: str = GOLDEN) -> Golden:
     answers = stored.get(_ANSWERS, np.empty(0, "<U1"))
     numbers = (*inputs.values(), *outputs.values())
     whole = all(values.ndim and values.dtype.kind in NUMBERS for values in numbers)
+    whole = whole and all(values.dtype != np.bool_ for values in outputs.values())
     columns = (*numbers, *([answers] if answers.size else []))
     if not inputs or not outputs or not whole or len({len(np.atleast_1d(values)) for values in columns}) != 1:
         raise BundleError(f"{file} holds no golden vectors that this edgetl reads", "export the bundle again")

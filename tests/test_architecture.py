@@ -39,6 +39,7 @@ WITHIN = {
         ("answers",),
         ("build_bundle",),
         ("repair_search",),
+        ("refit_head",),
         ("candidates",),
         ("reference",),
         ("stage_cache", "doctor", "exported", "sources", "golden_vectors", "portable", "sign_bundle"),

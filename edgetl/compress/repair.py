@@ -41,6 +41,7 @@ class Attempt:
         source: which weights are compressed: the trained ones, or the name of those with another head, or of those
             trained again by distillation.
         remedy: which one proposed it; :data:`DEFAULT` for the first.
+        fitted: its weights suit the arithmetic of this very recipe, so that nothing may be built upon it.
     """
 
     change: str
@@ -48,6 +49,7 @@ class Attempt:
     recipe: Recipe | None
     source: str = TRAINED
     remedy: str = DEFAULT
+    fitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Trial:
         attempt: what was tried; None where the remedy did not apply.
         outcome: what it came to; None if it could not be made.
         seconds: spent on it.
-        kept: whether repair went on from it.
+        kept: whether it was the best until then: the last such one is deployed.
         note: why it was not made, or "".
     """
 
@@ -195,15 +197,19 @@ def try_remedies(
     began = time.monotonic()
     first = measure(start)
     done = [Trial(start.remedy, start, first, time.monotonic() - began, True)]
-    best, best_outcome = start, first
+    (best, best_outcome), (base, base_outcome) = (start, first), (start, first)
     stopped = "The default is good enough." if first.good(margin) else "Every remedy was tried, and none sufficed."
     for number, (name, remedy) in enumerate(() if first.good(margin) else remedies.items()):
         progress(f"repair: {name}", number, len(remedies))
-        for trial in _tries(name, remedy, best, means, measure, lambda: _over(began, minutes)):
+        for trial in _tries(name, remedy, base, means, measure, lambda: _over(began, minutes)):
             better = trial.outcome is not None and _better(trial.outcome, best_outcome, margin)
             done.append(replace(trial, kept=better))
-            if better and trial.attempt and trial.outcome:
+            if trial.outcome is None or trial.attempt is None:
+                continue
+            if better:
                 best, best_outcome = trial.attempt, trial.outcome
+            if not trial.attempt.fitted and _better(trial.outcome, base_outcome, margin):
+                base, base_outcome = trial.attempt, trial.outcome
             if best_outcome.good(margin):
                 break
         if best_outcome.good(margin):

@@ -116,7 +116,7 @@ class TrialRecord:
         integer_macs: share of multiply-accumulates in integers.
         ms, ms_unit: time of a sample and how it was taken.
         seconds: spent on it.
-        kept: whether repair went on from it.
+        kept: whether it was the best until then: the last such one is deployed.
         note: why it was not made, or "".
     """
 

@@ -101,13 +101,35 @@ def test_the_head_is_fitted_again_before_anything_else() -> None:
     assert len(done.trials) == 2
 
 
+def test_nothing_is_built_on_a_head_that_was_fitted_to_one_recipe() -> None:
+    """Other settings give other features. A refit that helps and does not suffice is deployed if nothing else helps."""
+
+    def measure(attempt: Attempt) -> Outcome:
+        moved = attempt.recipe is not None and attempt.recipe.estimator != "min-max"
+        if attempt.source == "trained":
+            return outcome(0.2, 3.0 if moved else 4.0)
+        return outcome(0.1, 0.5 if moved else 1.0)
+
+    both = means(heads=("labels",), refused="not here")
+    done = try_remedies(start(), REMEDIES, both, measure, margin=0.01, minutes=5.0)
+    tried = [trial.attempt for trial in done.trials if trial.attempt and trial.remedy not in ("distillation",)]
+    assert {one.source for one in tried if not one.fitted} == {"trained"}
+    assert [trial.remedy for trial in done.trials if trial.attempt and trial.attempt.fitted] == [
+        "head refit",
+        "head refit again",
+    ]
+    assert done.chosen.fitted
+    assert done.chosen.recipe is not None
+    assert done.chosen.recipe.estimator != "min-max"
+
+
 def test_a_network_without_a_linear_head_is_repaired_in_other_ways() -> None:
     def no_head(best: Attempt) -> Sequence[tuple[str, str]]:
         raise CompressionError("the network's last layer is no linear head", "no remedy of its head helps")
 
     without = replace(means(), refitted=no_head)
     done = try_remedies(start(), REMEDIES, without, lambda a: outcome(0.1, worth(a)), margin=0.01, minutes=5.0)
-    (told,) = (trial for trial in done.trials if trial.remedy == "head refit")
+    told = next(trial for trial in done.trials if trial.remedy == "head refit")
     assert told.note == "the network's last layer is no linear head: no remedy of its head helps"
     assert len({trial.remedy for trial in done.trials}) > 3
 
@@ -271,5 +293,5 @@ def test_what_suits_no_dynamic_recipe_is_passed_over() -> None:
     first = start("ort-x86-transformer-int8")
     offered = {name: remedy(first, means(kind="transformer")) for name, remedy in REMEDIES.items()}
     proposed = {name for name, found in offered.items() if not isinstance(found, str)}
-    assert proposed == {"head refit", "mixed precision", "half precision"}
+    assert proposed == {"head refit", "head refit again", "mixed precision", "half precision"}
     assert offered["distillation"] == "how transformers are quantized is not imitated in training"

@@ -19,6 +19,8 @@ REMEDIES: Mapping[str, Remedy] = {
     "asymmetric activations": settings.asymmetric_activations,
     "bias correction": settings.bias_correction,
     "cross-layer equalization": settings.equalization,
+    # Settings move the features: the head that fitted before no longer does.
+    "head refit again": training.head_refit,
     "mixed precision": widening.mixed_precision,
     "distillation": training.distillation,
     "half precision": widening.half_precision,

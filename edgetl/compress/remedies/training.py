@@ -12,7 +12,7 @@ def head_refit(best: Attempt, means: Means) -> Iterable[Attempt] | str:
     """The linear head fitted again to the compressed backbone's features."""
     if best.recipe is None:
         return "nothing is quantized"
-    return (replace(best, change=words, source=weights) for words, weights in means.refitted(best))
+    return (replace(best, change=words, source=weights, fitted=True) for words, weights in means.refitted(best))
 
 
 def distillation(best: Attempt, means: Means) -> Iterable[Attempt] | str:

@@ -54,7 +54,7 @@ def _kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} is no .npz file ({error})", f"give {_WANTED}") from error
     names = [member.filename.removesuffix(".npy") for member in members]
     if sum(member.file_size for member in members) > MOST_BYTES:

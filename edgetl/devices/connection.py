@@ -141,7 +141,7 @@ class Connection:
                 if line.startswith(_READY):
                     return line.removeprefix(_READY)
             killed = self._process.wait() < 0
-        log = (self._folder / "log").read_text(errors="replace")
+        log = (self._folder / "log").read_text(encoding="utf-8", errors="replace")
         if killed and not log.strip():
             log = f"no answer within {time.monotonic() - began:.0f} s"
         raise refusal(self.name, self.address, log)

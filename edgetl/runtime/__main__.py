@@ -81,10 +81,11 @@ def _rollback(options: argparse.Namespace) -> Installed:
 def _follow_caller() -> None:
     """Whoever starts this from afar can have it in a process group of its own, and ended wherever it hangs."""
     if os.environ.pop("EDGETL_GROUP", ""):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):
             os.setpgid(0, 0)
     seconds = os.environ.get("EDGETL_DEADLINE")
-    if seconds:
+    # Windows has no such clock: whoever calls there waits.
+    if seconds and hasattr(signal, "alarm"):
         signal.alarm(int(seconds))
 
 

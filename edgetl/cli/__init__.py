@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import traceback
+from typing import NoReturn
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.wording import printable
@@ -19,10 +20,16 @@ __all__ = ["BAD_INPUT", "BUG", "INTERRUPTED", "main", "run"]
 
 def main(arguments: list[str] | None = None) -> None:
     """Run ``edgetl ARGUMENTS`` and leave with its exit status."""
-    signals = Signals()
-    signals.listen()
-    prepare()
     given = sys.argv[1:] if arguments is None else arguments
+    prepare()
+    stdout = os.dup(1)
+
+    def at_once(asked: Ended) -> NoReturn:
+        os.dup2(stdout, 1)
+        os._exit(_told(asked, "--json" in given, asked))
+
+    signals = Signals(at_once)
+    signals.listen()
     # Reading 50,000 samples makes 50,000 objects that stay: looking for garbage among them took a sixth of the time.
     gc.set_threshold(50_000, 20, 20)
     sys.exit(run(given, signals))
@@ -35,6 +42,9 @@ def run(arguments: list[str], signals: Signals | None = None) -> int:
 
         outcome = build()(args=arguments or ["--help"], prog_name="edgetl", standalone_mode=False)
         sys.stdout.flush()
+        # typer makes an exit status of an interruption, and says nothing.
+        if outcome == INTERRUPTED:
+            raise KeyboardInterrupt
         return outcome if isinstance(outcome, int) else 0
     except (Exception, KeyboardInterrupt) as error:
         if signals is not None:

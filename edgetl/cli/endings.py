@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
+import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import missing
@@ -15,6 +17,8 @@ from edgetl.base.memory import shortage
 
 BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _MOST_CAUSES = 10
+#: Seconds after which it is looked again whether an import is over, and how often.
+_SOON_S, _TRIES = 0.05, 10
 _LONGEST = 300
 
 
@@ -34,11 +38,16 @@ class Signals:
     """Turns what asks a process to end into :class:`Ended`, and remembers it.
 
     A library that is interrupted may report something else, such as a failed import: what was asked for is what counts.
+
+    Args:
+        at_once: ends the process where it stands, for imports that take too long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: Callable[[Ended], NoReturn]) -> None:
         self.seen: Ended | None = None
-        self._before: dict[int, Any] = {}
+        self._at_once = at_once
+        self._tries = 0
+        self._heard: list[int] = []
 
     def listen(self) -> None:
         """Listen, in the main thread; a signal that the caller had ignored, as ``nohup`` does, stays ignored."""
@@ -48,16 +57,35 @@ class Signals:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, self._end)
-                self._before[number] = signal.SIG_DFL
+                self._heard.append(number)
+        if hasattr(os, "register_at_fork"):
+            # A process that loads data is ended by whoever forked it, and says nothing.
+            os.register_at_fork(after_in_child=self.leave)
 
     def leave(self) -> None:
-        """Whoever asks again now is obeyed at once: all that is left is to say how it ended."""
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        """Hear no more: whoever asks again is obeyed at once, as all that is left is to say how it ended."""
+        for number in self._heard:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
-    def _end(self, number: int, _: FrameType | None) -> None:
-        self.seen = Ended(number)
-        raise self.seen
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.seen = self.seen or Ended(number)
+        if not _importing(frame):
+            raise self.seen
+        self._tries += 1
+        if self._tries > _TRIES:
+            self._at_once(self.seen)
+        again = threading.Timer(_SOON_S, _thread.interrupt_main, [number])
+        again.daemon = True
+        again.start()
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being loaded: C++ that initialises one (torch) does not survive an exception, and aborts."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def ending(error: BaseException, asked: Ended | None = None) -> tuple[int, str]:
@@ -67,8 +95,7 @@ def ending(error: BaseException, asked: Ended | None = None) -> tuple[int, str]:
         error: what it raised.
         asked: what had asked it to end before that, if anything did.
     """
-    if asked is not None and not isinstance(error, KeyboardInterrupt):
-        error = asked
+    error = asked or error
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         number = error.number if isinstance(error, Ended) else signal.SIGINT
         word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from edgetl.base.extras import check_installed
 from edgetl.base.progress import Progress, silent
 from edgetl.certify import Certificate, verify_arrays
 from edgetl.core.bench import BenchRecord
@@ -80,6 +81,7 @@ def export(
         DataError: samples are missing or were changed.
     """
     opened = run if isinstance(run, Run) else load_run(run)
+    check_installed("exporting a trained model", "torch", "onnx")
     source = str(opened.settings.get("data", ""))
     if Path(source).is_absolute():
         refuse_inside(Path(out), source)
@@ -291,6 +293,7 @@ def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:
 
     Digits are small and many, so that the certificates have the power to pass.
     """
+    check_installed("the demo", "torch", "timm", "sklearn", "onnx", "openvino", "nncf", "jinja2")
     from edgetl.transfer.finetune import finetune
 
     folder = Path(out)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgetl.base.errors import DataError, EdgetlError, UnknownNameError
-from edgetl.base.extras import available, require
+from edgetl.base.extras import available, check_installed, require
 from edgetl.inputs.image import Preprocess
 
 LISTING = "edgetl backbones"
@@ -260,6 +260,8 @@ def list_backbones(pattern: str = "") -> list[Backbone]:
     """
     if not pattern:
         return list(EMBEDDED.values())
+    if not any(fnmatch.fnmatch(name, pattern) for name in EMBEDDED):
+        check_installed("searching timm and torchvision", "timm", "torchvision")
     rows = []
     for name in sorted(n for n in set(_known()) if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(n, f"*/{pattern}")):
         try:

@@ -15,8 +15,10 @@ from edgetl.core.run import CHECKPOINT
 from edgetl.inputs import INPUTS
 from edgetl.inputs.base import Input
 from edgetl.inputs.datasets import what
+from edgetl.inputs.image import Preprocess
 from edgetl.tasks import TASKS, Task, find_task
 from edgetl.transfer import backbones, definitions, strategies, weights
+from edgetl.transfer.fitting import check_fit
 from edgetl.transfer.placement import Placement, place
 from edgetl.transfer.settings import Settings
 from edgetl.transfer.strategies.base import Strategy
@@ -111,6 +113,9 @@ def plan(options: Options) -> Plan:
     placement = place(options.accelerator, options.devices, options.precision)
     source = weights.locate(backbone, options.weights)
     definition = definitions.before_data(backbone, options.image_size)
+    # Of the embedded ones at their own size it is known.
+    if isinstance(definition, Preprocess) and (options.image_size or backbone.name not in backbones.EMBEDDED):
+        check_fit(backbone, source, definition)
     return Plan(
         data=options.data,
         out=Path(options.out),

@@ -86,6 +86,7 @@ def export(
     if Path(source).is_absolute():
         refuse_inside(Path(out), source)
     terms = Terms.of(opened, margin, alpha, metric)
+    timed = plan_for(EXPORT_SECONDS, threads=threads)
     requests = requests_for(
         opened,
         [targets] if isinstance(targets, str) else targets,
@@ -108,7 +109,7 @@ def export(
             )
             record = made.bench
             if bench and record is None and certificate.executed == "host":
-                record = time_bundle(made, plan_for(EXPORT_SECONDS, threads=threads), None, progress=progress)
+                record = time_bundle(made, timed, None, progress=progress)
             done.append(Exported(made, certificate, record))
     return done
 

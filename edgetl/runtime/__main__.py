@@ -17,6 +17,7 @@ from typing import Any
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import version
+from edgetl.base.memory import shortage
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
 from edgetl.base.wording import printable
@@ -146,17 +147,26 @@ def _answer(options: argparse.Namespace) -> Any:
     return _VERBS[options.verb](load_bundle(options.bundle, options.public_key), options)
 
 
+def _refused(error: EdgetlError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_status
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status (0, or 2 for bad input)."""
     options = _parse(arguments)
     try:
         answer = _answer(options)
     except EdgetlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+        return _refused(error)
     except OSError as error:
         print(printable(f"error: cannot use {error.filename or 'a file'} ({error.strerror})"), file=sys.stderr)
         return EdgetlError.exit_status
+    except Exception as error:
+        short = shortage(error)
+        if short is None:
+            raise
+        return _refused(short)
     print(json.dumps(to_json(answer), sort_keys=True))
     return 0
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetl.base.errors import DataError, EdgetlError
+from edgetl.base.schema import LARGEST
 from edgetl.base.storage import sha256_file
 from edgetl.core.data import DIGITS, LABEL_KINDS, SHARES, SPLITS, Dataset, is_embedded
 from edgetl.core.run import CHECKPOINT
@@ -184,6 +185,8 @@ def _check_numbers(options: Options) -> None:
     for name, given, fine, wanted in rules:
         if not fine:
             raise EdgetlError(f"the {name} is {given}", f"give {wanted}")
+        if given is not None and given > LARGEST:
+            raise EdgetlError(f"the {name} is {given}", f"give at most {LARGEST}")
 
 
 def _default_workers(placement: Placement, backbone: backbones.Backbone) -> int:

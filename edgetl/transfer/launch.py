@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import multiprocessing.process
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch.multiprocessing
@@ -50,10 +50,11 @@ def _ending_together(devices: int) -> Iterator[None]:
     """
     others = multiprocessing.active_children()
     try:
-        with _deaf(lambda: _kill(others)) if devices > 1 and _hears() else nullcontext():
+        with _deaf(lambda: _killed(others)) if devices > 1 and _hears() else nullcontext():
             yield
     except BaseException:
-        _kill(others)
+        for process in _killed(others):
+            process.join()
         raise
 
 
@@ -62,14 +63,16 @@ def _hears() -> bool:
     return hasattr(signal, "pthread_sigmask") and threading.current_thread() is threading.main_thread()
 
 
-def _kill(others: Sequence[multiprocessing.process.BaseProcess]) -> None:
-    for process in multiprocessing.active_children():
-        if process not in others:
-            process.kill()
+def _killed(others: Sequence[BaseProcess]) -> list[BaseProcess]:
+    """The processes that were started since those, which are killed."""
+    found = [process for process in multiprocessing.active_children() if process not in others]
+    for process in found:
+        process.kill()
+    return found
 
 
 @contextmanager
-def _deaf(interrupted: Callable[[], None]) -> Iterator[None]:
+def _deaf(interrupted: Callable[[], object]) -> Iterator[None]:
     """This thread, and processes that it starts, do not hear of Ctrl-C; ``interrupted`` is called instead."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

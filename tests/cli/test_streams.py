@@ -39,22 +39,25 @@ def printed(*words: object, redirect: str = "", **environment: str) -> subproces
     return subprocess.run(start, capture_output=True, check=False, cwd=ROOT, env={**os.environ, **environment})
 
 
-@pytest.mark.parametrize("locale", NARROW)
-def test_a_locale_without_the_characters(bundle: Path, locale: str) -> None:
+@pytest.mark.parametrize("locale", ["C", "latin-1"])
+def test_a_certificate_without_the_characters(bundle: Path, locale: str) -> None:
     done = printed("verify", bundle, **NARROW[locale])
     assert (done.returncode, done.stderr) == (4, b"")
     text = done.stdout.decode("latin-1" if locale == "latin-1" else "ascii")
     assert re.search(r"-\d+\.\d\d", text), "a minus sign stays one"
     assert "\\u2212" not in text
-    missing = printed("verify", f"nowhere/{NAME}—−", **NARROW[locale])
-    assert missing.returncode == 2
-    assert missing.stderr.startswith(b"error: nowhere/[bold]x [/red] gr")
-    assert len(missing.stderr.splitlines()) == 1
-    as_json = printed("verify", f"nowhere/{NAME}", "--json", **NARROW[locale])
-    assert json.loads(as_json.stdout)["exit_status"] == 2
 
 
-def test_letters_that_are_lacking_are_told_apart(bundle: Path) -> None:
+@pytest.mark.parametrize("locale", NARROW)
+def test_an_error_without_the_characters(locale: str) -> None:
+    done = printed("verify", f"nowhere/{NAME}—−", "--json", **NARROW[locale])
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: nowhere/[bold]x [/red] gr")
+    assert len(done.stderr.splitlines()) == 1
+    assert json.loads(done.stdout)["exit_status"] == 2
+
+
+def test_letters_that_are_lacking_are_told_apart() -> None:
     done = printed("verify", "nowhere/ü–é", PYTHONIOENCODING="ascii")
     assert done.stderr.startswith(rb"error: nowhere/\xfc-\xe9 is not a bundle")
 
@@ -66,13 +69,26 @@ def test_lists_and_help_in_ascii(word: str) -> None:
     assert done.stdout.decode("ascii")
 
 
-def test_progress_in_ascii(tmp_path: Path) -> None:
-    (tmp_path / "photos" / "grün").mkdir(parents=True)
-    done = printed("finetune", tmp_path / "photos", "--out", tmp_path / "run", **NARROW["C"])
-    assert done.returncode == 2
-    assert b"Traceback" not in done.stderr
-    assert b"UnicodeEncodeError" not in done.stderr
-    assert not (tmp_path / "run").exists()
+PROGRESS = r"""
+from rich.console import Console
+from edgetl.cli.streams import prepare
+from edgetl.reporting.console import console_progress
+
+prepare()
+for console in (Console(stderr=True, force_terminal=True, force_interactive=True), Console(stderr=True)):
+    with console_progress(console) as progress:
+        for done in range(3):
+            progress("[red]gr\u00fcn \u2192 \u9752", done, 2, "\u22121 \u2026")
+"""
+
+
+@pytest.mark.parametrize("locale", NARROW)
+def test_progress_without_the_characters(locale: str) -> None:
+    environment = {**os.environ, **NARROW[locale], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", PROGRESS], capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(b"[red]gr") >= 2
+    assert b"-1 ..." in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -119,5 +135,4 @@ def test_markup_in_a_path_is_printed_as_it_is(here: Cli, bundle: Path) -> None:
     assert f"{bundle}: the certificate is this bundle's" in checked.stdout
     assert NAME in here("verify", bundle / "nowhere").stderr
     assert json.loads(here("verify", bundle / "nowhere", "--json").stdout)["error"].startswith(str(bundle))
-    assert NAME in here("finetune", bundle, "--out", bundle / "run", "--task", NAME).stderr
     assert NAME in here("deploy", bundle, "--device", NAME).stderr

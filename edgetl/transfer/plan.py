@@ -113,10 +113,7 @@ def plan(options: Options) -> Plan:
     strategy = strategies.resolve(options.strategy, backbone, learner_of(task).terms, *given)
     placement = place(options.accelerator, options.devices, options.precision)
     source = weights.locate(backbone, options.weights)
-    definition = definitions.before_data(backbone, options.image_size)
-    # Of the embedded ones at their own size it is known.
-    if isinstance(definition, Preprocess) and (options.image_size or backbone.name not in backbones.EMBEDDED):
-        check_fit(backbone, source, definition)
+    definition = _definition(backbone, source, options.image_size)
     return Plan(
         data=options.data,
         out=Path(options.out),
@@ -148,6 +145,15 @@ def plan(options: Options) -> Plan:
         workers=_default_workers(placement, backbone) if options.workers is None else options.workers,
         checkpoint_seconds=options.checkpoint_seconds,
     )
+
+
+def _definition(backbone: backbones.Backbone, source: weights.WeightsSource, size: int | None) -> Input | None:
+    """How a file becomes the network's input, which the network takes; None of arrays."""
+    found = definitions.before_data(backbone, size)
+    # Of the embedded ones at their own size it is known.
+    if isinstance(found, Preprocess) and (size is not None or backbone.name not in backbones.EMBEDDED):
+        check_fit(backbone, source, found)
+    return found
 
 
 def _matched(options: Options) -> tuple[Task, backbones.Backbone]:

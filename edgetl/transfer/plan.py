@@ -191,7 +191,7 @@ def _check_numbers(options: Options) -> None:
     for name, given, fine, wanted in rules:
         if not fine:
             raise EdgetlError(f"the {name} is {given}", f"give {wanted}")
-        if given is not None and given > LARGEST:
+        if isinstance(given, int) and given > LARGEST:
             raise EdgetlError(f"the {name} is {given}", f"give at most {LARGEST}")
 
 

@@ -125,7 +125,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'edgetl' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from edgetl.base.extras import missing
+
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ImportError as error:
+        lacking = missing(error, f"edgetl.{name}")
+        if lacking is None:
+            raise
+        raise lacking from error
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from edgetl.base.extras import check_installed
 from edgetl.base.progress import Progress, silent
 from edgetl.certify import Certificate, verify_arrays
 from edgetl.core.bench import BenchRecord
@@ -80,10 +81,12 @@ def export(
         DataError: samples are missing or were changed.
     """
     opened = run if isinstance(run, Run) else load_run(run)
+    check_installed("exporting a trained model", "torch", "onnx")
     source = str(opened.settings.get("data", ""))
     if Path(source).is_absolute():
         refuse_inside(Path(out), source)
     terms = Terms.of(opened, margin, alpha, metric)
+    timed = plan_for(EXPORT_SECONDS, threads=threads)
     requests = requests_for(
         opened,
         [targets] if isinstance(targets, str) else targets,
@@ -106,7 +109,7 @@ def export(
             )
             record = made.bench
             if bench and record is None and certificate.executed == "host":
-                record = time_bundle(made, plan_for(EXPORT_SECONDS, threads=threads), None, progress=progress)
+                record = time_bundle(made, timed, None, progress=progress)
             done.append(Exported(made, certificate, record))
     return done
 
@@ -291,6 +294,7 @@ def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:
 
     Digits are small and many, so that the certificates have the power to pass.
     """
+    check_installed("the demo", "torch", "timm", "sklearn", "onnx", "openvino", "nncf", "jinja2")
     from edgetl.transfer.finetune import finetune
 
     folder = Path(out)

@@ -62,7 +62,7 @@ WITHIN = {
         ),
     ),
     "base": (
-        ("storage", "lock", "extras", "resources", "schema"),
+        ("storage", "lock", "extras", "resources", "schema", "memory"),
         ("errors", "progress"),
         ("names", "wording", "ed25519"),
     ),

@@ -102,7 +102,7 @@ def test_a_killed_stage_is_done_again_and_its_leftovers_go(
     (tmp_path / ".report.html.xyz.partial").touch()
     (tmp_path / "x86-generic").mkdir()
     with workspace(tmp_path) as work:
-        assert list(work.glob("*")) == [work / "lock"]
+        assert not list(work.iterdir())
         made = stage(work, "onnx", {}, build)
     assert [p.name for p in made.iterdir()] == ["f"]
     assert len(done) == 1
@@ -123,7 +123,7 @@ def test_two_exports_into_one_folder(tmp_path: Path, exporting: subprocess.Popen
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EdgetlError, match="cannot write to") as caught, workspace(tmp_path / "file" / "out"):
+    with pytest.raises(EdgetlError, match="cannot write ") as caught, workspace(tmp_path / "file" / "out"):
         pass
     assert "\n" not in str(caught.value)
 

@@ -18,6 +18,7 @@ from edgetl.base.storage import sealed, write_json
 from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, load_bundle, write_manifest
 from edgetl.core.compression import RepairRecord, TrialRecord
 from edgetl.core.run import WEIGHTS, load_run, write_run
+from tests.cores import in_core
 
 Edgetl = Callable[..., object]
 
@@ -55,6 +56,37 @@ def test_the_ladder_goes_from_torch_to_what_runs(quantized: Path, target: str, b
     assert ladder[1]["agreement"] == 1.0
     assert ladder[1]["logit_distance"] < 1e-3
     assert all(rung["logit_distance"] >= 0 for rung in ladder[2:])
+
+
+CORE = """
+import json
+import edgetl
+from edgetl.cli import run
+
+bundle, data, trained, out = sys.argv[1:]
+assert run(["verify", bundle, "--data", data, "--quiet"]) in (0, 3, 4)
+assert run(["verify", bundle, "--check", "--quiet"]) == 0
+try:
+    edgetl.export(trained, targets="x86-generic", out=out)
+except edgetl.EdgetlError as error:
+    print(error, file=sys.__stderr__)
+assert not missing & set(sys.modules)
+"""
+
+
+def test_a_core_installation_certifies_samples(quantized: Path, bundle: Path, tiny_run: Path, tmp_path: Path) -> None:
+    """With numpy and a runtime alone: the same verdict, and a word on what could not be looked into."""
+    out = tmp_path / "out"
+    done = in_core(CORE, bundle, tiny_run.parent / "photos", tiny_run, out, home=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.splitlines()[-1].endswith("which is not installed: pip install 'edgetl[train]'")
+    assert not out.exists()
+    whole, core = certificate(quantized / "x86-generic"), certificate(bundle)
+    same = ("verdict", "difference", "ci_low", "ci_high", "scores", "ladder", "hashes", "n")
+    assert {name: core[name] for name in same} == {name: whole[name] for name in same}
+    told, unread = ([f["kind"] for f in record["findings"]] for record in (whole, core))  # type: ignore[attr-defined]
+    assert unread == [*(kind for kind in told if kind in unread), "graphs-not-read"]
+    assert edgetl.check(bundle) is None, "the whole installation agrees"
 
 
 def test_a_float_bundle_has_no_quantized_rung(tiny_bundle: Path) -> None:

@@ -6,6 +6,7 @@
     ├── RunError                a training run that is missing, incomplete or altered
     ├── BundleError             a bundle that is missing, incomplete or altered
     ├── MissingExtraError       a package that an optional feature needs is not installed
+    ├── OutOfMemoryError        this machine has too little memory for what was asked
     ├── TrainingError           training diverged or cannot start
     ├── CompressionError        export, calibration or quantization is impossible as asked
     ├── BackendError            a runtime refuses a model, a target or this machine
@@ -83,8 +84,12 @@ class BundleError(EdgetlError):
     """A bundle that is missing, incomplete or altered."""
 
 
-class MissingExtraError(EdgetlError):
-    """A package that an optional feature needs is not installed."""
+class MissingExtraError(EdgetlError, ImportError):
+    """A package that an optional feature needs is not installed: also an ImportError, which scripts look for."""
+
+
+class OutOfMemoryError(EdgetlError):
+    """This machine has too little memory for what was asked."""
 
 
 class TrainingError(EdgetlError):

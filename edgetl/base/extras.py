@@ -14,6 +14,9 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "numpy": ("numpy", ""),
     "PIL": ("pillow", ""),
     "onnxruntime": ("onnxruntime", ""),
+    "typer": ("typer", ""),
+    "rich": ("rich", ""),
+    "tomlkit": ("tomlkit", ""),
     "torch": ("torch", "train"),
     "torchvision": ("torchvision", "train"),
     "timm": ("timm", "train"),
@@ -38,7 +41,10 @@ PROVIDERS: dict[str, tuple[str, str]] = {
 
 def available(module: str) -> bool:
     """Whether ``module`` can be found, without importing it."""
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # an import hook refuses it, or something half-loaded bears its name
+        return False
 
 
 def version(module: str) -> str | None:
@@ -62,13 +68,48 @@ def require(module: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        if error.name is not None and error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
+        lacking = missing(error, purpose, module)
+        if lacking is None or (error.name or module).split(".", maxsplit=1)[0] != module.split(".", maxsplit=1)[0]:
             raise
-        if not isinstance(error, ModuleNotFoundError):
-            what = f"{purpose} needs the package {module}, which cannot be loaded ({error})"
-            raise MissingExtraError(what, "reinstall it") from error
-        distribution, extra = PROVIDERS.get(module.split(".", maxsplit=1)[0], (module, ""))
-        wanted = f"edgetl[{extra}]" if extra else distribution
-        raise MissingExtraError(
-            f"{purpose} needs the package {distribution}, which is not installed", f"pip install '{wanted}'"
-        ) from error
+        raise lacking from error
+
+
+def check_installed(purpose: str, *modules: str) -> None:
+    """Refuse to begin what would end for want of a package; nothing is imported.
+
+    Raises:
+        MissingExtraError: one of them is not installed.
+    """
+    for module in modules:
+        if not available(module):
+            raise _absent(module, purpose)
+
+
+def missing(error: BaseException, purpose: str = "this", module: str = "") -> MissingExtraError | None:
+    """The error to raise in the stead of a failed import: it names the extra; None for what is no failed import.
+
+    Args:
+        error: whatever was raised.
+        purpose: what the module is needed for, as a noun phrase.
+        module: its name, where the error does not tell.
+    """
+    if not isinstance(error, ImportError):
+        return None
+    name = (error.name or module).split(".", maxsplit=1)[0]
+    if name in ("", __name__.split(".", maxsplit=1)[0]):
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        return _absent(name, purpose)
+    return MissingExtraError(
+        f"{purpose} needs the package {name}, which cannot be loaded ({error})", f"reinstall it: {_install(name)}"
+    )
+
+
+def _absent(module: str, purpose: str) -> MissingExtraError:
+    what = f"{purpose} needs the package {PROVIDERS.get(module, (module, ''))[0]}, which is not installed"
+    return MissingExtraError(what, _install(module))
+
+
+def _install(module: str) -> str:
+    distribution, extra = PROVIDERS.get(module, (module, ""))
+    return f"pip install '{f'edgetl[{extra}]' if extra else distribution}'"

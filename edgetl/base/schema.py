@@ -27,7 +27,8 @@ _NAME, _INLINE = "name", "inline"
 #: Metadata of a field that is a dataclass and whose fields stand in the file among those of the record that holds it.
 INLINE = {_INLINE: True}
 _KINDS = {str: "a string", bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
-_LARGEST = 2**63
+#: The largest whole number that records hold, and most libraries take.
+LARGEST = 2**63 - 1
 
 
 def named(name: str) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def _choice(choices: tuple[Any, ...], value: Json) -> Any:
 
 def _plain(hint: Any, value: Json) -> Any:
     if type(value) in (int, float) and hint in (int, float):
-        if (isinstance(value, int) and abs(value) >= _LARGEST) or not math.isfinite(value):
+        if (isinstance(value, int) and abs(value) > LARGEST) or not math.isfinite(value):
             raise _WrongError("is a number beyond all bounds")
         # A whole number stays one where a float is wanted, so that a record is written as it was read.
         if hint is float or isinstance(value, int):

@@ -15,6 +15,7 @@ import typer
 
 from edgetl.base.progress import Progress, silent
 from edgetl.base.wording import printable
+from edgetl.cli.streams import outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +38,7 @@ class Output:
 
     def show(self, value: Mapping[str, Any], human: Callable[[Console], None]) -> None:
         """Print ``value`` as JSON, or let ``human`` draw it."""
-        with os.fdopen(os.dup(self._stdout), "w") as stream:
+        with outcome(os.dup(self._stdout)) as stream:
             if self.json:
                 stream.write(jsonlib.dumps(value, sort_keys=True, allow_nan=False, default=str) + "\n")
                 return

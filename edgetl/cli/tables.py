@@ -48,7 +48,7 @@ def latency(console: Console, record: BenchRecord) -> None:
                 *(_milliseconds(value) for value in (side.p50_ms, side.p90_ms, side.p99_ms)),
                 side.n,
                 fixed(side.cold_start_ms, 0),
-                fixed(side.peak_rss_mb, 0),
+                None if side.peak_rss_mb is None else fixed(side.peak_rss_mb, 0),
                 side.precision_executed,
                 percent(side.integer_macs, 0),
             ]

@@ -71,7 +71,7 @@ class Timing:
         tried: ways of working that were slower.
         n: queries measured, after ``warmup`` that were not.
         cold_start_ms: from opening the file to the first outputs, in a fresh process.
-        peak_rss_mb: that process's greatest memory, MiB.
+        peak_rss_mb: that process's greatest memory, MiB; None where the system does not tell (Windows).
         energy_mj: millijoules a sample; None where no sensor tells.
         energy: how it was measured.
         precision_executed: of the weighted layers, as the runtime tells.
@@ -96,7 +96,7 @@ class Timing:
     n: int
     warmup: int
     cold_start_ms: float
-    peak_rss_mb: float
+    peak_rss_mb: float | None
     energy_mj: float | None
     energy: Energy
     precision_executed: str

@@ -79,6 +79,11 @@ KINDS: Mapping[str, Kind] = {
     "runtime": Kind(
         "warning", "the runtime computes something else than the graph says", "update it, or verify with another one"
     ),
+    "graphs-not-read": Kind(
+        "warning",
+        "the graphs were not looked into: a package is missing here",
+        "verify again where edgetl[train] and the extra of the bundle's runtime are installed",
+    ),
     "reference-not-reproduced": Kind(
         "fatal",
         "the reference does not reproduce its own training metric",

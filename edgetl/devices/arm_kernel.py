@@ -47,11 +47,11 @@ def write_kernel_files(folder: Path, cpu: str) -> None:
     core = CPUS[cpu]
     (folder / "proc").mkdir(exist_ok=True)
     paragraphs = "".join(f"processor\t: {index}\n{core.cpuinfo}" for index in range(cores))
-    (folder / "proc/cpuinfo").write_text(f"{paragraphs}Model\t\t: {cpu} emulated by qemu\n")
+    (folder / "proc/cpuinfo").write_text(f"{paragraphs}Model\t\t: {cpu} emulated by qemu\n", encoding="utf-8")
     system = folder / "sys/devices/system/cpu"
     for index in range(cores):
         registers = system / f"cpu{index}/regs/identification"
         registers.mkdir(parents=True, exist_ok=True)
-        (registers / "midr_el1").write_text(f"{core.midr:#018x}\n")
+        (registers / "midr_el1").write_text(f"{core.midr:#018x}\n", encoding="ascii")
     for name in ("possible", "present", "online"):
-        (system / name).write_text(f"0-{cores - 1}\n" if cores > 1 else "0\n")
+        (system / name).write_text(f"0-{cores - 1}\n" if cores > 1 else "0\n", encoding="ascii")

@@ -39,6 +39,9 @@ MOST_BYTES = 4 << 30
 _PIECE = 1 << 16
 #: How a full disk shows, whoever says so.
 FULL_DISK = ("No space left on device", "Disk quota exceeded", "File too large")
+#: Numbers as POSIX devices report them, whatever system asks.
+_ALARM = 14
+_KILLED = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 10: "SIGBUS", 11: "SIGSEGV", 15: "SIGTERM"}
 _ends: ContextVar[tuple[float, float] | None] = ContextVar("ends", default=None)
 _running: set[subprocess.Popen[bytes]] = set()
 
@@ -91,7 +94,10 @@ def stop_all() -> None:
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and its children; it leads a group of its own."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
 
 
 @contextlib.contextmanager
@@ -242,10 +248,10 @@ def _failure(name: str, finished: Finished) -> DeviceError:
     line = finished.last_line
     # A shell reports 128 plus the signal.
     number = -finished.status if finished.status < 0 else finished.status - 128
-    if number == signal.SIGALRM:
+    if number == _ALARM:
         return out_of_time() or DeviceError(f"{name}: not done in time", "allow more with --timeout")
-    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL):
-        what = f"{name}: the work was killed there ({signal.Signals(number).name})"
+    if number in _KILLED:
+        what = f"{name}: the work was killed there ({_KILLED[number]})"
         return DeviceError(what, "look at its memory (dmesg), then run it again")
     if any(words in line for words in FULL_DISK):
         return DeviceError(f"{name} has no space left ({line})", "free space there")

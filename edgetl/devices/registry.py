@@ -14,7 +14,6 @@ below it in ``devices/NAME/rootfs``. ``local`` is always there and stands in no 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.base.errors import DeviceError, UnknownNameError
+from edgetl.base.lock import in_turn
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
 from edgetl.base.storage import parse_toml, read_json, write_bytes
@@ -219,14 +219,13 @@ def _entries() -> dict[str, dict[str, Any]]:
 @contextlib.contextmanager
 def _changing() -> Iterator[dict[str, dict[str, Any]]]:
     """The entries, to be changed in place; no other edgetl changes them meanwhile."""
-    try:
-        home().mkdir(parents=True, exist_ok=True)
-        lock = (home() / ".devices.lock").open("w")
-    except OSError as error:
-        remedy = "set EDGETL_HOME to a writable folder"
-        raise DeviceError(f"cannot write {home()} ({error.strerror})", remedy) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            home().mkdir(parents=True, exist_ok=True)
+            stack.enter_context(in_turn(home() / ".devices.lock"))
+        except OSError as error:
+            remedy = "set EDGETL_HOME to a writable folder"
+            raise DeviceError(f"cannot write {home()} ({error.strerror})", remedy) from error
         entries = _entries()
         # Entries are replaced, never changed in place. Those of the older file are all new to this one.
         before = dict(entries) if _file().is_file() else {}

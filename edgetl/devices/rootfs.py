@@ -144,7 +144,7 @@ def _download(scratch: Path, task: str, progress: Progress) -> list[Path]:
         (scratch / name).mkdir(parents=True)
     (scratch / "status").touch()
     settings = scratch / "apt.conf"
-    settings.write_text(_APT_SETTINGS.format(scratch=scratch))
+    settings.write_text(_APT_SETTINGS.format(scratch=scratch), encoding="utf-8")
     apt = ["apt-get", "-c", str(settings), "-o", "Debug::NoLocking=true"]
     progress(task, 0, 0, "package lists")
     updated = run_watched([*apt, "update"])
@@ -196,7 +196,14 @@ def _unpack(debs: list[Path], folder: Path, task: str, progress: Progress) -> No
         # Not "dpkg-deb --extract": its tar would put a folder in the place of such a link.
         listing = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
         options = ["--extract", "--keep-directory-symlink", "--no-same-owner", "--directory", str(folder)]
-        unpacked = subprocess.run(["tar", *options], stdin=listing.stdout, capture_output=True, text=True, check=False)
+        unpacked = subprocess.run(
+            ["tar", *options],
+            stdin=listing.stdout,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
         if listing.stdout is not None:
             listing.stdout.close()
         if listing.wait() or unpacked.returncode:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from edgetl.base.errors import CompressionError
+from edgetl.base.errors import CompressionError, MissingExtraError
 from edgetl.base.progress import Progress, silent
 from edgetl.compress.layers.points import Point, read_points
 from edgetl.compress.layers.topology import read_topology
@@ -32,6 +32,8 @@ AGREES, NEAR = 0.995, 0.02
 OF_A_TASK = frozenset().union(*(task.audits for task in TASKS.values()))
 #: Kinds of fault that nothing but a bundle's files shows.
 OF_FILES_ALONE = frozenset({"calibration-too-few", "layout", "per-tensor-depthwise", "dead-channel"})
+#: The kind that says that graphs could not be read here.
+UNREAD = "graphs-not-read"
 #: Samples in the batch whose members must not influence one another.
 BATCH = 4
 
@@ -55,16 +57,13 @@ def diagnose(
     """
     task, sees_images = find_task(bundle.manifest.task), isinstance(input_of(bundle), Preprocess)
     progress("diagnosing", 0, 4)
-    found = [*read_records(bundle, root), *(audit_prefix(bundle) if sees_images else ())]
+    found = list(read_records(bundle, root))
     progress("diagnosing", 1, 4)
-    topology = read_topology(bundle.source)
-    found += audit_batchnorm(bundle, topology, _one_batch(bundle, root))
-    points = _points(bundle)
-    found += audit_weights(bundle, points, topology)
+    found += _as_far_as_read(_of_graphs(bundle, _one_batch(bundle, root)))
     progress("diagnosing", 2, 4)
     # Ranges of a graph whose preprocessing or weights are wrong differ for that reason.
-    if root is not None and not _explained(found):
-        found += audit_activations(bundle, points, topology, root)
+    if root is not None and not _explained(found) and not _unread(found):
+        found += audit_activations(bundle, _points(bundle), read_topology(bundle.source), root)
     progress("diagnosing", 3, 4)
     found += audit_answers(seen, bundle.labels)
     if sees_images and _diverges(seen) and not _explained(found):
@@ -76,13 +75,36 @@ def diagnose(
 def of_files(bundle: Bundle) -> tuple[Finding, ...]:
     """The findings of :func:`diagnose` that take neither samples nor answers: they follow from the bundle's files.
 
+    Where the graphs cannot be read, :data:`UNREAD` is among them.
+
     Raises:
         BundleError: a file of the bundle is missing or malformed.
     """
-    task, sees_images = find_task(bundle.manifest.task), isinstance(input_of(bundle), Preprocess)
-    found = [*read_records(bundle, None), *(audit_prefix(bundle) if sees_images else ())]
-    found += audit_weights(bundle, _points(bundle), read_topology(bundle.source))
+    task = find_task(bundle.manifest.task)
+    found = [*read_records(bundle, None), *_as_far_as_read(_of_graphs(bundle, None))]
     return _one_of_each(finding for finding in found if finding.kind not in OF_A_TASK - task.audits)
+
+
+def _of_graphs(bundle: Bundle, batch: Arrays | None) -> Iterator[Finding]:
+    """What the graphs show of themselves and, unless only files are to speak, of how they treat a batch."""
+    if isinstance(input_of(bundle), Preprocess):
+        yield from audit_prefix(bundle)
+    topology = read_topology(bundle.source)
+    if batch is not None:
+        yield from audit_batchnorm(bundle, topology, batch)
+    yield from audit_weights(bundle, _points(bundle), topology)
+
+
+def _as_far_as_read(found: Iterator[Finding]) -> Iterator[Finding]:
+    """Findings until a package is missing; that is said then: what was not looked at is not without fault."""
+    try:
+        yield from found
+    except MissingExtraError as lacking:
+        yield Finding(UNREAD, f"Nobody looked into the graphs: {lacking.what}.")
+
+
+def _unread(found: Sequence[Finding]) -> bool:
+    return any(finding.kind == UNREAD for finding in found)
 
 
 def _one_batch(bundle: Bundle, root: Path | None) -> Arrays:

@@ -20,6 +20,7 @@ from typing import Any
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import version
+from edgetl.base.memory import shortage
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
 from edgetl.base.wording import printable
@@ -84,12 +85,13 @@ def _rollback(options: argparse.Namespace) -> Installed:
 def _follow_caller() -> None:
     """Whoever starts this from afar can have it in a process group of its own, and ended wherever it hangs."""
     if os.environ.pop("EDGETL_GROUP", ""):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):
             os.setpgid(0, 0)
     if scratch := os.environ.pop("EDGETL_SCRATCH", ""):
         threading.Thread(target=_end_with_caller, args=(scratch.split("\n"),), daemon=True).start()
     seconds = os.environ.get("EDGETL_DEADLINE")
-    if seconds:
+    # Windows has no such clock: whoever calls there waits.
+    if seconds and hasattr(signal, "alarm"):
         signal.alarm(int(seconds))
 
 
@@ -163,6 +165,11 @@ def _answer(options: argparse.Namespace) -> Any:
     return _VERBS[options.verb](load_bundle(options.bundle, options.public_key), options)
 
 
+def _refused(error: EdgetlError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_status
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status (0, or 2 for bad input)."""
     options = _parse(arguments)
@@ -172,11 +179,15 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.simplefilter("ignore")
             answer = _answer(options)
     except EdgetlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+        return _refused(error)
     except OSError as error:
         print(printable(f"error: cannot use {error.filename or 'a file'} ({error.strerror})"), file=sys.stderr)
         return EdgetlError.exit_status
+    except Exception as error:
+        short = shortage(error)
+        if short is None:
+            raise
+        return _refused(short)
     print(json.dumps(to_json(answer), sort_keys=True))
     return 0
 

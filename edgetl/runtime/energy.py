@@ -45,8 +45,8 @@ class Tally:
         self.joules = 0.0
 
     def _read(self) -> tuple[list[int], float]:
-        counts = [int(file.read_text()) for file, _ in self._sensor.counters]
-        watts = sum(int(volts.read_text()) * int(amperes.read_text()) / 1e6 for volts, amperes in self._sensor.rails)
+        counts = [int(file.read_bytes()) for file, _ in self._sensor.counters]
+        watts = sum(int(volts.read_bytes()) * int(amperes.read_bytes()) / 1e6 for volts, amperes in self._sensor.rails)
         return counts, watts
 
     def update(self, now: float) -> None:

@@ -60,7 +60,7 @@ def run_loadgen(query: Query, plan: Plan, size: int) -> tuple[list[float], LoadG
         log = Path(folder) / _SUMMARY
         if not log.is_file():
             raise BackendError("LoadGen left no summary log", "see its messages above")
-        return samples, read_summary(log.read_text(), size)
+        return samples, read_summary(log.read_text(encoding="utf-8", errors="replace"), size)
 
 
 def _expected_rate(query: Query) -> float:

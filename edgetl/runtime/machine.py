@@ -86,7 +86,7 @@ def machine() -> dict[str, Any]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text().strip("\x00\n ") or None
+        return path.read_text(encoding="utf-8", errors="replace").strip("\x00\n ") or None
     except OSError:
         return None
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -230,19 +229,26 @@ def cold_start(artifact: Artifact, feeds: Arrays, threads: int) -> Cold:
     return Cold(elapsed, _peak_rss_mb())
 
 
-def _peak_rss_mb() -> float:
+def _peak_rss_mb() -> float | None:
     # Linux hands ru_maxrss on through exec: a process started by a large one would report its parent's memory.
     with contextlib.suppress(OSError):
-        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text("ascii", "replace"), re.MULTILINE)
         if found:
             return int(found[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    # In KiB, but for macOS, where it is bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def _cold_in_fresh_process(bundle: Bundle, role: str, threads: int) -> Cold:
     command = [sys.executable, "-m", "edgetl.runtime", "cold", str(bundle.path)]
     command += ["--role", role, "--threads", str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    done = subprocess.run(
+        command, capture_output=True, check=False, encoding="utf-8", errors="replace", env=_environment()
+    )
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise BackendError(f"the {role} artifact does not start in a fresh process ({last})", "run: edgetl doctor")

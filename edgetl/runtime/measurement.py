@@ -16,7 +16,7 @@ class Cold:
     """A fresh process: milliseconds from opening the file to the first outputs, and its greatest memory in MiB."""
 
     cold_start_ms: float
-    peak_rss_mb: float
+    peak_rss_mb: float | None
 
 
 @dataclass(frozen=True)

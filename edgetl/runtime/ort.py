@@ -74,7 +74,7 @@ class OrtSession:
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._load(options, _PADDING)
             session.run(self._outputs, zeros(self.inputs))
-            events = json.loads(Path(session.end_profiling()).read_text())
+            events = json.loads(Path(session.end_profiling()).read_bytes())
         return Executed.from_layers([layer for event in events for layer in _layers(event)])
 
     def close(self) -> None:

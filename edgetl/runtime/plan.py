@@ -15,6 +15,8 @@ Scenario = Literal["single-stream", "multi-stream", "offline"]
 Harness = Literal["edgetl", "loadgen"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 HARNESSES: tuple[Harness, ...] = get_args(Harness)
+#: A runtime that is told to start more brings the machine down.
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
+        for what, number in (("threads", self.threads), ("streams", self.streams or 1)):
+            if number > MOST_THREADS:
+                raise EdgetlError(f"{number} {what} are more than any device has", f"give at most {MOST_THREADS}")
         if not (0 <= self.seconds < math.inf and self.threads >= 1):
             raise EdgetlError(f"cannot time for {self.seconds} s with {self.threads} threads", "give positive numbers")
         if self.until is not None and not 0 < self.until < 1:

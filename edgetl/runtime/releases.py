@@ -10,7 +10,6 @@ Whatever stops this, ``current`` names a release that passed its self-test here.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgetl.base.errors import BundleError, DeviceError
+from edgetl.base.lock import alone
 from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
 from edgetl.core.signature import signed_names
 from edgetl.runtime.installed import Installed, SelfTest
@@ -100,9 +100,9 @@ def _place(name: str) -> Iterator[Path]:
     home = data_home()
     home.mkdir(parents=True, exist_ok=True)
     place = home / name
-    with (home / ".lock").open("w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(alone(home / ".lock"))
         except BlockingIOError as error:
             raise DeviceError("another deployment is under way there", "wait for it to end") from error
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-import resource
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,13 +26,12 @@ def state(root: Path = ROOT) -> dict[str, Any]:
         "clock_mhz": _clocks(root),
         "temperatures_c": _temperatures(root),
         "power_w": _power(root),
-        "load_1min": round(os.getloadavg()[0], 2),
+        "load_1min": _load(),
     }
 
 
 def sample(root: Path = ROOT, *, n: int = 0) -> Look:
     """What tells of a disturbance, as it stands, when ``n`` queries are done."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
     clocks = _clocks(root)
     cores, busy, stolen = _cpu_times(root)
     return Look(
@@ -41,8 +40,8 @@ def sample(root: Path = ROOT, *, n: int = 0) -> Look:
         n=n,
         busy_s=busy,
         steal_s=stolen,
-        own_s=usage.ru_utime + usage.ru_stime,
-        involuntary=usage.ru_nivcsw,
+        own_s=time.process_time(),
+        involuntary=_involuntary(),
         waited_s=_waited(root),
         pressure_s=_found(root / "proc/pressure/cpu", r"some .*total=(\d+)", 1e-6),
         throttled=_throttle_events(root),
@@ -60,6 +59,19 @@ def text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace").strip("\x00\n ") or None
     except OSError:
         return None
+
+
+def _load() -> float | None:
+    # Windows keeps no such average.
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _involuntary() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _found(path: Path, pattern: str, unit: float) -> float | None:
@@ -85,7 +97,8 @@ def _cpu_times(root: Path) -> tuple[int, float | None, float | None]:
         return cores, None, None
     # user, nice, system, idle, iowait, irq, softirq, steal; guest time is part of user time already.
     ticks = [*map(int, found[1].split()), *[0] * 8][:8]
-    tick = 1 / os.sysconf("SC_CLK_TCK")
+    # Whoever has /proc has this; another machine's may be read from anywhere.
+    tick = 1 / (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
     return cores, (sum(ticks[:3]) + sum(ticks[5:7])) * tick, ticks[7] * tick
 
 

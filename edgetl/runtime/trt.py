@@ -181,7 +181,13 @@ def _built(model: Path, *options: str) -> dict[str, Any]:
     # because the engine's own name holds only part of its hash.
     script, out = Path(build_engine.__file__), engines_folder() / sha256_file(model)
     places = ["--model", str(model.absolute()), "--out", str(out), "--timings", str(engines_folder())]
-    done = subprocess.run([sys.executable, str(script), *places, *options], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script), *places, *options],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
+    )
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise BackendError(f"the engine of {model} cannot be built ({last})", f"run it by hand: {script}")

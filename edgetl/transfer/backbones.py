@@ -20,11 +20,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgetl.base.errors import DataError, EdgetlError, UnknownNameError
-from edgetl.base.extras import available, require
+from edgetl.base.extras import available, check_installed, require
 from edgetl.inputs.image import Preprocess
 
 LISTING = "edgetl backbones"
 _HALF = (0.5, 0.5, 0.5)
+#: What heads are linear is read from timm's records: a distilled one, or one for each of several scales, has several
+#: names there. These two they do not tell; benchmarks/backbones.py builds everything that is listed.
+#: The encoders of language models keep all tokens and have no head; timm names them so.
+_ENCODER = "_enc"
+#: Classifies each place, then averages the classes.
+_NO_LINEAR_HEAD = ("torchvision.models.squeezenet",)
 
 
 @dataclass(frozen=True)
@@ -176,15 +182,17 @@ def find(name: str) -> Backbone:
         return _from_torchvision(name, rest)
     if not rest or prefix == "timm":
         return _from_timm(name, rest or name)
-    raise UnknownNameError("backbone", name, _known(), LISTING)
+    raise UnknownNameError("backbone", name, every_name(), LISTING)
 
 
 def _from_timm(name: str, architecture: str) -> Backbone:
     timm = require("timm", "training")
     config = timm.models.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
     if config is None:
-        known = [f"timm/{n}" for n in timm.list_models()] if "/" in name else _known()
+        known = [f"timm/{n}" for n in timm.list_models()] if "/" in name else every_name()
         raise UnknownNameError("backbone", name, known, LISTING)
+    if not isinstance(config.classifier, str) or architecture.endswith(_ENCODER):
+        raise EdgetlError(f"the classifier of '{name}' is not one linear layer", "choose another backbone")
     data = timm.data.resolve_data_config({}, pretrained_cfg=config.to_dict())
     _, height, width = data["input_size"]
     return Backbone(
@@ -202,7 +210,9 @@ def _from_timm(name: str, architecture: str) -> Backbone:
 def _from_torchvision(name: str, architecture: str) -> Backbone:
     models = require("torchvision", "training").models
     if architecture not in models.list_models(module=models):
-        raise UnknownNameError("backbone", name, _known(), LISTING)
+        raise UnknownNameError("backbone", name, every_name(), LISTING)
+    if models.get_model_builder(architecture).__module__ in _NO_LINEAR_HEAD:
+        raise EdgetlError(f"the classifier of '{name}' is not one linear layer", "choose another backbone")
     weights = models.get_model_weights(architecture).DEFAULT
     preset = weights.transforms()
     size, resize = preset.crop_size[0], preset.resize_size[0]
@@ -242,8 +252,8 @@ def _in_hub_cache(architecture: str) -> bool:
     return any(isinstance(cached(config.hf_hub_id, f), str) for f in ("model.safetensors", "pytorch_model.bin"))
 
 
-def _known() -> list[str]:
-    """Every name that :func:`find` takes, without timm's tags; only the embedded ones without the extra ``train``."""
+def every_name() -> list[str]:
+    """Every name of the libraries, without timm's tags; only the embedded ones without the extra ``train``."""
     names = list(EMBEDDED)
     if available("timm"):
         names += require("timm", "training").list_models()
@@ -254,14 +264,17 @@ def _known() -> list[str]:
 
 
 def list_backbones(pattern: str = "") -> list[Backbone]:
-    """The embedded backbones or, given a shell pattern such as ``resnet*`` or ``*``, every one that matches it.
+    """The embedded backbones or, given a shell pattern such as ``resnet*`` or ``*``, every one that can be trained.
 
     A pattern imports timm and torchvision, which takes seconds; without one nothing heavy is imported.
     """
     if not pattern:
         return list(EMBEDDED.values())
+    if not any(fnmatch.fnmatch(name, pattern) for name in EMBEDDED):
+        check_installed("searching timm and torchvision", "timm", "torchvision")
     rows = []
-    for name in sorted(n for n in set(_known()) if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(n, f"*/{pattern}")):
+    patterns = (pattern, f"*/{pattern}")
+    for name in sorted(n for n in set(every_name()) if any(fnmatch.fnmatch(n, p) for p in patterns)):
         try:
             rows.append(find(name))
         except EdgetlError:

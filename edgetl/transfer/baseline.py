@@ -21,6 +21,7 @@ from edgetl.transfer import checkpoint, strategies
 from edgetl.transfer import weights as sources
 from edgetl.transfer.assembly import Job
 from edgetl.transfer.checkpoint import State, epoch_file
+from edgetl.transfer.classifier import head_of
 from edgetl.transfer.folder import tidy
 from edgetl.transfer.launch import launch
 from edgetl.transfer.model import Deployable, head_width, network_for, val_outputs
@@ -69,7 +70,7 @@ def add(order: Plan, run: Run, kind: str, progress: Progress) -> Run:
         progress(f"baseline: {task}", done, total, detail)
 
     model, settings, state = (_scratch if kind == "scratch" else _probe)(order, run, told)
-    order.learner.scale(run.dataset.labels("train")).fold(sources.head_of(model.backbone)[1])
+    order.learner.scale(run.dataset.labels("train")).fold(head_of(model.backbone)[1])
     device = order.placement.device
     model.to(device, memory_format=torch.channels_last)
     outputs = val_outputs(model, run.dataset, device, progress=told)

@@ -14,9 +14,9 @@ from torch import nn
 
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import sha256_json, write_bytes
+from edgetl.transfer.classifier import head_of
 from edgetl.transfer.model import Deployable
 from edgetl.transfer.samples import SampleStore
-from edgetl.transfer.weights import head_of
 
 Floats = npt.NDArray[np.float32]
 BATCH = 32

@@ -21,6 +21,7 @@ from edgetl.transfer import checkpoint, folder, train
 from edgetl.transfer import weights as sources
 from edgetl.transfer.assembly import Job
 from edgetl.transfer.checkpoint import State, epoch_file
+from edgetl.transfer.classifier import head_of
 from edgetl.transfer.launch import launch
 from edgetl.transfer.model import head_width, network_for, val_outputs
 from edgetl.transfer.plan import Options, Plan, plan
@@ -155,7 +156,7 @@ def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
     body = sources.build(order.backbone.name, width, weights="none", definition=order.input)
     checkpoint.load_weights(epoch_file(order.checkpoints, state.best_epoch), body)
     model = order.strategy.hooks.finalize(body)
-    order.learner.scale(dataset.labels("train")).fold(sources.head_of(model)[1])
+    order.learner.scale(dataset.labels("train")).fold(head_of(model)[1])
     network = network_for(order.task, dataset.classes, model, order.input)
     network.eval().to(device, memory_format=torch.channels_last)
     outputs = val_outputs(network, dataset, device)

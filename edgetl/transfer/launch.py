@@ -3,28 +3,97 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import os
+import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch.multiprocessing
+from lightning_fabric import Fabric
 
 from edgetl.base.progress import Progress
 from edgetl.transfer import train
 from edgetl.transfer.assembly import Job
 from edgetl.transfer.placement import Placement
 
+_INTERRUPTED = 130
+
 
 def launch(placement: Placement, job: Job, progress: Progress) -> tuple[str, str] | None:
     """Train in as many processes as the placement says; see :func:`edgetl.transfer.train.fit`."""
-    with _across_processes(progress, placement.devices) as reachable:
+    fit = train.fit if placement.devices == 1 else _fit_in_silence
+    with _across_processes(progress, placement.devices) as reachable, _ending_together(placement.devices):
         # As a partial, because Fabric takes arguments apart on their way to a process, and stops at frozen dataclasses.
-        failure: tuple[str, str] | None = placement.fabric().launch(
-            functools.partial(train.fit, job=job, progress=reachable)
-        )
+        failure: tuple[str, str] | None = placement.fabric().launch(functools.partial(fit, job=job, progress=reachable))
     return failure
+
+
+def _fit_in_silence(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None:
+    """:func:`edgetl.transfer.train.fit` in a process of its own, which ends without a word if it is interrupted."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return train.fit(fabric, job, progress)
+
+
+@contextmanager
+def _ending_together(devices: int) -> Iterator[None]:
+    """Processes that are started in the block end with it, and do not hear of Ctrl-C before they can answer it.
+
+    A terminal interrupts all of them, and each would print where it stood, halfway through importing torch. This one
+    is told by a thread, which hears of it while the main thread, from which they inherit that, does not.
+    """
+    others = multiprocessing.active_children()
+    try:
+        with _deaf(lambda: _killed(others)) if devices > 1 and _hears() else nullcontext():
+            yield
+    except BaseException:
+        for process in _killed(others):
+            process.join()
+        raise
+
+
+def _hears() -> bool:
+    """Whether this thread is the one that Ctrl-C interrupts, on a system where it can be made not to."""
+    return hasattr(signal, "pthread_sigmask") and threading.current_thread() is threading.main_thread()
+
+
+def _killed(others: Sequence[BaseProcess]) -> list[BaseProcess]:
+    """The processes that were started since those, which are killed."""
+    found = [process for process in multiprocessing.active_children() if process not in others]
+    for process in found:
+        process.kill()
+    return found
+
+
+@contextmanager
+def _deaf(interrupted: Callable[[], object]) -> Iterator[None]:
+    """This thread, and processes that it starts, do not hear of Ctrl-C; ``interrupted`` is called instead."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def listen() -> None:
+        while number := os.read(reader, 1):
+            if number[0] == signal.SIGINT:
+                interrupted()
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    told = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        signal.set_wakeup_fd(told)
+        os.close(writer)
+        listener.join()
+        os.close(reader)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from edgetl.inputs import Tensors, input_of
 from edgetl.inputs.base import Input
 from edgetl.inputs.image import Preprocess
 from edgetl.tasks import Task, find_task
+from edgetl.transfer.classifier import head_of
 from edgetl.transfer.samples import SampleStore
 from edgetl.transfer.scores import key
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.tasks import scored
-from edgetl.transfer.weights import build, head_of, read_tensors
+from edgetl.transfer.weights import build, read_tensors
 
 EVAL_BATCH = 64
 

@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetl.base.errors import DataError, EdgetlError
+from edgetl.base.schema import LARGEST
 from edgetl.base.storage import sha256_file
 from edgetl.core.data import DIGITS, LABEL_KINDS, SHARES, SPLITS, Dataset, is_embedded
 from edgetl.core.run import CHECKPOINT
 from edgetl.inputs import INPUTS
 from edgetl.inputs.base import Input
 from edgetl.inputs.datasets import what
+from edgetl.inputs.image import Preprocess
 from edgetl.tasks import TASKS, Task, find_task
 from edgetl.transfer import backbones, definitions, strategies, weights
+from edgetl.transfer.fitting import check_fit
 from edgetl.transfer.placement import Placement, place
 from edgetl.transfer.settings import Settings
 from edgetl.transfer.strategies.base import Strategy
@@ -110,7 +113,7 @@ def plan(options: Options) -> Plan:
     strategy = strategies.resolve(options.strategy, backbone, learner_of(task).terms, *given)
     placement = place(options.accelerator, options.devices, options.precision)
     source = weights.locate(backbone, options.weights)
-    definition = definitions.before_data(backbone, options.image_size)
+    definition = _definition(backbone, source, options.image_size)
     return Plan(
         data=options.data,
         out=Path(options.out),
@@ -142,6 +145,15 @@ def plan(options: Options) -> Plan:
         workers=_default_workers(placement, backbone) if options.workers is None else options.workers,
         checkpoint_seconds=options.checkpoint_seconds,
     )
+
+
+def _definition(backbone: backbones.Backbone, source: weights.WeightsSource, size: int | None) -> Input | None:
+    """How a file becomes the network's input, which the network takes; None of arrays."""
+    found = definitions.before_data(backbone, size)
+    # Of the embedded ones at their own size it is known.
+    if isinstance(found, Preprocess) and (size is not None or backbone.name not in backbones.EMBEDDED):
+        check_fit(backbone, source, found)
+    return found
 
 
 def _matched(options: Options) -> tuple[Task, backbones.Backbone]:
@@ -179,6 +191,8 @@ def _check_numbers(options: Options) -> None:
     for name, given, fine, wanted in rules:
         if not fine:
             raise EdgetlError(f"the {name} is {given}", f"give {wanted}")
+        if isinstance(given, int) and given > LARGEST:
+            raise EdgetlError(f"the {name} is {given}", f"give at most {LARGEST}")
 
 
 def _default_workers(placement: Placement, backbone: backbones.Backbone) -> int:

@@ -13,6 +13,7 @@ from edgetl.base.storage import check_room
 from edgetl.core.data import Dataset
 from edgetl.transfer import features
 from edgetl.transfer import weights as sources
+from edgetl.transfer.classifier import head_of
 from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.plan import Plan
 from edgetl.transfer.scores import Scores
@@ -35,7 +36,7 @@ def check_sizes(order: Plan, dataset: Dataset) -> None:
     feeds = order.input.batch(dataset.paths("train")[:1])
     try:
         width = head_width(order.task, dataset.classes)
-        body = sources.build(order.backbone.name, width, weights="none", definition=order.input)
+        body = sources.architecture(order.backbone, width, order.source, order.input)
         with torch.inference_mode():
             network_for(order.task, dataset.classes, body, order.input).eval().fed(feeds, torch.device("cpu"))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
@@ -62,7 +63,7 @@ def with_head(order: Plan, dataset: Dataset, spec: HeadSpec, progress: Progress)
     model.cpu()
     learner, labels = order.learner, {name: dataset.labels(name) for name in ("train", "val")}
     scale = learner.scale(labels["train"])
-    _, layer = sources.head_of(body, order.backbone.name)
+    _, layer = head_of(body, order.backbone.name)
     if spec.start == "fitted":
         progress("fitting the head", 0, 0)
         parts = [(held[name], learner.targets(labels[name], scale)) for name in ("train", "val")]

@@ -24,6 +24,7 @@ from edgetl.inputs.base import Input
 from edgetl.inputs.image import Preprocess
 from edgetl.transfer import arrays, bert
 from edgetl.transfer.backbones import Backbone, find
+from edgetl.transfer.classifier import PointwiseHead, head_of, with_head
 
 Tensors = Mapping[str, torch.Tensor]
 _LOCAL = "give --weights FILE.safetensors (or .pth), or --weights none for a random start"
@@ -113,11 +114,19 @@ def build(name: str, outputs: int, *, weights: str | Path | None = None, definit
     return load(backbone, outputs, locate(backbone, weights), definition or backbone.preprocess)
 
 
+def architecture(backbone: Backbone, outputs: int, source: WeightsSource, definition: Input | None) -> nn.Module:
+    """The network before its weights are read, for inputs of this definition."""
+    if source.kind == "hub" and backbone.source == "torchvision" and _fixed(backbone):
+        # Those weights come with their size.
+        definition = backbone.preprocess
+    return _ARCHITECTURES[backbone.source](backbone, outputs, definition, False)
+
+
 def load(backbone: Backbone, outputs: int, source: WeightsSource, definition: Input | None) -> nn.Module:
     """Build the architecture and fill it from a located source; see :func:`build`."""
     if source.kind == "hub":
         return _from_hub(backbone, outputs, definition)
-    model = _ARCHITECTURES[backbone.source](backbone, outputs, definition, False)
+    model = architecture(backbone, outputs, source, definition)
     if source.file is None:
         return model
     tensors = read_tensors(source.file)
@@ -131,11 +140,25 @@ def load(backbone: Backbone, outputs: int, source: WeightsSource, definition: In
     return model
 
 
+#: Architectures of torchvision with more than one classifier.
+_AUXILIARY = ("googlenet", "inception_v3")
+
+
+def _fixed(backbone: Backbone) -> bool:
+    """Whether torchvision's architecture is built for one size of images."""
+    builder = torchvision.models.get_model_builder(backbone.architecture)
+    return bool(builder.__module__ == torchvision.models.vision_transformer.__name__)
+
+
 def _torchvision(backbone: Backbone, outputs: int, definition: Input | None, pretrained: bool) -> nn.Module:
-    model = torchvision.models.get_model(backbone.architecture, weights="DEFAULT" if pretrained else None)
-    if getattr(model, "aux_logits", False):
-        raise EdgetlError(f"'{backbone.name}' has auxiliary classifiers", "choose another backbone")
-    return _with_head(backbone, model, outputs)
+    models, options = torchvision.models, dict[str, Any]()
+    if backbone.architecture in _AUXILIARY:
+        # Their other classifiers only help to train them from scratch. The pretrained ones normalise once more.
+        options = {"aux_logits": False, "transform_input": True} | ({} if pretrained else {"init_weights": True})
+    elif not pretrained and isinstance(definition, Preprocess) and _fixed(backbone):
+        options["image_size"] = definition.height
+    model = models.get_model(backbone.architecture, weights="DEFAULT" if pretrained else None, **options)
+    return with_head(model, outputs, backbone.name)
 
 
 def _timm(backbone: Backbone, outputs: int, definition: Input | None, pretrained: bool) -> nn.Module:
@@ -144,7 +167,7 @@ def _timm(backbone: Backbone, outputs: int, definition: Input | None, pretrained
     if config is not None and config.fixed_input_size and isinstance(definition, Preprocess):
         options["img_size"] = (definition.height, definition.width)
     model = timm.create_model(backbone.architecture, pretrained=pretrained, num_classes=outputs, **options)
-    return _with_head(backbone, model, outputs)
+    return with_head(model, outputs, backbone.name)
 
 
 def _bert(backbone: Backbone, outputs: int, definition: Input | None, pretrained: bool) -> nn.Module:
@@ -164,29 +187,6 @@ _ARCHITECTURES: Mapping[str, Callable[[Backbone, int, Input | None, bool], nn.Mo
     "transformers": _bert,
     "edgetl": _of_arrays,
 }
-
-
-def _with_head(backbone: Backbone, model: nn.Module, outputs: int) -> nn.Module:
-    name, head = head_of(model, backbone.name)
-    if head.out_features != outputs or head.bias is None:
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, nn.Linear(head.in_features, outputs))
-    return model
-
-
-def head_of(model: nn.Module, name: str = "the model") -> tuple[str, nn.Linear]:
-    """The classifier: its dotted name and the layer.
-
-    Raises:
-        EdgetlError: the model does not end in one linear layer.
-    """
-    named: dict[str, nn.Module] = dict(model.named_modules())
-    linear = [key for key, module in named.items() if isinstance(module, nn.Linear)]
-    key = getattr(model, "pretrained_cfg", {}).get("classifier") or (linear[-1] if linear else "")
-    head = named.get(key) if isinstance(key, str) else None
-    if not isinstance(head, nn.Linear):
-        raise EdgetlError(f"the classifier of '{name}' is not one linear layer", "choose another backbone")
-    return key, head
 
 
 def _from_hub(backbone: Backbone, outputs: int, definition: Input | None) -> nn.Module:
@@ -257,8 +257,11 @@ def renamed(theirs: Tensors, ours: Tensors, origin: str) -> dict[str, torch.Tens
 
 def _fill(model: nn.Module, tensors: Tensors, origin: str) -> None:
     """Load every tensor; only a head for another number of classes may stay as it was drawn."""
-    name, _ = head_of(model)
+    name, layer = head_of(model)
     own = model.state_dict()
+    if isinstance(layer, PointwiseHead):
+        weight = f"{name}.weight"
+        tensors = {k: v.flatten(1) if k == weight and v.ndim == 4 else v for k, v in tensors.items()}
     head = {f"{name}.weight", f"{name}.bias"}
     kept = {k: v for k, v in tensors.items() if not (k in head and k in own and v.shape != own[k].shape)}
     needed = {k for k in own if not k.endswith("num_batches_tracked")}

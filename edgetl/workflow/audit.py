@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from edgetl.base.errors import EdgetlError
-from edgetl.base.extras import available
 from edgetl.base.storage import DIGEST_FIELD
 from edgetl.certify import Predictions, departure
 from edgetl.certify.departure import rounded
@@ -26,7 +25,7 @@ from edgetl.core.certificate_parts import Rung
 from edgetl.core.findings import Finding
 from edgetl.core.signature import is_signed
 from edgetl.core.tensors import Arrays
-from edgetl.diagnosis import OF_FILES_ALONE, of_files
+from edgetl.diagnosis import OF_FILES_ALONE, UNREAD, of_files
 from edgetl.tasks import find_task
 from edgetl.workflow.answers import FLOAT_RUNG, reference
 from edgetl.workflow.certify_bundle import Terms, certificate_of, earlier_findings, facts_of
@@ -204,13 +203,13 @@ class _Explain:
 
 def _of_findings(bundle: Bundle, record: Certificate) -> Iterator[str]:
     """Findings that the bundle's own files show and the certificate leaves out, or the other way around."""
-    if not available("onnx"):
-        return
     shown, told = of_files(bundle), {_finding(finding) for finding in record.findings}
     for finding in shown:
-        if _finding(finding) not in told and finding.kind != "calibration-overlap":
+        if _finding(finding) not in told and finding.kind not in ("calibration-overlap", UNREAD):
             yield f"it leaves out the finding '{finding.kind}', which the bundle's files show"
     kinds = {finding.kind for finding in shown}
+    if UNREAD in kinds:
+        return
     for finding in record.findings:
         if finding.kind in OF_FILES_ALONE - kinds:
             yield f"it has the finding '{finding.kind}', which the bundle's files do not show"

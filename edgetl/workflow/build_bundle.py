@@ -45,6 +45,8 @@ from edgetl.workflow.repair_search import Selected, search_repair
 from edgetl.workflow.stage_cache import versions
 
 #: Minutes that repairing one bundle may take, unless told otherwise.
+#: Of a graph's fixed batch.
+MOST_SAMPLES = 4096
 REPAIR_MINUTES = 10.0
 
 
@@ -194,7 +196,10 @@ def requests_for(
     Raises:
         UnknownNameError: there is no such target.
         BackendError: one of them cannot take the precision.
+        EdgetlError: a batch that no graph has.
     """
+    if batch is not None and not 1 <= batch <= MOST_SAMPLES:
+        raise EdgetlError(f"a batch of {batch} is impossible", f"give 1 to {MOST_SAMPLES}, or leave it out for any")
     return [
         Request(run, name, target, precision_for(target, precision), selection, size, batch, margin, minutes)
         for name in dict.fromkeys(targets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgetl.base.errors import MissingExtraError
 from edgetl.compress.layers.attribution import responsible
 from edgetl.compress.layers.taps import compare
 from edgetl.compress.layers.taps_ir import compare_ir
@@ -23,6 +24,14 @@ def layers_behind(bundle: Bundle, executed: str, root: Path | None, ladder: Sequ
 
     Several rungs are tested: without a loss to explain, one of them diverges now and then by chance.
     """
+    try:
+        return _layers_behind(bundle, executed, root, ladder)
+    except MissingExtraError:
+        # The diagnosis has said that graphs cannot be read here; the verdict does not depend on this.
+        return []
+
+
+def _layers_behind(bundle: Bundle, executed: str, root: Path | None, ladder: Sequence[Rung]) -> list[Finding]:
     rungs = [rung.name for rung in ladder]
     first = next((rung.name for rung in ladder if rung.diverges), None)
     if bundle.precision != "int8" or first in (None, "reference", FLOAT_RUNG):

@@ -6,6 +6,7 @@ edgetl.rollback(devices=["shop-2"], name="rpi5")
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -15,6 +16,8 @@ from typing import Any
 
 from edgetl import devices as places
 from edgetl.base.errors import BundleError, DeviceError, EdgetlError
+from edgetl.base.extras import missing
+from edgetl.base.memory import shortage
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
 from edgetl.core.bench import BenchRecord
@@ -218,7 +221,7 @@ def each(
     """
     if not names:
         raise EdgetlError("no device is named", "say which with --device; edgetl devices lists them")
-    if jobs < 1 or not 0 < timeout < float("inf"):
+    if jobs < 1 or not 0 < timeout <= threading.TIMEOUT_MAX:
         raise EdgetlError(f"cannot do {jobs} at once within {timeout:g} s", "give positive --jobs and --timeout")
     devices = [find_device(name) for name in dict.fromkeys(names)]
     done: dict[str, Outcome] = {}
@@ -249,6 +252,9 @@ def _outcome(device: Device, work: Work, timeout: float) -> Outcome:
     except EdgetlError as error:
         return Outcome(device.name, FAILED, str(error), time.monotonic() - began)
     except Exception as error:  # a bug met on one device must not lose what others have measured
+        known = missing(error) or shortage(error)
+        if known is not None:
+            return Outcome(device.name, FAILED, str(known), time.monotonic() - began)
         said = " ".join(f"a bug in edgetl: {type(error).__name__}: {error}".split())
         return Outcome(device.name, FAILED, said[:300], time.monotonic() - began)
     finally:

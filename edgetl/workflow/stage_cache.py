@@ -7,15 +7,14 @@ command after a crash takes up where it stopped, and its outcome is that of an u
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgetl import __version__
-from edgetl.base.errors import EdgetlError
 from edgetl.base.extras import version
+from edgetl.base.lock import exclusive
 from edgetl.base.storage import new_folder, sha256_json
 
 WORK = ".work"
@@ -29,23 +28,20 @@ def workspace(out: Path) -> Iterator[Path]:
         EdgetlError: ``out`` cannot be written, or another export is using it.
     """
     work = out / WORK
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        # Root may ignore permission bits, but not a read-only file system: only a real write tells.
-        lock = (work / "lock").open("w")
-    except OSError as error:
-        raise EdgetlError(f"cannot write to {out} ({error.strerror})", "choose another folder with --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EdgetlError(f"another export is writing to {out}", "wait for it, or choose another --out") from error
-        for leftover in [*out.glob(".*.partial"), *work.glob(".*.partial")]:
+    with exclusive(out, "export"):
+        # The lock file of earlier versions.
+        for leftover in [*out.glob(".*.partial"), *work.glob(".*.partial"), work / "lock"]:
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
-        yield work
+        work.mkdir(exist_ok=True)
+        try:
+            yield work
+        finally:
+            # Whoever fails before any work is done leaves nothing that stands in the next one's way.
+            with contextlib.suppress(OSError):
+                work.rmdir()
 
 
 def stage(work: Path, name: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Path:

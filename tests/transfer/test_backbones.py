@@ -15,9 +15,11 @@ import torchvision
 
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import EMBEDDED, find, list_backbones
+from edgetl.transfer.classifier import PointwiseHead, head_of
 from edgetl.transfer.definitions import preprocess_for
+from edgetl.transfer.fitting import refusal
 from edgetl.transfer.model import Deployable
-from edgetl.transfer.weights import build, locate, read_tensors, renamed
+from edgetl.transfer.weights import WeightsSource, build, locate, read_tensors, renamed
 
 DATA = os.environ.get("EDGETL_TEST_DATA")
 LITES = [name for name, row in EMBEDDED.items() if row.source == "timm"]
@@ -155,3 +157,44 @@ def test_lite0_accuracy_on_the_imagenet_sample() -> None:
             right += int((model(batch).argmax(1) == torch.arange(first, first + len(batch))).sum())
     assert len(files) == 1000
     assert abs(right / 10 - 87.2) <= 0.2
+
+
+def test_what_has_no_linear_head_is_not_listed() -> None:
+    names = {row.name for row in list_backbones("*")}
+    gone = {"deit_tiny_distilled_patch16_224", "levit_128s", "crossvit_tiny_240", "torchvision/squeezenet1_0"}
+    assert not gone & names
+    assert {"resnet18", "resnetv2_50x1_bit", "dla34", "torchvision/googlenet", "torchvision/vit_h_14"} <= names
+    for name in sorted(gone):
+        with pytest.raises(EdgetlError, match="is not one linear layer"):
+            find(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dla46x_c", "dpn48b", "resnetv2_18", "torchvision/googlenet", "torchvision/inception_v3", "torchvision/vit_h_14"],
+)
+def test_what_is_listed_answers_with_one_number_a_class(name: str) -> None:
+    """Heads that are 1x1 convolutions, that have others beside them, and sizes that a constructor must be told."""
+    row = find(name)
+    assert row.preprocess is not None
+    assert refusal(row, WeightsSource("none"), row.preprocess) is None
+
+
+def test_a_head_that_is_a_convolution_is_the_same_as_a_linear_layer() -> None:
+    theirs = timm.create_model("dla46x_c", num_classes=5).eval()
+    tensors = theirs.state_dict()
+    ours = build("dla46x_c", 5, weights="none").eval()
+    name, head = head_of(ours)
+    assert isinstance(head, PointwiseHead)
+    ours.load_state_dict({k: v.flatten(1) if k == f"{name}.weight" else v for k, v in tensors.items()})
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), theirs(images))
+
+
+def test_the_weights_of_such_a_head_are_kept_with_its_classes(tmp_path: Path) -> None:
+    theirs = timm.create_model("dla46x_c", num_classes=5).state_dict()
+    safetensors.torch.save_file(theirs, tmp_path / "w.safetensors")
+    kept = head_of(build("dla46x_c", 5, weights=tmp_path / "w.safetensors"))[1]
+    assert torch.equal(kept.weight, theirs["fc.weight"].flatten(1))
+    assert head_of(build("dla46x_c", 3, weights=tmp_path / "w.safetensors"))[1].out_features == 3

@@ -19,7 +19,11 @@ from edgetl.base.errors import DataError, EdgetlError
 from edgetl.base.lock import exclusive
 from edgetl.base.storage import write_json
 from edgetl.core.run import SPLITS_FILE, load_run, read_splits
+from edgetl.transfer.backbones import find
+from edgetl.transfer.definitions import preprocess_for
 from edgetl.transfer.finetune import finetune
+from edgetl.transfer.fitting import refusal
+from edgetl.transfer.weights import WeightsSource
 
 from .conftest import TINY
 
@@ -59,11 +63,16 @@ def refused(data: str | Path, out: Path, **options: Any) -> str:
 
 
 def test_a_size_that_the_backbone_cannot_take(tmp_path: Path, few_digits: Path) -> None:
-    for backbone, reason in (("timm/test_vit", "divisible by patch size"), ("timm/test_convnext", "Kernel size")):
+    for backbone, reason, sizes in (
+        ("timm/test_vit", "divisible by patch size", (16, 32)),
+        ("timm/test_convnext", "Kernel size", (32,)),
+    ):
         text = refused(few_digits, tmp_path / "a" / "run", backbone=backbone, image_size=20)
-        assert f"'{backbone}' cannot take image of 20x20x3" in text
+        assert f"'{backbone}' cannot take images of 20x20 pixels" in text
         assert reason in text
-        assert text.endswith("choose another --image-size or --backbone")
+        assert text.endswith(f": give --image-size {' or '.join(map(str, sizes))}")
+        for size in sizes:
+            assert refusal(find(backbone), WeightsSource("none"), preprocess_for(backbone, size)) is None
     assert not (tmp_path / "a").exists()
 
 

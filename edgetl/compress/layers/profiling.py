@@ -101,7 +101,7 @@ def _onnxruntime(path: Path, sample: Arrays, threads: int, rounds: int) -> Itera
         )
         for _ in range(rounds):
             session.run(None, fed(sample, session))
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_bytes())
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
     each = len(kernels) // rounds
     for start in range(0, each * rounds, each):

@@ -10,7 +10,7 @@ from edgetl.base.errors import DataError
 from edgetl.base.wording import enumerated
 from edgetl.core.data.samples import SPLITS
 from edgetl.core.data.splits import SPLIT_ALIASES
-from edgetl.core.data.walk import writable_name
+from edgetl.core.data.walk import unwritable_remedy, writable_name
 
 #: Lower-case names of folders that may be splits.
 SPLIT_FOLDERS: Mapping[str, str] = {**{name: name for name in SPLITS}, **SPLIT_ALIASES}
@@ -91,7 +91,7 @@ def _of_splits(root: Path, below: Mapping[str, list[str]], named: list[str]) -> 
 def _refuse_unwritable(names: Iterable[str]) -> None:
     unwritable = next((name for name in names if not writable_name(name)), None)
     if unwritable is not None:
-        raise DataError(f"the class folder {unwritable!a} holds a line break or is no UTF-8", "rename it")
+        raise DataError(f"the class folder {unwritable!a} holds a line break or is no UTF-8", unwritable_remedy())
 
 
 def _too_few(root: Path, below: Mapping[str, list[str]]) -> DataError:

@@ -7,6 +7,7 @@ what cannot be read is named.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -59,9 +60,17 @@ def shown_name(path: str) -> str:
     return path if writable_name(path) else ascii(path)
 
 
+def unwritable_remedy() -> str:
+    """What to do about a name that is no line of UTF-8; the fault may be the locale's, which misreads good names."""
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8":
+        return "rename it"
+    return f"set PYTHONUTF8=1, because this locale reads names as {encoding}, or rename it"
+
+
 def unlistable(path: str) -> Skipped:
     """Why a file of such a name is no sample."""
-    return Skipped(shown_name(path), "its name holds a line break or is no UTF-8")
+    return Skipped(shown_name(path), "its name holds a line break or is no UTF-8: " + unwritable_remedy())
 
 
 def walk(root: Path, most: int | None = None) -> Tree:

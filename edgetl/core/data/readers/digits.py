@@ -23,7 +23,7 @@ def write_digits(folder: Path) -> Path:
 
     if folder.is_dir():
         return folder
-    bunch = require("sklearn.datasets", "the embedded digits").load_digits()
+    bunch = require("sklearn.datasets", "reading the embedded digits").load_digits()
     with new_folder(folder) as root:
         for index, (image, label) in enumerate(zip(bunch.images, bunch.target, strict=True)):
             (root / str(label)).mkdir(exist_ok=True)

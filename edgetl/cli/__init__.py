@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from typing import NoReturn
 
 from edgetl.base.errors import EdgetlError
@@ -30,6 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     signals = Signals(at_once)
     signals.listen()
+    if not sys.warnoptions and os.environ.get("EDGETL_DEBUG") != "1":
+        # Other packages' words of odd files and of their own futures: what matters to a user edgetl says itself.
+        warnings.simplefilter("ignore")
     # Reading 50,000 samples makes 50,000 objects that stay: looking for garbage among them took a sixth of the time.
     gc.set_threshold(50_000, 20, 20)
     sys.exit(run(given, signals))

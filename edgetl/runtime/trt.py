@@ -54,16 +54,17 @@ class Engine:
             self._held = undo.pop_all()
 
     def _describe(self, trt: Any, file: Path) -> None:
-        engine, specs, outputs = self._engine, [], {}
-        for name in [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]:
+        # No local name for the engine: an exception's traceback would keep it beyond its context.
+        specs, outputs = [], {}
+        for name in map(self._engine.get_tensor_name, range(self._engine.num_io_tensors)):
+            kind = self._engine.get_tensor_dtype(name)
             try:
-                dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+                dtype = np.dtype(trt.nptype(kind))
             except TypeError as error:
-                kind = engine.get_tensor_dtype(name)
                 raise BackendError(f"'{name}' of {file} is {kind}, which numpy lacks", "export it as float") from error
-            if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
+            if self._engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
                 raise BackendError(f"'{name}' of {file} is a shape, not an array", "make it a constant of the model")
-            if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
                 specs.append(TensorSpec(name, dtype.name, self._accepted(name)))
             else:
                 outputs[name] = dtype

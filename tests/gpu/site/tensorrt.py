@@ -142,7 +142,8 @@ class Runtime:
         if told["version"] != __version__ or told["gpu"] != _gpu():
             self.logger.log(ILogger.ERROR, f"The engine plan file is not compatible: {told['version']}, {told['gpu']}")
             return None
-        return ICudaEngine(self, told, model)
+        loaded = ICudaEngine(self, told, model)
+        return loaded if loaded.weights.address else None
 
 
 class ICudaEngine:
@@ -273,7 +274,7 @@ def _compute(engine: ICudaEngine, shapes: dict[str, tuple[int, ...]], addresses:
             return 1
     names = [value.name for value in engine.model.graph.output]
     results = zip(names, engine.session.run(names, feeds), strict=True)
-    return int(any([_moved(_driver.fake_write, addresses[name], value) for name, value in results]))
+    return sum(_moved(_driver.fake_write, addresses[name], value) for name, value in results)
 
 
 def _moved(function, address: int, array: np.ndarray) -> int:

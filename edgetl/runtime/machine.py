@@ -36,7 +36,7 @@ class Machine:
     """What a device tells of itself; None where its kernel does not say.
 
     Attributes:
-        cpu_model, cores, arch, isa_features, memory_mb, kernel, governor, board, power_mode: as :func:`machine` has them.
+        cpu_model, cores, arch, isa_features, memory_mb, kernel, governor, board, power_mode: as :func:`machine` has.
         clock_mhz, gpu_clock_mhz, temperatures_c, power_w, load_1min: as :func:`edgetl.runtime.sensors.state` has them.
         sensors: by kind: temperature, power, energy.
         jetson: None on other machines.

@@ -103,10 +103,15 @@ def gpu(
     monkeypatch.syspath_prepend(str(MODULES))
     # A Jetson has the full TensorRT alone.
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    _forget_tensorrt()
     found = FakeGpu(ctypes.CDLL("libcuda.so.1"))
     yield found
-    sys.modules.pop("tensorrt", None)
+    _forget_tensorrt()
     assert found.faults == ""
     assert found.held() == dict.fromkeys(found.held(), 0)
     assert found.depth == found.count("implicitly bound") == found.count("pageable copies") == 0
+
+
+def _forget_tensorrt() -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorrt"]:
+        del sys.modules[name]

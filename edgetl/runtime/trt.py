@@ -46,7 +46,10 @@ class Engine:
             undo.callback(self.gpu.close)
             undo.callback(self._unload)
             with self.gpu.current():
-                self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+                try:
+                    self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+                except Exception as error:  # pybind's, whose class tells nothing
+                    raise BackendError(f"TensorRT does not start here ({error})", "run: edgetl doctor") from error
                 self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
             if self._engine is None:
                 raise EngineRefusedError(f"TensorRT cannot load {file}", "delete it: it is built again")
@@ -252,9 +255,10 @@ def _loaded(model: Path) -> Engine:
     _need_gpu()
     try:
         trt = build_engine.load_tensorrt()
-        engine = build_engine.identified(trt, model.read_bytes()).engine(_folder(model))
+        found = build_engine.identified(trt, model.read_bytes())
     except SystemExit as error:
         raise BackendError(f"no engine of {model} can be loaded ({error})", "run: edgetl doctor") from error
+    engine = found.engine(_folder(found.model_sha256))
     if not build_engine.is_whole(engine):
         engine = _built(model)
     try:
@@ -263,16 +267,17 @@ def _loaded(model: Path) -> Engine:
         return Engine(trt, _built(model))
 
 
-def _folder(model: Path) -> Path:
+def _folder(model_sha256: str) -> Path:
     # One folder a model, because the engine's own name holds only part of its hash.
-    return engines_folder() / sha256_file(model)
+    return engines_folder() / model_sha256
 
 
 def _built(model: Path) -> Path:
     """The engine of a model, built by another process, whose memory goes with it, unless there is one that loads."""
     # edgetl's own script: what lies beside the model is for people, and nobody vouches for it.
     script = Path(build_engine.__file__)
-    places = ["--model", str(model.absolute()), "--out", str(_folder(model)), "--timings", str(engines_folder())]
+    out = str(_folder(sha256_file(model)))
+    places = ["--model", str(model.absolute()), "--out", out, "--timings", str(engines_folder())]
     done = subprocess.run([sys.executable, str(script), *places], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -82,8 +83,8 @@ def reproducible(device: torch.device) -> Iterator[None]:
     # Read when cuBLAS starts (NVIDIA, cuBLAS documentation, results reproducibility).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cudnn = torch.backends.cudnn
-    wanted = [(cudnn, "benchmark", False), (cudnn, "deterministic", True)]
-    wanted += [(module, "allow_tf32", False) for module in (cudnn, torch.backends.cuda.matmul)]
+    wanted: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", False), (cudnn, "deterministic", True)]
+    wanted += [(kind, "fp32_precision", "ieee") for kind in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)]
     before = [getattr(module, name) for module, name, _ in wanted]
     strict, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edgetl.base.extras import available
 from tests.gpu.fake import FakeGpu
 
 INVALID_VALUE, OUT_OF_MEMORY, INVALID_CONTEXT, ILLEGAL_ADDRESS, DESTROYED = 1, 2, 201, 700, 709
@@ -137,3 +140,18 @@ def test_memory_runs_out_when_it_is_told_to(program: Program) -> None:
     program.fake.fail("cuMemAlloc_v2", 2)
     made = [program.cuda.cuMemAlloc_v2(byref(c_uint64()), c_size_t(1)) for _ in range(3)]
     assert made == [0, OUT_OF_MEMORY, 0]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_it_offers_nothing_that_tensorrt_lacks() -> None:
+    if not available("tensorrt_rtx_bindings"):
+        pytest.skip("tensorrt_rtx is not installed: nothing to compare with")
+    sys.modules.pop("tensorrt_rtx")
+    import tensorrt as fake
+    import tensorrt_rtx as real
+
+    for name, kind in inspect.getmembers(fake, inspect.isclass):
+        assert hasattr(real, name), name
+        public = [each for each in vars(kind) if not each.startswith("_")]
+        missing = [each for each in public if not hasattr(getattr(real, name), each)]
+        assert missing == (["FP16", "INT8"] if name == "BuilderFlag" else []), name

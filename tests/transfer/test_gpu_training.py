@@ -147,7 +147,7 @@ def test_one_set_of_workers_loads_every_epoch(workers: int) -> None:
 def flags() -> tuple[Any, ...]:
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    return (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, products.allow_tf32, *strict)
+    return (cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision, products.fp32_precision, *strict)
 
 
 def test_a_gpu_is_deterministic_and_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,13 +157,14 @@ def test_a_gpu_is_deterministic_and_leaves_the_process_as_it_was(monkeypatch: py
 
     def interrupted() -> None:
         with reproducible(torch.device("cuda")):
-            assert flags() == (False, True, False, False, True, True)
+            assert flags() == (False, True, "ieee", "ieee", True, True)
             assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert flags() == before
+    assert torch.backends.cudnn.allow_tf32, "what torch's older switch tells is whole again"
 
 
 def test_training_leaves_the_process_as_it_was(tmp_path: Path, few_digits: Path) -> None:

@@ -102,15 +102,21 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
     return session
 
 
-def open_sessions(artifact: Artifact, count: int, *, threads: int = 1) -> list[Session]:
+def open_sessions(artifact: Artifact, count: int, *, threads: int = 1, batch: int = 1) -> list[Session]:
     """Load an artifact several times, to work at once, where they would hinder each other with settings of their own.
+
+    Args:
+        artifact: what to load.
+        count: sessions.
+        threads: worker threads of each.
+        batch: the most samples that will be given at once, where the graph leaves that open: an engine is built for it.
 
     Raises:
         BackendError: see :func:`open_session`.
     """
     together = getattr(_opened_by(artifact, simulated=False)[0], "open_sessions", None)
-    if count > 1 and together is not None:
-        return list(together(artifact, count, threads=threads))
+    if together is not None:
+        return list(together(artifact, count, threads=threads, batch=batch))
     return [open_session(artifact, threads=threads) for _ in range(count)]
 
 

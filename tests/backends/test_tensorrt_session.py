@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -19,12 +15,12 @@ from edgetl.base.errors import BackendError
 from edgetl.compress.export import export_onnx
 from edgetl.core.bundle import Artifact
 from edgetl.runtime import build_engine
-from edgetl.runtime.measure import cold_start
+from edgetl.runtime.engine import Engine
 from edgetl.runtime.plan import Plan
 from edgetl.runtime.predict import infer
 from edgetl.runtime.queries import opened
-from edgetl.runtime.sessions import open_session, open_sessions, prepare
-from edgetl.runtime.trt import Engine, TensorRtSession
+from edgetl.runtime.sessions import open_session, open_sessions
+from edgetl.runtime.trt import TensorRtSession
 from tests.backends.contract import BackendContract
 from tests.backends.networks import pair_network, parsed
 from tests.compress.images import SIZE, pictures
@@ -127,17 +123,28 @@ def test_one_session_asked_by_several_threads(artifact: Artifact, small_onnx: Pa
     session.close()
 
 
-@pytest.mark.parametrize("plan", [Plan(scenario="multi-stream", streams=3), Plan(scenario="offline", streams=2)])
-def test_scenarios_ask_from_threads_of_their_own(
-    plan: Plan, gpu: FakeGpu, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+def test_streams_are_asked_from_threads_of_their_own(gpu: FakeGpu, artifact: Artifact) -> None:
+    plan, samples = Plan(scenario="multi-stream", streams=3), [{"image": image[None]} for image in pictures(3)]
+    with opened(artifact, samples, plan) as ready:
+        before = gpu.count("launches")
+        ready.query(0)
+        assert gpu.count("launches") - before == ready.schedule.samples == 3
+
+
+def test_offline_an_engine_is_built_for_the_batch(
+    gpu: FakeGpu, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgetl.runtime.queries.TRIAL_S", 0.01)
     monkeypatch.setattr("edgetl.runtime.queries.OFFLINE_QUERY_S", 0.001)
-    with opened(artifact, [{"image": image[None]} for image in pictures(3)], plan) as ready:
+    plan, samples = Plan(scenario="offline", streams=2), [{"image": image[None]} for image in pictures(3)]
+    with opened(artifact, samples, plan) as ready:
+        assert {each.batch for each in ready.tried} == {1, 8}
         before = gpu.count("launches")
         ready.query(0)
-        assert gpu.count("launches") - before == ready.schedule.samples
-        assert ready.schedule.batch == 1
+        assert (gpu.count("launches") - before) * ready.schedule.batch == ready.schedule.samples
+    (session,) = open_sessions(artifact, 1, batch=8)
+    assert session.run({"image": pictures(8)})["logits"].shape == (8, 7)
+    session.close()
 
 
 def test_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:
@@ -149,6 +156,9 @@ def test_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="takes uint8 4x32x32x3, not uint8 1x32x32x3"):
         session.run({"image": images[:1]})
     session.close()
+    (same,) = open_sessions(Artifact("tensorrt", model, "fp32"), 1, batch=8)
+    assert same.inputs == session.inputs, "the model leaves no choice, and no other engine is built"
+    same.close()
 
 
 def built(model: Path, folder: Path, **options: Any) -> Path:
@@ -208,79 +218,3 @@ def test_what_tensorrt_refuses_is_an_error(artifact: Artifact, monkeypatch: pyte
                 session.run({"image": images})
     assert session.run({"image": images})["logits"].shape == (1, 7)
     session.close()
-
-
-def test_a_tensorrt_that_does_not_start_is_one_line(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the driver is too old for it."""
-
-    def runtime(logger: object) -> None:
-        raise TypeError("pybind11::init(): factory function returned nullptr")
-
-    monkeypatch.setattr(build_engine.load_tensorrt(), "Runtime", runtime)
-    with pytest.raises(BackendError, match=r"TensorRT does not start here .*nullptr.*: run: edgetl doctor"):
-        open_session(artifact)
-
-
-def test_a_start_is_timed_when_the_engine_is_there(
-    small_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    events: list[str] = []
-
-    def noted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **more: Any) -> Any:
-            events.append(name)
-            return real(*arguments, **more)
-
-        return call
-
-    monkeypatch.setattr(subprocess, "run", noted("built", subprocess.run))
-    monkeypatch.setattr(time, "perf_counter", noted("clock", time.perf_counter))
-    cold_start(Artifact("tensorrt", small_onnx, "fp32"), {"image": pictures(1)}, threads=1)
-    assert events[:3] == ["built", "clock", "clock"]
-    assert "built" not in events[1:]
-
-
-def test_a_damaged_engine_and_one_of_another_build_are_built_again(
-    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    prepare(artifact)
-    (engine,) = tmp_path.rglob("*.engine")
-    good = engine.read_bytes()
-    other = good.replace(b"10.3.0.26", b"10.3.0.30")
-    for content, keep in ((good[:100], False), (other, True)):
-        if keep:
-            build_engine.keep(engine, content)
-        else:
-            engine.write_bytes(content)
-        session = open_session(artifact)
-        session.close()
-        assert engine.read_bytes() == good
-        assert build_engine.is_whole(engine)
-
-
-@pytest.mark.parametrize("version", ["11.4.1.5", "8.6.2.3"])
-def test_tensorrt_11_serves_and_8_does_not(
-    version: str, artifact: Artifact, small_onnx: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAKE_TENSORRT_VERSION", version)
-    images = pictures(1)
-    if version.startswith("8"):
-        with pytest.raises(BackendError, match=r"TensorRT 10 or newer is needed, this is 8\.6\.2\.3"):
-            open_session(artifact)
-        return
-    session = open_session(artifact)
-    assert not hasattr(sys.modules["tensorrt"].BuilderFlag, "FP16"), "TensorRT 11 has no flags of precisions"
-    assert close_to(session.run({"image": images})["logits"], logits_of(small_onnx, images))
-    session.close()
-
-
-def test_no_gpu_is_said_in_one_line(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_GPU_ABSENT", "1")
-    with pytest.raises(
-        BackendError, match="this machine has no NVIDIA GPU to run a TensorRT engine: run on the device"
-    ):
-        open_session(artifact)
-    with pytest.raises(BackendError, match="is there a GPU"):
-        prepare(artifact)

@@ -96,6 +96,14 @@ release() {
     fi
 }
 
+# A Jetson's model, or the GPU's: some of one compute capability differ in cores and memory.
+gpu() {
+    told=''
+    [ ! -r /proc/device-tree/model ] || told=$(tr -d '\0\n' </proc/device-tree/model)
+    [ -n "$told" ] || told=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1) || told=''
+    printf '%s' "${told:-unknown}"
+}
+
 digest() {
     sha256sum <"$1" | cut -c 1-64
 }
@@ -113,9 +121,12 @@ trtexec=$(find_trtexec)
 version=$(version_of "$trtexec")
 [ -n "$sm" ] || sm=$(capability)
 system=$(release)
+gpu=$(gpu)
 model_sha256=$(digest "$model")
-machine=$(printf 'trt%s-sm%s-%s' "$version" "$sm" "$system" | tr -c 'A-Za-z0-9._-' '_')
-engine=$out/model-$machine-b$batch-$(printf '%s' "$model_sha256" | cut -c 1-16).engine
+machine=$(printf 'trt%s-sm%s-%s-%s' "$version" "$sm" "$gpu" "$system" | tr -c 'A-Za-z0-9._-' '_')
+limit=''
+[ "$workspace" = 0 ] || limit=-w$workspace
+engine=$out/model-$machine-b$batch$limit-$(printf '%s' "$model_sha256" | cut -c 1-16).engine
 timings=$out/timing-$machine.cache
 
 started=$(date +%s)
@@ -146,5 +157,5 @@ fi
 
 printf '{"engine": %s, "bytes": %d, "reused": %s, "build_seconds": %d, "module": "trtexec", "tensorrt": "%s", ' \
     "$(quoted "$engine")" "$(wc -c <"$engine")" "$reused" $(($(date +%s) - started)) "$version"
-printf '"compute_capability": "%s", "system": "%s", "batch": %d, "model_sha256": "%s"}\n' \
-    "${sm%?}.${sm#"${sm%?}"}" "$system" "$batch" "$model_sha256"
+printf '"compute_capability": "%s", "gpu": %s, "system": "%s", "batch": %d, "model_sha256": "%s"}\n' \
+    "${sm%?}.${sm#"${sm%?}"}" "$(quoted "$gpu")" "$system" "$batch" "$model_sha256"

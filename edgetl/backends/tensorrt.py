@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from edgetl.base.storage import write_bytes, write_json
 from edgetl.core.bundle import Artifact
 from edgetl.core.targets import Target
 from edgetl.runtime import build_engine
+from edgetl.runtime.cuda import gpus
 from edgetl.runtime.sessions import Session, open_session
 
 SCRIPT = "build_engine.py"
@@ -39,19 +39,19 @@ class TensorRt:
             module = builder_module()
         except (ImportError, OSError) as error:
             return Probe(False, None, (), f"TensorRT cannot be loaded ({error})", "reinstall it")
-        gpus = _gpus()
+        devices = gpus()
         if module is None:
             return Probe(
                 False,
                 None,
-                gpus,
+                devices,
                 "neither tensorrt nor tensorrt_rtx is installed: models are exported, but not parsed here",
                 "pip install 'edgetl[tensorrt]' (Linux on x86-64), or install JetPack's tensorrt",
             )
         found = f"{module.__name__} {version(module.__name__) or module.__version__}"
-        if not gpus:
+        if not devices:
             return Probe(True, found, (), "no NVIDIA GPU: engines are built but cannot run", "run them on the device")
-        return Probe(True, found, gpus)
+        return Probe(True, found, devices)
 
     def refuses(self, target: Target, precision: str) -> str | None:
         """See :class:`edgetl.backends.base.Backend`."""
@@ -78,10 +78,6 @@ class TensorRt:
 
     def open(self, artifact: Artifact, *, threads: int = 1, simulated: bool = False) -> Session:
         """See :class:`edgetl.backends.base.Backend`."""
-        if not simulated and not _gpus():
-            raise BackendError(
-                "this machine has no NVIDIA GPU to run a TensorRT engine", "run on the device, or simulate"
-            )
         return open_session(artifact, threads=threads, simulated=simulated)
 
 
@@ -120,20 +116,3 @@ def _shape(value: Any, batch: str, length: int) -> str:
     """As trtexec reads it, open axes given sizes: the first one the batch's."""
     sizes = [str(size.dim_value) if size.HasField("dim_value") else "" for size in _sizes(value)]
     return "x".join(size or (str(length) if axis else batch) for axis, size in enumerate(sizes))
-
-
-def _gpus() -> tuple[str, ...]:
-    """Names of the CUDA devices, asked of the driver itself, so that nothing has to be installed for it."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return ()
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return ()
-    names = []
-    for index in range(count.value):
-        device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
-        if not driver.cuDeviceGet(ctypes.byref(device), index) and not driver.cuDeviceGetName(name, 256, device):
-            names.append(name.value.decode(errors="replace"))
-    return tuple(names)

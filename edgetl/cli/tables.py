@@ -112,6 +112,7 @@ def probed(console: Console, name: str, found: DeviceProbe) -> None:
         ("memory", f"{fixed(facts.memory_mb / 1024, 1)} GB" if facts.memory_mb else None),
         ("kernel", facts.kernel),
         ("governor", facts.governor),
+        ("power mode", facts.power_mode),
         ("Python", found.python),
         *found.packages.items(),
         *((f"{kind} sensors", ", ".join(map(_sensor, there))) for kind, there in (facts.sensors or {}).items()),

@@ -168,8 +168,8 @@ class Evidence:
         pressure_share: of the time that any task waited for one.
         involuntary_per_s: times a second that one of our threads was taken off its core.
         quota_s: seconds taken away by a container's quota.
-        clock_mhz: of the first third and of the last.
-        throttle_events: thermal ones counted by the CPU.
+        clock_mhz, gpu_clock_mhz: of the first third and of the last.
+        throttle_events: counted by CPU or SoC: too warm, or too much current.
         capped: what held the clock down.
         hottest_c: zone → highest temperature.
         reached_c: zone → that temperature and the one at which the kernel slows the CPU down, where it was reached.
@@ -186,6 +186,7 @@ class Evidence:
     involuntary_per_s: float | None = None
     quota_s: float | None = None
     clock_mhz: tuple[float, float] | None = None
+    gpu_clock_mhz: tuple[float, float] | None = None
     throttle_events: float | None = None
     capped: tuple[str, ...] = ()
     hottest_c: Mapping[str, float] | None = None

@@ -104,7 +104,7 @@ def probe_device(name: str) -> DeviceProbe:
     """
     found = find_device(name).probe()
     if found.python and name in _entries():
-        passing = ("clock_mhz", "temperatures_c", "power_w", "load_1min")
+        passing = ("clock_mhz", "gpu_clock_mhz", "temperatures_c", "power_w", "load_1min")
         lasting = {key: value for key, value in to_json(found.machine).items() if key not in passing}
         kept = _without_none({**lasting, "python": found.python, "packages": dict(found.packages)})
         with _changing() as entries:

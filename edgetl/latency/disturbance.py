@@ -44,8 +44,6 @@ def _evidence(watch: Sequence[Look], samples: Mapping[str, Sequence[float]]) -> 
     first, last = watch[0], watch[-1]
     wall = last.at_s - first.at_s
     busy, own = _grown(first.busy_s, last.busy_s), _grown(first.own_s, last.own_s)
-    clocks = [look.clock_mhz for look in watch if look.clock_mhz]
-    third = max(1, len(clocks) // 3)
     hottest = _hottest(watch)
     return Evidence(
         seconds=wall,
@@ -57,7 +55,8 @@ def _evidence(watch: Sequence[Look], samples: Mapping[str, Sequence[float]]) -> 
         pressure_share=_share(first.pressure_s, last.pressure_s, wall),
         involuntary_per_s=_share(first.involuntary, last.involuntary, wall),
         quota_s=_grown(first.quota_s, last.quota_s),
-        clock_mhz=(_middle(clocks[:third]), _middle(clocks[-third:])) if clocks else None,
+        clock_mhz=_thirds([look.clock_mhz for look in watch if look.clock_mhz]),
+        gpu_clock_mhz=_thirds([look.gpu_clock_mhz for look in watch if look.gpu_clock_mhz]),
         throttle_events=_grown(first.throttled, last.throttled),
         capped=tuple(sorted({name for look in watch for name in look.capped})),
         hottest_c=hottest or None,
@@ -82,6 +81,12 @@ def _hottest(watch: Sequence[Look]) -> dict[str, float]:
         for zone, value in (look.temperatures_c or {}).items():
             found[zone] = max(value, found.get(zone, value))
     return found
+
+
+def _thirds(values: Sequence[float]) -> tuple[float, float] | None:
+    """The middle of the first third and of the last."""
+    third = max(1, len(values) // 3)
+    return (_middle(values[:third]), _middle(values[-third:])) if values else None
 
 
 def _middle(values: Sequence[float]) -> float:
@@ -116,11 +121,11 @@ def _noise(evidence: Evidence, crowded: bool) -> Iterator[str]:
 
 
 def _throttling(evidence: Evidence) -> Iterator[str]:
-    clocks = evidence.clock_mhz
-    if clocks and clocks[1] < (1 - MOST_CLOCK_FALL) * clocks[0]:
-        yield f"throttling: the clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz"
+    for whose, clocks in (("the clock", evidence.clock_mhz), ("the GPU's clock", evidence.gpu_clock_mhz)):
+        if clocks and clocks[1] < (1 - MOST_CLOCK_FALL) * clocks[0]:
+            yield f"throttling: {whose} fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz"
     if evidence.throttle_events:
-        yield f"throttling: the CPU counted {evidence.throttle_events:.0f} thermal throttle events"
+        yield f"throttling: {evidence.throttle_events:.0f} throttle events were counted: too warm, or too much current"
     if evidence.capped:
         yield f"throttling: the clock was held down by {', '.join(evidence.capped)}"
     for zone, (reached, trip) in evidence.reached_c.items():

@@ -6,10 +6,11 @@ and the device's own TensorRT, 10 or 11 (JetPack 6 brings 10), or TensorRT-RTX o
 A bundle holds a copy of this for people. edgetl runs its own, and keeps engines in a folder of its own: a bundle may
 come from anybody, and an engine is a program.
 
-The engine's name holds everything that it depends on: TensorRT's version, the GPU's compute capability, the system
-release (L4T, from which JetPack's version follows), the batch and the model's SHA-256. An engine of that name whose
-checksum lies beside it is used again; a damaged one is built anew, and any other is left alone. TensorRT 8 is refused:
-it has no strongly typed networks, and it reads models of opset 18 wrongly without a word.
+The engine's name holds everything that it depends on: TensorRT's version, the GPU's compute capability and model, the
+system release (L4T, from which JetPack's version follows), the batch, a limit of scratch memory and the model's
+SHA-256. An engine of that name whose checksum lies beside it, and which this TensorRT loads, is used again; a damaged
+one is built anew, and any other is left alone. TensorRT 8 is refused: it has no strongly typed networks, and it reads
+models of opset 18 wrongly without a word.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Sizes of open axes other than the batch's, such as tokens of a text: the least, the usual one, and the most.
 LENGTHS = (1, 64, 512)
@@ -40,23 +41,32 @@ def load_tensorrt() -> Any:
     raise SystemExit("no TensorRT here: install JetPack's python3-libnvinfer, or tensorrt-rtx-cu13 on a PC")
 
 
-def compute_capability() -> tuple[int, int]:
-    """Major and minor number of the first GPU, asked of the CUDA driver."""
+def first_gpu() -> tuple[tuple[int, int], str]:
+    """Compute capability, major and minor, and name of the first GPU, asked of the CUDA driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         raise SystemExit("no CUDA driver here: run this on the device") from None
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    device, major, minor, name = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
     # 75 and 76 are CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
     failed = (
         driver.cuInit(0)
         or driver.cuDeviceGet(ctypes.byref(device), 0)
         or driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
         or driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+        or driver.cuDeviceGetName(name, 256, device)
     )
     if failed:
         raise SystemExit(f"the CUDA driver reports error {failed}: is there a GPU?")
-    return major.value, minor.value
+    return (major.value, minor.value), name.value.decode(errors="replace")
+
+
+def board(file: str = "/proc/device-tree/model") -> str | None:
+    """A Jetson's model: boards of one compute capability differ in cores and memory, and the driver calls all Orin."""
+    try:
+        return Path(file).read_text(encoding="utf-8", errors="replace").strip("\x00\n ") or None
+    except OSError:
+        return None
 
 
 def system_release(file: str = "/etc/nv_tegra_release") -> str:
@@ -81,10 +91,39 @@ def checked_version(module: str, version: str) -> str:
     return ".".join(numbers[:3])
 
 
-def engine_key(version: str, capability: tuple[int, int], release: str, batch: int, model_sha256: str) -> str:
-    """Everything that an engine depends on, as part of a file name."""
-    parts = (f"trt{version}", "sm{}{}".format(*capability), release, f"b{batch}", model_sha256[:16])
-    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
+class Identity(NamedTuple):
+    """What an engine depends on. Kernel timings hold for every model on one GPU and version."""
+
+    version: str
+    capability: tuple[int, int]
+    gpu: str
+    release: str
+    batch: int
+    workspace_mb: int
+    model_sha256: str
+
+    @property
+    def machine(self) -> str:
+        """The device's share of it, as part of a file name."""
+        parts = (f"trt{self.version}", "sm{}{}".format(*self.capability), self.gpu, self.release)
+        return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
+
+    def engine(self, folder: Path) -> Path:
+        """Where the engine is kept."""
+        limit = f"-w{self.workspace_mb}" if self.workspace_mb else ""
+        return folder / f"model-{self.machine}-b{self.batch}{limit}-{self.model_sha256[:16]}.engine"
+
+
+def identified(trt: Any, model: bytes, batch: int = 1, workspace_mb: int = 0) -> Identity:
+    """What an engine of a model depends on, on this device.
+
+    Raises:
+        SystemExit: TensorRT is too old, or there is no GPU.
+    """
+    version = checked_version(trt.__name__, trt.__version__)
+    capability, name = first_gpu()
+    digest = hashlib.sha256(model).hexdigest()
+    return Identity(version, capability, board() or name, system_release(), batch, workspace_mb, digest)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -152,6 +191,20 @@ def add_profile(builder: Any, network: Any, config: Any, batch: int) -> None:
     config.add_optimization_profile(profile)
 
 
+def loads(trt: Any, engine: Path) -> bool:
+    """Whether TensorRT takes an engine: versions that differ in the build number alone refuse each other's."""
+    return trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(engine.read_bytes()) is not None
+
+
+def timings(config: Any, file: Path) -> Any:
+    """The kernel timings kept in a file, put to use; none yet where it is another device's, or damaged."""
+    for held in (file.read_bytes() if file.is_file() else b"", b""):
+        cache = config.create_timing_cache(held)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return cache
+    return None
+
+
 def build(trt: Any, model: bytes, batch: int, workspace_mb: int, timing_cache: Path) -> bytes:
     """The serialized engine of an explicitly quantized, strongly typed ONNX model."""
     logger = trt.Logger(trt.Logger.WARNING)
@@ -159,17 +212,18 @@ def build(trt: Any, model: bytes, batch: int, workspace_mb: int, timing_cache: P
     network = builder.create_network(network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
-        raise SystemExit("; ".join(str(parser.get_error(index)) for index in range(parser.num_errors)))
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        raise SystemExit("the parser refuses it: " + "; ".join(" ".join(str(error).split()) for error in errors))
     config = builder.create_builder_config()
     if workspace_mb:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
     add_profile(builder, network, config, batch)
-    cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.is_file() else b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    cache = timings(config, timing_cache)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise SystemExit("TensorRT could not build the engine: see its messages above")
-    write_whole(timing_cache, bytes(cache.serialize()))
+    if cache is not None:
+        write_whole(timing_cache, bytes(cache.serialize()))
     return bytes(engine)
 
 
@@ -186,17 +240,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.model.is_file():
         raise SystemExit(f"there is no {options.model}: copy the whole folder of the bundle")
-    trt = load_tensorrt()
-    version = checked_version(trt.__name__, trt.__version__)
-    capability, release, data = compute_capability(), system_release(), options.model.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    key = engine_key(version, capability, release, options.batch, digest)
-    engine = options.out / f"model-{key}.engine"
-    started, reused = time.perf_counter(), is_whole(engine) and not options.rebuild
+    trt, data = load_tensorrt(), options.model.read_bytes()
+    found = identified(trt, data, options.batch, options.workspace_mb)
+    engine = found.engine(options.out)
+    started, reused = time.perf_counter(), not options.rebuild and is_whole(engine) and loads(trt, engine)
     if not reused:
         options.out.mkdir(parents=True, exist_ok=True)
-        # Kernel timings hold for every model on this GPU and version.
-        timing_cache = (options.timings or options.out) / f"timing-{key.rsplit('-', 2)[0]}.cache"
+        timing_cache = (options.timings or options.out) / f"timing-{found.machine}.cache"
         keep(engine, build(trt, data, options.batch, options.workspace_mb, timing_cache))
     print(
         json.dumps(
@@ -207,10 +257,11 @@ def main(arguments: list[str] | None = None) -> int:
                 "build_seconds": round(time.perf_counter() - started, 3),
                 "module": trt.__name__,
                 "tensorrt": trt.__version__,
-                "compute_capability": "{}.{}".format(*capability),
-                "system": release,
+                "compute_capability": "{}.{}".format(*found.capability),
+                "gpu": found.gpu,
+                "system": found.release,
                 "batch": options.batch,
-                "model_sha256": digest,
+                "model_sha256": found.model_sha256,
             }
         )
     )

@@ -17,8 +17,11 @@ IDLE_S = 2.0
 BUSY_S = 4.0
 #: How often power is read, in seconds: INA3221 averages over a few milliseconds by itself.
 _EVERY_S = 0.02
-#: Rails that carry the whole board's current; where one is there, the others are parts of it.
-_WHOLE_BOARD = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "VDD_TOTAL")
+#: Rails that carry the whole board's current; where one is there, the others are parts of it. An AGX Orin has none:
+#: VIN_SYS_5V0 feeds its memory and its ports, and neither CPU nor GPU.
+_WHOLE_BOARD = ("VDD_IN", "POM_5V_IN", "VIN", "VDD_TOTAL")
+#: Rails that another one feeds, VIN_SYS_5V0: they would be counted twice.
+_PARTS = ("VDDQ_VDD2_1V8AO",)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _rails(folder: Path) -> dict[str, tuple[Path, Path]]:
     for label in sorted(folder.glob("hwmon*/in[0-9]_label")):
         pair = (label.with_name(f"in{label.name[2]}_input"), label.with_name(f"curr{label.name[2]}_input"))
         name = text(label)
-        if name and all(text(file) for file in pair):
+        if name and name not in _PARTS and all(text(file) for file in pair):
             found[name] = pair
     whole = {name: pair for name, pair in found.items() if name in _WHOLE_BOARD}
     return whole or found

@@ -36,8 +36,8 @@ class Machine:
     """What a device tells of itself; None where its kernel does not say.
 
     Attributes:
-        cpu_model, cores, arch, isa_features, memory_mb, kernel, governor, board: as :func:`machine` gives them.
-        clock_mhz, temperatures_c, power_w, load_1min: as :func:`edgetl.runtime.sensors.state` gives them.
+        cpu_model, cores, arch, isa_features, memory_mb, kernel, governor, board, power_mode: as :func:`machine` has.
+        clock_mhz, gpu_clock_mhz, temperatures_c, power_w, load_1min: as :func:`edgetl.runtime.sensors.state` has them.
         sensors: by kind: temperature, power, energy.
         jetson: None on other machines.
     """
@@ -50,7 +50,9 @@ class Machine:
     kernel: str | None = None
     governor: str | None = None
     board: str | None = None
+    power_mode: str | None = None
     clock_mhz: tuple[float, ...] | None = None
+    gpu_clock_mhz: Mapping[str, Mapping[str, float]] | None = None
     temperatures_c: Mapping[str, float] | None = None
     power_w: Mapping[str, float] | None = None
     load_1min: float | None = None
@@ -71,7 +73,7 @@ _CPU = Path("/sys/devices/system/cpu")
 
 
 def machine() -> dict[str, Any]:
-    """The machine's lasting facts: CPU model, cores, ISA, memory in MB, kernel, governor."""
+    """The machine's lasting facts: CPU model, cores, ISA, memory in MB, kernel, governor, a Jetson's power mode."""
     return {
         "cpu_model": _cpu_model(),
         "cores": os.cpu_count(),
@@ -81,7 +83,20 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "governor": _text(_CPU / "cpu0/cpufreq/scaling_governor"),
         "board": _text(Path("/proc/device-tree/model")),
+        "power_mode": power_mode(),
     }
+
+
+def power_mode(root: Path = Path("/")) -> str | None:
+    """What ``nvpmodel`` set on a Jetson, by the name that its own file gives it, such as ``MAXN_SUPER``."""
+    found = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
+    if not found:
+        return None
+    number = int(found[1])
+    modes = re.findall(
+        r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", _text(root / "etc/nvpmodel.conf") or "", re.MULTILINE
+    )
+    return next((name for mode, name in modes if int(mode) == number), f"mode {number}")
 
 
 def _text(path: Path) -> str | None:

@@ -74,10 +74,10 @@ class Look:
         involuntary: times that one of its threads was taken off its core.
         waited_s: its threads' time in the run queue.
         pressure_s: time during which any task waited for a core.
-        throttled: thermal throttle events.
+        throttled: throttle events: too warm, or too much current.
         quota_s: time taken away by a container's quota.
         capped: names of what holds the clock down now.
-        clock_mhz: the fastest core's.
+        clock_mhz: the fastest core's; ``gpu_clock_mhz``, the fastest GPU's.
         temperatures_c: by zone.
         trips_c: temperatures at which the kernel slows the CPU down, by zone.
     """
@@ -95,6 +95,7 @@ class Look:
     quota_s: float | None = None
     capped: tuple[str, ...] = ()
     clock_mhz: float | None = None
+    gpu_clock_mhz: float | None = None
     temperatures_c: Mapping[str, float] | None = None
     trips_c: Mapping[str, float] = field(default_factory=dict)
 

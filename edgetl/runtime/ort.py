@@ -15,7 +15,7 @@ from edgetl.base.extras import require
 from edgetl.core.bundle import Artifact
 from edgetl.core.tensors import Arrays, TensorSpec
 from edgetl.runtime.machine import machine, saturates
-from edgetl.runtime.sessions import Executed, check_feeds, zeros
+from edgetl.runtime.sessions import Executed, check_feeds, closed, zeros
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _ATTENTION = ("Attention", "QAttention", "MultiHeadAttention")
@@ -61,6 +61,8 @@ class OrtSession:
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See :class:`edgetl.runtime.sessions.Session`."""
         check_feeds(feeds, self.inputs)
+        if self._session is None:
+            raise closed()
         results = self._session.run(self._outputs, feeds)
         return dict(zip(self._outputs, results, strict=True))
 
@@ -79,7 +81,7 @@ class OrtSession:
 
     def close(self) -> None:
         """Drop the session."""
-        del self._session
+        self._session = None
 
 
 def set_arithmetic(options: Any, as_written: bytes | None = None) -> None:

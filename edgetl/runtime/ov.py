@@ -12,7 +12,7 @@ from edgetl.base.errors import BackendError
 from edgetl.base.extras import require
 from edgetl.core.bundle import Artifact
 from edgetl.core.tensors import Arrays, TensorSpec
-from edgetl.runtime.sessions import Executed, check_feeds
+from edgetl.runtime.sessions import Executed, check_feeds, closed
 
 _TYPES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 #: Left alone, the CPU plugin runs float layers in bfloat16 where it can: say what is meant.
@@ -50,6 +50,8 @@ class OpenVinoSession:
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See :class:`edgetl.runtime.sessions.Session`."""
         check_feeds(feeds, self.inputs)
+        if self._request is None:
+            raise closed()
         for index, spec in enumerate(self.inputs):
             given, bound = feeds[spec.name], self._request.get_input_tensor(index)
             # bound.shape is slow to ask: 0.03 ms.
@@ -82,7 +84,7 @@ class OpenVinoSession:
 
     def close(self) -> None:
         """Drop the compiled model."""
-        del self._request, self._compiled, self._model
+        self._request = self._compiled = self._model = None
 
 
 def write_out(model: Any) -> None:
@@ -125,7 +127,7 @@ def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> OpenVi
     return OpenVinoSession(artifact, "CPU" if simulated else artifact.device or "CPU", threads, simulated)
 
 
-def open_sessions(artifact: Artifact, count: int, *, threads: int) -> list[OpenVinoSession]:
+def open_sessions(artifact: Artifact, count: int, *, threads: int, batch: int) -> list[OpenVinoSession]:
     """Sessions that will work at once: the plugin would pin the threads of each of them to the same first cores."""
-    device = artifact.device or "CPU"
-    return [OpenVinoSession(artifact, device, threads, simulated=False, pinned=False) for _ in range(count)]
+    device, pinned = artifact.device or "CPU", False if count > 1 else None
+    return [OpenVinoSession(artifact, device, threads, simulated=False, pinned=pinned) for _ in range(count)]

@@ -76,7 +76,7 @@ def opened(artifact: Artifact, samples: Sequence[Arrays], plan: Plan) -> Iterato
 def _sessions(artifact: Artifact, schedule: Schedule) -> Iterator[tuple[list[Session], ThreadPoolExecutor]]:
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(schedule.streams, "edgetl-stream"))
-        sessions = open_sessions(artifact, schedule.streams, threads=schedule.threads)
+        sessions = open_sessions(artifact, schedule.streams, threads=schedule.threads, batch=schedule.batch)
         for session in sessions:
             stack.callback(session.close)
         yield sessions, pool
@@ -120,12 +120,15 @@ def _best_offline(
     tried: list[Tried] = []
     for streams, threads in dict.fromkeys(shapes):
         for batch in OFFLINE_BATCHES:
-            with _sessions(artifact, Schedule(streams, threads)) as (sessions, pool):
+            with _sessions(artifact, Schedule(streams, threads, batch)) as (sessions, pool):
                 fixed = fixed_batch(sessions[0].inputs)
+                if batch > 1 and fixed == 1:
+                    break
                 schedule = Schedule(streams, threads, batch if fixed is None else fixed, 4)
                 rate = schedule.samples * _rate(_query(sessions, pool, samples, schedule))
             tried.append(Tried(streams, threads, schedule.batch, rate))
-            if fixed is not None:
+            # One sample at once may be what the graph says, or what an engine was built for.
+            if fixed not in (None, 1):
                 break
     best = max(tried, key=lambda entry: entry.images_per_s)
     turns = max(4, math.ceil(OFFLINE_QUERY_S * best.images_per_s / (best.streams * best.batch)))

@@ -18,12 +18,20 @@ from edgetl.runtime.measurement import Look
 ROOT = Path("/")
 #: Bits of the Raspberry Pi firmware's ``get_throttled`` that tell of now: under-voltage, capped, throttled, too warm.
 _FIRMWARE_NOW = 0xF
+#: Names of GPUs among the devices that scale their clock: gpu-gpc-0 on Jetson Thor, 17000000.gpu or .ga10b on Orin.
+_GPU = re.compile(r"gpu|g[abpv]1\db")
+
+_CLOCKS = {"now": "cur", "least": "min", "most": "max"}
 
 
 def state(root: Path = ROOT) -> dict[str, Any]:
-    """What changes while a benchmark runs: clocks in MHz, temperatures in °C, power in W, load."""
+    """What changes while a benchmark runs: clocks in MHz, temperatures in °C, power in W, load.
+
+    A GPU's ``least`` and ``most`` clock are equal where it does not scale, as after ``jetson_clocks``.
+    """
     return {
         "clock_mhz": _clocks(root),
+        "gpu_clock_mhz": _gpu_clocks(root) or None,
         "temperatures_c": _temperatures(root),
         "power_w": _power(root),
         "load_1min": _load(),
@@ -32,7 +40,7 @@ def state(root: Path = ROOT) -> dict[str, Any]:
 
 def sample(root: Path = ROOT, *, n: int = 0) -> Look:
     """What tells of a disturbance, as it stands, when ``n`` queries are done."""
-    clocks = _clocks(root)
+    clocks, gpus = _clocks(root), _gpu_clocks(root).values()
     cores, busy, stolen = _cpu_times(root)
     return Look(
         at_s=time.perf_counter(),
@@ -48,6 +56,7 @@ def sample(root: Path = ROOT, *, n: int = 0) -> Look:
         quota_s=_found(root / "sys/fs/cgroup/cpu.stat", r"throttled_usec (\d+)", 1e-6),
         capped=_capped(root),
         clock_mhz=max(clocks) if clocks else None,
+        gpu_clock_mhz=max((each["now"] for each in gpus), default=None),
         temperatures_c=_temperatures(root),
         trips_c=_trips(root),
     )
@@ -110,17 +119,21 @@ def _waited(root: Path) -> float | None:
 
 
 def _throttle_events(root: Path) -> int | None:
-    """Events counted by x86 cores and packages; the package's appears once for each core of it."""
+    """Events counted by x86 cores and packages, and for too much current by a Jetson's SoC, which then slows down.
+
+    A package's count appears once for each core of it.
+    """
     cores = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
-    return sum(counted) if (counted := _integers(cores)) else None
+    currents = (root / "sys/class/hwmon").glob("hwmon*/oc[0-9]_event_cnt")
+    return sum(counted) if (counted := _integers((*cores, *currents))) else None
 
 
 def _capped(root: Path) -> tuple[str, ...]:
     capped = []
     for device in sorted((root / "sys/class/thermal").glob("cooling_device*")):
         kind = text(device / "type") or ""
-        # A fan at work is no harm; a CPU frequency that is held down is.
-        if re.search(r"cpu|processor", kind, re.IGNORECASE) and (_integer(device / "cur_state") or 0) > 0:
+        # A fan at work is no harm; a frequency of CPU or GPU that is held down is.
+        if re.search(r"cpu|processor|gpu|devfreq", kind, re.IGNORECASE) and (_integer(device / "cur_state") or 0) > 0:
             capped.append(f"{kind} ({device.name})")
     firmware = text(root / "sys/devices/platform/soc/soc:firmware/get_throttled")
     if firmware and re.fullmatch(r"(0x)?[0-9a-fA-F]+", firmware) and int(firmware, 16) & _FIRMWARE_NOW:
@@ -134,6 +147,16 @@ def _clocks(root: Path) -> list[float] | None:
         return [round(value / 1000, 1) for value in scaled]
     clocks = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", text(root / "proc/cpuinfo") or "", re.MULTILINE)
     return [round(float(value), 1) for value in clocks] or None
+
+
+def _gpu_clocks(root: Path) -> dict[str, dict[str, float]]:
+    """Of each GPU that scales its clock: what it is now, and between what it may move; MHz."""
+    found = {}
+    for device in sorted((root / "sys/class/devfreq").glob("*")):
+        read = {name: _integer(device / f"{file}_freq") for name, file in _CLOCKS.items()}
+        if _GPU.search(device.name) and read["now"] is not None:
+            found[device.name] = {name: round(value / 1e6, 1) for name, value in read.items() if value is not None}
+    return found
 
 
 def _zones(root: Path) -> list[Path]:

@@ -71,7 +71,7 @@ class Session(Protocol):
             every output of the network by its name; first axes count samples.
 
         Raises:
-            BackendError: an input is missing, unknown, or has another dtype or shape.
+            BackendError: an input is missing, unknown, or has another dtype or shape, or the session is closed.
         """
         ...
 
@@ -80,7 +80,7 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the runtime's memory and threads."""
+        """Free the runtime's memory and threads; from any thread, and more than once if that is easier."""
         ...
 
 
@@ -102,16 +102,39 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
     return session
 
 
-def open_sessions(artifact: Artifact, count: int, *, threads: int = 1) -> list[Session]:
+def open_sessions(artifact: Artifact, count: int, *, threads: int = 1, batch: int = 1) -> list[Session]:
     """Load an artifact several times, to work at once, where they would hinder each other with settings of their own.
+
+    Args:
+        artifact: what to load.
+        count: sessions.
+        threads: worker threads of each.
+        batch: the most samples that will be given at once, where the graph leaves that open: an engine is built for it.
 
     Raises:
         BackendError: see :func:`open_session`.
     """
     together = getattr(_opened_by(artifact, simulated=False)[0], "open_sessions", None)
-    if count > 1 and together is not None:
-        return list(together(artifact, count, threads=threads))
+    if together is not None:
+        return list(together(artifact, count, threads=threads, batch=batch))
     return [open_session(artifact, threads=threads) for _ in range(count)]
+
+
+def prepare(artifact: Artifact) -> None:
+    """Have this device make what it runs in an artifact's stead, where its runtime does so once: TensorRT's engine.
+
+    Raises:
+        BackendError: see :func:`open_session`.
+    """
+    module, artifact = _opened_by(artifact, simulated=False)
+    make = getattr(module, "prepare", None)
+    if make is not None:
+        make(artifact)
+
+
+def closed() -> BackendError:
+    """What a session that was closed answers."""
+    return BackendError("the session is closed", "open another one")
 
 
 def _opened_by(artifact: Artifact, simulated: bool) -> tuple[ModuleType, Artifact]:

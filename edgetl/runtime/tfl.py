@@ -12,7 +12,7 @@ from edgetl.base.errors import BackendError
 from edgetl.base.extras import require
 from edgetl.core.bundle import Artifact
 from edgetl.core.tensors import Arrays, TensorSpec
-from edgetl.runtime.sessions import Executed, check_feeds
+from edgetl.runtime.sessions import Executed, check_feeds, closed
 
 #: Operators with weights, and the axes of these whose sizes multiply to the products for one output value.
 _WEIGHTED = {"CONV_2D": slice(1, None), "DEPTHWISE_CONV_2D": slice(1, 3), "FULLY_CONNECTED": slice(1, None)}
@@ -41,6 +41,8 @@ class LiteRtSession:
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See :class:`edgetl.runtime.sessions.Session`."""
         check_feeds(feeds, self.inputs)
+        if self._interpreter is None:
+            raise closed()
         for name, index in self._indexes.items():
             self._interpreter.set_tensor(index, feeds[name])
         self._interpreter.invoke()
@@ -65,7 +67,7 @@ class LiteRtSession:
 
     def close(self) -> None:
         """Drop the interpreter."""
-        del self._interpreter
+        self._interpreter = None
 
 
 def _sizes(entry: dict[str, Any]) -> tuple[int, ...]:

@@ -20,6 +20,8 @@ from edgetl.transfer.samples import SampleStore
 
 Floats = npt.NDArray[np.float32]
 BATCH = 32
+#: Batches whose features stay on the device until the host waits for them.
+HELD = 16
 
 
 def compute(
@@ -28,10 +30,15 @@ def compute(
     """The head's input for each sample as evaluation sees it, float32, shape (n, features)."""
     _, head = head_of(model.backbone)
     seen: list[torch.Tensor] = []
+    taken: list[torch.Tensor] = []
     order: list[int] = []
 
     def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen.append(inputs[0].flatten(1).float().cpu())
+        seen.append(inputs[0].flatten(1).float())
+
+    def take() -> None:
+        taken.append(torch.cat(seen).cpu())
+        seen.clear()
 
     hook = head.register_forward_pre_hook(keep)
     model.eval().to(device)
@@ -40,10 +47,14 @@ def compute(
             for indices, batch in store.batches(BATCH):
                 model.fed(batch, device)
                 order += indices
+                if len(seen) == HELD:
+                    take()
                 progress(step, len(order), len(store))
+            if seen:
+                take()
     finally:
         hook.remove()
-    return np.ascontiguousarray(torch.cat(seen).numpy()[np.argsort(order)])
+    return np.ascontiguousarray(torch.cat(taken).numpy()[np.argsort(order)])
 
 
 def cached(folder: Path, key: Any, computed: Callable[[], Mapping[str, Floats]]) -> dict[str, Floats]:

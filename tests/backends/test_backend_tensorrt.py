@@ -136,8 +136,8 @@ def test_the_devices_script_builds_what_was_checked_here(small_int8: Callable[[s
     logger = tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR)
     network = tensorrt_rtx.Builder(logger).create_network(build_engine.network_flags(tensorrt_rtx))
     assert tensorrt_rtx.OnnxParser(network, logger).parse(model.read_bytes())
-    key = build_engine.engine_key("10.3.0", (8, 7), "l4t36.4.3", 1, "a" * 64)
-    assert key == "trt10.3.0-sm87-l4t36.4.3-b1-aaaaaaaaaaaaaaaa"
+    found = build_engine.Identity("10.3.0", (8, 7), "NVIDIA Jetson Orin", "l4t36.4.3", 1, 0, "a" * 64)
+    assert found.engine(Path()).name == "model-trt10.3.0-sm87-NVIDIA_Jetson_Orin-l4t36.4.3-b1-aaaaaaaaaaaaaaaa.engine"
 
 
 @needs_builder
@@ -162,10 +162,13 @@ def test_a_name_of_an_input_is_no_shell_command(tmp_path: Path) -> None:
 
 
 def test_an_engines_name_changes_with_all_that_it_depends_on() -> None:
-    base = ("10.3.0", (8, 7), "l4t36.4.3", 1, "a" * 64)
-    changed = [("10.7.0", *base[1:]), (base[0], (11, 0), *base[2:]), (*base[:2], "l4t36.5.0", *base[3:])]
-    changed += [(*base[:3], 4, base[4]), (*base[:4], "b" * 64)]
-    assert len({build_engine.engine_key(*each) for each in [base, *changed]}) == 6
+    base = build_engine.Identity("10.3.0", (8, 7), "Orin Nano", "l4t36.4.3", 1, 0, "a" * 64)
+    changes = {"version": "10.7.0", "capability": (11, 0), "gpu": "AGX Orin", "release": "l4t36.5.0", "batch": 4}
+    changes |= {"workspace_mb": 512, "model_sha256": "b" * 64}
+    assert set(changes) == set(base._fields)
+    changed = [base._replace(**{name: value}) for name, value in changes.items()]
+    assert len({each.engine(Path("out")) for each in [base, *changed]}) == 8
+    assert len({each.machine for each in [base, *changed]}) == 5, "kernel timings hold for every model and batch"
 
 
 @pytest.mark.parametrize(

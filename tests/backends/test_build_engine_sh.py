@@ -42,9 +42,9 @@ def bundle(small_int8: Callable[[str], Path], tmp_path: Path) -> Path:
     """A compiled folder, with a recorder beside it."""
     folder = tmp_path / "a bundle"
     BACKENDS["tensorrt"].compile(small_int8("tensorrt-int8"), find_target("jetson"), folder)
-    recorder = tmp_path / "trtexec"
-    recorder.write_text(RECORDER)
-    recorder.chmod(0o755)
+    for name, program in {"trtexec": RECORDER, "nvidia-smi": "#!/bin/sh\necho 'NVIDIA RTX A2000 12GB'\n"}.items():
+        (tmp_path / name).write_text(program)
+        (tmp_path / name).chmod(0o755)
     return folder
 
 
@@ -52,6 +52,7 @@ def run(
     folder: Path, *arguments: str, shell: str = SHELLS[0], version: str = "100300", **more: str
 ) -> subprocess.CompletedProcess[str]:
     own = {"TRTEXEC": str(folder.parent / "trtexec"), "LOG": str(folder.parent / "log"), "VERSION": version}
+    own["PATH"] = f"{folder.parent}{os.pathsep}{os.environ['PATH']}"
     command = [shell, str(folder / "build_engine.sh"), *arguments]
     environment = {**os.environ, **own, **more}
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", env=environment)
@@ -71,8 +72,8 @@ def test_it_builds_once_under_the_name_that_python_gives(shell: str, bundle: Pat
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     digest = hashlib.sha256((bundle / "model.onnx").read_bytes()).hexdigest()
-    key = build_engine.engine_key("10.3.0", (8, 7), build_engine.system_release(), 4, digest)
-    engine = bundle / f"model-{key}.engine"
+    identity = build_engine.Identity("10.3.0", (8, 7), told["gpu"], build_engine.system_release(), 4, 512, digest)
+    engine = identity.engine(bundle)
     assert told.pop("build_seconds") >= 0
     assert told == {
         "engine": str(engine),
@@ -81,13 +82,14 @@ def test_it_builds_once_under_the_name_that_python_gives(shell: str, bundle: Pat
         "module": "trtexec",
         "tensorrt": "10.3.0",
         "compute_capability": "8.7",
+        "gpu": build_engine.board() or "NVIDIA RTX A2000 12GB",
         "system": build_engine.system_release(),
         "batch": 4,
         "model_sha256": digest,
     }
     # Python takes what the shell made, and the other way round.
     assert build_engine.is_whole(engine)
-    assert left(bundle) == [engine.name, f"{engine.name}.sha256", f"timing-{key.rsplit('-', 2)[0]}.cache"]
+    assert left(bundle) == [engine.name, f"{engine.name}.sha256", f"timing-{identity.machine}.cache"]
     fixed = [one for one in asked(bundle) if not one.startswith(("--saveEngine", "--timingCacheFile"))]
     assert fixed == [
         f"--onnx={bundle / 'model.onnx'}",
@@ -98,7 +100,8 @@ def test_it_builds_once_under_the_name_that_python_gives(shell: str, bundle: Pat
         "--maxShapes=image:4x32x32x3",
         "--memPoolSize=workspace:512",
     ]
-    assert json.loads(run(bundle, "--sm", "87", "--batch", "4", shell=shell).stdout)["reused"]
+    again = run(bundle, "--sm", "87", "--batch", "4", "--workspace-mb", "512", shell=shell)
+    assert json.loads(again.stdout)["reused"]
 
 
 def test_a_damaged_engine_is_built_again_and_timings_are_kept(bundle: Path) -> None:
@@ -112,14 +115,17 @@ def test_a_damaged_engine_is_built_again_and_timings_are_kept(bundle: Path) -> N
     assert not json.loads(run(bundle, "--sm", "87", "--rebuild").stdout)["reused"]
 
 
-def test_other_capability_version_batch_or_model_is_another_engine(bundle: Path) -> None:
+def test_other_gpu_version_batch_limit_or_model_is_another_engine(bundle: Path) -> None:
     names = {json.loads(run(bundle, "--sm", "87").stdout)["engine"]}
     names.add(json.loads(run(bundle, "--sm", "110").stdout)["engine"])
     names.add(json.loads(run(bundle, "--sm", "87", "--batch", "2").stdout)["engine"])
     names.add(json.loads(run(bundle, "--sm", "87", version="101602").stdout)["engine"])
+    names.add(json.loads(run(bundle, "--sm", "87", "--workspace-mb", "512").stdout)["engine"])
+    (bundle.parent / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA RTX A6000'\n")
+    names.add(json.loads(run(bundle, "--sm", "87").stdout)["engine"])
     (bundle / "model.onnx").write_bytes(b"another model")
     names.add(json.loads(run(bundle, "--sm", "87").stdout)["engine"])
-    assert len(names) == 5
+    assert len(names) == (6 if build_engine.board() else 7), "a Jetson has but one board"
 
 
 def test_tensorrt_11_needs_no_flag_for_strong_typing(bundle: Path) -> None:

@@ -94,7 +94,12 @@ def test_a_quiet_run_is_not_flagged() -> None:
         (lambda i: {"waited_s": None, "involuntary": 100 * i}, "noisy neighbour", "120 involuntary"),
         (lambda i: {"quota_s": 0.1 * i}, "throttling", "1.20 s"),
         (lambda i: {"clock_mhz": 2400.0 if i < 6 else 1800.0}, "throttling", "from 2400 to 1800 MHz"),
-        (lambda i: {"throttled": 7 + i}, "throttling", "12 thermal"),
+        (lambda i: {"throttled": 7 + i}, "throttling", "12 throttle events"),
+        (
+            lambda i: {"gpu_clock_mhz": 1020.0 if i < 6 else 612.0},
+            "throttling",
+            "the GPU's clock fell from 1020 to 612",
+        ),
         (lambda i: {"capped": ["cpufreq-cpu0 (cooling_device1)"] if i == 8 else []}, "throttling", "cooling_device1"),
         (lambda i: {"temperatures_c": {"cpu": 80.0 + i}}, "throttling", "reached 92 °C"),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgetl.runtime.inventory import inventory
-from edgetl.runtime.machine import saturates
+from edgetl.runtime.machine import power_mode, saturates
 
 #: /sys of an Orin Nano: one thermal zone, and an INA3221 whose third channel has no label.
 ORIN = {
@@ -96,3 +96,12 @@ def test_a_machine_that_has_none_says_none(tmp_path: Path) -> None:
 )
 def test_which_cpus_saturate(arch: str, features: list[str], wrong: bool) -> None:
     assert saturates({"arch": arch, "isa_features": features}) is wrong
+
+
+def test_a_jetsons_power_mode_has_the_name_of_its_own_file(tmp_path: Path) -> None:
+    modes = "# < POWER_MODEL ID=2 NAME=OLD >\n< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n"
+    assert power_mode(tmp_path) is None
+    tree(tmp_path, {"var/lib/nvpmodel/status": "pmode:0002\n"})
+    assert power_mode(tmp_path) == "mode 2"
+    tree(tmp_path, {"etc/nvpmodel.conf": modes})
+    assert power_mode(tmp_path) == "MAXN_SUPER"

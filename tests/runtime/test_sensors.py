@@ -37,14 +37,15 @@ def test_this_machine() -> None:
     assert first.cores == os.cpu_count()
     for counter in ("at_s", "busy_s", "steal_s", "own_s", "involuntary"):
         assert getattr(second, counter) >= getattr(first, counter) >= 0
-    assert {"clock_mhz", "temperatures_c", "power_w", "load_1min"} == set(state())
+    assert {"clock_mhz", "gpu_clock_mhz", "temperatures_c", "power_w", "load_1min"} == set(state())
 
 
 def test_a_machine_that_says_nothing(tmp_path: Path) -> None:
     seen = sample(tmp_path)
     assert seen.busy_s is seen.throttled is seen.pressure_s is seen.temperatures_c is seen.waited_s is None
     assert (seen.capped, seen.trips_c) == ((), {})
-    assert state(tmp_path)["power_w"] is None
+    assert seen.gpu_clock_mhz is None
+    assert state(tmp_path)["power_w"] is state(tmp_path)["gpu_clock_mhz"] is None
 
 
 def test_counters(tree: Tree) -> None:
@@ -69,6 +70,25 @@ def test_counters(tree: Tree) -> None:
     assert seen.steal_s == pytest.approx(40 / tick)
     assert (seen.pressure_s, seen.waited_s, seen.quota_s) == (pytest.approx(1.5), 2.5, 0.25)
     assert (seen.throttled, seen.clock_mhz) == (10, 2400)
+
+
+@pytest.mark.parametrize("gpu", ["17000000.gpu", "17000000.ga10b", "gpu-gpc-0"])
+def test_a_jetsons_gpu(gpu: str, tree: Tree) -> None:
+    devfreq, clocks = "sys/class/devfreq", {"cur_freq": 612000000, "min_freq": 306000000, "max_freq": 1020000000}
+    root = tree(
+        {
+            **{f"{devfreq}/{gpu}/{name}": value for name, value in clocks.items()},
+            f"{devfreq}/bwmgr/cur_freq": 3199000000,
+            "sys/class/hwmon/hwmon3/name": "soctherm_oc",
+            **{f"sys/class/hwmon/hwmon3/oc{i}_event_cnt": count for i, count in ((1, 0), (2, 15), (3, 37))},
+            "sys/class/thermal/cooling_device4/type": f"devfreq-{gpu}",
+            "sys/class/thermal/cooling_device4/cur_state": 1,
+        }
+    )
+    seen = sample(root)
+    assert (seen.gpu_clock_mhz, seen.throttled) == (612, 52)
+    assert seen.capped == (f"devfreq-{gpu} (cooling_device4)",)
+    assert state(root)["gpu_clock_mhz"] == {gpu: {"now": 612, "least": 306, "most": 1020}}
 
 
 def test_what_holds_the_clock_down(tree: Tree) -> None:
@@ -134,6 +154,23 @@ def test_rapl_counts_packages_and_wraps(tree: Tree) -> None:
         rapl(tree, microjoules)
         tally.update(now)
     assert tally.joules == pytest.approx(0.5 + 1.0 + 0.2)
+
+
+def test_an_agx_orins_energy_is_the_sum_of_its_rails(tree: Tree) -> None:
+    """None of them is the whole board's: the five volts of the system are without the GPU."""
+    rails = {"hwmon1": ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), "hwmon2": ("NC", "VDDQ_VDD2_1V8AO")}
+    files: dict[str, object] = {}
+    for chip, names in rails.items():
+        for index, name in enumerate(names, 1):
+            files[f"sys/class/hwmon/{chip}/in{index}_label"] = name
+            if name != "NC":
+                files |= {f"sys/class/hwmon/{chip}/{kind}{index}_input": 1000 for kind in ("in", "curr")}
+    sensor = energy.find_sensor(tree(files))
+    assert isinstance(sensor, energy.Sensor)
+    assert sensor.name == "INA3221, VDD_GPU_SOC, VDD_CPU_CV, VIN_SYS_5V0"
+    tally = energy.Tally(sensor, 0.0)
+    tally.update(2.0)
+    assert tally.joules == pytest.approx(6.0)
 
 
 def test_jetsons_rails_are_integrated(tree: Tree) -> None:

@@ -37,7 +37,7 @@ PLACES = {
     "edgetl.cli.endings": {"register_at_fork"},
     "edgetl.devices.process": {"killpg", "SIGKILL"},
     "edgetl.inputs.pictures": {"register_at_fork"},
-    "edgetl.runtime.__main__": {"setpgid", "alarm"},
+    "edgetl.runtime.__main__": {"setpgid", "alarm", "killpg", "SIGKILL"},
     "edgetl.runtime.sensors": {"getloadavg", "sysconf"},
     "edgetl.transfer.launch": {"set_blocking", "pthread_sigmask"},
 }

@@ -9,7 +9,6 @@ ends the connection too.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import shlex
 import shutil
@@ -26,7 +25,7 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from edgetl.base.errors import DeviceError
 from edgetl.base.progress import Progress, silent
-from edgetl.devices.process import FULL_DISK, Finished, killed_in_time, run_watched
+from edgetl.devices.process import FULL_DISK, Finished, end_group, killed_in_time, run_watched
 from edgetl.devices.remote import command_line, program
 
 CONNECT_SECONDS = 10
@@ -207,8 +206,7 @@ class Connection:
             return
         if self._process.stdin is not None:
             self._process.stdin.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGTERM)
+        end_group(self._process)
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()

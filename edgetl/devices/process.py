@@ -100,6 +100,15 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
             process.kill()
 
 
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process and its children to end; it leads a group of its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.terminate()
+
+
 @contextlib.contextmanager
 def killed_in_time(process: subprocess.Popen[bytes], most: float | None = None) -> Iterator[None]:
     """Kill ``process`` when the time limit passes, or ``most`` seconds from now, while the block runs."""

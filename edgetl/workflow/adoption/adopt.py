@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.base.errors import DataError, RunError
+from edgetl.base.errors import DataError, EdgetlError, RunError
 from edgetl.base.extras import version
 from edgetl.base.lock import exclusive
 from edgetl.base.progress import Progress, silent, tracked
@@ -205,10 +207,24 @@ def _network(subject: Subject, progress: Progress) -> Network:
     progress(f"preparing {given.model}", 0, 1)
     (spec,) = task.outputs(dataset.classes)
     samples = subject.definition.batch(dataset.paths(dataset.measured)[:COMPARED])
-    assert given.foreign is not None
-    made = from_graph(given.foreign, subject.definition, spec, dataset.label_kind, subject.declared.output, samples)
+    if given.backbone and given.module is not None:
+        made: Network = _torch().from_module(given.module, subject.definition, task, dataset.classes)
+        progress(f"preparing {given.model}", 1, 1)
+        return made
+    foreign = given.foreign
+    if foreign is None and subject.declared.output is not None:
+        raise EdgetlError(f"{given.model} has one output, without a name", "leave --output out")
+    if foreign is None:
+        assert given.module is not None
+        foreign = _torch().exported(given.module, given.model, subject.definition, samples)
+    made = from_graph(foreign, subject.definition, spec, dataset.label_kind, subject.declared.output, samples)
     progress(f"preparing {given.model}", 1, 1)
     return made
+
+
+def _torch() -> ModuleType:
+    """What knows torch models, imported for these alone: an ONNX file takes no torch."""
+    return importlib.import_module("edgetl.workflow.adoption.torch_network")
 
 
 def _verified(subject: Subject, network: Network, own: Values, progress: Progress) -> dict[str, Any]:

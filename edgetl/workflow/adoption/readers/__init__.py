@@ -7,10 +7,20 @@ from typing import Any
 
 from edgetl.base.errors import EdgetlError
 from edgetl.workflow.adoption.given import Reader
-from edgetl.workflow.adoption.readers import onnx_file
+from edgetl.workflow.adoption.readers import checkpoint, exported_program, hugging_face, module, onnx_file
 
 #: The first one that takes what was given reads it.
-READERS: Mapping[str, Reader] = {reader.name: reader for reader in (onnx_file.READER,)}
+READERS: Mapping[str, Reader] = {
+    reader.name: reader
+    for reader in (
+        checkpoint.TIMM,
+        checkpoint.TORCHVISION,
+        hugging_face.READER,
+        onnx_file.READER,
+        exported_program.READER,
+        module.READER,
+    )
+}
 
 
 def find_reader(model: Any) -> Reader:

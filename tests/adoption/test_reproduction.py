@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from scipy.special import softmax
+from torchvision.transforms.functional import center_crop
 
 from edgetl.core.run import load_run
-from tests.adoption.foreign import CLASSES, Owned
+from edgetl.inputs import Preprocess
+from tests.adoption.foreign import CLASSES, MEAN, STD, Owned
 from tests.adoption.test_adopt_onnx import given
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -71,6 +74,23 @@ def test_honest_answers_pass(form: str, owner: Owned, here: Cli, tmp_path: Path)
     values = {"logits": owner.logits, "probabilities": softmax(owner.logits, 1), "noisy": owner.logits + noise}[form]
     done = here(*given(owner, tmp_path / "run", answers=owner.answers(tmp_path / "a.npz", values)))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_crop_that_starts_a_pixel_further_is_no_mistake(owner: Owned, here: Cli, tmp_path: Path) -> None:
+    """Of 27 pixels too many torchvision leaves 14 out on the left, edgetl 13."""
+    prep = owner.declared(tmp_path / "prep.json", mode="shorter", resize=34)
+    right = Preprocess(24, 24, 34, "bilinear", MEAN, STD)
+    pixels = [center_crop(right.resized(path), [24, 24]) for path in owner.files]
+    planes = np.stack([(np.asarray(p) / 255 - np.array(MEAN)) / np.array(STD) for p in pixels]).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        logits = owner.model(torch.from_numpy(planes.astype(np.float32))).numpy()
+    done = here(
+        *given(owner, tmp_path / "run", preprocess=prep, answers=owner.answers(tmp_path / "a.npz", logits)), "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    evidence = json.loads(done.stdout)["adoption"]["evidence"]["answers"]
+    assert evidence["distance"] < 1e-4
+    assert "rounds halves of a pixel to even" in evidence["crop"]
 
 
 def test_too_few_answers_prove_nothing(owner: Owned, here: Cli, tmp_path: Path) -> None:

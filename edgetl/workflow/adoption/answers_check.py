@@ -17,7 +17,7 @@ from edgetl.diagnosis.runner import explained
 from edgetl.inputs import Preprocess
 from edgetl.inputs.base import Input
 from edgetl.workflow.adoption.network import Network, Values
-from edgetl.workflow.adoption.suspects import NEAR, answered, distance, of_outputs, suspects
+from edgetl.workflow.adoption.suspects import NEAR, answered, cropped_as_torchvision, distance, of_outputs, suspects
 
 #: Fewest files that are compared.
 FEWEST = 24
@@ -62,6 +62,13 @@ def check_answers(
     apart = min(distance(own, given.values), distance(network.ended(own), given.values))
     if apart <= NEAR:
         return {"distance": apart, "n": len(given.paths), "certify": given.certify}
+    if isinstance(definition, Preprocess):
+        other = cropped_as_torchvision(network, definition)
+        moved = np.concatenate([other(path) for path in tracked(given.paths, "comparing other crops", progress)])
+        closer = min(distance(moved, given.values), distance(network.ended(moved), given.values))
+        if closer <= NEAR:
+            how = "torchvision's, which rounds halves of a pixel to even numbers"
+            return {"distance": closer, "n": len(given.paths), "certify": given.certify, "crop": how}
     why = _why(own, given, network, definition, progress)
     what = (
         f"the model's outputs for {count(len(given.paths))} files are {percent(apart, 1)} of their spread away from "

@@ -37,6 +37,25 @@ def answered(network: Network, definition: Input) -> Answer:
     return lambda path: network.answer(definition.feeds(path))
 
 
+def cropped_as_torchvision(network: Network, right: Preprocess) -> Answer:
+    """What the model answers if a crop starts where torchvision's does: halves of a pixel are rounded to even numbers.
+
+    edgetl rounds them down, which a runner in any language gets right. A pixel more or less is nobody's mistake, and
+    moves the outputs of a few pictures by more than what is told from noise.
+    """
+
+    def start(over: int) -> int:
+        return round(over / 2)
+
+    def answer(path: Path) -> Values:
+        image = right.resized(path)
+        left, top = start(image.width - right.width), start(image.height - right.height)
+        pixels = np.asarray(image.crop((left, top, left + right.width, top + right.height)), np.uint8)
+        return network.answer({"image": right.ordered(pixels)[None]})
+
+    return answer
+
+
 def suspects(network: Network, right: Preprocess) -> list[Suspect]:
     """What may have been done to images instead of what was declared, apart from the normalisation as devices do it."""
 

@@ -46,7 +46,9 @@ def from_module(body: nn.Module, definition: Input, task: Task, classes: Sequenc
             return np.asarray(call().numpy(), np.float64)
 
     def answer(feeds: Arrays) -> Values:
-        return plainly(lambda: network.fed(feeds, torch.device("cpu")))
+        return plainly(
+            lambda: network.fed({key: np.array(values) for key, values in feeds.items()}, torch.device("cpu"))
+        )
 
     def prepared(planes: npt.NDArray[np.float32]) -> Values:
         return plainly(lambda: body(torch.from_numpy(planes)).float())

@@ -2,7 +2,7 @@
 
     import edgetl
 
-    run = edgetl.finetune("photos/", out="run")
+    run = edgetl.finetune("photos/", out="run")         # or adopt("model.onnx", "photos/", out="run", ...)
     results = edgetl.export(run, targets=["jetson", "intel-cpu"], out="out")
     edgetl.bench("out/intel-cpu")
     edgetl.verify("out/intel-cpu", margin=0.005)
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgetl.transfer.backbones import list_backbones
     from edgetl.transfer.finetune import finetune
     from edgetl.transfer.strategies import list_strategies
+    from edgetl.workflow.adoption.adopt import adopt
     from edgetl.workflow.audit import check
     from edgetl.workflow.doctor import doctor
     from edgetl.workflow.exported import Exported
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from edgetl.workflow.sign_bundle import sign
 
 _HOMES = {
+    "adopt": "edgetl.workflow.adoption.adopt",
     "Artifact": "edgetl.core.bundle",
     "Bundle": "edgetl.core.bundle",
     "Certificate": "edgetl.certify",
@@ -94,6 +96,7 @@ __all__ = [
     "Target",
     "__version__",
     "add_device",
+    "adopt",
     "bench",
     "bench_devices",
     "check",

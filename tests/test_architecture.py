@@ -32,7 +32,7 @@ LAYERS = (
 #: The same within one part: what joins the stages is a strict order, too.
 WITHIN = {
     "workflow": (
-        ("fleet",),
+        ("fleet", "adoption"),
         ("time_bundle", "audit"),
         ("certify_bundle",),
         ("corruption_test", "explain_loss"),
@@ -41,6 +41,7 @@ WITHIN = {
         ("repair_search",),
         ("refit_head",),
         ("candidates",),
+        ("network_reference",),
         ("reference",),
         ("stage_cache", "doctor", "exported", "sources", "golden_vectors", "portable", "sign_bundle"),
     ),
@@ -59,6 +60,7 @@ WITHIN = {
             "npz",
             "signature",
             "artifact",
+            "adoption",
         ),
     ),
     "base": (
@@ -201,7 +203,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_no_package_bears_a_verbs_name() -> None:
-    verbs = {"finetune", "export", "verify", "bench", "deploy", "rollback", "report", "demo"}
+    verbs = {"finetune", "adopt", "export", "verify", "bench", "deploy", "rollback", "report", "demo"}
     assert not verbs & {part(module) for module in modules()}
 
 
@@ -231,7 +233,20 @@ def loaded_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
 
 
-VERBS = ["", "finetune", "export", "verify", "bench", "deploy", "rollback", "report", "demo", "devices", "doctor"]
+VERBS = [
+    "",
+    "finetune",
+    "adopt",
+    "export",
+    "verify",
+    "bench",
+    "deploy",
+    "rollback",
+    "report",
+    "demo",
+    "devices",
+    "doctor",
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from tests.conftest import ROOT, paint
@@ -27,7 +30,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for hue, name in enumerate(("red", "green", "blue")):
         for index in range(12):
             paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
+    write_foreign(folder / "model.onnx", folder / "prep.json")
     return folder
+
+
+def write_foreign(model: Path, prep: Path) -> None:
+    """A model of somebody else's, which tells colours by their mean, and how its pictures were prepared."""
+    value, numpy_helper = onnx.helper.make_tensor_value_info, onnx.numpy_helper
+    turned = np.ascontiguousarray(np.eye(3, dtype=np.float32)[::-1].T * 20)
+    kernel = numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "kernel")
+    nodes = [
+        onnx.helper.make_node("Conv", ["input", "kernel"], ["same"]),
+        onnx.helper.make_node("GlobalAveragePool", ["same"], ["pooled"]),
+        onnx.helper.make_node("Flatten", ["pooled"], ["flat"]),
+        onnx.helper.make_node("Gemm", ["flat", "head"], ["scores"]),
+        onnx.helper.make_node("Softmax", ["scores"], ["output"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "elsewhere",
+        [value("input", onnx.TensorProto.FLOAT, [1, 3, 32, 32])],
+        [value("output", onnx.TensorProto.FLOAT, [1, 3])],
+        [kernel, numpy_helper.from_array(turned, "head")],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), model)
+    fields = {"height": 32, "width": 32, "mode": "squash", "interpolation": "bilinear", "mean": [0] * 3, "std": [1] * 3}
+    prep.write_text(json.dumps(fields))
 
 
 def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -40,6 +68,7 @@ def test_the_readme_shows_every_verb() -> None:
     shown = {shlex.split(command)[1] for command in COMMANDS}
     assert shown >= {
         "finetune",
+        "adopt",
         "export",
         "verify",
         "bench",

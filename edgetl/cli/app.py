@@ -8,6 +8,7 @@ import typer
 
 import edgetl
 from edgetl.cli import (
+    adopt,
     bench,
     demo,
     deploy,
@@ -27,7 +28,7 @@ from edgetl.cli import (
 _ABOUT = """Take a fine-tuned model to a device and prove that the transfer survived.
 
 \b
-  edgetl finetune photos/ --out run
+  edgetl finetune photos/ --out run    (or: edgetl adopt model.onnx --data photos/ --out run)
   edgetl export run --target jetson --target intel-cpu --out out
   edgetl report out/* --out report.html
 
@@ -61,7 +62,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_root)
-    for module in (demo, finetune, export, verify, predict, bench, sign, deploy, rollback, report):
+    for module in (demo, finetune, adopt, export, verify, predict, bench, sign, deploy, rollback, report):
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
     app.add_typer(targets.app, name="targets")
     app.command("backbones")(lists.backbones)

@@ -11,6 +11,7 @@ from edgetl.base.errors import BundleError
 from edgetl.base.names import check_name
 from edgetl.base.schema import Json, from_json
 from edgetl.base.storage import read_sealed
+from edgetl.core.adoption import Adoption
 from edgetl.core.compression import Quantization, RepairRecord
 from edgetl.core.target import Target
 
@@ -47,6 +48,7 @@ class TrainedRun:
         settings, metrics: as in ``run.json``.
         input: how a file became the network's input in training, as :func:`edgetl.inputs.input_of` reads it.
         classes: their names, in the order of the outputs that the network was trained with.
+        adoption: of a model that was trained elsewhere; None for one of edgetl's own.
     """
 
     digest: str = ""
@@ -57,6 +59,7 @@ class TrainedRun:
     metrics: Mapping[str, Json] = field(default_factory=dict)
     input: Mapping[str, Json] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    adoption: Adoption | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

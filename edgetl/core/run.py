@@ -1,12 +1,14 @@
-"""A Run: the outcome of training, as a folder.
+"""A Run: the outcome of training, here or elsewhere, as a folder.
 
     run.json             sealed manifest: task, backbone, strategy, settings, metrics, lineage, SHA-256 of each file
     weights.safetensors  the finalized model's tensors, under timm's or torchvision's names
+    model.onnx           instead of them: the float model, where it was trained elsewhere and is none of theirs
     baseline.safetensors those of the model that the transfer is measured against, if one was trained
     splits.json          classes and every image with hash, label and split
     preprocess.json      the one definition of the input; what it needs besides (tokenizer.json) lies beside it
     history.jsonl        one line for each epoch
-    val.npz              the finalized model's outputs on the val split, in its order: ``out.NAME``, first axis n
+    val.npz              the finalized model's outputs on the val split (search, where there is no val), in its order:
+                         ``out.NAME``, first axis n
     images/, samples/    only where the data hold no files for them: the embedded digits, rows of texts or arrays
     checkpoint/          only while training, or that of the baseline, is unfinished
 
@@ -36,6 +38,7 @@ from edgetl.base.storage import (
     write_json,
     write_sealed,
 )
+from edgetl.core.adoption import Adoption
 from edgetl.core.data import Dataset
 from edgetl.core.npz import read_npz
 from edgetl.core.run_record import Baseline, RunMetrics, RunRecord, read_run_record
@@ -43,6 +46,7 @@ from edgetl.core.tensors import Arrays
 
 MANIFEST = "run.json"
 WEIGHTS = "weights.safetensors"
+NETWORK = "model.onnx"
 BASELINE = "baseline.safetensors"
 SPLITS_FILE = "splits.json"
 PREPROCESS_FILE = "preprocess.json"
@@ -66,10 +70,11 @@ class Run:
         settings: every option that training depended on, among them ``seed`` and ``epochs``.
         metrics: what it reached.
         lineage: source of the pretrained weights, their hash and licence, versions, command line.
-        weights_sha256: of ``weights.safetensors``.
+        weights_sha256: of ``weights.safetensors`` or ``model.onnx``.
         baseline: of the model in ``baseline.safetensors``; None without one.
         hashes: SHA-256 of each file that the manifest seals, by name.
         task: as in ``edgetl tasks``; runs from before there were others are classification.
+        adoption: of a model that was trained elsewhere.
     """
 
     path: Path
@@ -84,6 +89,7 @@ class Run:
     baseline: Baseline | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     task: str = "classification"
+    adoption: Adoption | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,6 +100,11 @@ class Run:
     def weights(self) -> Path:
         """The safetensors file."""
         return self.path / WEIGHTS
+
+    @property
+    def network(self) -> Path | None:
+        """The float ONNX file of a model that was trained elsewhere; None where the run has weights instead."""
+        return self.path / NETWORK if NETWORK in self.hashes else None
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -119,7 +130,7 @@ class Run:
         """
         if VAL_OUTPUTS not in self.hashes:
             return None
-        return read_val_outputs(self.path / VAL_OUTPUTS, len(self.dataset.split("val")))
+        return read_val_outputs(self.path / VAL_OUTPUTS, len(self.dataset.split(self.dataset.measured)))
 
     @property
     def gain(self) -> float | None:
@@ -129,7 +140,9 @@ class Run:
     @property
     def digest(self) -> str:
         """SHA-256 that names this outcome: weights, splits and preprocessing; the baseline is no part of it."""
-        return sha256_json([self.weights_sha256, self.dataset.digest, sha256_json(self.input_record), self.backbone])
+        parts = [self.weights_sha256, self.dataset.digest, sha256_json(self.input_record), self.backbone]
+        # What was checked of a model stands in the certificates of its bundles.
+        return sha256_json(parts if self.adoption is None else [*parts, to_json(self.adoption)])
 
     def to_json(self) -> dict[str, Any]:
         """What a user wants to see of the run, as plain JSON values."""
@@ -143,6 +156,7 @@ class Run:
             "metrics": to_json(self.metrics),
             "baseline": None if self.baseline is None else {**to_json(self.baseline), "gain": self.gain},
             "lineage": dict(self.lineage),
+            "adoption": to_json(self.adoption),
             "preprocess": dict(self.input_record),
             "splits": self.dataset.summary(),
             "skipped": [{"path": s.path, "reason": s.reason} for s in self.dataset.skipped],
@@ -164,13 +178,14 @@ def write_run(
     metrics: RunMetrics,
     lineage: Mapping[str, Any],
     task: str = "classification",
+    adoption: Adoption | None = None,
 ) -> Run:
-    """Complete a run whose weights, history and val outputs already lie in ``path``; the manifest comes last."""
+    """Complete a run whose other files already lie in ``path``: weights or network, history, val outputs."""
     write_splits(path, dataset)
     write_json(path / PREPROCESS_FILE, dict(input_record))
     for name, content in (input_files or {}).items():
         write_bytes(path / name, content)
-    names = (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, *(input_files or ()))
+    names = (WEIGHTS, NETWORK, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, *(input_files or ()))
     files = {name: sha256_file(path / name) for name in names if (path / name).is_file()}
     record = RunRecord(
         backbone=backbone,
@@ -180,6 +195,7 @@ def write_run(
         lineage=lineage,
         files=files,
         task=task,
+        adoption=adoption,
     )
     write_sealed(path / MANIFEST, to_json(record))
     return load_run(path)
@@ -239,9 +255,11 @@ def load_run(path: str | Path) -> Run:
     if not (folder / MANIFEST).is_file():
         if (folder / CHECKPOINT).is_dir():
             raise RunError(f"the run {folder} is unfinished", "give the same finetune command again: it resumes")
-        raise RunError(f"{folder} is not a run (it has no {MANIFEST})", "make one with: edgetl finetune DATA --out RUN")
+        how = "make one with: edgetl finetune DATA --out RUN, or edgetl adopt MODEL --data DATA --out RUN"
+        raise RunError(f"{folder} is not a run (it has no {MANIFEST})", how)
     record = read_run_record(folder / MANIFEST)
-    for name in (WEIGHTS, SPLITS_FILE, PREPROCESS_FILE):
+    held = WEIGHTS if record.adoption is None or NETWORK not in record.files else NETWORK
+    for name in (held, SPLITS_FILE, PREPROCESS_FILE):
         if name not in record.files:
             raise RunError(f"{folder / MANIFEST} has no hash of {name}", "train the run again")
     for name, expected in record.files.items():
@@ -261,15 +279,16 @@ def load_run(path: str | Path) -> Run:
         settings=record.settings,
         metrics=record.metrics,
         lineage=record.lineage,
-        weights_sha256=record.files[WEIGHTS],
+        weights_sha256=record.files[held],
         baseline=record.baseline,
         hashes=record.files,
         task=record.task,
+        adoption=record.adoption,
     )
 
 
 def write_val_outputs(path: Path, outputs: Arrays) -> None:
-    """Keep a model's outputs on the val split, arrays (n, …) in its order, in a run's folder that has no manifest."""
+    """Keep a model's outputs on the split that it is measured on, (n, …) in its order, in a run without a manifest."""
     stream = io.BytesIO()
     named: dict[str, Any] = {f"{_OUT}{name}": values for name, values in outputs.items()}
     np.savez(stream, **named)

@@ -11,6 +11,7 @@ from edgetl.base.errors import RunError
 from edgetl.base.names import check_name
 from edgetl.base.schema import Json, from_json
 from edgetl.base.storage import read_sealed
+from edgetl.core.adoption import Adoption
 
 SCHEMA: Literal[2] = 2
 
@@ -70,6 +71,7 @@ class RunRecord:
         lineage: source of the pretrained weights, their hash and licence, versions, command line.
         files: SHA-256 of each file of the run that is sealed.
         baseline: None without one.
+        adoption: of a model that was trained elsewhere; None for one of edgetl's own.
     """
 
     backbone: str
@@ -79,6 +81,7 @@ class RunRecord:
     lineage: Mapping[str, Json]
     files: Mapping[str, str]
     baseline: Baseline | None = None
+    adoption: Adoption | None = None
     task: str = "classification"
     schema: Literal[1, 2] = SCHEMA
 

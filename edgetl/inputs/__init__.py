@@ -8,11 +8,13 @@ from edgetl.inputs.datasets import load_dataset, what
 from edgetl.inputs.image import Preprocess
 from edgetl.inputs.kinds import (
     INPUTS,
+    defined,
     find_input,
     input_of,
     kind_of,
     modules_for,
     preprocess_of,
+    read_fields,
     read_input,
     write_input,
 )
@@ -27,12 +29,14 @@ __all__ = [
     "Preprocess",
     "Tensors",
     "Text",
+    "defined",
     "find_input",
     "input_of",
     "kind_of",
     "load_dataset",
     "modules_for",
     "preprocess_of",
+    "read_fields",
     "read_input",
     "what",
     "write_input",

@@ -88,6 +88,16 @@ def read_input(file: str | Path) -> Input:
         UnknownNameError: it is of a kind that this edgetl does not know.
     """
     path = Path(file)
+    return defined(read_fields(path), path.parent, str(path))
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """The fields that a user wrote, JSON or TOML, all of them known ones of their kind of input.
+
+    Raises:
+        DataError: no such file, neither JSON nor TOML, or an unknown field.
+        UnknownNameError: it is of a kind that this edgetl does not know.
+    """
     try:
         content = path.read_text(encoding="utf-8")
         record = parse_json(content) if path.suffix != ".toml" else parse_toml(content)
@@ -101,10 +111,20 @@ def read_input(file: str | Path) -> Input:
     unknown = sorted(set(record) - kind.fields - {"kind"})
     if unknown:
         raise DataError(f"{path} has the unknown field {unknown[0]}", f"known are {', '.join(sorted(kind.fields))}")
+    return record
+
+
+def defined(fields: Mapping[str, Any], folder: Path, where: str) -> Input:
+    """The definition that fields give, of a user or of another library's records; ``where`` they stand, for messages.
+
+    Raises:
+        DataError: a field is missing or of the wrong kind.
+        UnknownNameError: it is of a kind that this edgetl does not know.
+    """
     try:
-        return kind.given(record, path.parent)
+        return find_input(_kind(fields)).given(fields, folder)
     except DataError as error:
-        raise DataError(f"{path}: {error.what}", error.remedy) from error
+        raise DataError(f"{where}: {error.what}", error.remedy) from error
 
 
 def write_input(folder: Path, definition: Input) -> tuple[str, ...]:

@@ -229,8 +229,8 @@ def outputs(
 def val_outputs(
     model: Deployable, dataset: Dataset, device: torch.device, step: str = "validating", progress: Progress = silent
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """As :func:`outputs`, of the val split."""
-    return outputs(model, store_of(model.definition, dataset.paths("val")), device, step, progress)
+    """As :func:`outputs`, of the split that its metric is told of: val."""
+    return outputs(model, store_of(model.definition, dataset.paths(dataset.measured)), device, step, progress)
 
 
 def measured(run: Run, progress: Progress = silent) -> tuple[float, float, int]:
@@ -246,5 +246,5 @@ def measured(run: Run, progress: Progress = silent) -> tuple[float, float, int]:
     """
     task, model = find_task(run.task), load_model(run)
     found = val_outputs(model, run.dataset, torch.device("cpu"), "validating the trained model", progress)
-    again, name = scored(task, found, run.dataset.labels("val")), key(task.metric)
+    again, name = scored(task, found, run.dataset.labels(run.dataset.measured)), key(task.metric)
     return float(run.metrics.val.get(name, math.nan)), again.metrics.get(name, math.nan), again.n

@@ -27,6 +27,9 @@ from edgetl.transfer.backbones import Backbone, find
 from edgetl.transfer.classifier import PointwiseHead, head_of, with_head
 
 Tensors = Mapping[str, torch.Tensor]
+#: Under which names trainers keep a state dict, and what they and compilers put before each of its names.
+_HOLDERS = ("state_dict", "model_state_dict", "model", "net")
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
 _LOCAL = "give --weights FILE.safetensors (or .pth), or --weights none for a random start"
 
 
@@ -227,12 +230,20 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EdgetlError(f"cannot read the weights in {file} ({reason[:120]})", _LOCAL) from error
-    for key in ("state_dict", "model"):
+    for key in _HOLDERS:
         if isinstance(held, dict) and isinstance(held.get(key), dict):
             held = held[key]
-    if not isinstance(held, dict) or not all(isinstance(value, torch.Tensor) for value in held.values()):
+    if not isinstance(held, dict) or not held or not all(isinstance(value, torch.Tensor) for value in held.values()):
         raise EdgetlError(f"{file} holds no state dict (names to tensors)", _LOCAL)
-    return {key.removeprefix("module."): value for key, value in held.items()}
+    return _unwrapped(held)
+
+
+def _unwrapped(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Without what trainers and compilers put before every name."""
+    found = dict(tensors)
+    while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in found)), None):
+        found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return found
 
 
 def renamed(theirs: Tensors, ours: Tensors, origin: str) -> dict[str, torch.Tensor]:

@@ -38,9 +38,10 @@ from edgetl.core.targets import Target, find_target
 from edgetl.inputs import input_of, write_input
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.golden_vectors import write_golden
+from edgetl.workflow.network_reference import reference_of
 from edgetl.workflow.portable import calibrated_on, for_certifying, note_data, samples_home, without_places
 from edgetl.workflow.reference import EXPORTED as MODEL
-from edgetl.workflow.reference import Answers, TorchReference, answers, exported
+from edgetl.workflow.reference import Answers, answers, exported
 from edgetl.workflow.repair_search import Selected, search_repair
 from edgetl.workflow.stage_cache import versions
 
@@ -132,7 +133,7 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
         if folder.exists() and not (folder / MANIFEST).is_file():
             raise EdgetlError(f"{folder} exists and is no bundle", "choose another --out, or remove it") from error
     _refuse_absent(request.run)
-    reference = TorchReference(request.run)
+    reference = reference_of(request.run)
     floating = exported(reference, request.batch, work, progress)
     expected = answers(reference, floating, work, progress)
     recipe = request.recipe(floating / MODEL)
@@ -265,6 +266,7 @@ def _trained(run: Run) -> TrainedRun:
         metrics=to_json(run.metrics),
         input=input_of(run).to_json(),
         classes=run.classes,
+        adoption=run.adoption,
     )
 
 

@@ -191,8 +191,14 @@ def certificate_of(
             robustness=facts.get("robustness"),
             repair=bundle.manifest.repair,
             sample=kind_of(bundle).noun,
+            notes=_of_adoption(bundle),
         ),
     )
+
+
+def _of_adoption(bundle: Bundle) -> tuple[str, ...]:
+    run = bundle.manifest.run
+    return run.adoption.notes if run is not None and run.adoption is not None else ()
 
 
 def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:

@@ -144,7 +144,7 @@ class TorchReference:
         task = find_task(run.task)
         names = tuple(spec.name for spec in task.outputs(run.classes))
         path = export_onnx(self.module, source, out, outputs=names, batch=batch, opset=OPSET)
-        feeds = source.batch(run.dataset.paths("val")[:PARITY_SAMPLES])
+        feeds = source.batch(run.dataset.paths(run.dataset.measured)[:PARITY_SAMPLES])
 
         def agreement(expected: Arrays, found: Arrays) -> float:
             return task.agreement(task.decode(expected, task.options), task.decode(found, task.options))

@@ -19,9 +19,9 @@ from edgetl.compress.export import export_onnx
 from edgetl.core.bundle import Bundle
 from edgetl.diagnosis import Observations, diagnose
 from edgetl.diagnosis.answers import audit_answers, damaged_column, permutation
+from edgetl.diagnosis.hypotheses import hypotheses
 from edgetl.diagnosis.prefix import explain, judge, probe
 from edgetl.diagnosis.records import preprocessing
-from edgetl.diagnosis.runner import hypotheses
 from edgetl.inputs.image import CHANNELS, INTERPOLATIONS, MODES, Preprocess
 from tests.compress.models import small_model
 from tests.diagnosis import faults

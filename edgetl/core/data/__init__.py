@@ -5,9 +5,9 @@ from edgetl.core.data.places import located
 from edgetl.core.data.readers import READERS, Listing, Reader, find_reader
 from edgetl.core.data.readers.digits import NAME as DIGITS
 from edgetl.core.data.readers.digits import is_embedded, write_digits
-from edgetl.core.data.reading import Content, read_dataset, refuse_inside, unlisted
+from edgetl.core.data.reading import Content, read_dataset, read_listing, refuse_inside, unlisted
 from edgetl.core.data.samples import SPLITS, Dataset, Sample, Skipped, digest_of
-from edgetl.core.data.splits import SHARES, assign_splits
+from edgetl.core.data.splits import SHARES, assign_splits, assign_unlearned
 
 __all__ = [
     "DIGITS",
@@ -24,11 +24,13 @@ __all__ = [
     "Sample",
     "Skipped",
     "assign_splits",
+    "assign_unlearned",
     "digest_of",
     "find_reader",
     "is_embedded",
     "located",
     "read_dataset",
+    "read_listing",
     "refuse_inside",
     "unlisted",
     "write_digits",

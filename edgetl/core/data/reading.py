@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress, silent, tracked
@@ -19,6 +21,12 @@ from edgetl.core.data.splits import SHARES, assign_splits
 from edgetl.core.data.walk import shown_name, unlistable, writable_name
 
 MAX_BAD_SHARE = 0.05
+
+
+class Assign(Protocol):
+    """Gives samples their splits; see :func:`edgetl.core.data.assign_splits`."""
+
+    def __call__(self, samples: Sequence[Sample], seed: int, *, kind: str) -> list[Sample]: ...
 
 
 @dataclass(frozen=True)
@@ -60,15 +68,42 @@ def read_dataset(
     Raises:
         DataError: nothing to learn from, or more than 5 % of the files are unusable; the message names them.
     """
-    reader, path = find_reader(source), Path(source)
+    path = Path(source)
     own = Path(f"{path.stem}-samples") if path.suffix else path
-    listing = reader.read(path, into or own)
+    listing = find_reader(source).read(path, into or own)
+    return read_listing(listing, path, content, partial(assign_splits, shares=shares), seed=seed, progress=progress)
+
+
+def read_listing(
+    listing: Listing,
+    path: Path,
+    content: Content,
+    assign: Assign,
+    *,
+    needed: Sequence[str] = ("train", "val", "certify"),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Dataset:
+    """Look into the samples of a listing and split them.
+
+    Args:
+        listing: what a reader gave.
+        path: of the source, for messages.
+        content: what its files hold.
+        assign: gives each sample its split.
+        needed: splits that must not be empty.
+        seed: of the division.
+        progress: told of each file read.
+
+    Raises:
+        DataError: as :func:`read_dataset` does.
+    """
     samples, damaged, remarks = _read(listing, content, progress)
     samples, conflicting = _without_conflicts(samples, listing, content)
     samples, straddling = _in_one_split(samples) if listing.lenient else (samples, ())
     skipped = damaged + conflicting + straddling
     _refuse_if_unusable(path, listing, samples, skipped, content)
-    split, copies = _certified_once(assign_splits(samples, seed, shares, listing.label_kind))
+    split, copies = _certified_once(assign(samples, seed=seed, kind=listing.label_kind))
     dataset = Dataset(
         listing.root.resolve(),
         listing.classes,
@@ -79,7 +114,7 @@ def read_dataset(
         listing.ignored,
         (*_alike(listing.classes), *_division(samples, split, content.noun), *remarks),
     )
-    for name in ("train", "val", "certify"):
+    for name in needed:
         if not dataset.split(name):
             few = "five a class" if listing.classes else "ten"
             raise DataError(

@@ -82,6 +82,11 @@ class Dataset:
         """The samples of one split, in the dataset's order."""
         return tuple(sample for sample in self.samples if sample.split == name)
 
+    @property
+    def measured(self) -> str:
+        """The split on which a finished model's own metric is told: search, where nothing was trained here."""
+        return "val" if self.split("val") else "search"
+
     def paths(self, name: str) -> list[Path]:
         """Absolute paths of one split's files."""
         return [self.file(sample) for sample in self.split(name)]

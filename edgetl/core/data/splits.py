@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,10 @@ from edgetl.core.data.labels import LABEL_KINDS, LabelKind
 from edgetl.core.data.samples import CLASS, SPLITS, Sample
 
 SHARES: Mapping[str, float] = {"train": 0.5, "val": 0.1, "calibration": 0.1, "search": 0.1, "certify": 0.2}
+#: Of samples for a model that was trained elsewhere.
+ADOPTED: Mapping[str, float] = {"calibration": 0.15, "search": 0.25, "certify": 0.6}
+#: What splits of training are to such a model: early stopping has not seen a gradient.
+_UNLEARNED: Mapping[str, str] = {"train": "calibration", "val": "search"}
 #: What people call the splits, in lower case.
 SPLIT_ALIASES: Mapping[str, str] = {
     "training": "train",
@@ -59,6 +64,35 @@ def assign_splits(
     return sorted(_divide(listed, seed, shares, LABEL_KINDS[kind]), key=lambda s: s.path)
 
 
+def assign_unlearned(samples: Iterable[Sample], seed: int, kind: str = CLASS) -> list[Sample]:
+    """Give the samples of a model that was trained elsewhere their splits: calibration, search and certify.
+
+    What it was trained on (train) serves calibration alone, and what else is named serves search and certify; where
+    nothing is named, everything is divided among all three.
+
+    Args:
+        samples: with the splits that the data name, all of them or none.
+        seed: decides which sample falls into which split; nothing else does.
+        kind: of the labels, a key into :data:`LABEL_KINDS`.
+
+    Raises:
+        DataError: only some samples have a split, or one sample is in two of them.
+    """
+    listed = [replace(s, split=_UNLEARNED.get(s.split, s.split)) for s in samples]
+    given = {s.split for s in listed}
+    if "" in given and len(given) > 1:
+        raise DataError("only some rows name a split", "fill the column split for every row, or for none")
+    if given != {""}:
+        _refuse_straddling(listed)
+    shares = {name: share for name, share in ADOPTED.items() if name not in given}
+    pool = [s for s in listed if s.split in ("", "certify")]
+    if shares:
+        shares["certify"] = 1 - sum(share for name, share in shares.items() if name != "certify")
+        divided = _divide(pool, seed, shares, _pooled(LABEL_KINDS[kind], len(shares)))
+        listed = [s for s in listed if s.split not in ("", "certify")] + divided
+    return sorted(listed, key=lambda s: s.path)
+
+
 def _refuse_straddling(samples: Iterable[Sample]) -> None:
     first: dict[str, Sample] = {}
     for sample in samples:
@@ -80,6 +114,20 @@ def _divide(samples: Sequence[Sample], seed: int, shares: Mapping[str, float], k
     strata = kind.strata(labels) if kind.strata else None
     names = _by_class(labels, shares) if strata is None else _by_stratum(strata, shares)
     return [replace(s, split=name) for pixels, name in zip(order, names, strict=True) for s in copies[pixels]]
+
+
+def _pooled(kind: LabelKind, splits: int) -> LabelKind:
+    """A kind of label whose strata that are too small to be divided are one: else all of them went to one split."""
+    strata = kind.strata
+    if strata is None:
+        return kind
+
+    def common(labels: Sequence[Any]) -> list[Hashable]:
+        found = strata(labels)
+        sizes = Counter(found)
+        return [stratum if sizes[stratum] >= splits else None for stratum in found]
+
+    return replace(kind, strata=common)
 
 
 def _by_stratum(strata: Sequence[Hashable], shares: Mapping[str, float]) -> list[str]:

@@ -91,7 +91,7 @@ def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSe
         task=task.name,
         nouns=nouns,
         train=len(run.dataset.split("train")),
-        val=len(run.dataset.split("val")),
+        val=len(run.dataset.split(run.dataset.measured)),
         scores=_scores(run),
         learning=learning(run, identity),
         answers=answers,
@@ -115,7 +115,7 @@ def _answers(run: Run, nouns: str, identity: str) -> Answers | None:
         values = outputs.get(spec.name)
         if values is None or not spec.accepts(values) or not np.isfinite(values).all():
             raise RunError(f"{run.path / VAL_OUTPUTS} holds no finite {spec}", _AGAIN)
-    truth = run.dataset.labels("val")
+    truth = run.dataset.labels(run.dataset.measured)
     return VIEWS[task.labels](Val(task.decode(outputs, task.options), truth, run.classes, nouns, identity))
 
 
@@ -125,7 +125,7 @@ def _absent(run: Run) -> str:
 
 
 def _cards(run: Run, mistakes: Sequence[Mistake], previews: Previews) -> tuple[Card, ...]:
-    paths = [sample.path for sample in run.dataset.split("val")]
+    paths = [sample.path for sample in run.dataset.split(run.dataset.measured)]
     return tuple(Card(paths[m.row], previews.of(paths[m.row]), m.facts) for m in mistakes)
 
 

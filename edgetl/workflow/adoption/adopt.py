@@ -1,0 +1,327 @@
+"""``edgetl adopt``: a model that was trained elsewhere becomes a run, once it does here what its owner says it does."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgetl.base.errors import DataError, EdgetlError, RunError
+from edgetl.base.extras import version
+from edgetl.base.lock import exclusive
+from edgetl.base.progress import Progress, silent, tracked
+from edgetl.base.storage import new_folder, sha256_file
+from edgetl.core.adoption import Adoption
+from edgetl.core.data import LABEL_KINDS, Dataset, refuse_inside
+from edgetl.core.data.walk import is_ignored
+from edgetl.core.run import MANIFEST, Run, load_run, write_run, write_val_outputs
+from edgetl.core.run_record import RunMetrics
+from edgetl.inputs import INPUTS, what
+from edgetl.inputs.base import Input
+from edgetl.tasks import TASKS, Task, find_task
+from edgetl.workflow.adoption.answers_check import check_answers
+from edgetl.workflow.adoption.claim_check import Claim, check_claim, measured_on, read_claim, refuse_other_order
+from edgetl.workflow.adoption.definition import define
+from edgetl.workflow.adoption.given import Given
+from edgetl.workflow.adoption.network import Network, Values, from_graph
+from edgetl.workflow.adoption.readers import find_reader
+from edgetl.workflow.adoption.samples import Sources, in_order, read_names, read_samples
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STRATEGY = "adopted"
+#: Samples on which the model is compared with itself as it was given.
+COMPARED = 16
+_VERSIONS = (
+    "edgetl",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+    "PIL",
+)
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What a model's owner says of it, files as they were given."""
+
+    task: Task
+    output: str | None
+    classes: tuple[str, ...]
+    names_told_by: str
+    answers: Path | None
+    claim: Claim | None
+
+
+def adopt(
+    model: str | Path | nn.Module,
+    data: str | Path,
+    out: str | Path,
+    *,
+    task: str | None = None,
+    preprocess: str | Path | Input | None = None,
+    classes: str | Path | Sequence[str] | None = None,
+    answers: str | Path | None = None,
+    claim: str | None = None,
+    unseen: str | Path | None = None,
+    output: str | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    progress: Progress = silent,
+) -> Run:
+    """Make a run of a model that was trained elsewhere: what takes runs then compresses, certifies and deploys it.
+
+    How a sample becomes its input is declared or told by the model, and never guessed. That it does here what it did
+    elsewhere is checked by what its owner knows; where that is nothing, every certificate says so.
+
+    Args:
+        model: an ONNX file, or what else :data:`edgetl.workflow.adoption.readers.READERS` take.
+        data: labelled samples, as :func:`edgetl.finetune` takes them; a column or folders ``split`` say which of them
+            it was trained on.
+        out: the run's folder; new, empty, or of the same model.
+        task: as in ``edgetl tasks``; None for the one that the data's labels and samples are for.
+        preprocess: how a sample becomes its input: JSON or TOML with the fields of ``preprocess.json``, or the
+            definition; what stands there overrules what the model says of itself.
+        classes: names in the order of its outputs, or a file with one a line; None for those that the model tells, or
+            else those of the data, sorted.
+        answers: an ``.npz`` with outputs of its owner's own program: ``logits`` (n, classes) and ``sha256`` (n) of
+            24 files or more. They have to agree within 2 % of their spread.
+        claim: ``METRIC=VALUE``, which has to lie in the 99 % interval of what is measured.
+        unseen: labelled samples that the model was not trained on, which it is certified on.
+        output: name of the output that the task reads, where the model has several.
+        seed: of the splits.
+        fresh: replace a run that stands in ``out``.
+        progress: told of each step.
+
+    Raises:
+        NotReproducedError: the model does not do here what its owner says; the message names why, if that is known.
+        CompressionError: a graph that edgetl cannot change, or that gives or takes something else.
+        DataError: nothing tells the preprocessing, or samples that cannot be used.
+        EdgetlError: any other bad argument.
+    """
+    folder = Path(out)
+    refuse_inside(folder, data)
+    given = find_reader(model).read(model)
+    definition, told_by = define(given, preprocess)
+    found = _task(data, task, definition)
+    declared = _Declared(
+        task=found,
+        output=output,
+        classes=read_names(Path(classes)) if isinstance(classes, (str, Path)) else tuple(classes or ()),
+        names_told_by="the names given" if classes and not isinstance(classes, (str, Path)) else "--classes",
+        answers=None if answers is None else Path(answers),
+        claim=None if claim is None else read_claim(claim, found),
+    )
+    sources = Sources(data, unseen, definition.kind, seed)
+    settings = _settings(given, definition, sources, declared)
+    with exclusive(folder, "adoption"):
+        if (there := _standing(folder, settings, fresh)) is not None:
+            return there
+        with new_folder(folder) as partial:
+            dataset, told = read_samples(sources, partial, progress)
+            adoption = Adoption(
+                source=given.source, model=given.model, sha256=given.sha256, told_by=told_by, unseen=told
+            )
+            lineage = _lineage(given, sources, declared, folder)
+            _fill(partial, Subject(given, definition, dataset, declared), adoption, settings, lineage, progress)
+    return load_run(folder)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Everything that an adoption is about."""
+
+    given: Given
+    definition: Input
+    dataset: Dataset
+    declared: _Declared
+
+    def ordered(self) -> tuple[Subject, str]:
+        """The same with the model's classes, in its order, and where that order was told."""
+        if not LABEL_KINDS[self.dataset.label_kind].fewest:
+            return self, ""
+        names, told_by = self.declared.classes, self.declared.names_told_by
+        if not names:
+            names, told_by = self.given.classes, self.given.names_told_by
+        if not names:
+            names, told_by = self.dataset.classes, "the names in the data, sorted"
+        return replace(self, dataset=in_order(self.dataset, names, told_by)), told_by
+
+
+def _fill(
+    folder: Path,
+    subject: Subject,
+    adoption: Adoption,
+    settings: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    subject, names_told_by = subject.ordered()
+    dataset, task, definition = subject.dataset, subject.declared.task, subject.definition
+    network = _network(subject, progress)
+    measured = measured_on(task, network, dataset)
+    paths = tracked(measured.paths, "running the adopted model", progress)
+    own = np.concatenate([network.answer(definition.feeds(path)) for path in paths])
+    adoption = replace(
+        adoption, names_told_by=names_told_by, changes=network.changes, parity=network.parity,
+        **_verified(subject, network, own, progress),
+    )  # fmt: skip
+    network.write(folder)
+    write_val_outputs(folder, {network.output: own.astype(np.float32)})
+    metric = task.metrics[task.metric]
+    evidence = measured.evidence(own)
+    scores = {name.replace("-", "_"): m.of(evidence) for name, m in task.metrics.items()}
+    write_run(
+        folder,
+        task=task.name,
+        backbone=subject.given.backbone or subject.given.model,
+        strategy=STRATEGY,
+        dataset=dataset,
+        input_record=definition.to_json(),
+        input_files=definition.files,
+        settings=settings,
+        metrics=RunMetrics(
+            val={**{name: value for name, value in scores.items() if np.isfinite(value)}, "n": len(own)},
+            metric=task.metric.replace("-", "_"),
+            better=metric.better,
+        ),
+        lineage=lineage,
+        adoption=adoption,
+    )
+
+
+def _network(subject: Subject, progress: Progress) -> Network:
+    given, task, dataset = subject.given, subject.declared.task, subject.dataset
+    progress(f"preparing {given.model}", 0, 1)
+    (spec,) = task.outputs(dataset.classes)
+    samples = subject.definition.batch(dataset.paths(dataset.measured)[:COMPARED])
+    if given.backbone and given.module is not None:
+        made: Network = _torch().from_module(given.module, subject.definition, task, dataset.classes)
+        progress(f"preparing {given.model}", 1, 1)
+        return made
+    foreign = given.foreign
+    if foreign is None and subject.declared.output is not None:
+        raise EdgetlError(f"{given.model} has one output, without a name", "leave --output out")
+    if foreign is None:
+        assert given.module is not None
+        foreign = _torch().exported(given.module, given.model, subject.definition, samples)
+    made = from_graph(foreign, subject.definition, spec, dataset.label_kind, subject.declared.output, samples)
+    progress(f"preparing {given.model}", 1, 1)
+    return made
+
+
+def _torch() -> ModuleType:
+    """What knows torch models, imported for these alone: an ONNX file takes no torch."""
+    return importlib.import_module("edgetl.workflow.adoption.torch_network")
+
+
+def _verified(subject: Subject, network: Network, own: Values, progress: Progress) -> dict[str, Any]:
+    """By what it was checked that the model does here what it did elsewhere, and the evidence.
+
+    Raises:
+        NotReproducedError: it does something else.
+    """
+    declared, dataset, definition = subject.declared, subject.dataset, subject.definition
+    evidence: dict[str, Any] = {}
+    verified = ""
+    if declared.answers is not None:
+        evidence["answers"] = check_answers(declared.answers, dataset, network, definition, progress)
+        verified = "answers"
+    measured = measured_on(declared.task, network, dataset)
+    refuse_other_order(own, measured, dataset.classes, network, definition, progress)
+    if declared.claim is not None:
+        evidence["claim"] = check_claim(declared.claim, own, measured, network, definition, progress)
+        verified = verified or "claim"
+    return {"verified": verified, "evidence": evidence}
+
+
+def _task(data: str | Path, wanted: str | None, definition: Input) -> Task:
+    """The task that reads the data's labels and the model's input, or the one that was named, if it does."""
+    labels = what(data)[1]
+    fitting = [task for task in TASKS.values() if task.labels == labels and definition.kind in task.inputs]
+    noun, column = INPUTS[definition.kind].noun, LABEL_KINDS[labels].column
+    if wanted is None and not fitting:
+        raise DataError(f"no task reads the column '{column}' and {noun}s", "see: edgetl tasks")
+    task = find_task(wanted) if wanted is not None else fitting[0]
+    if task not in fitting:
+        names = " or ".join(known.name for known in fitting) or "none: see edgetl tasks"
+        what_is = f"{data} has the column '{column}' and the model takes {noun}s, which {task.name} does not read"
+        raise DataError(what_is, f"use --task {names}")
+    return task
+
+
+def _settings(given: Given, definition: Input, sources: Sources, declared: _Declared) -> dict[str, Any]:
+    """Everything that the outcome depends on, but for the samples' content."""
+    claim = declared.claim
+    return {
+        "model": given.sha256,
+        "output": declared.output,
+        "task": declared.task.name,
+        "preprocess": definition.digest,
+        "classes": list(declared.classes),
+        "answers": None if declared.answers is None else _hash(declared.answers),
+        "claim": None if claim is None else f"{claim.metric}={claim.value:g}",
+        "data": _place(sources.data),
+        "unseen": None if sources.unseen is None else _place(sources.unseen),
+        "seed": sources.seed,
+    }
+
+
+def _hash(file: Path) -> str:
+    if not file.is_file():
+        raise DataError(f"there are no answers {file}", "give an .npz with logits (n, classes) and sha256 (n)")
+    return sha256_file(file)
+
+
+def _place(source: str | Path) -> str:
+    return str(Path(source).resolve()) if Path(source).exists() else str(source)
+
+
+def _standing(folder: Path, settings: Mapping[str, Any], fresh: bool) -> Run | None:
+    """The run of the same settings that stands there, or None if there is none, or if it is to be replaced.
+
+    Raises:
+        RunError: the folder holds another run, or no run.
+    """
+    held = sorted(file.name for file in folder.iterdir() if not is_ignored(file.name)) if folder.is_dir() else []
+    if not held:
+        return None
+    if MANIFEST not in held:
+        raise RunError(f"{folder} holds files that are no run's ({', '.join(held[:3])})", "choose another --out")
+    if fresh:
+        return None
+    there = load_run(folder)
+    changed = [name for name in settings if there.settings.get(name) != settings[name]]
+    if there.adoption is None or changed:
+        shown = ", ".join(changed[:3]) or "it was trained here"
+        raise RunError(
+            f"{folder} holds another run ({shown} {'differs' if changed else ''})".replace(" )", ")"),
+            "give another --out, or --fresh to replace it",
+        )
+    return there
+
+
+def _lineage(given: Given, sources: Sources, declared: _Declared, out: Path) -> dict[str, Any]:
+    command = ["edgetl", "adopt", given.model, "--data", str(sources.data), "--out", str(out)]
+    command += ["--task", declared.task.name, "--seed", str(sources.seed)]
+    return {
+        "architecture": given.backbone or given.model,
+        "weights": given.model,
+        "weights_sha256": given.sha256,
+        "licence": "",
+        "versions": {name: version(name) for name in _VERSIONS},
+        "seed": sources.seed,
+        "command": shlex.join(command),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,11 @@ from torch import nn
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import sha256_json, write_bytes
 from edgetl.transfer.classifier import head_of
-from edgetl.transfer.model import Deployable
+from edgetl.transfer.model import Deployable, gathered
 from edgetl.transfer.samples import SampleStore
 
 Floats = npt.NDArray[np.float32]
 BATCH = 32
-#: Batches whose features stay on the device until the host waits for them.
-HELD = 16
 
 
 def compute(
@@ -30,31 +28,28 @@ def compute(
     """The head's input for each sample as evaluation sees it, float32, shape (n, features)."""
     _, head = head_of(model.backbone)
     seen: list[torch.Tensor] = []
-    taken: list[torch.Tensor] = []
-    order: list[int] = []
+    done = 0
 
     def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         seen.append(inputs[0].flatten(1).float())
 
-    def take() -> None:
-        taken.append(torch.cat(seen).cpu())
-        seen.clear()
+    def fed() -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+        nonlocal done
+        for indices, batch in store.batches(BATCH):
+            model.fed(batch, device)
+            yield indices, seen.pop()
+            done += len(indices)
+            progress(step, done, len(store))
 
     hook = head.register_forward_pre_hook(keep)
     model.eval().to(device)
     try:
         with torch.inference_mode():
-            for indices, batch in store.batches(BATCH):
-                model.fed(batch, device)
-                order += indices
-                if len(seen) == HELD:
-                    take()
-                progress(step, len(order), len(store))
-            if seen:
-                take()
+            parts = list(gathered(fed()))
     finally:
         hook.remove()
-    return np.ascontiguousarray(torch.cat(taken).numpy()[np.argsort(order)])
+    order = [index for indices, _ in parts for index in indices]
+    return np.ascontiguousarray(torch.cat([values for _, values in parts]).numpy()[np.argsort(order)])
 
 
 def cached(folder: Path, key: Any, computed: Callable[[], Mapping[str, Floats]]) -> dict[str, Floats]:

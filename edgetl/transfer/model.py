@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from edgetl.transfer.tasks import scored
 from edgetl.transfer.weights import build, read_tensors
 
 EVAL_BATCH = 64
+#: Batches whose outputs stay on the device until the host waits for them.
+HELD = 16
 
 
 class Normalise(nn.Module):
@@ -215,15 +217,32 @@ def outputs(
     Returns:
         the network's output by its name, float32, shape (n, width of the head).
     """
-    answers, order, found = np.empty((len(store), model.width), np.float32), list[int](), list[Tensor]()
-    with torch.inference_mode():
+    found, done = np.empty((len(store), model.width), np.float32), 0
+
+    def fed() -> Iterator[tuple[Sequence[int], Tensor]]:
+        nonlocal done
         for indices, batch in store.batches(EVAL_BATCH):
-            order += indices
-            found.append(model.fed(batch, device))
-            progress(step, len(order), len(store))
-    if found:
-        answers[order] = torch.cat(found).cpu().numpy()
-    return {model.output: answers}
+            yield indices, model.fed(batch, device)
+            done += len(indices)
+            progress(step, done, len(store))
+
+    with torch.inference_mode():
+        for indices, values in gathered(fed()):
+            found[indices] = values.numpy()
+    return {model.output: found}
+
+
+def gathered(batches: Iterable[tuple[Sequence[int], Tensor]]) -> Iterator[tuple[list[int], Tensor]]:
+    """Indices and outputs of :data:`HELD` batches at a time, on the CPU: a GPU is waited for once for all of them."""
+    order, held = list[int](), list[Tensor]()
+    for indices, values in batches:
+        order += indices
+        held.append(values)
+        if len(held) == HELD:
+            yield order, torch.cat(held).cpu()
+            order, held = [], []
+    if held:
+        yield order, torch.cat(held).cpu()
 
 
 def val_outputs(

@@ -27,7 +27,7 @@ from edgetl.transfer import checkpoint
 from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.loader import Loader, Varied, batch_indices
-from edgetl.transfer.model import EVAL_BATCH
+from edgetl.transfer.model import EVAL_BATCH, gathered
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.samples import MEMORY_LIMIT, SampleStore
 from edgetl.transfer.scores import Scores
@@ -188,14 +188,11 @@ def evaluate(setup: Setup, store: SampleStore, labels: npt.NDArray[Any]) -> Scor
     fabric, network = setup.fabric, setup.network
     mine = range(fabric.global_rank, len(store), fabric.world_size)
     network.eval()
-    outputs, order, found = torch.zeros(len(store), network.width), list[int](), list[Tensor]()
+    outputs = torch.zeros(len(store), network.width)
+    batches = store.batches(EVAL_BATCH, mine)
     with torch.inference_mode(), fabric.autocast():
-        for indices, batch in store.batches(EVAL_BATCH, mine):
-            order += indices
-            found.append(network.fed(batch, fabric.device).float())
-    if found:
-        # Once, at the end: the host would wait for every batch.
-        outputs[order] = torch.cat(found).cpu()
+        for order, values in gathered((rows, network.fed(batch, fabric.device).float()) for rows, batch in batches):
+            outputs[order] = values
     if fabric.world_size > 1:
         outputs = fabric.all_reduce(outputs.to(fabric.device), reduce_op="sum").cpu()
     return scored(setup.task, {network.output: setup.scale.applied(outputs.numpy())}, labels)

@@ -17,6 +17,7 @@ from edgetl.core.run import load_run
 from edgetl.transfer import train
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.loader import Loader, Varied, batch_indices
+from edgetl.transfer.model import HELD, gathered
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.samples import Row
 
@@ -107,6 +108,15 @@ def test_divergence_names_its_step_also_when_it_is_seen_later(
             finetune(few_digits, tmp_path / "run", **TINY, epochs=4, learning_rate=1e30)
         said.append(str(caught.value).split(", at")[0].partition(" in ")[2])
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("count", [0, 1, HELD, 2 * HELD + 3])
+def test_outputs_are_gathered_in_order_and_fetched_in_few_goes(count: int) -> None:
+    batches = [([2 * i, 2 * i + 1], torch.tensor([[2.0 * i], [2.0 * i + 1]])) for i in range(count)]
+    parts = list(gathered(iter(batches)))
+    assert [index for order, _ in parts for index in order] == list(range(2 * count))
+    assert [float(value) for _, values in parts for value in values] == list(range(2 * count))
+    assert len(parts) == -(-count // HELD)
 
 
 class Numbered:

@@ -25,7 +25,8 @@ def _read(model: Any) -> Given:
         raise EdgetlError(f"there is no weights file {path}", "give a .pth, .pt or .safetensors file of a state dict")
     require("torch", "reading weights")
     from edgetl.transfer.backbones import find
-    from edgetl.transfer.weights import build, head_of, read_tensors
+    from edgetl.transfer.classifier import head_of
+    from edgetl.transfer.weights import build, read_tensors
 
     backbone = find(f"{library}/{name}")
     tensors = read_tensors(path)

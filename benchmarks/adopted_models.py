@@ -30,6 +30,7 @@ from edgetl.base.errors import NotReproducedError
 from edgetl.base.extras import version
 from edgetl.base.storage import write_json
 from edgetl.core.run import Run
+from edgetl.workflow.reference import TorchReference
 
 RESULTS = Path(__file__).parent / "results" / "adopted_models.json"
 TARGETS = ("x86-generic", "intel-cpu", "jetson")
@@ -237,9 +238,82 @@ def arrays(weights: Path, work: Path, many: int) -> Rows:
     yield from certified("network of arrays, ONNX opset 15", run, work)
 
 
+def hf(weights: Path, work: Path, many: int) -> Rows:
+    """Folders of Hugging Face made on the spot: a ViT and a MobileNetV2, random but for a head fitted to colours."""
+    import transformers
+
+    names = ("blue", "green", "red")
+    draw = np.random.default_rng(0)
+    for index in range(many):
+        for place, name in enumerate(names):
+            base = np.full((72, 96, 3), 70.0)
+            base[..., 2 - place] += draw.uniform(10, 60)
+            file = work / "photos" / name / f"{index:04d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(base + draw.normal(0, 40, base.shape), 0, 255).astype(np.uint8)).save(file)
+    torch.manual_seed(0)
+    named = {"id2label": dict(enumerate(names)), "num_labels": len(names)}
+    vit = transformers.ViTConfig(
+        hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, image_size=64, patch_size=8,
+        **named,
+    )  # fmt: skip
+    mobile = transformers.MobileNetV2Config(image_size=64, depth_multiplier=0.35, **named)
+    half = {
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_resize": True,
+    }
+    crop = {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}, "do_center_crop": True}
+    made = {
+        "vit": (transformers.ViTForImageClassification(vit), {**half, "size": {"height": 64, "width": 64}}),
+        "mobilenet": (transformers.MobileNetV2ForImageClassification(mobile), {**half, **crop}),
+    }
+    for name, (model, processor) in made.items():
+        _fit_head(model.eval(), sorted((work / "photos").rglob("*.png"))[:: max(1, many // 40)], names)
+        model.save_pretrained(work / name)
+        (work / name / "preprocessor_config.json").write_text(json.dumps(processor))
+        run = edgetl.adopt(f"hf:{work / name}", work / "photos", work / f"{name}-run", fresh=True)
+        yield from certified(f"Hugging Face {name}", run, work / name)
+
+
+def _fit_head(model: Any, files: list[Path], names: tuple[str, ...]) -> None:
+    """Only the last layer: the rest stays as it was drawn."""
+    images = [np.asarray(Image.open(file).convert("RGB").resize((64, 64)), np.float32) for file in files]
+    x = torch.from_numpy((np.stack(images) / 127.5 - 1).transpose(0, 3, 1, 2))
+    y = torch.tensor([names.index(file.parent.name) for file in files])
+    optimizer = torch.optim.Adam(model.classifier.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(pixel_values=x).logits, y).backward()
+        optimizer.step()
+
+
+def text(weights: Path, work: Path, many: int) -> Rows:
+    """MiniLM fitted to SST-2, exported, and adopted from that file and its tokenizer alone."""
+    folder = Path(os.environ["EDGETL_TEST_DATA"]) / "text-sst2"
+    rows = {name: list(csv.reader((folder / f"{name}.csv").open()))[1:] for name in ("train", "test")}
+    for name, table in (("mine", rows["train"]), ("new", rows["test"])):
+        with (work / f"{name}.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows([["text", "label"], *table[: 4 * many]])
+    trained = edgetl.finetune(work / "mine.csv", work / "trained", strategy="linear-probe")
+    TorchReference(trained).export(work / "model.onnx", None)
+    declared = work / "prep.json"
+    length = trained.input_record["length"]
+    tokenizer = str((trained.path / "tokenizer.json").resolve())
+    declared.write_text(json.dumps({"kind": "text", "tokenizer": tokenizer, "length": length}))
+    run = edgetl.adopt(
+        work / "model.onnx", work / "mine.csv", work / "run", preprocess=declared, unseen=work / "new.csv", fresh=True
+    )
+    yield from certified("MiniLM on SST-2, ONNX", run, work)
+
+
 PARTS: Mapping[str, Callable[[Path, Path, int], Rows]] = {
     "mobilenet": mobilenet,
     "ocr": ocr,
+    "hf": hf,
+    "text": text,
     "arrays": arrays,
     "faults": faults,
 }

@@ -176,7 +176,7 @@ def certificate_of(
         metric=terms.metric,
         margin=terms.margin,
         alpha=terms.alpha,
-        trained=_scale(bundle.dataset),
+        trained=bundle.dataset.labels("train") if bundle.dataset.split("train") else None,
         reproduced=reproduced(bundle),
         findings=(*findings, *_refusal(bundle, terms)),
         explain=explain,

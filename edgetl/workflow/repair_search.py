@@ -151,8 +151,10 @@ def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
     run, recipe = candidates.run, best.recipe
     paths = run.dataset.paths("train") or run.dataset.paths("calibration")
     module = candidates.reference.module
-    if recipe is None or not paths or module is None:
-        raise CompressionError("there are no samples to distil on, or no torch model", "train on samples of your own")
+    if module is None:
+        raise CompressionError("an adopted network has no torch model, which distillation trains")
+    if recipe is None or not paths:
+        raise CompressionError("there are no samples to distil on", "train on samples of your own")
     order = np.random.default_rng(run.settings.get("seed", 0)).permutation(len(paths))[:MOST]
 
     def build(folder: Path) -> None:

@@ -90,7 +90,10 @@ def test_what_was_not_checked_stands_in_the_certificate_and_cannot_be_taken_out(
 
 def test_the_same_command_again_changes_nothing_and_another_is_refused(owner: Owned, here: Cli, tmp_path: Path) -> None:
     words = given(owner, tmp_path / "run")
+    killed = tmp_path / ".run.abc.partial"
+    killed.mkdir()
     assert here(*words).returncode == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "run").iterdir()}
     assert here(*words).returncode == 0
     assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "run").iterdir()} == before

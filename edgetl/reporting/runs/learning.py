@@ -46,6 +46,8 @@ def learning(run: Run, identity: str) -> Learning:
     """
     rows = from_json(tuple[Epoch, ...], run.history, run.path / HISTORY, RunError, "train the run again")
     best = run.metrics.best_epoch
+    if run.adoption is not None:
+        return Learning("The model was trained elsewhere, and how is not known here.", (), None)
     if not rows:
         sentence = "This run was made before runs sealed their history, so there are no curves"
         return Learning(f"{sentence}: give its finetune command again with --fresh.", (), None)

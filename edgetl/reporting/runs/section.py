@@ -43,7 +43,8 @@ class RunSection:
         name: of the run's folder.
         backbone, strategy, task: names.
         nouns: what samples are called.
-        train, val: how many samples.
+        train, val: how many samples; the second of the split that it is scored on, whose name is ``split``.
+        lead: what it was trained and scored on, in a sentence.
         scores: the task's metrics on val.
         learning: curves.
         answers: on val; None where the run did not keep them, and ``absent`` says so.
@@ -61,6 +62,8 @@ class RunSection:
     nouns: str
     train: int
     val: int
+    split: str
+    lead: str
     scores: tuple[Score, ...]
     learning: Learning
     answers: Answers | None
@@ -92,6 +95,8 @@ def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSe
         nouns=nouns,
         train=len(run.dataset.split("train")),
         val=len(run.dataset.split(run.dataset.measured)),
+        split=run.dataset.measured,
+        lead=_lead(run, nouns),
         scores=_scores(run),
         learning=learning(run, identity),
         answers=answers,
@@ -102,6 +107,13 @@ def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSe
         input=facts(run.input_record),
         provenance=_provenance(run),
     )
+
+
+def _lead(run: Run, nouns: str) -> str:
+    scored = f"{count(len(run.dataset.split(run.dataset.measured)))}"
+    if run.adoption is not None:
+        return f"trained elsewhere, scored on {scored} {nouns}, the {run.dataset.measured} split"
+    return f"trained on {count(len(run.dataset.split('train')))} {nouns}, scored on {scored} others, the val split"
 
 
 def _answers(run: Run, nouns: str, identity: str) -> Answers | None:
@@ -180,6 +192,7 @@ def _provenance(run: Run) -> tuple[tuple[str, Facts], ...]:
         ("Lineage", facts(run.lineage)),
         ("Metrics", facts(to_json(run.metrics))),
         ("Baseline", facts(to_json(run.baseline))),
+        ("Adoption", facts(to_json(run.adoption))),
         ("Hashes (SHA-256)", facts(hashes)),
     )
     return tuple((title, pairs) for title, pairs in listed if pairs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,6 +130,9 @@ def adopt(
     with exclusive(folder, "adoption"):
         if (there := _standing(folder, settings, fresh)) is not None:
             return there
+        # What a killed adoption left: the folder is held, so nobody is at work there.
+        for leftover in folder.resolve().parent.glob(f".{folder.name}.*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
         with new_folder(folder) as partial:
             dataset, told = read_samples(sources, partial, progress)
             adoption = Adoption(

@@ -81,3 +81,10 @@ def tiny_bundle(edgetl: Callable[..., subprocess.CompletedProcess[str]], tiny_ru
     done = edgetl("export", tiny_run, "--target", "x86-generic", "--precision", "fp32", "--out", out, "--quiet")
     assert done.returncode == 0, done.stderr
     return out / "x86-generic"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what loads the CUDA driver of the tests into its own process: ``make test`` runs it apart from torch."""
+    for item in items:
+        if "gpu" in getattr(item, "fixturenames", ()):
+            item.add_marker("driver")

@@ -14,9 +14,10 @@ from edgetl.base.storage import read_json, sha256_file, sha256_json, write_bytes
 from edgetl.core.bench import Energy
 from edgetl.core.bundle import BENCH, CERTIFICATE, MANIFEST, PREPROCESS_FILE, REPAIR, load_bundle
 from edgetl.core.data import Dataset, Sample
-from edgetl.core.run import HISTORY, WEIGHTS, write_run, write_val_outputs
+from edgetl.core.run import HISTORY, WEIGHTS, write_run
 from edgetl.core.run import MANIFEST as RUN
 from edgetl.core.run_record import Baseline, RunMetrics
+from edgetl.core.val_outputs import write_val_outputs
 from edgetl.latency import bench_record
 from edgetl.runtime.measurement import Cold, Measurement, Schedule, Scheduled, Spent
 from edgetl.runtime.plan import Plan

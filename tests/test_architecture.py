@@ -48,7 +48,7 @@ WITHIN = {
     "core": (
         ("run", "bundle"),
         ("certificate", "bundle_files"),
-        ("manifest", "run_record", "data", "targets"),
+        ("manifest", "run_record", "data", "targets", "val_outputs"),
         (
             "target",
             "compression",

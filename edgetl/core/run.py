@@ -17,13 +17,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import RunError
@@ -40,9 +38,8 @@ from edgetl.base.storage import (
 )
 from edgetl.core.adoption import Adoption
 from edgetl.core.data import Dataset
-from edgetl.core.npz import read_npz
 from edgetl.core.run_record import Baseline, RunMetrics, RunRecord, read_run_record
-from edgetl.core.tensors import Arrays
+from edgetl.core.val_outputs import VAL_OUTPUTS, read_val_outputs
 
 MANIFEST = "run.json"
 WEIGHTS = "weights.safetensors"
@@ -51,11 +48,9 @@ BASELINE = "baseline.safetensors"
 SPLITS_FILE = "splits.json"
 PREPROCESS_FILE = "preprocess.json"
 HISTORY = "history.jsonl"
-VAL_OUTPUTS = "val.npz"
 CHECKPOINT = "checkpoint"
 #: What a reader writes where the data hold no files: the embedded digits, or rows of texts and arrays.
 IMAGES, SAMPLES = "images", "samples"
-_OUT = "out."
 
 
 @dataclass(frozen=True)
@@ -285,28 +280,3 @@ def load_run(path: str | Path) -> Run:
         task=record.task,
         adoption=record.adoption,
     )
-
-
-def write_val_outputs(path: Path, outputs: Arrays) -> None:
-    """Keep a model's outputs on the split that it is measured on, (n, …) in its order, in a run without a manifest."""
-    stream = io.BytesIO()
-    named: dict[str, Any] = {f"{_OUT}{name}": values for name, values in outputs.items()}
-    np.savez(stream, **named)
-    write_bytes(path / VAL_OUTPUTS, stream.getvalue())
-
-
-def read_val_outputs(file: Path, samples: int) -> dict[str, npt.NDArray[Any]]:
-    """What :func:`write_val_outputs` wrote, for a val split of so many samples.
-
-    Raises:
-        RunError: the file holds something else.
-    """
-    try:
-        stored = read_npz(file)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} is damaged", "train the run again") from error
-    arrays = {name.removeprefix(_OUT): values for name, values in stored.items() if name.startswith(_OUT)}
-    fits = all(v.ndim and len(v) == samples and v.dtype.kind == "f" for v in arrays.values())
-    if not arrays or not fits:
-        raise RunError(f"{file} holds no outputs of the {samples} samples of the val split", "train the run again")
-    return arrays

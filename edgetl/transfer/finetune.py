@@ -14,8 +14,9 @@ from edgetl.base.extras import version
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.data import Dataset
-from edgetl.core.run import WEIGHTS, Run, write_run, write_val_outputs
+from edgetl.core.run import WEIGHTS, Run, write_run
 from edgetl.core.run_record import RunMetrics
+from edgetl.core.val_outputs import write_val_outputs
 from edgetl.transfer import baseline as baselines
 from edgetl.transfer import checkpoint, folder, train
 from edgetl.transfer import weights as sources

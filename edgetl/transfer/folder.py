@@ -25,13 +25,13 @@ from edgetl.core.run import (
     PREPROCESS_FILE,
     SAMPLES,
     SPLITS_FILE,
-    VAL_OUTPUTS,
     WEIGHTS,
     Run,
     load_run,
     read_splits,
     write_splits,
 )
+from edgetl.core.val_outputs import VAL_OUTPUTS
 from edgetl.inputs import load_dataset
 from edgetl.transfer.checkpoint import LAST
 from edgetl.transfer.settings import IMPLIED, Settings

@@ -16,8 +16,9 @@ from edgetl.base.errors import RunError
 from edgetl.base.storage import sha256_file
 from edgetl.core.bundle import Bundle
 from edgetl.core.data import SPLITS, Skipped
-from edgetl.core.run import HISTORY, VAL_OUTPUTS, Run, load_run, write_val_outputs
+from edgetl.core.run import HISTORY, Run, load_run
 from edgetl.core.run_record import RunMetrics
+from edgetl.core.val_outputs import VAL_OUTPUTS, write_val_outputs
 from edgetl.tasks import find_task
 
 from .page import CHROMIUM, Page, in_chromium, picture

@@ -42,8 +42,9 @@ def simplified(model: Any) -> Any:
     rules = require("onnxscript.rewriter.rules.common", "simplifying ONNX models")
     onnxscript = require("onnxscript", "simplifying ONNX models")
     names = ("fuse_batchnorm_into_conv", "fuse_batchnorm_into_conv_transpose", "fuse_batchnorm_into_gemm")
-    # A shape computed from the batch is one that a runtime of small devices refuses: only constants may say it.
-    chosen = [getattr(rules, f"{name}_rule") for name in (*names, "materialize_reshape_shape")]
+    # A shape computed from the batch is one that a runtime of small devices refuses: only constants may say it. ORT's
+    # quantizer makes a Gemm of a MatMul and its bias, and layers are found again by their names: so they are one here.
+    chosen = [getattr(rules, f"{name}_rule") for name in (*names, "materialize_reshape_shape", "matmul_add_to_gemm")]
     onnx = require("onnx", "simplifying ONNX models")
     with quiet():
         smaller = onnxscript.optimizer.optimize(model, input_size_limit=1 << 20, output_size_limit=1 << 20)

@@ -11,7 +11,8 @@ import numpy as np
 from edgetl.base.errors import RunError
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.wording import count, printable
-from edgetl.core.run import PREPROCESS_FILE, VAL_OUTPUTS, Run
+from edgetl.core.run import PREPROCESS_FILE, Run
+from edgetl.core.val_outputs import VAL_OUTPUTS
 from edgetl.reporting import metrics
 from edgetl.reporting.facts import facts
 from edgetl.reporting.runs.answers import VIEWS, Answers, Mistake, Val

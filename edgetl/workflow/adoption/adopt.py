@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,24 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.base.errors import DataError, EdgetlError, RunError
-from edgetl.base.extras import version
+from edgetl.base.errors import EdgetlError
 from edgetl.base.lock import exclusive
 from edgetl.base.progress import Progress, silent, tracked
-from edgetl.base.storage import new_folder, sha256_file
+from edgetl.base.storage import new_folder
 from edgetl.core.adoption import Adoption
 from edgetl.core.data import LABEL_KINDS, Dataset, refuse_inside
-from edgetl.core.data.walk import is_ignored
-from edgetl.core.run import MANIFEST, Run, load_run, write_run, write_val_outputs
+from edgetl.core.run import Run, load_run, write_run
 from edgetl.core.run_record import RunMetrics
-from edgetl.inputs import INPUTS, what
+from edgetl.core.val_outputs import write_val_outputs
 from edgetl.inputs.base import Input
-from edgetl.tasks import TASKS, Task, find_task
 from edgetl.workflow.adoption.answers_check import check_answers
-from edgetl.workflow.adoption.claim_check import Claim, check_claim, measured_on, read_claim, refuse_other_order
+from edgetl.workflow.adoption.claim_check import check_claim, measured_on, read_claim, refuse_other_order
 from edgetl.workflow.adoption.definition import define
 from edgetl.workflow.adoption.given import Given
 from edgetl.workflow.adoption.network import Network, Values, from_graph
+from edgetl.workflow.adoption.order import Declared, lineage_of, settings_of, standing, task_for
 from edgetl.workflow.adoption.readers import find_reader
 from edgetl.workflow.adoption.samples import Sources, in_order, read_names, read_samples
 
@@ -40,30 +37,6 @@ if TYPE_CHECKING:
 STRATEGY = "adopted"
 #: Samples on which the model is compared with itself as it was given.
 COMPARED = 16
-_VERSIONS = (
-    "edgetl",
-    "torch",
-    "torchvision",
-    "timm",
-    "transformers",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "numpy",
-    "PIL",
-)
-
-
-@dataclass(frozen=True)
-class _Declared:
-    """What a model's owner says of it, files as they were given."""
-
-    task: Task
-    output: str | None
-    classes: tuple[str, ...]
-    names_told_by: str
-    answers: Path | None
-    claim: Claim | None
 
 
 def adopt(
@@ -116,8 +89,8 @@ def adopt(
     refuse_inside(folder, data)
     given = find_reader(model).read(model)
     definition, told_by = define(given, preprocess)
-    found = _task(data, task, definition)
-    declared = _Declared(
+    found = task_for(data, task, definition)
+    declared = Declared(
         task=found,
         output=output,
         classes=read_names(Path(classes)) if isinstance(classes, (str, Path)) else tuple(classes or ()),
@@ -126,9 +99,9 @@ def adopt(
         claim=None if claim is None else read_claim(claim, found),
     )
     sources = Sources(data, unseen, definition.kind, seed)
-    settings = _settings(given, definition, sources, declared)
+    settings = settings_of(given, definition, sources, declared)
     with exclusive(folder, "adoption"):
-        if (there := _standing(folder, settings, fresh)) is not None:
+        if (there := standing(folder, settings, fresh)) is not None:
             return there
         # What a killed adoption left: the folder is held, so nobody is at work there.
         for leftover in folder.resolve().parent.glob(f".{folder.name}.*.partial"):
@@ -138,7 +111,7 @@ def adopt(
             adoption = Adoption(
                 source=given.source, model=given.model, sha256=given.sha256, told_by=told_by, unseen=told
             )
-            lineage = _lineage(given, sources, declared, folder)
+            lineage = lineage_of(given, sources, declared, folder)
             _fill(partial, Subject(given, definition, dataset, declared), adoption, settings, lineage, progress)
     return load_run(folder)
 
@@ -150,7 +123,7 @@ class Subject:
     given: Given
     definition: Input
     dataset: Dataset
-    declared: _Declared
+    declared: Declared
 
     def ordered(self) -> tuple[Subject, str]:
         """The same with the model's classes, in its order, and where that order was told."""
@@ -249,83 +222,3 @@ def _verified(subject: Subject, network: Network, own: Values, progress: Progres
         evidence["claim"] = check_claim(declared.claim, own, measured, network, definition, progress)
         verified = verified or "claim"
     return {"verified": verified, "evidence": evidence}
-
-
-def _task(data: str | Path, wanted: str | None, definition: Input) -> Task:
-    """The task that reads the data's labels and the model's input, or the one that was named, if it does."""
-    labels = what(data)[1]
-    fitting = [task for task in TASKS.values() if task.labels == labels and definition.kind in task.inputs]
-    noun, column = INPUTS[definition.kind].noun, LABEL_KINDS[labels].column
-    if wanted is None and not fitting:
-        raise DataError(f"no task reads the column '{column}' and {noun}s", "see: edgetl tasks")
-    task = find_task(wanted) if wanted is not None else fitting[0]
-    if task not in fitting:
-        names = " or ".join(known.name for known in fitting) or "none: see edgetl tasks"
-        what_is = f"{data} has the column '{column}' and the model takes {noun}s, which {task.name} does not read"
-        raise DataError(what_is, f"use --task {names}")
-    return task
-
-
-def _settings(given: Given, definition: Input, sources: Sources, declared: _Declared) -> dict[str, Any]:
-    """Everything that the outcome depends on, but for the samples' content."""
-    claim = declared.claim
-    return {
-        "model": given.sha256,
-        "output": declared.output,
-        "task": declared.task.name,
-        "preprocess": definition.digest,
-        "classes": list(declared.classes),
-        "answers": None if declared.answers is None else _hash(declared.answers),
-        "claim": None if claim is None else f"{claim.metric}={claim.value:g}",
-        "data": _place(sources.data),
-        "unseen": None if sources.unseen is None else _place(sources.unseen),
-        "seed": sources.seed,
-    }
-
-
-def _hash(file: Path) -> str:
-    if not file.is_file():
-        raise DataError(f"there are no answers {file}", "give an .npz with logits (n, classes) and sha256 (n)")
-    return sha256_file(file)
-
-
-def _place(source: str | Path) -> str:
-    return str(Path(source).resolve()) if Path(source).exists() else str(source)
-
-
-def _standing(folder: Path, settings: Mapping[str, Any], fresh: bool) -> Run | None:
-    """The run of the same settings that stands there, or None if there is none, or if it is to be replaced.
-
-    Raises:
-        RunError: the folder holds another run, or no run.
-    """
-    held = sorted(file.name for file in folder.iterdir() if not is_ignored(file.name)) if folder.is_dir() else []
-    if not held:
-        return None
-    if MANIFEST not in held:
-        raise RunError(f"{folder} holds files that are no run's ({', '.join(held[:3])})", "choose another --out")
-    if fresh:
-        return None
-    there = load_run(folder)
-    changed = [name for name in settings if there.settings.get(name) != settings[name]]
-    if there.adoption is None or changed:
-        shown = ", ".join(changed[:3]) or "it was trained here"
-        raise RunError(
-            f"{folder} holds another run ({shown} {'differs' if changed else ''})".replace(" )", ")"),
-            "give another --out, or --fresh to replace it",
-        )
-    return there
-
-
-def _lineage(given: Given, sources: Sources, declared: _Declared, out: Path) -> dict[str, Any]:
-    command = ["edgetl", "adopt", given.model, "--data", str(sources.data), "--out", str(out)]
-    command += ["--task", declared.task.name, "--seed", str(sources.seed)]
-    return {
-        "architecture": given.backbone or given.model,
-        "weights": given.model,
-        "weights_sha256": given.sha256,
-        "licence": "",
-        "versions": {name: version(name) for name in _VERSIONS},
-        "seed": sources.seed,
-        "command": shlex.join(command),
-    }

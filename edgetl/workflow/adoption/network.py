@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,11 +90,15 @@ def _each(run: Callable[[slice], npt.NDArray[np.floating]], feeds: Arrays, made:
 
 
 def _prepared(made: Deployable, output: str) -> Callable[[npt.NDArray[np.float32]], Values]:
-    session = open_model(made.core)
-    (value,) = session.get_inputs()
-    kind = np.float16 if "float16" in value.type else np.float32
+    # Only a mistake is looked for in this way: an honest model is not loaded twice.
+    @cache
+    def opened() -> Any:
+        return open_model(made.core)
 
     def answer(planes: npt.NDArray[np.float32]) -> Values:
+        session = opened()
+        (value,) = session.get_inputs()
+        kind = np.float16 if "float16" in value.type else np.float32
         laid = planes if made.takes.endswith("NCHW") else planes.transpose(0, 2, 3, 1)
         return _each(lambda row: session.run([output], {value.name: laid[row].astype(kind)})[0], {"": laid}, made)
 

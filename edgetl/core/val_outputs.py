@@ -1,0 +1,43 @@
+"""A finalized model's outputs on the split that it is measured on, kept in its run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.base.errors import RunError
+from edgetl.base.storage import write_bytes
+from edgetl.core.npz import read_npz
+from edgetl.core.tensors import Arrays
+
+VAL_OUTPUTS = "val.npz"
+_OUT = "out."
+
+
+def write_val_outputs(path: Path, outputs: Arrays) -> None:
+    """Keep a model's outputs on the split that it is measured on, (n, …) in its order, in a run without a manifest."""
+    stream = io.BytesIO()
+    named: dict[str, Any] = {f"{_OUT}{name}": values for name, values in outputs.items()}
+    np.savez(stream, **named)
+    write_bytes(path / VAL_OUTPUTS, stream.getvalue())
+
+
+def read_val_outputs(file: Path, samples: int) -> dict[str, npt.NDArray[Any]]:
+    """What :func:`write_val_outputs` wrote, for a val split of so many samples.
+
+    Raises:
+        RunError: the file holds something else.
+    """
+    try:
+        stored = read_npz(file)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged", "train the run again") from error
+    arrays = {name.removeprefix(_OUT): values for name, values in stored.items() if name.startswith(_OUT)}
+    fits = all(v.ndim and len(v) == samples and v.dtype.kind == "f" for v in arrays.values())
+    if not arrays or not fits:
+        raise RunError(f"{file} holds no outputs of the {samples} samples of the val split", "train the run again")
+    return arrays

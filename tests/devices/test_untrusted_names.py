@@ -219,8 +219,10 @@ DRIVER = "".join(
         *("cuInit", "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease"),
         *("cuCtxSetCurrent", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2", "cuStreamCreate", "cuStreamDestroy_v2"),
         *("cuMemAlloc_v2", "cuMemFree_v2", "cuDevicePrimaryCtxRelease_v2", "cuMemAllocHost_v2", "cuMemFreeHost"),
+        "cuDeviceGetName",
     )
 )
+DRIVER += "int cuDeviceGetCount(int *count) { *count = 1; return 0; }\n"
 TENSORRT = """
 import os, pathlib
 __version__ = "10.3.0"

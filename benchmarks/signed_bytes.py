@@ -5,7 +5,7 @@
 The bundle is copied and signed with a key made on the spot. Each turn changes one byte to another value, asks for the
 bundle with the public key, and puts the byte back. Three of four bytes are drawn evenly over all that it holds, its
 signature among them; every fourth evenly over its files, or most would strike the model. The device runtime is what
-``edgetl`` sends to devices, in a Python that can import nothing but its own library, numpy, Pillow and ONNX Runtime,
+``edgetl`` sends to devices, in a Python that can import nothing but its own library, numpy, a decoder and a runtime,
 asked for its self-test. Both must refuse in one line (the device with status 2), and take the whole bundle.
 """
 
@@ -13,68 +13,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edgetl.base.errors import BundleError
-from edgetl.base.extras import require, version
+from edgetl.base.extras import version
 from edgetl.base.storage import write_json
 from edgetl.core.bundle import load_bundle
-from edgetl.devices.payload import write_payload
 from edgetl.runtime.machine import machine
 from edgetl.workflow.sign_bundle import sign
-
-#: Only what a device has can be imported.
-ALONE = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        top = name.split(".")[0]
-        if top not in sys.stdlib_module_names | {"edgetl", "numpy", "PIL", "onnxruntime"} and not top.startswith("_"):
-            raise ModuleNotFoundError(f"No module named '{top}'", name=top)
-sys.meta_path.insert(0, Refuse())
-"""
-#: Asks the device's end for each line of a bundle's name and key, and prints its status and how many lines it said.
-DEVICE = """
-import contextlib, io, sys
-from edgetl.runtime.__main__ import main
-for line in sys.stdin:
-    folder, key = line.split("\\t")
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(["selftest", folder, "--threads", "1", "--public-key", key.strip()])
-    print(status, len(out.getvalue().splitlines()), len(err.getvalue().splitlines()), flush=True)
-"""
-
-
-def device_runtime(folder: Path) -> subprocess.Popen[str]:
-    """The device's share of edgetl, alone in a folder, waiting for lines."""
-    write_payload(folder)
-    (folder / "sitecustomize.py").write_text(ALONE)
-    own = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", DEVICE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=own
-    )
-
-
-def asked(device: subprocess.Popen[str], bundle: Path, key: str) -> tuple[int, int, int]:
-    """Exit status, lines on standard output, lines on standard error."""
-    assert device.stdin is not None
-    assert device.stdout is not None
-    device.stdin.write(f"{bundle}\t{key}\n")
-    device.stdin.flush()
-    status, out, err = map(int, device.stdout.readline().split())
-    return status, out, err
+from tests.fuzzing.doors import private_key
+from tests.fuzzing.endings import DeviceEnd
 
 
 def host(bundle: Path, key: str) -> str:
@@ -86,27 +44,23 @@ def host(bundle: Path, key: str) -> str:
     return ""
 
 
-def make_key(file: Path) -> Path:
-    """A private key made on the spot."""
-    ed25519 = require("cryptography.hazmat.primitives.asymmetric.ed25519", "signing")
-    serialization = require("cryptography.hazmat.primitives.serialization", "signing")
-    private = ed25519.Ed25519PrivateKey.generate()
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file.write_bytes(private.private_bytes(*form))
-    return file
+def asked(device: DeviceEnd, bundle: Path, key: str) -> tuple[int, int, int]:
+    """Exit status, lines on standard output, lines on standard error."""
+    ended = device.ask("selftest", bundle, "--threads", "1", "--public-key", key)
+    return ended.status, len(ended.out.splitlines()), len(ended.err.splitlines())
 
 
 def attack(bundle: Path, count: int, seed: int, work: Path) -> dict[str, Any]:
     """Change bytes one at a time; what came of each."""
     copy = work / "bundle"
     shutil.copytree(bundle, copy)
-    key = sign(copy, make_key(work / "key.pem"))
+    key = sign(copy, private_key(work / "key.pem"))
     files = sorted(path for path in copy.rglob("*") if path.is_file())
     sizes, draw = [path.stat().st_size for path in files], random.Random(seed)
     here: Counter[bool] = Counter()
     there: Counter[bool] = Counter()
     struck: Counter[str] = Counter()
-    with device_runtime(work / "device") as device:
+    with closing(DeviceEnd(work / "device")) as device:
         assert asked(device, copy, key) == (0, 1, 0), "the whole bundle is taken"
         assert host(copy, key) == ""
         for turn in range(count):
@@ -124,8 +78,6 @@ def attack(bundle: Path, count: int, seed: int, work: Path) -> dict[str, Any]:
                 stream.seek(place)
                 stream.write(bytes([before]))
         assert asked(device, copy, key) == (0, 1, 0), "the whole bundle is taken again"
-        assert device.stdin is not None
-        device.stdin.close()
     refused = {"host": here[True], "device_runtime": there[True]}
     return {"bytes": count, "refused": refused, "files": dict(sorted(struck.items())), "size": sum(sizes)}
 

@@ -5,7 +5,6 @@ Each mutation takes out one value of one record or puts another kind of value in
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import random
@@ -33,7 +32,7 @@ from edgetl.core.bundle import (
 from edgetl.core.run import MANIFEST as RUN
 from edgetl.core.run import load_run
 from edgetl.inputs import input_of
-from tests.fuzzing.contents import places
+from tests.fuzzing.contents import GONE, edited, places
 from tests.records import encoded, put_into_bundle, put_into_run, whole_bundle, whole_run
 
 #: Mutations of each record that are tried, drawn from all of them, always the same ones; ``EDGETL_MUTATIONS`` asks
@@ -41,20 +40,7 @@ from tests.records import encoded, put_into_bundle, put_into_run, whole_bundle, 
 TRIED, COMMANDS_EACH = int(os.environ.get("EDGETL_MUTATIONS", "24")), 6
 #: What a command may end in: done, bad input, a certificate that fails or is underpowered.
 STATUSES = {0, 2, 3, 4}
-GONE = object()
 VALUES: tuple[Any, ...] = (GONE, None, True, -3, 0.5, 10**30, "", "text", [], [None], {}, {"a": [1]})
-
-
-def mutated(record: Any, path: tuple[str | int, ...], value: Any) -> Any:
-    changed = copy.deepcopy(record)
-    holder = changed
-    for step in path[:-1]:
-        holder = holder[step]
-    if value is GONE:
-        del holder[path[-1]]
-    else:
-        holder[path[-1]] = value
-    return changed
 
 
 def mutations(record: Any, most: int) -> Iterator[tuple[str, Any]]:
@@ -62,7 +48,7 @@ def mutations(record: Any, most: int) -> Iterator[tuple[str, Any]]:
     every = [((), value) for value in VALUES[1:]] + [(p, v) for p in places(record) if p != ("digest",) for v in VALUES]
     for path, value in random.Random(0).sample(every, min(most, len(every))):
         told = "removed" if value is GONE else json.dumps(value)
-        yield f"{'.'.join(map(str, path)) or 'the whole'}: {told}", mutated(record, path, value) if path else value
+        yield f"{'.'.join(map(str, path)) or 'the whole'}: {told}", edited(record, path, value) if path else value
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from edgetl.compress import graph
 from edgetl.compress.batches import fed, filled
 from edgetl.compress.layers import artifact_ir
 from edgetl.compress.layers.arithmetic import Builder, session_of
+from edgetl.compress.layers.taps_ir import compiled
 from edgetl.compress.layers.topology import Topology, read_topology
 from edgetl.core.tensors import Arrays
-from edgetl.runtime.ov import write_out
 
 Floats = npt.NDArray[np.float32]
 _ELSEWHERE = "no remedy of its head helps"
@@ -177,17 +177,13 @@ def _open_onnx(model: Path, head: Head, simulated: bool) -> Callable[[Arrays], n
 
 
 def _open_ir(model: Path, topology: Topology, head: Head, simulated: bool) -> Callable[[Arrays], npt.NDArray[Any]]:
-    openvino = require("openvino", "fitting a head")
     network = artifact_ir.load(model)
     layer = artifact_ir.operators(network, topology).get(head.node)
     if layer is None:
         raise CompressionError(f"{model} has no layer {head.node}", _ELSEWHERE)
     network.add_outputs([layer.input(0).get_source_output()])
-    if simulated:
-        write_out(network)
-    config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled: Any = openvino.Core().compile_model(network, "CPU", config)
-    request, size = compiled.create_infer_request(), compiled.inputs[0].get_partial_shape()[0]
+    executed = compiled(network, simulated)
+    request, size = executed.create_infer_request(), executed.inputs[0].get_partial_shape()[0]
 
     def run(sample: Arrays) -> npt.NDArray[Any]:
         whole = filled(sample, size.get_length()) if size.is_static else dict(sample)

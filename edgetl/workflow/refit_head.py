@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,15 @@ def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]
         CompressionError: the model has no linear head, or there are no samples to fit it on.
     """
     compressed = candidates.compressed(best)
-    find_head(read_topology(compressed.source))
+    head = find_head(read_topology(compressed.source))
     parts = _parts(candidates)
     for aim, fit in (("labels", _to_labels), ("the trained model's outputs", _to_outputs)):
 
-        def build(folder: Path, aim: str = aim, fit: Any = fit) -> None:
-            _refit(folder, candidates, compressed, parts, fit)
+        def build(folder: Path, fit: Any = fit) -> None:
+            seen = [_features(candidates, compressed, part) for part in parts]
+            weight, bias, penalty = fit(candidates, compressed, parts, seen)
+            with_head(compressed.source, head, weight, bias, folder / EXPORTED)
+            write_json(folder / "refit.json", {"n": len(parts[0]), "inverse_penalty": penalty})
 
         inputs = {
             "compressed": compressed.folder.name,
@@ -86,14 +90,6 @@ def _parts(candidates: Candidates) -> Parts:
     return fit[:FITTED], judge[:JUDGED]
 
 
-def _refit(folder: Path, candidates: Candidates, compressed: Compressed, parts: Parts, fit: Any) -> None:
-    seen = [_features(candidates, compressed, part) for part in parts]
-    head = find_head(read_topology(compressed.source))
-    weight, bias, penalty = fit(candidates, compressed, parts, seen)
-    with_head(compressed.source, head, weight, bias, folder / EXPORTED)
-    write_json(folder / "refit.json", {"n": len(parts[0]), "inverse_penalty": penalty})
-
-
 def _features(candidates: Candidates, compressed: Compressed, part: Sequence[Sample]) -> npt.NDArray[np.float32]:
     """What reaches the head of the int8 model; computed once, for both aims."""
 
@@ -118,8 +114,6 @@ def _features(candidates: Candidates, compressed: Compressed, part: Sequence[Sam
 
 def _to_labels(candidates: Candidates, compressed: Compressed, parts: Parts, seen: Any) -> tuple[Any, Any, float]:
     """As the strategy fits a head on the float backbone's features."""
-    from dataclasses import replace
-
     from edgetl.transfer.strategies import STRATEGIES, find
     from edgetl.transfer.strategies.base import HeadSpec
     from edgetl.transfer.tasks import learner_of

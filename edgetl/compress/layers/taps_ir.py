@@ -47,6 +47,14 @@ def compare_ir(model: Path, exported: Path, samples: Iterable[Arrays]) -> tuple[
     return tuple(sorted(found, key=lambda one: one.sqnr_db))
 
 
+def compiled(network: Any, simulated: bool) -> Any:
+    """A network for the CPU plugin, in its integer kernels or, ``simulated``, as the file says, in float."""
+    if simulated:
+        write_out(network)
+    config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    return require("openvino", "comparing layers").Core().compile_model(network, "CPU", config)
+
+
 class _Tapped:
     """One execution of the file.
 
@@ -57,7 +65,6 @@ class _Tapped:
     """
 
     def __init__(self, model: Path, topology: Topology, simulated: bool) -> None:
-        openvino = require("openvino", "comparing layers")
         network = load(model)
         tapped = {
             topology.producer(tensor): (tensor, op)
@@ -67,8 +74,6 @@ class _Tapped:
         if not tapped:
             raise CompressionError(f"{model} quantizes no layer's output", "give an int8 model")
         network.add_outputs([op.output(0) for _, op in tapped.values()])
-        if simulated:
-            write_out(network)
         self.tensors = [(tensor, node) for node, (tensor, _) in tapped.items()]
         # The network's own outputs come before those that were added.
         outputs = [value.name for value in topology.model.graph.output]
@@ -77,8 +82,7 @@ class _Tapped:
         if last.output[0] in outputs:
             self.tensors.append((last.output[0], last.name))
             self._places.append(outputs.index(last.output[0]))
-        config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        self.compiled: Any = openvino.Core().compile_model(network, "CPU", config)
+        self.compiled: Any = compiled(network, simulated)
         self._request = self.compiled.create_infer_request()
 
     def run(self, sample: Arrays) -> Values:

@@ -69,7 +69,7 @@ def from_graph(
     session = open_model(made.model)
 
     def answer(feeds: Arrays) -> Values:
-        return _each(lambda row: session.run([spec.name], {k: v[row] for k, v in feeds.items()})[0], feeds, made)
+        return _each(lambda row: session.run([spec.name], {k: v[row] for k, v in feeds.items()})[0], feeds)
 
     parity = _parity(run_plainly(foreign, made, definition, samples, output), ended(answer(samples), made), foreign)
     return Network(
@@ -83,7 +83,7 @@ def from_graph(
     )
 
 
-def _each(run: Callable[[slice], npt.NDArray[np.floating]], feeds: Arrays, made: Deployable) -> Values:
+def _each(run: Callable[[slice], npt.NDArray[np.floating]], feeds: Arrays) -> Values:
     """One sample at a time: texts are of several lengths, and a graph may take one alone."""
     n = len(next(iter(feeds.values())))
     return np.concatenate([np.asarray(run(slice(row, row + 1)), np.float64) for row in range(n)])
@@ -100,7 +100,7 @@ def _prepared(made: Deployable, output: str) -> Callable[[npt.NDArray[np.float32
         (value,) = session.get_inputs()
         kind = np.float16 if "float16" in value.type else np.float32
         laid = planes if made.takes.endswith("NCHW") else planes.transpose(0, 2, 3, 1)
-        return _each(lambda row: session.run([output], {value.name: laid[row].astype(kind)})[0], {"": laid}, made)
+        return _each(lambda row: session.run([output], {value.name: laid[row].astype(kind)})[0], {"": laid})
 
     return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress
@@ -81,7 +81,7 @@ def _joined(seen: Listing, unseen: Listing, path: Path) -> Listing:
     classes = tuple(sorted({*seen.classes, *unseen.classes}))
     samples: list[Sample] = []
     for listing, split in ((seen, "train"), (unseen, "certify")):
-        below = listing.root.resolve().relative_to(root)
+        below = PurePosixPath(listing.root.resolve().relative_to(root).as_posix())
         samples += [
             replace(
                 sample,

@@ -39,7 +39,7 @@ WITHIN = {
         ("answers",),
         ("build_bundle",),
         ("repair_search",),
-        ("refit_head",),
+        ("refit_head", "train_quantized"),
         ("candidates",),
         ("network_reference",),
         ("reference",),

@@ -1,4 +1,4 @@
-"""Short quantization-aware training: the rounded model learns the float model's answers.
+"""Short quantization-aware training: the rounded model learns the float model's answers, and labels.
 
 The float model is the teacher of its own rounded copy (distillation for quantized networks: Mishra and Marr 2018;
 quantization-aware training with a straight-through gradient: Jacob et al. 2018). Batch norms keep their statistics;
@@ -11,15 +11,13 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.progress import Progress, silent
@@ -49,7 +47,7 @@ class Training:
         learning_rate: AdamW's highest, relative to the size of what is trained (see :func:`sizes`); half a cosine
             takes it to zero.
         temperature: of the loss (see :mod:`edgetl.compress.divergences`).
-        cross_entropy: weight of the cross-entropy with the labels, where there are classes.
+        labels: weight of the loss to the labels, where there is one.
         clip: largest norm of the gradient.
         seed: of the order of the samples.
     """
@@ -59,9 +57,13 @@ class Training:
     batch: int = 16
     learning_rate: float = 3e-4
     temperature: float = 1.0
-    cross_entropy: float = 0.0
+    labels: float = 0.0
     clip: float = 1.0
     seed: int = 0
+
+
+#: Outputs of some samples and their rows → the loss to their labels, a scalar.
+Labelled = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Distilled:
     Attributes:
         model: a float model of the same class, with the same names in its ``state_dict``, in evaluation mode.
         record: settings, steps, seconds, samples, and the loss on held-out samples at the start and at the end: the
-            divergence of the rounded model from the float one it began as.
+            divergence of the rounded model from its teacher, and what the labels add.
     """
 
     model: nn.Module
@@ -83,12 +85,13 @@ def distil(
     recipe: Recipe,
     samples: Arrays | Iterable[Arrays],
     *,
+    teacher: nn.Module | None = None,
     divergence: Divergence = of_classes,
-    labels: npt.NDArray[np.int64] | None = None,
+    labelled: Labelled | None = None,
     training: Training | None = None,
     progress: Progress = silent,
 ) -> Distilled:
-    """Train a model's weights for a recipe's 8-bit arithmetic, with the model itself as the teacher.
+    """Train a model's weights for a recipe's 8-bit arithmetic, with a float model as the teacher.
 
     Ranges are taken again after each quarter of the steps, and the weights of the quarter that does best on held-out
     samples are kept; that may be the start. The same arguments give the same weights, on the same machine with the same
@@ -99,8 +102,9 @@ def distil(
         recipe: as for :class:`edgetl.compress.rounding.Rounded`.
         samples: the inputs by name, (n, …) each, from the training split, or batches of them; the first
             :data:`MOST` are used, a quarter of them, :data:`HELD_OUT` at most, not trained on.
+        teacher: as ``model``; None for ``model`` itself.
         divergence: that of the task (:data:`edgetl.compress.divergences.DIVERGENCES`).
-        labels: int64 (n,), for ``training.cross_entropy``.
+        labelled: for ``training.labels``.
         training: how; None for the defaults.
         progress: told of each step.
 
@@ -109,9 +113,9 @@ def distil(
     """
     how = training or Training()
     gathered = _gathered(samples)
-    _check(model, how, count(gathered), labels)
+    _check(model, how, count(gathered), labelled)
     began = time.monotonic()
-    course = _Course(model, recipe, how, gathered, divergence, labels)
+    course = _Course(model, teacher or model, recipe, how, gathered, divergence, labelled)
     start = best = course.measure()
     kept, best_step = course.state(), 0
     planned, done = how.steps, 0
@@ -121,7 +125,8 @@ def distil(
         elapsed = time.monotonic() - began
         if done == _TIMED:
             planned = max(min(planned, int(how.seconds / max(elapsed / done, 1e-9))), done)
-        progress("distilling", done, planned, f"divergence {loss:.4f}, held out {best:.4f} from {start:.4f}")
+        told = "quantization-aware training" if how.labels else "distilling"
+        progress(told, done, planned, f"loss {loss:.4f}, held out {best:.4f} from {start:.4f}")
         over = elapsed >= how.seconds
         if over or done == planned or done % max(planned // ROUNDS, 1) == 0:
             measured = course.measure()
@@ -150,15 +155,15 @@ def _gathered(samples: Arrays | Iterable[Arrays]) -> Arrays:
     return rows(joined(parts), slice(MOST)) if parts else {}
 
 
-def _check(model: nn.Module, how: Training, samples: int, labels: npt.NDArray[np.int64] | None) -> None:
+def _check(model: nn.Module, how: Training, samples: int, labelled: Labelled | None) -> None:
     if model.training:
         raise CompressionError("the model is in training mode", "call model.eval() before distilling")
     if samples < 8:
         raise CompressionError(f"distillation was given {samples} samples", "give 8 or more")
-    if how.cross_entropy and (labels is None or len(labels) < samples):
-        raise CompressionError("the cross-entropy needs a label for each sample", "give labels, or set it to 0")
+    if how.labels and labelled is None:
+        raise CompressionError("the labels have a weight, and there is no loss to them", "give one, or set it to 0")
     positive = (how.steps, how.seconds, how.batch, how.learning_rate, how.temperature, how.clip)
-    if not all(value > 0 and math.isfinite(value) for value in positive) or how.cross_entropy < 0:
+    if not all(value > 0 and math.isfinite(value) for value in positive) or how.labels < 0:
         raise CompressionError(f"these settings of distillation make no sense: {how}", "give positive numbers")
 
 
@@ -168,21 +173,21 @@ class _Course:
     def __init__(
         self,
         model: nn.Module,
+        teacher: nn.Module,
         recipe: Recipe,
         how: Training,
         samples: Arrays,
         divergence: Divergence,
-        labels: npt.NDArray[np.int64] | None,
+        labelled: Labelled | None,
     ) -> None:
-        self.how, self.divergence = how, divergence
+        self.how, self.divergence, self.labelled = how, divergence, labelled
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.inputs = [torch.from_numpy(np.ascontiguousarray(values)) for values in samples.values()]
-        self.labels = None if labels is None else torch.from_numpy(labels[: count(samples)])
         self.draw = torch.Generator().manual_seed(how.seed)
         order = torch.randperm(count(samples), generator=self.draw)
         held = min(HELD_OUT, len(order) // 4)
         self.held_out, self.trained = order[:held], order[held:]
-        self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.teacher = copy.deepcopy(teacher).requires_grad_(False)
         self.student = copy.deepcopy(model).requires_grad_(True)
         self.rounded = Rounded(self.student, recipe)
         self.sizes = sizes(self.student)
@@ -191,30 +196,30 @@ class _Course:
         self.queue: list[int] = []
 
     def measure(self) -> float:
-        """Take the ranges anew; divergence on held-out samples."""
+        """Take the ranges anew; the loss on held-out samples."""
         self.rounded.observe(*self._fed(self.trained[:OBSERVED]))
         losses = []
         with torch.no_grad():
             for chosen in self.held_out.split(_BATCH):
-                loss = self.divergence(self._taught(chosen), self.rounded(*self._fed(chosen)), 1.0)
-                losses.append(float(loss) * len(chosen))
+                losses.append(float(self._loss(chosen, 1.0)) * len(chosen))
         return self._number(sum(losses) / len(self.held_out), "before the first step, or after a quarter")
 
     def step(self, done: int, planned: int) -> float:
-        """One gradient step; the divergence on its samples before it."""
-        chosen = self._next()
-        output = self.rounded(*self._fed(chosen))
-        loss = self.divergence(self._taught(chosen), output, self.how.temperature)
-        total = loss
-        if self.how.cross_entropy and self.labels is not None:
-            truth = self.labels[chosen].to(self.device)
-            total = loss + self.how.cross_entropy * functional.cross_entropy(output, truth)
+        """One gradient step; the loss on its samples before it."""
+        loss = self._loss(self._next(), self.how.temperature)
         self.optimizer.zero_grad()
-        total.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = self._update((1 + math.cos(math.pi * done / planned)) / 2)
         # Rounding turns NaN into numbers, so the loss alone would not show it.
-        self._number(float(total.detach()) + norm, f"at step {done + 1}")
+        self._number(float(loss.detach()) + norm, f"at step {done + 1}")
         return float(loss.detach())
+
+    def _loss(self, chosen: Tensor, temperature: float) -> Tensor:
+        output = self.rounded(*self._fed(chosen))
+        loss = self.divergence(self._taught(chosen), output, temperature)
+        if self.how.labels and self.labelled is not None:
+            loss = loss + self.how.labels * self.labelled(output, chosen)
+        return loss
 
     @torch.no_grad()
     def _update(self, share: float) -> float:

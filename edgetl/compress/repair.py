@@ -39,7 +39,7 @@ class Attempt:
         precision: int8 or fp16.
         recipe: how int8 comes about; None for a float precision.
         source: which weights are compressed: the trained ones, or the name of those with another head, or of those
-            trained again by distillation.
+            trained again.
         remedy: which one proposed it; :data:`DEFAULT` for the first.
         fitted: its weights suit the arithmetic of this very recipe, so that nothing may be built upon it.
     """
@@ -154,6 +154,7 @@ class Means:
         refuses: from a precision to why the target does not take it, or None.
         ranked: groups of nodes of an attempt that may go to float, best value first.
         distilled: trains the weights for an attempt's recipe: what was done, and the name of the weights.
+        trained: the same, to the labels, too, from the weights of the attempt.
         refitted: fits the head again to what an attempt's backbone gives, in one way after the other: the same of each.
     """
 
@@ -162,6 +163,7 @@ class Means:
     refuses: Callable[[str], str | None]
     ranked: Callable[[Attempt], Sequence[Reverted]]
     distilled: Callable[[Attempt], tuple[str, str]]
+    trained: Callable[[Attempt], tuple[str, str]]
     refitted: Callable[[Attempt], Iterable[tuple[str, str]]]
 
 
@@ -202,13 +204,15 @@ def try_remedies(
     for number, (name, remedy) in enumerate(() if first.good(margin) else remedies.items()):
         progress(f"repair: {name}", number, len(remedies))
         for trial in _tries(name, remedy, base, means, measure, lambda: _over(began, minutes)):
-            better = trial.outcome is not None and _better(trial.outcome, best_outcome, margin)
-            done.append(replace(trial, kept=better))
             if trial.outcome is None or trial.attempt is None:
+                done.append(trial)
                 continue
+            learned = trial.attempt.fitted or best.fitted
+            better = _better(trial.outcome, best_outcome, margin, learned=learned)
+            done.append(replace(trial, kept=better))
             if better:
                 best, best_outcome = trial.attempt, trial.outcome
-            if not trial.attempt.fitted and _better(trial.outcome, base_outcome, margin):
+            if not trial.attempt.fitted and _better(trial.outcome, base_outcome, margin, learned=False):
                 base, base_outcome = trial.attempt, trial.outcome
             if best_outcome.good(margin):
                 break
@@ -229,9 +233,14 @@ def _over(began: float, minutes: float) -> bool:
     return time.monotonic() - began > 60 * minutes
 
 
-def _better(outcome: Outcome, best: Outcome, margin: float) -> bool:
+def _better(outcome: Outcome, best: Outcome, margin: float, *, learned: bool) -> bool:
+    """Weights that learned give other answers than the trained ones, and need not be worse for it."""
     new, old = ((not one.broken(margin), one.good(margin)) for one in (outcome, best))
-    return new > old if new != old else outcome.divergence < (1 - LEAST_GAIN) * best.divergence
+    if new != old:
+        return new > old
+    if learned:
+        return outcome.expected_difference > best.expected_difference
+    return outcome.divergence < (1 - LEAST_GAIN) * best.divergence
 
 
 def _chance(outcome: Outcome) -> str:

@@ -3,6 +3,7 @@
 One file a kind, one line in :mod:`edgetl.inputs.kinds`. numpy, and Pillow or ``tokenizers``: no more on the device.
 """
 
+from edgetl.inputs.ahead import read_ahead
 from edgetl.inputs.base import Input, InputKind
 from edgetl.inputs.datasets import load_dataset, what
 from edgetl.inputs.image import Preprocess
@@ -36,6 +37,7 @@ __all__ = [
     "load_dataset",
     "modules_for",
     "preprocess_of",
+    "read_ahead",
     "read_fields",
     "read_input",
     "what",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,15 +27,16 @@ from edgetl.compress.repair import TRAINED, Attempt
 from edgetl.compress.samples import Selection, select_samples
 from edgetl.core.bundle import CALIBRATION, Artifact, Precision
 from edgetl.core.compression import Calibration, LayerNoise, Quantization
-from edgetl.core.data.samples import CLASS
+from edgetl.core.data.samples import CLASS, Sample
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
 from edgetl.core.tensors import Arrays, joined, single
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, read_ahead
 from edgetl.runtime.predict import infer
-from edgetl.runtime.sessions import open_session
+from edgetl.runtime.sessions import Session, open_session
+from edgetl.runtime.transport import read_arrays, write_arrays
 from edgetl.tasks import find_task
-from edgetl.workflow.reference import EXPORTED, Reference
+from edgetl.workflow.reference import EXPORTED, OUTPUTS, Reference
 from edgetl.workflow.stage_cache import stage, versions
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ SOURCE = "source.onnx"
 #: Images that layers are attributed on.
 ATTRIBUTED = 16
 TIMED = 20
+#: Most validation samples that a fitted attempt is judged on, beside the search samples.
+VALIDATED = 500
+#: Samples of the nearest margins among which the rest of a fitted attempt is paired.
+NEIGHBOURS = 20
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Candidates:
             write_json(folder / CALIBRATION, to_json(Calibration()))
         else:
             chosen = self._chosen(recipe) if recipe.calibrates else None
-            samples = (input_of(run).feeds(path) for path in (chosen.paths if chosen else ()))
+            samples = read_ahead(input_of(run), chosen.paths if chosen else ())
             made = quantize(source, recipe, samples, folder, self.progress, cache=self.work / "ranges")
             write_json(folder / CALIBRATION, to_json(chosen.record if chosen else Calibration()))
         file = made.path.name if made.path.parent == folder else None
@@ -149,17 +154,62 @@ class Candidates:
         BACKENDS["litert"].compile(model, self.target, folder)
 
     def measure(self, attempt: Attempt, reference: Arrays) -> Outcome:
-        """Make an attempt and compare it with the trained model's outputs on the search split."""
-        artifact = self.artifact(self.compressed(attempt), attempt.precision)
-        source, outputs, paths = input_of(self.run), [], self.run.dataset.paths("search")
+        """Make an attempt and compare it with the trained model's outputs on the search split.
+
+        What a fitted attempt is expected to lose is told on validation samples, too: weights that learned differ from
+        the trained ones by more than noise, and flips alone say little on few samples.
+        """
+        artifact, run = self.artifact(self.compressed(attempt), attempt.precision), self.run
         with closing(open_session(artifact, threads=1, simulated=self.simulated)) as session:
-            for path in tracked(paths, f"trying {attempt.change} on search samples", self.progress):
-                feeds = source.feeds(path)
-                outputs.append(infer(session, feeds))
+            told = f"trying {attempt.change} on search samples"
+            found = self._outputs(session, run.dataset.split("search"), told)
             executed = None if self.simulated else session.executed().integer_macs
-            ms = None if self.simulated else _milliseconds(lambda: infer(session, feeds))
+            first = next(self.feeds(run.dataset.split("search")[:1]))
+            ms = None if self.simulated else _milliseconds(lambda: infer(session, first))
+            fitted = attempt.fitted and find_task(run.task).labels == CLASS
+            validation = self.validation() if fitted else ()
+            validated = self._outputs(session, validation, f"trying {attempt.change} on validation samples")
         planned = self._planned(attempt) if self.simulated else executed
-        return compare(self.run, reference, joined(outputs), planned, ms)
+        outcome = compare(run, reference, found, planned, ms)
+        if not fitted:
+            return outcome
+        before, after, labels = single(reference), single(found), run.dataset.labels("search")
+        if validation:
+            before = np.concatenate([before, single(self.trained(validation))])
+            after = np.concatenate([after, single(validated)])
+            labels = np.concatenate([labels, run.dataset.labels_of(validation)])
+        return replace(outcome, expected_difference=expected_difference(before, after, labels, NEIGHBOURS))
+
+    def _outputs(self, session: Session, samples: Sequence[Sample], told: str) -> Arrays:
+        feeds = tracked(self.feeds(samples), told, self.progress, len(samples))
+        return joined([infer(session, one) for one in feeds]) if samples else {}
+
+    def feeds(self, samples: Sequence[Sample]) -> Iterator[Arrays]:
+        """The inputs of each sample, in order, some of them read while the one before is computed with."""
+        return read_ahead(input_of(self.run), map(self.run.dataset.file, samples))
+
+    def validation(self) -> tuple[Sample, ...]:
+        """Validation samples, drawn, :data:`VALIDATED` at most."""
+        held = self.run.dataset.split("val")
+        draw = np.random.default_rng(self.run.settings.get("seed", 0))
+        return tuple(held[row] for row in draw.permutation(len(held))[:VALIDATED])
+
+    def trained(self, samples: Sequence[Sample]) -> Arrays:
+        """The trained model's outputs on samples of any split, (n, …) by name."""
+
+        def build(folder: Path) -> None:
+            artifact = Artifact("onnxruntime", self.floating / EXPORTED, "fp32")
+            with closing(open_session(artifact, threads=1)) as session:
+                found = self._outputs(session, samples, "the trained model on the same samples")
+            with (folder / OUTPUTS).open("wb") as stream:
+                write_arrays(stream, found)
+
+        inputs = {
+            "onnx": self.floating.name,
+            "samples": [sample.sha256 for sample in samples],
+            "versions": versions("onnxruntime"),
+        }
+        return read_arrays((stage(self.work, "trained", inputs, build) / OUTPUTS).read_bytes())
 
     def _planned(self, attempt: Attempt) -> float | None:
         """Share of MACs that the file asks for in integers, where no runtime here tells what it executed."""

@@ -18,7 +18,7 @@ from edgetl.base.storage import read_json, write_json
 from edgetl.core.bundle import Artifact
 from edgetl.core.run import Run
 from edgetl.core.tensors import Arrays, joined
-from edgetl.inputs import input_of
+from edgetl.inputs import input_of, read_ahead
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
 from edgetl.runtime.transport import read_arrays, write_arrays
@@ -259,11 +259,12 @@ def _floating(run: Run, floating: Path, work: Path, progress: Progress) -> Array
 
 def run_artifact(artifact: Artifact, run: Run, split: str, simulated: bool, step: str, progress: Progress) -> Outputs:
     """Outputs (n, …) by name of an artifact on a split of a run, in this process, one sample at a time."""
-    source, paths = input_of(run), run.dataset.paths(split)
+    paths = run.dataset.paths(split)
     if not paths:
         return no_outputs(run)
+    feeds = tracked(read_ahead(input_of(run), paths), step, progress, len(paths))
     with closing(open_session(artifact, threads=os.cpu_count() or 1, simulated=simulated)) as session:
-        return joined([infer(session, source.feeds(path)) for path in tracked(paths, step, progress)])
+        return joined([infer(session, one) for one in feeds])
 
 
 def _write(file: Path, outputs: Arrays) -> None:

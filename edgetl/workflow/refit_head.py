@@ -8,7 +8,6 @@ labels, on 84.8 %.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,15 @@ from edgetl.base.storage import read_json, write_json
 from edgetl.compress.head import features, find_head, weights_of, with_head
 from edgetl.compress.layers.topology import read_topology
 from edgetl.compress.repair import Attempt
-from edgetl.core.bundle import Artifact
 from edgetl.core.data import Sample
 from edgetl.core.tensors import single
-from edgetl.inputs import input_of
-from edgetl.runtime.predict import infer
-from edgetl.runtime.sessions import open_session
 from edgetl.tasks import find_task
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED
 from edgetl.workflow.stage_cache import stage, versions
 
-#: Most samples that a head is fitted on, and that choose its penalty.
-FITTED, JUDGED = 2000, 500
+#: Most samples that a head is fitted on.
+FITTED = 2000
 #: The penalties that are tried for a head that is not trained any further (scikit-learn's C).
 WEAKEST = 10.0
 #: Share of the squared error on samples that it was not fitted on, which a head has to come below.
@@ -80,23 +75,21 @@ def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]
 def _parts(candidates: Candidates) -> Parts:
     """Samples to fit on, and others to choose the penalty on; never of the search or certify split."""
     dataset, draw = candidates.run.dataset, np.random.default_rng(candidates.run.settings.get("seed", 0))
-    fit, judge = list(dataset.split("train") or dataset.split("calibration")), list(dataset.split("val"))
+    fit, judge = list(dataset.split("train") or dataset.split("calibration")), list(candidates.validation())
     fit = [fit[row] for row in draw.permutation(len(fit))]
     if not judge:
         judge, fit = fit[: len(fit) // 5], fit[len(fit) // 5 :]
-    judge = [judge[row] for row in draw.permutation(len(judge))]
     if not fit or not judge:
         raise CompressionError("there are no samples to fit a head on", "give the run samples to train on")
-    return fit[:FITTED], judge[:JUDGED]
+    return fit[:FITTED], judge
 
 
 def _features(candidates: Candidates, compressed: Compressed, part: Sequence[Sample]) -> npt.NDArray[np.float32]:
     """What reaches the head of the int8 model; computed once, for both aims."""
 
     def build(folder: Path) -> None:
-        source, dataset = input_of(candidates.run), candidates.run.dataset
-        told = tracked(part, "features of the compressed backbone", candidates.progress)
-        samples = (source.feeds(dataset.file(sample)) for sample in told)
+        told = "features of the compressed backbone"
+        samples = tracked(candidates.feeds(part), told, candidates.progress, len(part))
         simulated = candidates.simulated or candidates.target.backend == "litert"
         found = features(compressed.model, compressed.source, samples, simulated=simulated)
         np.save(folder / "features.npy", found, allow_pickle=False)
@@ -132,13 +125,7 @@ def _to_outputs(candidates: Candidates, compressed: Compressed, parts: Parts, se
     """By ridge regression of what the float head leaves, which needs no label: a strong penalty changes nothing."""
     from edgetl.transfer.heads import ridge
 
-    artifact = Artifact("onnxruntime", candidates.floating / EXPORTED, "fp32")
-    source, dataset = input_of(candidates.run), candidates.run.dataset
-    wanted = []
-    with closing(open_session(artifact, threads=1)) as session:
-        for part in parts:
-            told = tracked(part, "the trained model on the same samples", candidates.progress)
-            wanted.append(np.concatenate([single(infer(session, source.feeds(dataset.file(s)))) for s in told]))
+    wanted = [single(candidates.trained(part)) for part in parts]
     weight, bias = weights_of(read_topology(compressed.source))
     left = [(found, of - (found @ weight.T + bias)) for found, of in zip(seen, wanted, strict=True)]
     fitted = ridge(left[0], left[1], WEAKEST)

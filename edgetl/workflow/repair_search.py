@@ -7,10 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgetl.backends import BACKENDS
-from edgetl.base.errors import CompressionError
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import read_json, write_json
 from edgetl.compress.graph import kind_of, load
@@ -25,16 +22,15 @@ from edgetl.core.tensors import Arrays, count, rows
 from edgetl.inputs import input_of
 from edgetl.tasks import find_task
 from edgetl.workflow.candidates import Candidates, Compressed
-from edgetl.workflow.reference import EXPORTED, OPSET
+from edgetl.workflow.reference import EXPORTED
 from edgetl.workflow.refit_head import refitted
 from edgetl.workflow.stage_cache import stage, versions
+from edgetl.workflow.train_quantized import distilled, trained
 
 #: Images that the sensitivity of layers is measured on.
 SENSITIVE = 32
 #: Groups of layers that mixed precision may choose from.
 CANDIDATES = 40
-#: Most seconds of distillation.
-DISTILLING = 300.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,7 @@ def _repaired(
         refuses=lambda precision: BACKENDS[target.backend].refuses(target, precision),
         ranked=lambda best: ranked(candidates, best),
         distilled=lambda best: distilled(candidates, best),
+        trained=lambda best: trained(candidates, best),
         refitted=lambda best: refitted(candidates, best),
     )
 
@@ -140,41 +137,6 @@ def _times(
         profile_layers(compressed.model, compressed.source, sample, engine=engine),
         profile_layers(compressed.source, compressed.source, sample, engine=engine),
     )
-
-
-def distilled(candidates: Candidates, best: Attempt) -> tuple[str, str]:
-    """Train the weights for the recipe on training images; what was done, and the stage that holds the outcome."""
-    from edgetl.compress.distil import MOST, Training, distil
-    from edgetl.compress.divergences import DIVERGENCES
-    from edgetl.compress.export import export_onnx
-
-    run, recipe = candidates.run, best.recipe
-    paths = run.dataset.paths("train") or run.dataset.paths("calibration")
-    module = candidates.reference.module
-    if module is None:
-        raise CompressionError("an adopted network has no torch model, which distillation trains")
-    if recipe is None or not paths:
-        raise CompressionError("there are no samples to distil on", "train on samples of your own")
-    order = np.random.default_rng(run.settings.get("seed", 0)).permutation(len(paths))[:MOST]
-
-    def build(folder: Path) -> None:
-        samples = input_of(run).batch([paths[index] for index in order])
-        how, between = Training(seconds=DISTILLING), DIVERGENCES[run.dataset.label_kind]
-        done = distil(module, recipe, samples, divergence=between, training=how, progress=candidates.progress)
-        names = [spec.name for spec in find_task(run.task).outputs(run.classes)]
-        export_onnx(done.model, input_of(run), folder / EXPORTED, outputs=names, batch=candidates.batch, opset=OPSET)
-        write_json(folder / "distilled.json", dict(done.record))
-
-    inputs = {
-        "run": run.digest,
-        "onnx": candidates.floating.name,
-        "recipe": recipe.to_json(),
-        "versions": versions("torch", "onnx"),
-    }
-    folder = stage(candidates.work, "distilled", inputs, build)
-    record = read_json(folder / "distilled.json")
-    start, end = (record["loss"][name] for name in ("start", "end"))
-    return f"{record['steps']} steps of distillation (divergence {start:.3g} → {end:.3g})", folder.name
 
 
 def _plain(attempt: Attempt) -> dict[str, Any]:

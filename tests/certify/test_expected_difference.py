@@ -63,6 +63,35 @@ def test_it_is_less_noisy_than_counting_flips() -> None:
     assert np.mean(expected) == pytest.approx(np.mean(counted), abs=0.003)
 
 
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(seed=st.integers(0, 10_000), n=st.integers(2, 60), neighbours=st.integers(1, 60))
+def test_it_is_the_mean_over_the_nearest_margins(seed: int, n: int, neighbours: int) -> None:
+    draw = np.random.default_rng(seed)
+    before, after = draw.normal(size=(2, n, 2)).astype(np.float32)
+    m = before[:, 0].astype(np.float64) - before[:, 1]
+    d = after[:, 0].astype(np.float64) - after[:, 1]
+    slope, order = (m * d).sum() / (m * m).sum(), np.argsort(m)
+    rest, size, right = (d - slope * m)[order], min(neighbours, n), []
+    for place, row in enumerate(order):
+        first = min(max(place - size // 2, 0), n - size)
+        right.append(np.mean([slope * m[row] + r > 1e-9 for r in rest[first : first + size]]))
+    found = expected_difference(before, after, np.zeros(n, np.int64), neighbours)
+    assert found == pytest.approx(np.mean(right) - np.mean(m > 0), abs=3 / n)
+    if neighbours == 1:
+        assert found == pytest.approx(np.mean(d > 0) - np.mean(m > 0), abs=1e-9)
+
+
+def test_what_learned_is_foretold_among_neighbours() -> None:
+    """Weights fitted again keep what is clear, and mend what is close: all pairs foretell a loss that is none."""
+    draw = np.random.default_rng(0)
+    margins = draw.normal(2.0, 1.5, 300)
+    learned = margins + np.where(np.abs(margins) < 0.5, 0.2, 0.0) + draw.normal(0, 0.8, 300) * np.abs(margins)
+    before, after = (np.stack([m, np.zeros(300)], 1).astype(np.float32) for m in (margins, learned))
+    labels, truth = np.zeros(300, np.int64), np.mean(learned > 0) - np.mean(margins > 0)
+    near, all_pairs = (expected_difference(before, after, labels, n) for n in (20, None))
+    assert abs(near - truth) < 0.02 < abs(all_pairs - truth)
+
+
 def test_what_is_not_a_number_is_not_good() -> None:
     broken = np.full((len(LABELS), 4), np.nan, np.float32)
     assert not expected_difference(answers(0, 0.9), broken, LABELS) > -1

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn import functional
 
 from edgetl.base.errors import CompressionError
 from edgetl.compress.distil import Training, distil, sizes
@@ -161,15 +162,25 @@ def test_time_cuts_the_steps(hostile: Deployable) -> None:
 
 
 def test_labels_add_to_the_loss(hostile: Deployable) -> None:
-    how = Training(steps=8, cross_entropy=0.5)
-    labels = np.arange(200) % 10
+    how = Training(steps=8, labels=0.5)
+    truth = torch.arange(200) % 10
     ends = [
-        distil(hostile, PER_TENSOR, {"image": IMAGES[:200]}, labels=truth, training=how).record["loss"]["end"]
-        for truth in (labels, labels[::-1].copy())
-    ]
+        distil(
+            hostile, PER_TENSOR, {"image": IMAGES[:200]}, training=how,
+            labelled=lambda outputs, rows, of=of: functional.cross_entropy(outputs, of[rows]),
+        ).record["loss"]["end"]
+        for of in (truth, truth.flip(0))
+    ]  # fmt: skip
     assert ends[0] != ends[1]
-    with pytest.raises(CompressionError, match="a label for each sample"):
+    with pytest.raises(CompressionError, match="there is no loss to them"):
         distil(hostile, PER_TENSOR, {"image": IMAGES[:40]}, training=how)
+
+
+def test_training_goes_on_from_other_weights_with_the_same_teacher(hostile: Deployable) -> None:
+    first = distil(hostile, PER_TENSOR, {"image": IMAGES[:64]}, training=SHORT)
+    again = distil(first.model, PER_TENSOR, {"image": IMAGES[:64]}, teacher=hostile, training=SHORT)
+    assert again.record["loss"]["start"] == pytest.approx(first.record["loss"]["end"], rel=1e-6)
+    assert again.record["loss"]["end"] <= first.record["loss"]["end"]
 
 
 def test_what_cannot_be_trained_is_refused_in_one_line(hostile: Deployable) -> None:

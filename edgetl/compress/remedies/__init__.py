@@ -23,5 +23,6 @@ REMEDIES: Mapping[str, Remedy] = {
     "head refit again": training.head_refit,
     "mixed precision": widening.mixed_precision,
     "distillation": training.distillation,
+    "quantization-aware training": training.quantization_aware,
     "half precision": widening.half_precision,
 }

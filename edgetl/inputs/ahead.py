@@ -1,0 +1,30 @@
+"""Samples read while others are computed with."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+from edgetl.core.tensors import Arrays
+from edgetl.inputs.base import Input
+
+#: Threads that read, and samples that wait to be computed with: two threads keep up with any network.
+THREADS, WAITING = 2, 8
+
+
+def read_ahead(source: Input, files: Iterable[Any]) -> Iterator[Arrays]:
+    """The inputs of each sample, in order (see :meth:`Input.feeds`); some are read before they are asked for.
+
+    Raises:
+        DataError: as ``source.feeds``, when it is that sample's turn.
+    """
+    left, waiting = iter(files), deque[Future[Arrays]]()
+    with ThreadPoolExecutor(THREADS, "edgetl-read") as pool:
+        waiting.extend(pool.submit(source.feeds, file) for file in islice(left, WAITING))
+        while waiting:
+            feeds = waiting.popleft().result()
+            waiting.extend(pool.submit(source.feeds, file) for file in islice(left, 1))
+            yield feeds

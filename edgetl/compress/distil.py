@@ -208,7 +208,7 @@ class _Course:
         """One gradient step; the loss on its samples before it."""
         loss = self._loss(self._next(), self.how.temperature)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = self._update((1 + math.cos(math.pi * done / planned)) / 2)
         # Rounding turns NaN into numbers, so the loss alone would not show it.
         self._number(float(loss.detach()) + norm, f"at step {done + 1}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from edgetl.transfer.assembly import Job
 from edgetl.transfer.placement import Placement
 
 _INTERRUPTED = 130
+#: Seconds after which processes that were started meanwhile are killed, too.
+_AGAIN = 0.1
 
 
 def launch(placement: Placement, job: Job, progress: Progress) -> tuple[str, str] | None:
@@ -45,8 +48,7 @@ def _fit_in_silence(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, 
 def _ending_together(devices: int) -> Iterator[None]:
     """Processes that are started in the block end with it, and do not hear of Ctrl-C before they can answer it.
 
-    A terminal interrupts all of them, and each would print where it stood, halfway through importing torch. This one
-    is told by a thread, which hears of it while the main thread, from which they inherit that, does not.
+    A terminal interrupts all of them, and each would print where it stood, halfway through importing torch.
     """
     others = multiprocessing.active_children()
     try:
@@ -60,6 +62,8 @@ def _ending_together(devices: int) -> Iterator[None]:
 
 def _hears() -> bool:
     """Whether this thread is the one that Ctrl-C interrupts, on a system where it can be made not to."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        return False
     return hasattr(signal, "pthread_sigmask") and threading.current_thread() is threading.main_thread()
 
 
@@ -73,27 +77,45 @@ def _killed(others: Sequence[BaseProcess]) -> list[BaseProcess]:
 
 @contextmanager
 def _deaf(interrupted: Callable[[], object]) -> Iterator[None]:
-    """This thread, and processes that it starts, do not hear of Ctrl-C; ``interrupted`` is called instead."""
+    """This thread, and processes that it starts, do not hear of Ctrl-C until the block ends.
+
+    From then on ``interrupted`` is called again and again, for what is still being started, and what the block comes to
+    is an interruption. To block the signal is not enough for this thread: Python answers here what any other one heard,
+    between any two steps, and a process that is being started then would wait for the rest of its orders.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
+    heard = threading.Event()
 
     def listen() -> None:
-        while number := os.read(reader, 1):
-            if number[0] == signal.SIGINT:
+        while True:
+            if select.select([reader], [], [], _AGAIN if heard.is_set() else None)[0]:
+                number = os.read(reader, 1)
+                if not number:
+                    return
+                if number[0] == signal.SIGINT:
+                    heard.set()
+            if heard.is_set():
                 interrupted()
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     told = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    answer = signal.signal(signal.SIGINT, lambda *_: None)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, answer)
         signal.set_wakeup_fd(told)
         os.close(writer)
         listener.join()
         os.close(reader)
+        if heard.is_set():
+            if callable(answer):
+                answer(signal.SIGINT, None)
+            raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)

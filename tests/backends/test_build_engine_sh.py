@@ -190,7 +190,7 @@ def test_the_shell_checker_has_nothing_to_say(bundle: Path) -> None:
     if checker is None:
         pytest.skip("shellcheck is not installed")
     programs = sorted(Path(edgetl.__file__).parent.rglob("*.sh"))
-    assert len(programs) == 3
+    assert {"build_engine.sh", "connect.sh", "run.sh"} <= {program.name for program in programs}
     for program in (bundle / "build_engine.sh", *programs):
         done = subprocess.run([checker, str(program)], capture_output=True, text=True, check=False)
         assert done.stdout == ""

@@ -160,7 +160,8 @@ def tidy(out: Path) -> None:
 
 
 def _refuse_difference(out: Path, what: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    before, now = {**IMPLIED, **dict(_flat(theirs))}, dict(_flat(ours))
+    now = dict(_flat(ours))
+    before = {**{name: value for name, value in IMPLIED.items() if name in now}, **dict(_flat(theirs))}
     changed = [name for name in now if before.get(name) != now[name]] + [name for name in before if name not in now]
     if changed:
         shown = ", ".join(f"{name} {before.get(name)} there, {now.get(name)} now" for name in changed[:3])

@@ -11,15 +11,19 @@ from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import check_room
 from edgetl.core.data import Dataset
+from edgetl.core.tensors import Arrays
 from edgetl.transfer import features
 from edgetl.transfer import weights as sources
+from edgetl.transfer.anchor import Teacher
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.plan import Plan
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.stores import store_of
-from edgetl.transfer.strategies.base import HeadSpec
+from edgetl.transfer.strategies.base import ADDED, HeadSpec
+from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import scored
+from edgetl.transfer.trainable import check_gradients, prepare
 
 #: Files of a model's size that training keeps at once: epoch 0, the best epoch and the next best, twice the model with
 #: both moments of its optimizer, and the finished weights. A strategy without steps keeps the first and the last.
@@ -37,16 +41,33 @@ def check_sizes(order: Plan, dataset: Dataset) -> None:
     try:
         width = head_width(order.task, dataset.classes)
         body = sources.architecture(order.backbone, width, order.source, order.input)
+        network = network_for(order.task, dataset.classes, body, order.input).eval()
         with torch.inference_mode():
-            network_for(order.task, dataset.classes, body, order.input).eval().fed(feeds, torch.device("cpu"))
+            network.fed(feeds, torch.device("cpu"))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         shown = ", ".join(f"{name} of {'x'.join(map(str, array.shape[1:]))}" for name, array in feeds.items())
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = "choose another --image-size or --backbone" if "image" in feeds else "choose another --backbone"
         raise EdgetlError(f"the backbone '{order.backbone.name}' cannot take {shown} ({reason})", remedy) from error
+    _check_strategy(order, dataset, network, feeds)
     size = sum(tensor.numel() * tensor.element_size() for tensor in body.state_dict().values())
     files = TRAINED if order.strategy.schedule.epochs else FITTED
     check_room(order.out, files * size, "training")
+
+
+def _check_strategy(order: Plan, dataset: Dataset, network: Deployable, feeds: Arrays) -> None:
+    """What only a real network tells: whether the strategy can be prepared, and whether what trains takes part.
+
+    Raises:
+        EdgetlError: it cannot, or does not.
+    """
+    if order.sources.teacher is not None:
+        scale = order.learner.scale(dataset.labels("train"))
+        Teacher(order.sources.teacher, order.input, dataset.classes, scale)
+    if order.strategy.schedule.epochs:
+        trainee = prepare(order.strategy, network, Streams(), order.settings.seed)
+        if ADDED in order.strategy.params.trains:
+            check_gradients(trainee.network, feeds)
 
 
 def with_head(order: Plan, dataset: Dataset, spec: HeadSpec, progress: Progress) -> tuple[Deployable, Scores]:

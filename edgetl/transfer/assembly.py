@@ -143,8 +143,10 @@ def started(job: Job) -> Deployable:
 
 def finished(job: Job, best_epoch: int) -> tuple[Deployable, dict[str, int]]:
     """The model of the best epoch, of the backbone's own architecture again, and how much of it was trained."""
-    trainee = prepare(job.strategy, started(job), job.streams, job.settings.seed)
-    found = counts(trainee.network)
+    start = started(job)
+    whole = sum(value.numel() for value in start.parameters())
+    trainee = prepare(job.strategy, start, job.streams, job.settings.seed)
+    found = {**counts(trainee.network), "of": whole}
     if best_epoch:
         held = checkpoint.read_weights(epoch_file(job.checkpoints, best_epoch))
         Trained(trainee.network.backbone).load_state_dict(held)

@@ -107,10 +107,9 @@ class Trained:
 
 
 def counts(network: Deployable) -> dict[str, int]:
-    """Tensors and numbers that train, and the numbers of the whole, for the run's record."""
+    """Tensors and numbers that train, for the run's record."""
     training = [value for value in network.parameters() if value.requires_grad]
     return {
         "tensors": len(training),
         "parameters": sum(value.numel() for value in training),
-        "of": sum(value.numel() for value in network.parameters()),
     }

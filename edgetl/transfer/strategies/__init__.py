@@ -9,7 +9,7 @@ from typing import Any
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import Backbone
 from edgetl.transfer.strategies import baselines, distillation, fine_tuning, lora
-from edgetl.transfer.strategies.base import GIVEN_BY, LossTerm, Strategy
+from edgetl.transfer.strategies.base import GIVEN_BY, RUNS, LossTerm, Need, Strategy
 from edgetl.transfer.strategies.options import about, chosen, options_of
 
 LISTING = "edgetl strategies"
@@ -110,6 +110,10 @@ def _listed(name: str, recipe: Callable[..., Strategy]) -> dict[str, Any]:
         "name": name,
         "description": about(recipe),
         "options": [option.to_json() for option in options_of(recipe)],
-        "needs": [{**asdict(need), "given_by": GIVEN_BY[need.name]} for need in strategy.needs],
+        "needs": [_given(need) for need in strategy.needs],
         "settings": strategy.to_json(),
     }
+
+
+def _given(need: Need) -> dict[str, Any]:
+    return {**asdict(need), "given_by": GIVEN_BY[need.name], "run": need.name in RUNS}

@@ -26,6 +26,8 @@ GIVEN_BY: Mapping[str, str] = {
     "replay": "--retain",
     "previous": "--from",
 }
+#: Those that are finished runs; the others are data.
+RUNS = ("teacher", "previous")
 
 
 @dataclass(frozen=True)

@@ -74,13 +74,13 @@ CASES = {
     # A network of 0.1 million parameters that has seen nothing, taught by one of 3.4 million that knows ImageNet.
     "digits": Case(
         _mnist,
-        (200, 100, 50, 50, 2000, 1000),
-        {"backbone": "efficientnet_lite0", "image_size": 64, "epochs": 15},
+        (200, 50, 20, 20, 1000, 400),
+        {"backbone": "efficientnet_lite0", "image_size": 32, "epochs": 5},
         {
             "backbone": "timm/test_efficientnet",
             "weights": "none",
             "image_size": 32,
-            "epochs": 40,
+            "epochs": 12,
             "learning_rate": 3e-3,
         },
         {"weight": 0.9, "temperature": 2.0},
@@ -88,9 +88,9 @@ CASES = {
     # Both know ImageNet.
     "tiles": Case(
         _tiles,
-        (240, 100, 50, 50, 500, 400),
-        {"backbone": "efficientnet_lite2", "image_size": 96, "epochs": 10},
-        {"backbone": "efficientnet_lite0", "image_size": 96, "epochs": 10},
+        (240, 60, 20, 20, 500, 400),
+        {"backbone": "efficientnet_lite2", "image_size": 96, "epochs": 6},
+        {"backbone": "efficientnet_lite0", "image_size": 96, "epochs": 6},
         {"weight": 0.9, "temperature": 2.0},
     ),
 }
@@ -115,13 +115,20 @@ def divided(case: Case, folder: Path, shared: Path, seed: int) -> tuple[Path, Pa
 
 def measured(name: str, seed: int, work: Path, shared: Path) -> dict[str, Any]:
     """One teacher and its students, each trained or taken up where it is finished."""
-    case, common = CASES[name], {"seed": seed, "precision": "32-true", "accelerator": "cpu", "batch_size": 16}
+    case = CASES[name]
+    common: dict[str, Any] = {
+        "seed": seed,
+        "precision": "32-true",
+        "accelerator": "cpu",
+        "batch_size": 16,
+        "workers": 0,
+    }
     folder = work / name
     data, unlabelled = divided(case, folder, shared, seed)
     teacher = finetune(data, folder / f"teacher-{seed}", **common, **case.teacher)
     found = {"teacher": _told(teacher)}
     for arm, (strategy, more) in ARMS.items():
-        taught = {} if strategy == "fine-tune" else {"teacher": teacher.path, "set": case.set}
+        taught: dict[str, Any] = {} if strategy == "fine-tune" else {"teacher": teacher.path, "set": case.set}
         given = {**taught, **({"target_data": unlabelled} if more else {})}
         out = folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
         found[arm] = _told(finetune(data, out, strategy=strategy, **common, **case.student, **given))

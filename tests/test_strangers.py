@@ -266,7 +266,7 @@ def test_a_strategy_with_a_need_an_option_and_layers_of_its_own(copy: Copy) -> N
         np.savez(copy.root / f"{name}.npz", x=x, y=(x[:, 0] > 0).astype(int))
     found = copy.run(
         "import json, edgetl, torch\n"
-        "options = {'strategy': 'rehearsal', 'accelerator': 'cpu', 'precision': '32-true', 'batch_size': 8}\n"
+        "options = {'strategy': 'rehearsal', 'accelerator': 'cpu', 'batch_size': 8, 'epochs': 2}\n"
         "try: edgetl.finetune('new.npz', 'none', **options)\n"
         "except edgetl.EdgetlError as error: refused = str(error)\n"
         "run = edgetl.finetune('new.npz', 'run', **options, retain='old.npz', set={'share': '0.3'})\n"

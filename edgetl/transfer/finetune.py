@@ -27,13 +27,11 @@ from edgetl.transfer.model import val_outputs
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
 from edgetl.transfer.scores import Scores, key
-from edgetl.transfer.start import check_sizes, with_head
+from edgetl.transfer.start import check_sizes, check_strategy, with_head
 from edgetl.transfer.strategies.base import GIVEN_BY
 from edgetl.transfer.tasks import scored
 
 START = "start.json"
-#: Below the checkpoint's folder: samples of streams that have no files of their own.
-STREAMS = "streams"
 VERSIONS = ("edgetl", "torch", "torchvision", "timm", "lightning_fabric", "peft", "sklearn", "numpy", "PIL")
 
 
@@ -136,9 +134,11 @@ def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
         order = order.for_data(dataset)
         if run is not None:
             return order, run
-        check_sizes(order, dataset)
+        network = check_sizes(order, dataset)
+        beside = streams.read(order.sources, dataset, order.backbone.input, steps.streams, progress)
+        check_strategy(order, dataset, network, beside)
+        beside = beside.moved(steps.streams, order.checkpoints / folder.STREAMS)
         dataset = steps.begin(order.settings, dataset)
-        beside = streams.read(order.sources, dataset, order.backbone.input, order.checkpoints / STREAMS, progress)
         start = _start(order, dataset, progress)
         job = order.job(dataset, start, beside)
         _train(order, job, progress)

@@ -12,7 +12,7 @@ from edgetl.base.storage import sha256_file, sha256_json
 from edgetl.core.data.readers.columns import has_column, read_table
 from edgetl.core.data.walk import walk
 from edgetl.core.run import Run, load_run
-from edgetl.inputs import kind_of
+from edgetl.inputs import INPUTS, kind_of
 from edgetl.tasks import Task, find_task
 from edgetl.transfer.strategies.base import GIVEN_BY, Strategy
 
@@ -93,7 +93,7 @@ def check_teacher(teacher: Run, task: Task, kind: str) -> None:
         raise RunError(what, "give a run of the same task")
     theirs = kind_of(teacher)
     if theirs.name != kind:
-        raise RunError(f"the teacher {teacher.path} takes {theirs.noun}s", f"give one that takes {kind}s")
+        raise RunError(f"the teacher {teacher.path} takes {theirs.noun}s", f"give one that takes {INPUTS[kind].noun}s")
 
 
 def listed(source: Path) -> Iterator[Path]:

@@ -11,7 +11,6 @@ from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import check_room
 from edgetl.core.data import Dataset
-from edgetl.core.tensors import Arrays
 from edgetl.transfer import features
 from edgetl.transfer import weights as sources
 from edgetl.transfer.anchor import Teacher
@@ -30,8 +29,11 @@ from edgetl.transfer.trainable import check_gradients, prepare
 TRAINED, FITTED = 9, 2
 
 
-def check_sizes(order: Plan, dataset: Dataset) -> None:
+def check_sizes(order: Plan, dataset: Dataset) -> Deployable:
     """Feed one sample to the architecture, before anything is written.
+
+    Returns:
+        it, without any weights that were learned.
 
     Raises:
         EdgetlError: it cannot take it, or the disk has no room for what training keeps.
@@ -41,7 +43,8 @@ def check_sizes(order: Plan, dataset: Dataset) -> None:
     try:
         width = head_width(order.task, dataset.classes)
         body = sources.architecture(order.backbone, width, order.source, order.input)
-        network = network_for(order.task, dataset.classes, body, order.input).eval()
+        network: Deployable = network_for(order.task, dataset.classes, body, order.input)
+        network.eval()
         with torch.inference_mode():
             network.fed(feeds, torch.device("cpu"))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
@@ -49,25 +52,30 @@ def check_sizes(order: Plan, dataset: Dataset) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = "choose another --image-size or --backbone" if "image" in feeds else "choose another --backbone"
         raise EdgetlError(f"the backbone '{order.backbone.name}' cannot take {shown} ({reason})", remedy) from error
-    _check_strategy(order, dataset, network, feeds)
     size = sum(tensor.numel() * tensor.element_size() for tensor in body.state_dict().values())
     files = TRAINED if order.strategy.schedule.epochs else FITTED
     check_room(order.out, files * size, "training")
+    return network
 
 
-def _check_strategy(order: Plan, dataset: Dataset, network: Deployable, feeds: Arrays) -> None:
+def check_strategy(order: Plan, dataset: Dataset, network: Deployable, streams: Streams) -> None:
     """What only a real network tells: whether the strategy can be prepared, and whether what trains takes part.
+
+    Args:
+        order: of the run.
+        dataset: its samples.
+        network: of :func:`check_sizes`; the strategy's own layers stay in it.
+        streams: what the strategy was given.
 
     Raises:
         EdgetlError: it cannot, or does not.
     """
-    if order.sources.teacher is not None:
-        scale = order.learner.scale(dataset.labels("train"))
-        Teacher(order.sources.teacher, order.input, dataset.classes, scale)
+    if streams.teacher is not None:
+        Teacher(streams.teacher, order.input, dataset.classes, order.learner.scale(dataset.labels("train")))
     if order.strategy.schedule.epochs:
-        trainee = prepare(order.strategy, network, Streams(), order.settings.seed)
+        trainee = prepare(order.strategy, network, streams, order.settings.seed)
         if ADDED in order.strategy.params.trains:
-            check_gradients(trainee.network, feeds)
+            check_gradients(trainee.network, order.input.batch(dataset.paths("train")[:1]))
 
 
 def with_head(order: Plan, dataset: Dataset, spec: HeadSpec, progress: Progress) -> tuple[Deployable, Scores]:

@@ -50,6 +50,17 @@ class Streams:
     samples: Mapping[str, Stream] = field(default_factory=dict)
     teacher: Run | None = None
 
+    def moved(self, before: Path, after: Path) -> Streams:
+        """With the files below one folder below another one."""
+        was = before.resolve()
+
+        def place(file: Path) -> Path:
+            whole = file.resolve()
+            return after / whole.relative_to(was) if whole.is_relative_to(was) else file
+
+        samples = {name: replace(each, paths=tuple(map(place, each.paths))) for name, each in self.samples.items()}
+        return replace(self, samples=samples)
+
 
 def read(sources: Sources, dataset: Dataset, kind: str, folder: Path, progress: Progress = silent) -> Streams:
     """Read what is given.

@@ -83,17 +83,17 @@ def chosen(strategy: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str,
 
 def _converted(name: str, kind: type, value: Any) -> Any:
     wrong = EdgetlError(f"the option {name} is '{value}'", f"give {_WANTED[kind]}: --set {name}=…")
-    if kind is str or isinstance(value, bool) or kind is bool:
+    if kind in (bool, str):
         if isinstance(value, kind):
             return value
-        if kind is not bool or str(value).lower() not in _TRUTH:
+        if kind is str or str(value).lower() not in _TRUTH:
             raise wrong
         return _TRUTH[str(value).lower()]
     try:
         number = kind(value)
     except (TypeError, ValueError, OverflowError):
         raise wrong from None
-    if not math.isfinite(number) or (isinstance(value, float) and number != value):
+    if isinstance(value, bool) or not math.isfinite(number) or (isinstance(value, float) and number != value):
         raise wrong
     return number
 

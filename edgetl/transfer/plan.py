@@ -188,7 +188,7 @@ def _going_on(options: Options, previous: Run | None) -> Options:
     if backbone != previous.backbone:
         what = f"{previous.path} is a run of the backbone '{previous.backbone}', not '{backbone}'"
         raise EdgetlError(what, "leave --backbone out")
-    return replace(options, weights=previous.weights, backbone=backbone, image_size=size)
+    return replace(options, weights=previous.weights.resolve(), backbone=backbone, image_size=size)
 
 
 def _definition(backbone: backbones.Backbone, source: weights.WeightsSource, size: int | None) -> Input | None:

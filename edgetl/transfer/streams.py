@@ -31,7 +31,6 @@ class Stream:
     paths: tuple[Path, ...]
     labels: npt.NDArray[Any] | None = None
     left_out: int = 0
-    mirror_safe: bool = True
 
     def to_json(self) -> dict[str, int]:
         """For the run's lineage."""
@@ -126,7 +125,9 @@ def _files(source: Path, kind: str, folder: Path) -> Iterator[Path]:
         write_samples(folder, dict(zip(names, texts, strict=True)))
         yield from (folder / name for name in names)
         return
-    yield from (file for file in listed(source) if file.suffix.lower() in INPUTS[kind].suffixes)
+    # A table names its samples; a folder may hold other things.
+    every = source.is_file()
+    yield from (file for file in listed(source) if every or file.suffix.lower() in INPUTS[kind].suffixes)
 
 
 def _fingerprint(file: Path, kind: str) -> str | None:
@@ -152,7 +153,7 @@ def _labelled(source: Path, held: set[str], dataset: Dataset, kind: str, folder:
     places = {index: dataset.classes.index(name) for index, name in enumerate(other.classes)}
     labels = dataset.labels_of([replace(sample, label=_moved(sample.label, places)) for sample in kept])
     paths = tuple(other.file(sample) for sample in kept)
-    return Stream(paths, labels, len(other.samples) - len(kept), other.mirror_safe)
+    return Stream(paths, labels, len(other.samples) - len(kept))
 
 
 def _training(samples: Sequence[Sample], seed: int, *, kind: str) -> list[Sample]:

@@ -298,7 +298,7 @@ def test_an_adopted_graph_teaches_as_its_torch_twin_does(tmp_path: Path, ten_dig
 
     definition = input_of(teacher)
     file = export_onnx(
-        load_model(teacher), definition, tmp_path / "net.onnx", outputs=("logits",), batch=None, opset=18
+        load_model(teacher), definition, tmp_path / "net.onnx", outputs=("scores",), batch=None, opset=18
     )
     (tmp_path / "classes.txt").write_text("\n".join(teacher.classes))
     given = tmp_path / "prep.json"
@@ -334,8 +334,6 @@ def test_what_a_strategy_is_given_has_to_fit(tmp_path: Path, ten_digits: Path, f
         with pytest.raises(error, match=words):
             finetune(ten_digits, tmp_path / "run", **options)
         assert not list((tmp_path / "run").glob("*")), options
-    with pytest.raises(RunError, match="has other classes"):
-        finetune(few_digits, tmp_path / "run", **taught, teacher=teacher.path)
 
 
 def options() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -145,30 +145,45 @@ def plan(options: Options) -> Plan:
         source=source,
         definition=definition,
         placement=placement,
-        settings=Settings(
-            data=DIGITS if is_embedded(options.data) else str(Path(options.data).resolve()),
-            data_sha256=sha256_file(Path(options.data)) if Path(options.data).is_file() else None,
-            task=task.name,
-            backbone=backbone.name,
-            strategy=options.strategy,
-            epochs=strategy.schedule.epochs,
-            learning_rate=strategy.schedule.learning_rate,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            weights="pretrained" if options.weights is None else str(options.weights),
-            weights_sha256=sha256_file(source.file) if source.file else None,
-            preprocess=definition.to_json() if definition else None,
-            accelerator=placement.accelerator,
-            devices=placement.devices,
-            precision=placement.precision,
-            shares={name: float((options.shares or SHARES).get(name, 0.0)) for name in SPLITS},
-            details=strategy.to_json(),
-            options=values,
-            given=sources.to_json(),
+        settings=_settings(
+            replace(options, set=values), task, backbone, strategy, source, definition, placement, sources
         ),
         workers=_default_workers(placement, backbone) if options.workers is None else options.workers,
         checkpoint_seconds=options.checkpoint_seconds,
         sources=sources,
+    )
+
+
+def _settings(
+    options: Options,
+    task: Task,
+    backbone: backbones.Backbone,
+    strategy: Strategy,
+    source: weights.WeightsSource,
+    definition: Input | None,
+    placement: Placement,
+    sources: Sources,
+) -> Settings:
+    return Settings(
+        data=DIGITS if is_embedded(options.data) else str(Path(options.data).resolve()),
+        data_sha256=sha256_file(Path(options.data)) if Path(options.data).is_file() else None,
+        task=task.name,
+        backbone=backbone.name,
+        strategy=options.strategy,
+        epochs=strategy.schedule.epochs,
+        learning_rate=strategy.schedule.learning_rate,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        weights="pretrained" if options.weights is None else str(options.weights),
+        weights_sha256=sha256_file(source.file) if source.file else None,
+        preprocess=definition.to_json() if definition else None,
+        accelerator=placement.accelerator,
+        devices=placement.devices,
+        precision=placement.precision,
+        shares={name: float((options.shares or SHARES).get(name, 0.0)) for name in SPLITS},
+        details=strategy.to_json(),
+        options=dict(options.set),
+        given=sources.to_json(),
     )
 
 

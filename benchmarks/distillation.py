@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from benchmarks.task_data import write_rows
 from benchmarks.task_transfer import certify_scores
@@ -39,6 +40,7 @@ class Case:
         sizes: of train, val, calibration, search, certify, and of the samples without labels.
         teacher, student: options of finetune.
         set: options of the strategy.
+        knows_more: whether the teacher has labels of the samples that the student gets without.
     """
 
     samples: Callable[[Path, Path], Iterator[Labelled]]
@@ -46,6 +48,7 @@ class Case:
     teacher: dict[str, Any]
     student: dict[str, Any]
     set: dict[str, float]
+    knows_more: bool = False
 
 
 def _mnist(shared: Path, folder: Path) -> Iterator[Labelled]:
@@ -70,7 +73,31 @@ def _tiles(shared: Path, folder: Path) -> Iterator[Labelled]:
         yield file, file.parent.name
 
 
+def _small(shared: Path, folder: Path) -> Iterator[Labelled]:
+    """scikit-learn's 1,797 digits of 8 x 8, an array file each."""
+    bunch = load_digits()
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (pixels, label) in enumerate(zip(bunch.images, bunch.target, strict=True)):
+        file = folder / f"{number:04d}.npy"
+        if not file.is_file():
+            np.save(file, pixels.astype(np.float32))
+        yield file, f"digit {label}"
+
+
 CASES = {
+    # A minute of one core: convolutions teach a perceptron, on their 100 labelled samples, which they do not learn
+    # well from, and where they know 600 labels more.
+    "small-digits, same labels": Case(
+        _small, (100, 50, 20, 20, 800, 600), {"backbone": "cnn"}, {"backbone": "mlp"}, {"weight": 0.9}
+    ),
+    "small-digits, a teacher of more labels": Case(
+        _small,
+        (100, 50, 20, 20, 800, 600),
+        {"backbone": "cnn", "epochs": 15},
+        {"backbone": "mlp"},
+        {"weight": 0.9},
+        True,
+    ),
     # A network of 0.1 million parameters that has seen nothing, taught by one of 3.4 million that knows ImageNet.
     "digits": Case(
         _mnist,
@@ -102,15 +129,21 @@ ARMS = {
 }
 
 
-def divided(case: Case, folder: Path, shared: Path, seed: int) -> tuple[Path, Path]:
-    """A CSV file with labels and splits, and one without labels."""
+def divided(case: Case, folder: Path, shared: Path, seed: int) -> tuple[Path, Path, Path]:
+    """CSV files: the teacher's, with labels and splits, the student's, and what is without labels."""
     listed = list(case.samples(shared, folder / "files"))
     order = np.random.default_rng(seed).permutation(len(listed))[: sum(case.sizes)]
     parts = np.split(order, np.cumsum(case.sizes)[:-1])
     names = ("train", "val", "calibration", "search", "certify")
     rows = [(*listed[i], name) for name, part in zip(names, parts, strict=False) for i in part]
-    data = write_rows(folder / f"seed{seed}.csv", ("path", "label", "split"), rows)
-    return data, write_rows(folder / f"seed{seed}-unlabelled.csv", ("path",), [(listed[i][0],) for i in parts[-1]])
+    columns, more = ("path", "label", "split"), [(*listed[i], "train") for i in parts[-1]]
+    taught = write_rows(folder / f"seed{seed}-teacher.csv", columns, rows + (more if case.knows_more else []))
+    data = write_rows(folder / f"seed{seed}.csv", columns, rows)
+    return (
+        taught,
+        data,
+        write_rows(folder / f"seed{seed}-unlabelled.csv", ("path",), [(listed[i][0],) for i in parts[-1]]),
+    )
 
 
 def measured(name: str, seed: int, work: Path, shared: Path) -> dict[str, Any]:
@@ -123,9 +156,9 @@ def measured(name: str, seed: int, work: Path, shared: Path) -> dict[str, Any]:
         "batch_size": 16,
         "workers": 0,
     }
-    folder = work / name
-    data, unlabelled = divided(case, folder, shared, seed)
-    teacher = finetune(data, folder / f"teacher-{seed}", **common, **case.teacher)
+    folder = work / name.replace(", ", "-").replace(" ", "-")
+    known, data, unlabelled = divided(case, folder, shared, seed)
+    teacher = finetune(known, folder / f"teacher-{seed}", **common, **case.teacher)
     found = {"teacher": _told(teacher)}
     for arm, (strategy, more) in ARMS.items():
         taught: dict[str, Any] = {} if strategy == "fine-tune" else {"teacher": teacher.path, "set": case.set}
@@ -171,7 +204,12 @@ def main() -> None:
         seeds: dict[str, Any] = {}
         for seed in SEEDS:
             seeds[str(seed)] = measured(name, seed, given.work, given.data)
-            held[name] = {"set": CASES[name].set, "seeds": seeds, "gain": gains(seeds)}
+            held[name] = {
+                "set": CASES[name].set,
+                "knows_more": CASES[name].knows_more,
+                "seeds": seeds,
+                "gain": gains(seeds),
+            }
             versions = {module: version(module) for module in ("edgetl", "torch", "timm", "sklearn")}
             record = {"machine": machine(), "versions": versions, "threads": torch.get_num_threads()}
             write_json(given.out, {**record, "cases": held})

@@ -85,18 +85,13 @@ def _small(shared: Path, folder: Path) -> Iterator[Labelled]:
 
 
 CASES = {
-    # A minute of one core: convolutions teach a perceptron, on their 100 labelled samples, which they do not learn
-    # well from, and where they know 600 labels more.
+    # A minute of one core. Convolutions learn less from 100 samples than the perceptron that they teach: what a bad
+    # teacher does. The other teacher is like its student, and knows 600 labels more.
     "small-digits, same labels": Case(
         _small, (100, 50, 20, 20, 800, 600), {"backbone": "cnn"}, {"backbone": "mlp"}, {"weight": 0.9}
     ),
     "small-digits, a teacher of more labels": Case(
-        _small,
-        (100, 50, 20, 20, 800, 600),
-        {"backbone": "cnn", "epochs": 15},
-        {"backbone": "mlp"},
-        {"weight": 0.9},
-        True,
+        _small, (100, 50, 20, 20, 800, 600), {"backbone": "mlp"}, {"backbone": "mlp"}, {"weight": 0.9}, True
     ),
     # A network of 0.1 million parameters that has seen nothing, taught by one of 3.4 million that knows ImageNet.
     "digits": Case(

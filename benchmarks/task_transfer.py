@@ -28,6 +28,8 @@ from edgetl.transfer.stores import store_of
 from edgetl.transfer.tasks import scored
 
 STRATEGIES = ("linear-probe", "fine-tune")
+#: Measured where asked for.
+MORE = ("lora",)
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,23 @@ CASES = {
 }
 
 
-def measured(name: str, strategy: str, work: Path, shared: Path) -> dict[str, Any]:
+def measured(name: str, strategy: str, work: Path, shared: Path, epochs: int | None) -> dict[str, Any]:
     """Train one case, or take up its finished run, and score it."""
     case = CASES[name]
     began = time.process_time()
     run = finetune(
-        case.data(work / f"{name}-data", shared), work / f"{name}-{strategy}", strategy=strategy, **case.options
+        case.data(work / f"{name}-data", shared),
+        work / f"{name}-{strategy}",
+        strategy=strategy,
+        epochs=epochs,
+        **case.options,
     )
     return {
         "task": run.task,
         "backbone": run.backbone,
         "schedule": run.settings["details"]["schedule"],
         "samples": run.dataset.sizes(),
+        "trained": run.lineage.get("trained"),
         "cpu_seconds": round(time.process_time() - began, 1),
         "timing": run.lineage["timing"],
         "val": run.metrics.val,
@@ -86,13 +93,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; all by default")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--strategy", choices=STRATEGIES, help="only this one")
+    parser.add_argument("--strategy", choices=(*STRATEGIES, *MORE), help="only this one")
+    parser.add_argument("--epochs", type=int, help="passes over the training samples; the strategy's own by default")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/task_transfer.json"))
     given = parser.parse_args()
     held = read_json(given.out)["cases"] if given.out.is_file() else {}
     for name in given.names or CASES:
         for strategy in [given.strategy] if given.strategy else STRATEGIES:
-            held[f"{name} {strategy}"] = measured(name, strategy, given.work, given.data)
+            held[f"{name} {strategy}"] = measured(name, strategy, given.work, given.data, given.epochs)
             versions = {module: version(module) for module in ("edgetl", "torch", "timm", "sklearn", "tokenizers")}
             record = {"machine": machine(), "versions": versions, "threads": torch.get_num_threads()}
             write_json(given.out, {**record, "cases": held})

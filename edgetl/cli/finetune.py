@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgetl
+from edgetl.base.errors import EdgetlError
 from edgetl.base.wording import amount, count, enumerated, number, percent
 from edgetl.cli.output import Json, Quiet, note, output, say
 
@@ -21,6 +22,9 @@ _DATA = (
     "target); an .npz of arrays; or 'digits'."
 )
 _BACKBONE = "See: edgetl backbones; efficientnet_lite0 for images, minilm for texts, mlp for arrays by default."
+_SET = "An option of the strategy; see: edgetl strategies NAME. May be given several times."
+_TARGET = "Samples without labels, where the strategy takes them: a folder, or a CSV with path or text."
+_RETAIN = "Labelled samples of the same classes to go on learning from, where the strategy takes them."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
 
 
@@ -30,6 +34,11 @@ def command(
     task: Annotated[str | None, typer.Option(help="See: edgetl tasks; the data tell it by default.")] = None,
     backbone: Annotated[str | None, typer.Option(help=_BACKBONE)] = None,
     strategy: Annotated[str, typer.Option(help="See: edgetl strategies.")] = "fine-tune",
+    options: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET)] = None,
+    teacher: Annotated[Path | None, typer.Option(help="A finished run to learn from, where the strategy does.")] = None,
+    target_data: Annotated[Path | None, typer.Option(help=_TARGET)] = None,
+    retain: Annotated[Path | None, typer.Option(help=_RETAIN)] = None,
+    from_run: Annotated[Path | None, typer.Option("--from", help="A finished run whose weights are the start.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
     seed: Annotated[int, typer.Option(help="Decides splits, order, augmentation and initialisation.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Samples a step, over all devices.")] = 32,
@@ -54,6 +63,8 @@ def command(
     edgetl finetune reviews.csv --out run
     edgetl finetune digits --image-size 64 --epochs 3 --out run
     edgetl finetune photos/ --out run --baseline scratch
+    edgetl finetune photos/ --out adapted --strategy lora --set rank=16
+    edgetl finetune photos/ --out small --strategy distillation --teacher run --target-data unlabelled/
     """
     with output(json=json, quiet=quiet) as shown:
         run = edgetl.finetune(
@@ -72,11 +83,33 @@ def command(
             accelerator=accelerator,
             precision=precision,
             baseline=baseline,
+            set=_values(options or []),
+            teacher=teacher,
+            target_data=target_data,
+            retain=retain,
+            from_run=from_run,
             fresh=fresh,
             progress=shown.progress,
         )
         _say_of_the_data(run)
         shown.show(run.to_json(), lambda console: say(console, _sentence(run)))
+
+
+def _values(given: list[str]) -> dict[str, str]:
+    """What ``--set`` gave, by name.
+
+    Raises:
+        EdgetlError: no equals sign, or one name twice.
+    """
+    found: dict[str, str] = {}
+    for words in given:
+        name, equals, value = (part.strip() for part in words.partition("="))
+        if not name or not equals:
+            raise EdgetlError(f"--set {words} gives no value", "write --set NAME=VALUE")
+        if name in found:
+            raise EdgetlError(f"--set {name} is given twice", "give it once")
+        found[name] = value
+    return found
 
 
 def _say_of_the_data(run: Run) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import edgetl
 from edgetl.cli.output import Json, output
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def backbones(
@@ -35,18 +38,41 @@ def _input(backbone: Mapping[str, Any]) -> str:
     return f"{backbone['input']} {size}".rstrip()
 
 
-def strategies(json: Json = False) -> None:
-    """Ways to transfer.
+def strategies(
+    name: Annotated[str, typer.Argument(help="Only this one, with its options.")] = "",
+    json: Json = False,
+) -> None:
+    """Ways to transfer, and what each can be told by --set.
 
     \b
     edgetl strategies
+    edgetl strategies lora
     """
     from edgetl.reporting.console import print_table
 
-    found = edgetl.list_strategies()
-    rows = [[s["name"], s["description"]] for s in found]
     with output(json=json, bars=False) as shown:
-        shown.show({"strategies": found}, lambda console: print_table(console, ["strategy", "what it does"], rows))
+        found = edgetl.list_strategies(name)
+
+        def people(console: Console) -> None:
+            rows = [[s["name"], s["description"]] for s in found]
+            print_table(console, ["strategy", "what it does"], rows)
+            if name:
+                print_table(console, ["option", "type", "default", "what it is"], list(_told(found[0])))
+
+        shown.show({"strategies": found}, people)
+
+
+def _told(strategy: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """What a strategy can be told and given, one a row."""
+    for option in strategy["options"]:
+        yield [f"--set {option['name']}=…", option["type"], str(option["default"]), option["about"]]
+    for need in strategy["needs"]:
+        yield [
+            need["given_by"],
+            "run" if need["run"] else "data",
+            "none" if need["optional"] else "needed",
+            need["about"],
+        ]
 
 
 def tasks(json: Json = False) -> None:

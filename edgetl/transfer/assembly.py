@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ from edgetl.core.run import CHECKPOINT
 from edgetl.inputs.base import Input
 from edgetl.tasks import Task, find_task
 from edgetl.transfer import backbones, checkpoint, strategies
+from edgetl.transfer.anchor import Teacher, frozen, held_start
 from edgetl.transfer.checkpoint import epoch_file
 from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.placement import keep_depthwise_wide
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.settings import Settings
 from edgetl.transfer.strategies.base import Strategy
+from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import Learner, Scale, learner_of
+from edgetl.transfer.trainable import Trained, counts, prepare
 from edgetl.transfer.weights import build
 
 
@@ -39,6 +42,7 @@ class Job:
         start: validation scores of the start.
         workers: loading processes for each training process.
         checkpoint_seconds: longest time without a checkpoint.
+        streams: what the strategy was given besides the data.
     """
 
     folder: Path
@@ -48,6 +52,7 @@ class Job:
     start: Scores
     workers: int
     checkpoint_seconds: float
+    streams: Streams = field(default_factory=Streams)
 
     @property
     def checkpoints(self) -> Path:
@@ -63,8 +68,8 @@ class Job:
     def strategy(self) -> Strategy:
         """The strategy with this run's schedule."""
         settings, terms = self.settings, learner_of(self.task).terms
-        found = backbones.find(settings.backbone)
-        return strategies.resolve(settings.strategy, found, terms, settings.epochs, settings.learning_rate)
+        found, given = backbones.find(settings.backbone), (settings.epochs, settings.learning_rate)
+        return strategies.resolve(settings.strategy, found, terms, *given, settings.options)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Setup:
     Attributes:
         scale: from the head's outputs in training to the labels' unit.
         class_counts: training samples of each class, float32, shape (classes,).
+        anchor: what the strategy holds still, on the device of training; None without one.
     """
 
     fabric: Fabric
@@ -85,32 +91,33 @@ class Setup:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     class_counts: Tensor
+    anchor: nn.Module | None
     seed: int
+
+    @property
+    def trained(self) -> Trained:
+        """What of the backbone changes."""
+        return Trained(self.network.backbone)
 
     @property
     def parts(self) -> dict[str, Any]:
         """Everything with a state that a checkpoint must carry."""
         scaler = getattr(self.fabric._precision, "scaler", None)
-        held = {"model": self.network.backbone, "optimizer": self.optimizer}
+        held = {"model": self.trained, "optimizer": self.optimizer}
         return held if scaler is None else {**held, "scaler": scaler}
 
 
 def assemble(fabric: Fabric, job: Job) -> Setup:
-    """Build the start of training in this process: model, parameter groups, optimizer."""
+    """Build the start of training in this process: model, what is held still, parameter groups, optimizer."""
     strategy, settings, task = job.strategy, job.settings, job.task
     classes, labels, learner = job.dataset.classes, job.dataset.labels("train"), learner_of(task)
-    body = build(settings.backbone, head_width(task, classes), weights="none", definition=job.definition)
-    checkpoint.load_weights(epoch_file(job.checkpoints, 0), body)
-    network = network_for(task, classes, body, job.definition).to(memory_format=torch.channels_last)
-    strategy.hooks.fit_start(network)
-    normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in body.modules())
-    if fabric.world_size > 1 and strategy.params.batch_norm == "train" and normalised:
-        if fabric.device.type == "cpu":
-            raise EdgetlError("batch statistics over several CPU processes are not possible", "use --devices 1")
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    scale = learner.scale(labels)
+    start = started(job).to(memory_format=torch.channels_last)
+    anchor = _anchor(strategy, job, start, scale)
+    network = prepare(strategy, start, job.streams, settings.seed).network
+    network = _statistics_shared(fabric, network, strategy)
     if fabric.device.type == "cpu":
         keep_depthwise_wide(network)
-    _freeze_embeddings(network, strategy)
     schedule = strategy.schedule
     optimizer = timm.optim.create_optimizer_v2(
         network.backbone,
@@ -120,16 +127,49 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
         layer_decay=strategy.params.layer_decay,
     )
     model, optimizer = fabric.setup(network, optimizer)
+    if anchor is not None:
+        anchor = anchor.to(fabric.device)
     counts = torch.from_numpy(learner.counts(labels, len(classes))).to(fabric.device)
-    scale = learner.scale(labels)
-    return Setup(fabric, task, learner, scale, strategy, network, model, optimizer, counts, settings.seed)
+    return Setup(fabric, task, learner, scale, strategy, network, model, optimizer, counts, anchor, settings.seed)
 
 
-def _freeze_embeddings(network: nn.Module, strategy: Strategy) -> None:
-    if strategy.params.embeddings == "frozen":
-        for module in network.modules():
-            if isinstance(module, nn.Embedding):
-                module.requires_grad_(False)
+def started(job: Job) -> Deployable:
+    """The model as training starts: the pretrained backbone with its fitted head."""
+    classes = job.dataset.classes
+    body = build(job.settings.backbone, head_width(job.task, classes), weights="none", definition=job.definition)
+    checkpoint.load_weights(epoch_file(job.checkpoints, 0), body)
+    return network_for(job.task, classes, body, job.definition)
+
+
+def finished(job: Job, best_epoch: int) -> tuple[Deployable, dict[str, int]]:
+    """The model of the best epoch, of the backbone's own architecture again, and how much of it was trained."""
+    start = started(job)
+    whole = sum(value.numel() for value in start.parameters())
+    trainee = prepare(job.strategy, start, job.streams, job.settings.seed)
+    found = {**counts(trainee.network), "of": whole}
+    if best_epoch:
+        held = checkpoint.read_weights(epoch_file(job.checkpoints, best_epoch))
+        Trained(trainee.network.backbone).load_state_dict(held)
+    return trainee.finalize(), found
+
+
+def _anchor(strategy: Strategy, job: Job, start: Deployable, scale: Scale) -> nn.Module | None:
+    if strategy.anchor == "start":
+        return held_start(start)
+    if strategy.anchor == "teacher":
+        assert job.streams.teacher is not None
+        return frozen(Teacher(job.streams.teacher, job.definition, job.dataset.classes, scale))
+    return None
+
+
+def _statistics_shared(fabric: Fabric, network: Deployable, strategy: Strategy) -> Deployable:
+    normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.backbone.modules())
+    if fabric.world_size == 1 or strategy.params.batch_norm == "frozen" or not normalised:
+        return network
+    if fabric.device.type == "cpu":
+        raise EdgetlError("batch statistics over several CPU processes are not possible", "use --devices 1")
+    shared: Deployable = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return shared
 
 
 def enter_train_mode(setup: Setup) -> None:

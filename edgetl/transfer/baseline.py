@@ -19,7 +19,7 @@ from edgetl.core.run import BASELINE, CHECKPOINT, Run, record_baseline
 from edgetl.core.run_record import Baseline, RunMetrics
 from edgetl.transfer import checkpoint, strategies
 from edgetl.transfer import weights as sources
-from edgetl.transfer.assembly import Job
+from edgetl.transfer.assembly import Job, finished
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.folder import tidy
@@ -92,7 +92,15 @@ def add(order: Plan, run: Run, kind: str, progress: Progress) -> Run:
 def _probe(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, Settings, State | None]:
     strategy = strategies.find_baseline("probe")
     model, _ = with_head(order, run.dataset, strategy.head, progress)
-    none = replace(order.settings, strategy="probe", epochs=0, learning_rate=0.0, details=strategy.to_json())
+    none = replace(
+        order.settings,
+        strategy="probe",
+        epochs=0,
+        learning_rate=0.0,
+        details=strategy.to_json(),
+        options={},
+        given={},
+    )
     return model, none, None
 
 
@@ -107,10 +115,8 @@ def _scratch(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, Set
         tidy(order.out)
         raise TrainingError(f"baseline from scratch: {failure[0]}", "use --baseline probe")
     state = checkpoint.restore(job.checkpoints, {}) or State(best=start)
-    body = _untrained(order, run)
-    checkpoint.load_weights(epoch_file(job.checkpoints, state.best_epoch), body)
-    model = network_for(order.task, run.classes, job.strategy.hooks.finalize(body), order.input).eval()
-    return model, settings, state
+    model, _ = finished(job, state.best_epoch)
+    return model.eval(), settings, state
 
 
 def _scratch_settings(order: Plan) -> Settings:
@@ -126,6 +132,8 @@ def _scratch_settings(order: Plan) -> Settings:
         weights_sha256=None,
         devices=_scratch_placement(order).devices,
         details=strategy.to_json(),
+        options={},
+        given={},
     )
 
 

@@ -2,8 +2,8 @@
 
     checkpoint/settings.json              what the run was started with
     checkpoint/epoch-0000.safetensors     the start: the backbone with its fitted head
-    checkpoint/epoch-NNNN.safetensors     the best epoch so far, named in last.pt
-    checkpoint/last.pt                    model, optimizer, gradient scaler and State
+    checkpoint/epoch-NNNN.safetensors     the best epoch so far, named in last.pt: what trains, and every buffer
+    checkpoint/last.pt                    the same of the current step, optimizer, gradient scaler and State
 
 The generator state needs no saving: every random draw is a function of seed, epoch, step and rank.
 """
@@ -98,7 +98,12 @@ def restore(folder: Path, parts: Mapping[str, Any]) -> State | None:
         raise RunError(f"{file} is damaged", "start over with --fresh") from error
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file of :func:`write_weights`, by name."""
+    return dict(safetensors.torch.load_file(path))
+
+
 def load_weights(path: Path, model: nn.Module) -> nn.Module:
-    """Fill a backbone from a file of :func:`write_weights`."""
-    model.load_state_dict(safetensors.torch.load_file(path))
+    """Fill a backbone from a file of :func:`write_weights` that holds all of it."""
+    model.load_state_dict(read_weights(path))
     return model

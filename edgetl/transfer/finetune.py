@@ -18,21 +18,21 @@ from edgetl.core.run import WEIGHTS, Run, write_run
 from edgetl.core.run_record import RunMetrics
 from edgetl.core.val_outputs import write_val_outputs
 from edgetl.transfer import baseline as baselines
-from edgetl.transfer import checkpoint, folder, train
-from edgetl.transfer import weights as sources
-from edgetl.transfer.assembly import Job
+from edgetl.transfer import checkpoint, folder, streams, train
+from edgetl.transfer.assembly import Job, finished
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.launch import launch
-from edgetl.transfer.model import head_width, network_for, val_outputs
+from edgetl.transfer.model import val_outputs
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
 from edgetl.transfer.scores import Scores, key
-from edgetl.transfer.start import check_sizes, with_head
+from edgetl.transfer.start import check_sizes, check_strategy, with_head
+from edgetl.transfer.strategies.base import GIVEN_BY
 from edgetl.transfer.tasks import scored
 
 START = "start.json"
-VERSIONS = ("edgetl", "torch", "torchvision", "timm", "lightning_fabric", "sklearn", "numpy", "PIL")
+VERSIONS = ("edgetl", "torch", "torchvision", "timm", "lightning_fabric", "peft", "sklearn", "numpy", "PIL")
 
 
 def finetune(
@@ -54,6 +54,11 @@ def finetune(
     workers: int | None = None,
     shares: Mapping[str, float] | None = None,
     baseline: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    teacher: str | Path | None = None,
+    target_data: str | Path | None = None,
+    retain: str | Path | None = None,
+    from_run: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
     fresh: bool = False,
     progress: Progress = silent,
@@ -86,14 +91,21 @@ def finetune(
         baseline: also train what the transfer is measured against, on the same samples: "scratch", the architecture
             from random weights with the same epochs and batches, or "probe", a linear head on the pretrained features.
             It takes the place of another one that the run has; None keeps what there is.
+        set: options of the strategy by name, as ``edgetl strategies NAME`` lists them.
+        teacher: folder of a finished run whose answers the strategy follows; its samples to train on may be none that
+            this run holds back.
+        target_data: samples without labels, a batch of them beside each main one: a folder, or a CSV file with the
+            column path or text. What the data hold back is left out.
+        retain: labelled samples of the same classes, a batch of them beside each main one, as for ``data``.
+        from_run: folder of a finished run whose weights are the start; its backbone and image size hold.
         checkpoint_seconds: longest time without a checkpoint.
         fresh: replace a run that stands in ``out``.
         progress: told of each step.
 
     Raises:
-        UnknownNameError: no such task, backbone or strategy.
+        UnknownNameError: no such task, backbone, strategy or option of it.
         DataError: samples or splits that cannot be used, or that changed while the run was unfinished.
-        RunError: ``out`` holds a run with other settings.
+        RunError: ``out`` holds a run with other settings, or a run that is given cannot serve.
         TrainingError: the loss is no longer finite.
         EdgetlError: any other bad argument, weights that are missing, or a folder that cannot be written.
     """
@@ -101,6 +113,7 @@ def finetune(
         Options(
             data, out, task, backbone, strategy, epochs, seed, batch_size, learning_rate, image_size, weights,
             devices, accelerator, precision, workers, shares, checkpoint_seconds,
+            set or {}, teacher, target_data, retain, from_run,
         )
     )  # fmt: skip
     if baseline is not None:
@@ -121,11 +134,15 @@ def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
         order = order.for_data(dataset)
         if run is not None:
             return order, run
-        check_sizes(order, dataset)
+        network = check_sizes(order, dataset)
+        beside = streams.read(order.sources, dataset, order.backbone.input, steps.streams, progress)
+        check_strategy(order, dataset, network, beside)
+        beside = beside.moved(steps.streams, order.checkpoints / folder.STREAMS)
         dataset = steps.begin(order.settings, dataset)
         start = _start(order, dataset, progress)
-        _train(order, dataset, start, progress)
-    return order, _finish(order, dataset, start)
+        job = order.job(dataset, start, beside)
+        _train(order, job, progress)
+    return order, _finish(order, job)
 
 
 def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
@@ -139,11 +156,10 @@ def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
     return start
 
 
-def _train(order: Plan, dataset: Dataset, start: Scores, progress: Progress) -> None:
+def _train(order: Plan, job: Job, progress: Progress) -> None:
     if not order.strategy.schedule.epochs:
-        train.write_history(order.out, [{"epoch": 0, "val": start.to_json()}])
+        train.write_history(order.out, [{"epoch": 0, "val": job.start.to_json()}])
         return
-    job = Job(order.out, dataset, order.input, order.settings, start, order.workers, order.checkpoint_seconds)
     failure = launch(order.placement, job, progress)
     if failure is not None:
         # Taking it up again would diverge again: other settings may start here.
@@ -151,20 +167,17 @@ def _train(order: Plan, dataset: Dataset, start: Scores, progress: Progress) -> 
         raise TrainingError(*failure)
 
 
-def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
+def _finish(order: Plan, job: Job) -> Run:
     """Finalize the best epoch, score it in float32, and write the run, its manifest last."""
-    state = checkpoint.restore(order.checkpoints, {}) or State(best=start)
-    width, device = head_width(order.task, dataset.classes), order.placement.device
-    body = sources.build(order.backbone.name, width, weights="none", definition=order.input)
-    checkpoint.load_weights(epoch_file(order.checkpoints, state.best_epoch), body)
-    model = order.strategy.hooks.finalize(body)
-    order.learner.scale(dataset.labels("train")).fold(head_of(model)[1])
-    network = network_for(order.task, dataset.classes, model, order.input)
+    state = checkpoint.restore(order.checkpoints, {}) or State(best=job.start)
+    dataset, device = job.dataset, order.placement.device
+    network, trained = finished(job, state.best_epoch)
+    order.learner.scale(dataset.labels("train")).fold(head_of(network.backbone)[1])
     network.eval().to(device, memory_format=torch.channels_last)
     outputs = val_outputs(network, dataset, device)
     metrics = RunMetrics(
         val=scored(order.task, outputs, dataset.labels("val")).to_json(),
-        start=start.to_json(),
+        start=job.start.to_json(),
         metric=key(order.task.metric),
         better=order.task.metrics[order.task.metric].better,
         best_epoch=state.best_epoch,
@@ -182,15 +195,18 @@ def _finish(order: Plan, dataset: Dataset, start: Scores) -> Run:
         input_files=order.input.files,
         settings=order.settings.to_json(),
         metrics=metrics,
-        lineage=_lineage(order, state, len(dataset.split("train"))),
+        lineage=_lineage(order, job, state, trained),
     )
 
 
-def _lineage(order: Plan, state: State, samples: int) -> dict[str, Any]:
+def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) -> dict[str, Any]:
     """Where the run came from; clocks belong here, because they differ between equal runs."""
-    speed = state.epoch * samples / state.seconds if state.seconds else None
+    speed = state.epoch * len(job.dataset.split("train")) / state.seconds if state.seconds else None
     command = ["edgetl", "finetune", str(order.data), "--out", str(order.out), "--task", order.task.name]
     command += ["--backbone", order.backbone.name, "--strategy", order.settings.strategy]
+    command += [word for name, value in order.settings.options.items() for word in ("--set", f"{name}={value}")]
+    for name, given in order.settings.given.items():
+        command += [GIVEN_BY[name], given.get("run") or given["data"]]
     command += ["--seed", str(order.settings.seed)]
     return {
         "backbone": order.backbone.name,
@@ -199,6 +215,8 @@ def _lineage(order: Plan, state: State, samples: int) -> dict[str, Any]:
         "citation": order.backbone.citation,
         "versions": {name: version(name) for name in VERSIONS},
         "seed": order.settings.seed,
+        "trained": dict(trained),
+        "streams": {name: stream.to_json() for name, stream in job.streams.samples.items()},
         "command": shlex.join(command),
         "threads": torch.get_num_threads(),
         "timing": {"train_seconds": round(state.seconds, 1), "samples_per_second": speed and round(speed, 1)},

@@ -37,6 +37,8 @@ from edgetl.transfer.checkpoint import LAST
 from edgetl.transfer.settings import IMPLIED, Settings
 
 SETTINGS = "settings.json"
+#: Below the checkpoint's folder: samples of streams that have no files of their own.
+STREAMS = "streams"
 _OWN = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, IMAGES, SAMPLES)
 
 
@@ -131,8 +133,15 @@ class FirstSteps:
         if dataset.root.parent == self._aside.resolve():
             dataset = replace(dataset, root=dataset.root.replace(self.out.resolve() / dataset.root.name))
         write_json(self.out / CHECKPOINT / SETTINGS, settings.to_json())
+        if self.streams.is_dir():
+            self.streams.replace(self.out / CHECKPOINT / STREAMS)
         write_splits(self.out, dataset)
         return dataset
+
+    @property
+    def streams(self) -> Path:
+        """Where samples of streams are written now."""
+        return (self.out / CHECKPOINT if self.goes_on else self._aside) / STREAMS
 
     @property
     def _aside(self) -> Path:
@@ -160,7 +169,8 @@ def tidy(out: Path) -> None:
 
 
 def _refuse_difference(out: Path, what: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    before, now = {**IMPLIED, **dict(_flat(theirs))}, dict(_flat(ours))
+    now = dict(_flat(ours))
+    before = {**{name: value for name, value in IMPLIED.items() if name in now}, **dict(_flat(theirs))}
     changed = [name for name in now if before.get(name) != now[name]] + [name for name in before if name not in now]
     if changed:
         shown = ", ".join(f"{name} {before.get(name)} there, {now.get(name)} now" for name in changed[:3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +22,10 @@ POOL = 16
 
 @dataclass(frozen=True)
 class Varied(Dataset):
-    """Samples as training sees them, with their targets, addressed by (epoch, index)."""
+    """Samples as training sees them, with their targets if they are labelled, addressed by (epoch, index)."""
 
     store: SampleStore
-    targets: npt.NDArray[Any]
+    targets: npt.NDArray[Any] | None
     seed: int
 
     def __len__(self) -> int:
@@ -35,10 +36,12 @@ class Varied(Dataset):
         epoch, index = key
         return self.store.varied(index, epoch, self.seed), index
 
-    def collate(self, drawn: Sequence[tuple[Row, int]]) -> tuple[dict[str, Tensor], Tensor]:
-        """A batch: the network's inputs by name and the targets, first axis n."""
+    def collate(self, drawn: Sequence[tuple[Row, int]]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """A batch: the network's inputs by name and the targets, first axis n; None without labels."""
         arrays = self.store.collate([row for row, _ in drawn])
         inputs = {name: torch.from_numpy(values) for name, values in arrays.items()}
+        if self.targets is None:
+            return inputs, None
         return inputs, torch.from_numpy(self.targets[[index for _, index in drawn]])
 
 
@@ -61,6 +64,25 @@ def batch_indices(
     pools = [order[first : first + POOL * size] for first in range(0, len(order), POOL * size)]
     order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
     return list(random.permutation(order.reshape(-1, size)))
+
+
+def stream_indices(
+    count: int, batch_size: int, steps: int, seed: int, epoch: int, name: str
+) -> list[npt.NDArray[np.int64]]:
+    """The samples of a stream that go beside each global batch of an epoch.
+
+    All of them come once before any comes again.
+
+    Args:
+        count: samples of the stream.
+        batch_size: of them beside a batch.
+        steps: batches of the epoch.
+        seed, epoch, name: decide the order.
+    """
+    random = np.random.default_rng([seed, epoch, zlib.crc32(name.encode())])
+    rounds = -(-steps * batch_size // count)
+    order = np.concatenate([random.permutation(count) for _ in range(rounds)])[: steps * batch_size]
+    return list(order.reshape(steps, batch_size))
 
 
 class Loader:
@@ -89,7 +111,7 @@ class Loader:
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
 
-    def epoch(self, batches: Sequence[npt.NDArray[np.int64]], epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def epoch(self, batches: Sequence[npt.NDArray[np.int64]], epoch: int) -> Iterator[Any]:
         """Batches as :meth:`Varied.collate` makes them.
 
         Args:

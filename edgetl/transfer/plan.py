@@ -5,24 +5,29 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from edgetl.base.errors import DataError, EdgetlError
 from edgetl.base.schema import LARGEST
 from edgetl.base.storage import sha256_file
 from edgetl.core.data import DIGITS, LABEL_KINDS, SHARES, SPLITS, Dataset, is_embedded
-from edgetl.core.run import CHECKPOINT
+from edgetl.core.run import CHECKPOINT, Run
 from edgetl.inputs import INPUTS
 from edgetl.inputs.base import Input
 from edgetl.inputs.datasets import what
 from edgetl.inputs.image import Preprocess
 from edgetl.tasks import TASKS, Task, find_task
 from edgetl.transfer import backbones, definitions, strategies, weights
+from edgetl.transfer.assembly import Job
 from edgetl.transfer.fitting import check_fit
 from edgetl.transfer.placement import Placement, place
+from edgetl.transfer.scores import Scores
 from edgetl.transfer.settings import Settings
+from edgetl.transfer.sources import Sources, check_needs, check_teacher, find_sources
 from edgetl.transfer.strategies.base import Strategy
+from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import Learner, learner_of
 
 
@@ -47,6 +52,11 @@ class Options:
     workers: int | None
     shares: Mapping[str, float] | None
     checkpoint_seconds: float
+    set: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str | Path | None = None
+    target_data: str | Path | None = None
+    retain: str | Path | None = None
+    from_run: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ class Plan:
         definition: how a file becomes its input; None of arrays until the data is read, see :meth:`for_data`.
         settings: all that the outcome depends on.
         workers, checkpoint_seconds: what it does not depend on.
+        sources: what the strategy is given besides the data.
     """
 
     data: str | Path
@@ -73,6 +84,7 @@ class Plan:
     settings: Settings
     workers: int
     checkpoint_seconds: float
+    sources: Sources = field(default_factory=Sources)
 
     @property
     def checkpoints(self) -> Path:
@@ -89,6 +101,10 @@ class Plan:
         """How a file becomes the network's input."""
         assert self.definition is not None, "an order for arrays needs their shape first"
         return self.definition
+
+    def job(self, dataset: Dataset, start: Scores, streams: Streams) -> Job:
+        """What every process of training gets."""
+        return Job(self.out, dataset, self.input, self.settings, start, self.workers, self.checkpoint_seconds, streams)
 
     def for_data(self, dataset: Dataset) -> Plan:
         """This order, once the data is read.
@@ -108,9 +124,15 @@ def plan(options: Options) -> Plan:
         EdgetlError: whatever can be seen to be wrong without reading a sample; see ``finetune``.
     """
     _check_numbers(options)
+    sources = find_sources(options.teacher, options.from_run, options.target_data, options.retain)
+    options = _going_on(options, sources.previous)
     task, backbone = _matched(options)
+    values = strategies.options_for(options.strategy, options.set)
     given = (options.epochs, options.learning_rate)
-    strategy = strategies.resolve(options.strategy, backbone, learner_of(task).terms, *given)
+    strategy = strategies.resolve(options.strategy, backbone, learner_of(task).terms, *given, values)
+    check_needs(options.strategy, strategy, sources)
+    if sources.teacher is not None:
+        check_teacher(sources.teacher, task, backbone.input)
     placement = place(options.accelerator, options.devices, options.precision)
     source = weights.locate(backbone, options.weights)
     definition = _definition(backbone, source, options.image_size)
@@ -123,28 +145,65 @@ def plan(options: Options) -> Plan:
         source=source,
         definition=definition,
         placement=placement,
-        settings=Settings(
-            data=DIGITS if is_embedded(options.data) else str(Path(options.data).resolve()),
-            data_sha256=sha256_file(Path(options.data)) if Path(options.data).is_file() else None,
-            task=task.name,
-            backbone=backbone.name,
-            strategy=options.strategy,
-            epochs=strategy.schedule.epochs,
-            learning_rate=strategy.schedule.learning_rate,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            weights="pretrained" if options.weights is None else str(options.weights),
-            weights_sha256=sha256_file(source.file) if source.file else None,
-            preprocess=definition.to_json() if definition else None,
-            accelerator=placement.accelerator,
-            devices=placement.devices,
-            precision=placement.precision,
-            shares={name: float((options.shares or SHARES).get(name, 0.0)) for name in SPLITS},
-            details=strategy.to_json(),
+        settings=_settings(
+            replace(options, set=values), task, backbone, strategy, source, definition, placement, sources
         ),
         workers=_default_workers(placement, backbone) if options.workers is None else options.workers,
         checkpoint_seconds=options.checkpoint_seconds,
+        sources=sources,
     )
+
+
+def _settings(
+    options: Options,
+    task: Task,
+    backbone: backbones.Backbone,
+    strategy: Strategy,
+    source: weights.WeightsSource,
+    definition: Input | None,
+    placement: Placement,
+    sources: Sources,
+) -> Settings:
+    return Settings(
+        data=DIGITS if is_embedded(options.data) else str(Path(options.data).resolve()),
+        data_sha256=sha256_file(Path(options.data)) if Path(options.data).is_file() else None,
+        task=task.name,
+        backbone=backbone.name,
+        strategy=options.strategy,
+        epochs=strategy.schedule.epochs,
+        learning_rate=strategy.schedule.learning_rate,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        weights="pretrained" if options.weights is None else str(options.weights),
+        weights_sha256=sha256_file(source.file) if source.file else None,
+        preprocess=definition.to_json() if definition else None,
+        accelerator=placement.accelerator,
+        devices=placement.devices,
+        precision=placement.precision,
+        shares={name: float((options.shares or SHARES).get(name, 0.0)) for name in SPLITS},
+        details=strategy.to_json(),
+        options=dict(options.set),
+        given=sources.to_json(),
+    )
+
+
+def _going_on(options: Options, previous: Run | None) -> Options:
+    """An order that starts from a run's weights: its backbone and size, unless others are given.
+
+    Raises:
+        EdgetlError: other weights are given, too.
+    """
+    if previous is None:
+        return options
+    if options.weights is not None:
+        raise EdgetlError("--from and --weights both say what to start from", "give one of them")
+    height = previous.input_record.get("height")
+    size = options.image_size if options.image_size is not None or not isinstance(height, int) else height
+    backbone = options.backbone or previous.backbone
+    if backbone != previous.backbone:
+        what = f"{previous.path} is a run of the backbone '{previous.backbone}', not '{backbone}'"
+        raise EdgetlError(what, "leave --backbone out")
+    return replace(options, weights=previous.weights.resolve(), backbone=backbone, image_size=size)
 
 
 def _definition(backbone: backbones.Backbone, source: weights.WeightsSource, size: int | None) -> Input | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -24,6 +24,8 @@ class Settings:
         accelerator, devices, precision: where and in what training computes.
         shares: of the samples, for each split.
         details: of the strategy.
+        options: of the strategy, ``--set``, each with its value.
+        given: what it was given besides the data, and the SHA-256 of that.
     """
 
     data: str
@@ -43,6 +45,8 @@ class Settings:
     precision: str
     shares: Mapping[str, float]
     details: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -50,4 +54,9 @@ class Settings:
 
 
 #: What was implied before a setting existed: a run of that time is one of these.
-IMPLIED: Mapping[str, Any] = {"task": "classification", "details.params.embeddings": "frozen"}
+IMPLIED: Mapping[str, Any] = {
+    "task": "classification",
+    "details.params.embeddings": "frozen",
+    "options.trains": "all",
+    "options.l2_sp": 0.0,
+}

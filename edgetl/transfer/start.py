@@ -13,21 +13,27 @@ from edgetl.base.storage import check_room
 from edgetl.core.data import Dataset
 from edgetl.transfer import features
 from edgetl.transfer import weights as sources
+from edgetl.transfer.anchor import Teacher
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.plan import Plan
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.stores import store_of
-from edgetl.transfer.strategies.base import HeadSpec
+from edgetl.transfer.strategies.base import ADDED, HeadSpec
+from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import scored
+from edgetl.transfer.trainable import check_gradients, prepare
 
 #: Files of a model's size that training keeps at once: epoch 0, the best epoch and the next best, twice the model with
 #: both moments of its optimizer, and the finished weights. A strategy without steps keeps the first and the last.
 TRAINED, FITTED = 9, 2
 
 
-def check_sizes(order: Plan, dataset: Dataset) -> None:
+def check_sizes(order: Plan, dataset: Dataset) -> Deployable:
     """Feed one sample to the architecture, before anything is written.
+
+    Returns:
+        it, without any weights that were learned.
 
     Raises:
         EdgetlError: it cannot take it, or the disk has no room for what training keeps.
@@ -37,8 +43,10 @@ def check_sizes(order: Plan, dataset: Dataset) -> None:
     try:
         width = head_width(order.task, dataset.classes)
         body = sources.architecture(order.backbone, width, order.source, order.input)
+        network: Deployable = network_for(order.task, dataset.classes, body, order.input)
+        network.eval()
         with torch.inference_mode():
-            network_for(order.task, dataset.classes, body, order.input).eval().fed(feeds, torch.device("cpu"))
+            network.fed(feeds, torch.device("cpu"))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         shown = ", ".join(f"{name} of {'x'.join(map(str, array.shape[1:]))}" for name, array in feeds.items())
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -47,6 +55,27 @@ def check_sizes(order: Plan, dataset: Dataset) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in body.state_dict().values())
     files = TRAINED if order.strategy.schedule.epochs else FITTED
     check_room(order.out, files * size, "training")
+    return network
+
+
+def check_strategy(order: Plan, dataset: Dataset, network: Deployable, streams: Streams) -> None:
+    """What only a real network tells: whether the strategy can be prepared, and whether what trains takes part.
+
+    Args:
+        order: of the run.
+        dataset: its samples.
+        network: of :func:`check_sizes`; the strategy's own layers stay in it.
+        streams: what the strategy was given.
+
+    Raises:
+        EdgetlError: it cannot, or does not.
+    """
+    if streams.teacher is not None:
+        Teacher(streams.teacher, order.input, dataset.classes, order.learner.scale(dataset.labels("train")))
+    if order.strategy.schedule.epochs:
+        trainee = prepare(order.strategy, network, streams, order.settings.seed)
+        if ADDED in order.strategy.params.trains:
+            check_gradients(trainee.network, order.input.batch(dataset.paths("train")[:1]))
 
 
 def with_head(order: Plan, dataset: Dataset, spec: HeadSpec, progress: Progress) -> tuple[Deployable, Scores]:

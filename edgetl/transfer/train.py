@@ -1,4 +1,4 @@
-"""The one training loop. A strategy acts on it through four hooks: fit start, loss, epoch end, finalize.
+"""The one training loop. A strategy acts on it by what it prepares, its loss terms, and what it finalizes.
 
 Everything random is a function of seed, epoch, step, sample and rank, so that an interrupted run, taken up again from
 its last checkpoint on the same machine with the same number of threads, ends with the very same weights.
@@ -17,7 +17,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgetl.base.errors import TrainingError
 from edgetl.base.progress import Progress
@@ -26,15 +26,16 @@ from edgetl.core.run import HISTORY
 from edgetl.transfer import checkpoint
 from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode
 from edgetl.transfer.checkpoint import State, epoch_file
-from edgetl.transfer.loader import Loader, Varied, batch_indices
+from edgetl.transfer.feed import Feed, feed_of
 from edgetl.transfer.model import EVAL_BATCH, gathered
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.samples import MEMORY_LIMIT, SampleStore
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.stores import store_of
-from edgetl.transfer.strategies.base import StepContext
+from edgetl.transfer.strategies.base import StepContext, StreamBatch
 from edgetl.transfer.tasks import scored
 
+NO_STREAMS: Mapping[str, StreamBatch] = {}
 #: Steps after which the host reads how training goes, by the kind of device. It waits for a GPU to do so, which is at
 #: work on later steps otherwise.
 READ_EVERY = {"cpu": 1, "cuda": 16}
@@ -55,19 +56,14 @@ def _fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None
     setup = assemble(fabric, job)
     first = {"epoch": 0, "val": job.start.to_json()}
     state = checkpoint.restore(job.checkpoints, setup.parts) or State(best=job.start, history=[first])
-    limit = MEMORY_LIMIT // fabric.world_size
     shown = progress if fabric.is_global_zero else _unseen
-    safe = job.dataset.mirror_safe
-    train, val = (store_of(job.definition, job.dataset.paths(name), limit, shown, safe) for name in ("train", "val"))
-    samples = Varied(train, setup.learner.targets(job.dataset.labels("train"), setup.scale), setup.seed)
-    pinned = fabric.device.type == "cuda"
-    loader = Loader(samples, fabric.global_rank, fabric.world_size, job.workers, pinned)
+    feed = feed_of(setup, job, shown)
+    val = store_of(job.definition, job.dataset.paths("val"), MEMORY_LIMIT // fabric.world_size, shown)
     schedule = setup.strategy.schedule
     try:
         while state.epoch < schedule.epochs and state.stale < schedule.patience:
-            _train_epoch(setup, job, state, loader, shown)
+            _train_epoch(setup, job, state, feed, shown)
             scores = evaluate(setup, val, job.dataset.labels("val"))
-            setup.strategy.hooks.epoch_end(setup.network)
             _close_epoch(setup, job, state, scores)
     except TrainingError as error:
         return error.what, error.remedy
@@ -78,19 +74,18 @@ def _unseen(task: str, done: int, total: int, detail: str = "") -> None:
     """Only the first process reports."""
 
 
-def _train_epoch(setup: Setup, job: Job, state: State, loader: Loader, progress: Progress) -> None:
-    fabric, schedule, samples = setup.fabric, setup.strategy.schedule, loader.samples
-    batches = batch_indices(len(samples), job.settings.batch_size, setup.seed, state.epoch, samples.store.lengths)
+def _train_epoch(setup: Setup, job: Job, state: State, feed: Feed, progress: Progress) -> None:
+    fabric, schedule = setup.fabric, setup.strategy.schedule
+    batches = feed.batches(state.epoch)
     steps, before, every = len(batches), state.epoch * len(batches), READ_EVERY[fabric.device.type]
     enter_train_mode(setup)
     unread: list[Tensor] = []
     began = saved = time.monotonic()
-    for inputs, targets in loader.epoch(batches[state.step :], state.epoch):
+    for inputs, targets, streams in feed.epoch(batches, state.epoch, state.step):
         step = state.step + len(unread)
         rate, done = schedule.rate(before + step, steps), (before + step) / (schedule.epochs * steps)
         _reseed(setup.seed, state.epoch, step, fabric.global_rank)
-        moved = fabric.to_device(inputs), fabric.to_device(targets)
-        unread.append(accumulate(setup, *moved, len(batches[step]), done))
+        unread.append(accumulate(setup, inputs, targets, len(batches[step]), done, streams))
         if (step + 1) % every and step + 1 < steps:
             _update(setup, rate)
             continue
@@ -107,7 +102,14 @@ def _train_epoch(setup: Setup, job: Job, state: State, loader: Loader, progress:
         progress("training", before + state.step, schedule.epochs * steps, _detail(setup, state))
 
 
-def accumulate(setup: Setup, inputs: Mapping[str, Tensor], targets: Tensor, global_count: int, done: float) -> Tensor:
+def accumulate(
+    setup: Setup,
+    inputs: Mapping[str, Tensor],
+    targets: Tensor,
+    global_count: int,
+    done: float,
+    streams: Mapping[str, StreamBatch] = NO_STREAMS,
+) -> Tensor:
     """Forward and backward of this process's share of a global batch; the host does not wait for the device.
 
     The gradients left in the model are those of the mean loss over the global batch, however it is divided.
@@ -118,13 +120,32 @@ def accumulate(setup: Setup, inputs: Mapping[str, Tensor], targets: Tensor, glob
         targets: as :class:`Learner` gives them, first axis n.
         global_count: samples in the global batch.
         done: the share of training that is over.
+        streams: this process's share of each stream's batch, as many samples as of the main one.
 
     Returns:
         loss times samples, samples right, samples: of this share, float64 (3,), on the device.
     """
     fabric, n = setup.fabric, len(targets)
-    outputs = setup.model(*(inputs[spec.name] for spec in setup.network.definition.tensors))
-    context = StepContext(setup.network, inputs, targets, outputs, setup.class_counts, {}, setup.strategy.anchor, done)
+    names = [spec.name for spec in setup.network.definition.tensors]
+
+    def feed(module: nn.Module, given: Mapping[str, Tensor]) -> Tensor:
+        with fabric.autocast():
+            found: Tensor = module(*(given[name] for name in names))
+        return found.float()
+
+    context = StepContext(
+        model=setup.network,
+        inputs=inputs,
+        targets=targets,
+        outputs=setup.model(*(inputs[name] for name in names)),
+        class_counts=setup.class_counts,
+        streams=streams,
+        anchor=setup.anchor,
+        done=done,
+        labels=setup.task.labels,
+        feed=feed,
+    )
+    outputs = context.outputs
     loss = setup.strategy.loss(context)
     # DDP averages over processes, whose shares of the batch may differ in size.
     fabric.backward(loss * (n * fabric.world_size / global_count))
@@ -210,7 +231,7 @@ def _close_epoch(setup: Setup, job: Job, state: State, scores: Scores) -> None:
         state.best, state.best_epoch, state.stale = scores, state.epoch, 0
         if setup.fabric.is_global_zero:
             file = epoch_file(job.checkpoints, state.best_epoch)
-            checkpoint.write_weights(file, setup.network.backbone.state_dict())
+            checkpoint.write_weights(file, setup.trained.state_dict())
     if setup.fabric.is_global_zero:
         checkpoint.save(job.checkpoints, state, setup.parts)
         write_history(job.folder, state.history)

@@ -40,6 +40,36 @@ def test_targets_for_people(edgetl: Cli) -> None:
     assert "jetson-orin-nano (jetson)" in done.stdout
 
 
+def test_a_strategy_shows_what_it_can_be_told_and_given(edgetl: Cli) -> None:
+    (listed,) = json.loads(edgetl("strategies", "lora", "--json").stdout)["strategies"]
+    rank = next(option for option in listed["options"] if option["name"] == "rank")
+    assert (rank["type"], rank["default"]) == ("int", 8)
+    shown = edgetl("strategies", "distillation", COLUMNS="200").stdout
+    assert all(word in shown for word in ("--set temperature=", "--teacher", "needed", "--target-data"))
+    unknown = edgetl("strategies", "lorra")
+    assert (unknown.returncode, "did you mean lora?" in unknown.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--set", "rnk=4"), "did you mean rank?"),
+        (("--set", "rank=many"), "the option rank is 'many': give a whole number"),
+        (("--set", "rank"), "--set rank gives no value"),
+        (("--set", "rank=2", "--set", "rank=3"), "--set rank is given twice"),
+        (("--teacher", "run"), "is not a run"),
+    ],
+)
+def test_a_wrong_option_of_a_strategy_is_one_line(
+    edgetl: Cli, tmp_path: Path, given: tuple[str, ...], words: str
+) -> None:
+    done = edgetl("finetune", "digits", "--strategy", "lora", "--out", str(tmp_path / "run"), *given)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_devices_always_know_this_machine(edgetl: Cli, tmp_path: Path) -> None:
     done = edgetl("devices", "--json", EDGETL_HOME=str(tmp_path))
     assert [d["name"] for d in json.loads(done.stdout)["devices"]] == ["local"]

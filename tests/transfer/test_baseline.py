@@ -148,7 +148,7 @@ def test_what_cannot_be_a_baseline_is_refused_before_any_work(tmp_path: Path, fe
     with pytest.raises(EdgetlError, match="one sample a step"):
         finetune(few_digits, out, **{**OPTIONS, "batch_size": 1}, baseline="scratch")
     assert not out.exists()
-    assert {row["name"] for row in strategies.list_strategies()} == {"linear-probe", "fine-tune"}
+    assert not {row["name"] for row in strategies.list_strategies()} & {"scratch", "probe"}
 
 
 def test_another_setting_is_still_refused(finished: Run, few_digits: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import Backbone
-from edgetl.transfer.strategies import baselines, fine_tuning
-from edgetl.transfer.strategies.base import LossTerm, Strategy
+from edgetl.transfer.strategies import baselines, distillation, fine_tuning, lora
+from edgetl.transfer.strategies.base import GIVEN_BY, RUNS, LossTerm, Need, Strategy
+from edgetl.transfer.strategies.options import about, chosen, options_of
 
-STRATEGIES: dict[str, Callable[[], Strategy]] = {
+LISTING = "edgetl strategies"
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "linear-probe": fine_tuning.linear_probe,
     "fine-tune": fine_tuning.fine_tune,
+    "lora": lora.lora,
+    "distillation": distillation.distillation,
 }
 #: What a transfer is measured against, by the name of ``--baseline``; not offered as strategies.
 BASELINES: dict[str, Callable[[], Strategy]] = {
@@ -22,15 +26,30 @@ BASELINES: dict[str, Callable[[], Strategy]] = {
 }
 
 
-def find(name: str) -> Strategy:
+def find(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
     """The strategy of this name.
 
+    Args:
+        name: of :data:`STRATEGIES`.
+        options: values of its recipe's keyword parameters, as words or in their types; the rest have their defaults.
+
     Raises:
-        UnknownNameError: there is none; offers the near names.
+        UnknownNameError: there is no such strategy or option; offers the near names.
+        EdgetlError: a value that cannot be.
     """
+    recipe = _recipe(name)
+    return recipe(**chosen(name, recipe, options or {}))
+
+
+def options_for(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of every option of a strategy or a baseline, given or by default; raises as :func:`find` does."""
+    return chosen(name, BASELINES[name] if name in BASELINES else _recipe(name), given)
+
+
+def _recipe(name: str) -> Callable[..., Strategy]:
     if name not in STRATEGIES:
-        raise UnknownNameError("strategy", name, STRATEGIES, "edgetl strategies")
-    return STRATEGIES[name]()
+        raise UnknownNameError("strategy", name, STRATEGIES, LISTING)
+    return STRATEGIES[name]
 
 
 def find_baseline(kind: str) -> Strategy:
@@ -45,7 +64,12 @@ def find_baseline(kind: str) -> Strategy:
 
 
 def resolve(
-    name: str, backbone: Backbone, terms: tuple[LossTerm, ...], epochs: int | None, learning_rate: float | None
+    name: str,
+    backbone: Backbone,
+    terms: tuple[LossTerm, ...],
+    epochs: int | None,
+    learning_rate: float | None,
+    options: Mapping[str, Any] | None = None,
 ) -> Strategy:
     """A strategy or a baseline as it is carried out.
 
@@ -53,26 +77,43 @@ def resolve(
         name: of either.
         backbone: its budget counts where the user gives none, and what never was trained has neither statistics to keep
             nor layers that know more than others.
-        terms: of the task's loss, for a strategy that names none.
+        terms: of the task's own loss.
         epochs, learning_rate: the user's, or None.
+        options: of the strategy; see :func:`find`.
 
     Raises:
         UnknownNameError: there is none of that name; offers the near names.
     """
-    found = find_baseline(name) if name in BASELINES else find(name)
+    found = find_baseline(name) if name in BASELINES else find(name, options)
     schedule, budget = found.schedule, backbone.budget
     if not schedule.epochs:
         return found
     rate = (budget.scratch if name in BASELINES else budget.learning_rate) or schedule.learning_rate
     fitting = replace(schedule, epochs=budget.epochs or schedule.epochs, learning_rate=rate)
     params = found.params if backbone.pretrained else replace(found.params, layer_decay=1.0, batch_norm="train")
-    own = terms if found.terms is None else found.terms
-    return replace(found, params=params, schedule=fitting, terms=own).scheduled(epochs, learning_rate)
+    return replace(found, params=params, schedule=fitting).resolved(terms).scheduled(epochs, learning_rate)
 
 
-def list_strategies() -> list[dict[str, Any]]:
-    """Name, one-line description and defaults of each strategy; imports no torch."""
-    return [
-        {"name": name, "description": (recipe.__doc__ or "").strip(), "settings": recipe().to_json()}
-        for name, recipe in STRATEGIES.items()
-    ]
+def list_strategies(name: str = "") -> list[dict[str, Any]]:
+    """Name, description, options, needs and defaults of each strategy, or of one; imports no torch.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    recipes = {name: _recipe(name)} if name else STRATEGIES
+    return [_listed(each, recipe) for each, recipe in recipes.items()]
+
+
+def _listed(name: str, recipe: Callable[..., Strategy]) -> dict[str, Any]:
+    strategy = recipe()
+    return {
+        "name": name,
+        "description": about(recipe),
+        "options": [option.to_json() for option in options_of(recipe)],
+        "needs": [_given(need) for need in strategy.needs],
+        "settings": strategy.to_json(),
+    }
+
+
+def _given(need: Need) -> dict[str, Any]:
+    return {**asdict(need), "given_by": GIVEN_BY[need.name], "run": need.name in RUNS}

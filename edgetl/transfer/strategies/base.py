@@ -1,17 +1,33 @@
 """What a strategy is made of: values that the one training loop reads.
 
-A strategy says what trains, which head, which loss terms, which extra data and which anchor.
+A strategy says what trains, which head, which loss terms, what it needs besides the data, and what is held still beside
+the model to compare with. What it puts into the model, and how that is taken out again, is its ``prepare``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from edgetl.transfer.model import Deployable
+    from edgetl.transfer.streams import Streams
+
+#: In :attr:`ParamPolicy.trains`: what the strategy's ``prepare`` put in.
+ADDED = "added"
+#: What a strategy may need besides the data, and the option of ``edgetl finetune`` that gives it.
+GIVEN_BY: Mapping[str, str] = {
+    "teacher": "--teacher",
+    "target": "--target-data",
+    "replay": "--retain",
+    "previous": "--from",
+}
+#: Those that are finished runs; the others are data.
+RUNS = ("teacher", "previous")
 
 
 @dataclass(frozen=True)
@@ -19,7 +35,9 @@ class ParamPolicy:
     """What trains, and how fast.
 
     Attributes:
-        trains: "all" parameters, or "head": only the head, which is fitted before the loop and needs no gradient step.
+        trains: "all" parameters; "head"; "added", those that the strategy's ``prepare`` put in; or a pattern of the
+            backbone's names (``blocks.5.*``). Several are separated by commas. Nothing else gets a gradient, and a
+            pattern that matches nothing is an error.
         layer_decay: factor on the learning rate for each layer group further from the head (Clark et al. 2020).
         batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates the batch's. Only frozen ones
             are independent of how a batch is divided over processes.
@@ -27,7 +45,7 @@ class ParamPolicy:
             that occur in it, and no others.
     """
 
-    trains: Literal["all", "head"] = "all"
+    trains: str = "all"
     layer_decay: float = 1.0
     batch_norm: Literal["frozen", "train"] = "frozen"
     embeddings: Literal["frozen", "train"] = "frozen"
@@ -54,6 +72,14 @@ class HeadSpec:
 
 
 @dataclass(frozen=True)
+class StreamBatch:
+    """A batch of a stream: the network's inputs by name, and targets as the main batch has them; None unlabelled."""
+
+    inputs: Mapping[str, Tensor]
+    targets: Tensor | None
+
+
+@dataclass(frozen=True)
 class StepContext:
     """What a loss term may look at.
 
@@ -64,9 +90,13 @@ class StepContext:
             ones, or standardised numbers, float32 (n, 1).
         outputs: the network's, float32, shape (n, width of the head).
         class_counts: training samples of each class, float32, shape (classes,).
-        streams: a batch of each extra stream.
-        anchor: the frozen teacher or starting point, if the strategy has one.
+        streams: a batch of each stream that was given, of as many samples as the main one: "target" without labels,
+            "replay" with them.
+        anchor: what the strategy holds still, on the same device, in evaluation mode; None without one. Its outputs
+            are those of the model in training: same classes, same scale.
         done: the share of training that is over, 0 to 1.
+        labels: their kind, a key of :data:`edgetl.core.data.LABEL_KINDS`.
+        feed: a module and the network's inputs → its outputs, float32, in the precision of training.
     """
 
     model: nn.Module
@@ -74,9 +104,11 @@ class StepContext:
     targets: Tensor
     outputs: Tensor
     class_counts: Tensor
-    streams: Mapping[str, Any]
+    streams: Mapping[str, StreamBatch]
     anchor: nn.Module | None
     done: float
+    labels: str
+    feed: Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -92,6 +124,26 @@ class LossTerm:
     name: str
     loss: Callable[[StepContext], Tensor]
     weight: Callable[[float], float] = lambda done: 1.0
+
+
+@dataclass(frozen=True)
+class TaskLoss:
+    """The task's own summands (:class:`edgetl.transfer.tasks.Learner`), each times ``weight``."""
+
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """As shown where no task is known yet."""
+        return "the task's own"
+
+    def of(self, terms: tuple[LossTerm, ...]) -> tuple[LossTerm, ...]:
+        """The task's terms, with their weights."""
+        return terms if self.weight == 1 else tuple(_weighted(term, self.weight) for term in terms)
+
+
+def _weighted(term: LossTerm, factor: float) -> LossTerm:
+    return replace(term, weight=lambda done: factor * term.weight(done))
 
 
 @dataclass(frozen=True)
@@ -123,27 +175,39 @@ class Schedule:
         return self.learning_rate * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1))) / 2
 
 
-def _nothing(model: nn.Module) -> None:
-    """Change nothing."""
+@dataclass(frozen=True)
+class Need:
+    """What a strategy takes besides the data.
 
+    Attributes:
+        name: a key of :data:`GIVEN_BY`. "teacher" and "previous" are finished runs; "target" gives samples without
+            labels, "replay" with labels of the same classes, a batch of either beside each main one.
+        about: what it is for, as a noun phrase.
+        optional: whether the strategy also works without it.
+    """
 
-def _as_is(model: nn.Module) -> nn.Module:
-    return model
+    name: Literal["teacher", "target", "replay", "previous"]
+    about: str
+    optional: bool = False
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """The places where a strategy may act on the model; the fourth hook, the loss, is the strategy's terms.
+class Trainee:
+    """A model as a strategy trains it. A checkpoint holds the parameters that train and all buffers, by name.
 
     Attributes:
-        fit_start: before the optimizer is made (insert adapters, freeze parts).
-        epoch_end: after the epoch's evaluation.
-        finalize: from the trained model to the one that is saved, of the backbone's own architecture (merge, drop).
+        network: with whatever the strategy put in; the same object that it was given, or a new one.
+        finalize: called once, after the best epoch's values are in ``network``; gives the model of the backbone's own
+            architecture and tensor names, which is saved and exported.
     """
 
-    fit_start: Callable[[nn.Module], None] = _nothing
-    epoch_end: Callable[[nn.Module], None] = _nothing
-    finalize: Callable[[nn.Module], nn.Module] = _as_is
+    network: Deployable
+    finalize: Callable[[], Deployable]
+
+
+def as_it_is(network: Deployable, streams: Streams) -> Trainee:
+    """Nothing is put in, nothing is taken out."""
+    return Trainee(network, lambda: network)
 
 
 @dataclass(frozen=True)
@@ -151,20 +215,33 @@ class Strategy:
     """How knowledge is transferred; see the module's docstring.
 
     Attributes:
-        terms: summands of the loss; None for the task's own (:class:`edgetl.transfer.tasks.Learner`).
+        params: what trains.
+        head: what follows the backbone.
+        terms: summands of the loss.
+        schedule: how long and how fast.
+        needs: what it takes besides the data; what is given and not among them is refused.
+        anchor: what is held still beside the model: "start", the model as training starts, or "teacher".
+        prepare: called with the model as training starts, before anything is chosen to train, under the run's seed; it
+            must do the same whenever it is called again.
     """
 
     params: ParamPolicy
     head: HeadSpec
-    terms: tuple[LossTerm, ...] | None = None
+    terms: tuple[LossTerm | TaskLoss, ...] = (TaskLoss(),)
     schedule: Schedule = Schedule()
-    streams: Mapping[str, Iterable[Any]] = field(default_factory=dict)
-    anchor: nn.Module | None = None
-    hooks: Hooks = Hooks()
+    needs: tuple[Need, ...] = ()
+    anchor: Literal["start", "teacher"] | None = None
+    prepare: Callable[[Deployable, Streams], Trainee] = as_it_is
+
+    def resolved(self, own: tuple[LossTerm, ...]) -> Strategy:
+        """With the task's own terms where it leaves them to the task."""
+        terms = tuple(part for term in self.terms for part in (term.of(own) if isinstance(term, TaskLoss) else (term,)))
+        return replace(self, terms=terms)
 
     def loss(self, context: StepContext) -> Tensor:
-        """The weighted sum of the terms, a scalar."""
-        parts = [term.weight(context.done) * term.loss(context) for term in self.terms or ()]
+        """The weighted sum of the terms, a scalar; those of the task must be resolved."""
+        terms = [term for term in self.terms if isinstance(term, LossTerm)]
+        parts = [term.weight(context.done) * term.loss(context) for term in terms]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
@@ -183,7 +260,7 @@ class Strategy:
         return {
             "params": asdict(self.params),
             "head": asdict(self.head),
-            "terms": ["the task's own"] if self.terms is None else [term.name for term in self.terms],
+            "terms": [term.name for term in self.terms],
             "schedule": asdict(self.schedule),
-            "streams": sorted(self.streams),
+            "streams": [need.name for need in self.needs],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,9 +84,7 @@ class Request:
     @cached_property
     def recipes(self) -> tuple[Recipe, ...]:
         """The target's recipe and its siblings for other kinds of model, changed; none for a float precision."""
-        name = self.target.recipe(self.precision)
-        found = siblings(load_recipe(name)) if name else ()
-        return tuple(with_changes(recipe, **self.changes) if recipe.calibrates else recipe for recipe in found)
+        return recipes_for(self.target, self.precision, self.changes)
 
     def recipe(self, floating: Path) -> Recipe | None:
         """The one that serves the kind of model in a float ONNX file; None for a float precision.
@@ -170,6 +168,27 @@ def precision_for(target: Target, wanted: str | None) -> Precision:
     return precision
 
 
+def recipes_for(target: Target, precision: Precision, changes: Mapping[str, Any]) -> tuple[Recipe, ...]:
+    """A target's recipe and its siblings for other kinds of model, changed; none for a float precision.
+
+    Raises:
+        CompressionError: a change that is impossible.
+    """
+    name = target.recipe(precision)
+    found = siblings(load_recipe(name)) if name else ()
+    return tuple(with_changes(recipe, **changes) if recipe.calibrates else recipe for recipe in found)
+
+
+def check_batch(batch: int | None) -> None:
+    """Refuse a fixed batch size that no graph has.
+
+    Raises:
+        EdgetlError: it is none.
+    """
+    if batch is not None and not 1 <= batch <= MOST_SAMPLES:
+        raise EdgetlError(f"a batch of {batch} is impossible", f"give 1 to {MOST_SAMPLES}, or leave it out for any")
+
+
 def minutes_for(budget: float, repair: bool) -> float:
     """Minutes that repair may take: those of the budget, or none.
 
@@ -199,8 +218,7 @@ def requests_for(
         BackendError: one of them cannot take the precision.
         EdgetlError: a batch that no graph has.
     """
-    if batch is not None and not 1 <= batch <= MOST_SAMPLES:
-        raise EdgetlError(f"a batch of {batch} is impossible", f"give 1 to {MOST_SAMPLES}, or leave it out for any")
+    check_batch(batch)
     return [
         Request(run, name, target, precision_for(target, precision), selection, size, batch, margin, minutes)
         for name in dict.fromkeys(targets)

@@ -86,6 +86,13 @@ class Request:
         """The target's recipe and its siblings for other kinds of model, changed; none for a float precision."""
         return recipes_for(self.target, self.precision, self.changes)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What of it another export needs to give the same bundle, apart from run and target."""
+        repair = {"margin": self.margin, "minutes": self.minutes} if self.recipes else {}
+        batch = {} if self.batch is None else {"batch": self.batch}
+        return {"precision": self.precision, **self.changes, **batch, **repair}
+
     def recipe(self, floating: Path) -> Recipe | None:
         """The one that serves the kind of model in a float ONNX file; None for a float precision.
 
@@ -266,6 +273,7 @@ def _fill(
         versions=versions("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert"),
         exported=sources["exported"],
         source=sources["source"],
+        request=request.asked,
     )
     simulated = request.target.executes_on_host() == "simulated"
     write_golden(folder, run, artifacts["deployed"], simulated=simulated)

@@ -46,6 +46,15 @@ class Option:
         """Whether the command does not go without."""
         return self.default is inspect.Parameter.empty
 
+    @property
+    def many(self) -> bool:
+        """Whether it may be given several times."""
+        return _holds(self.hint, list)
+
+    def takes(self, kind: type) -> bool:
+        """Whether its values are of this type."""
+        return _holds(self.hint, kind)
+
 
 def options_of(command: Callable[..., Any], besides: Collection[str] = ()) -> dict[str, Option]:
     """What a command can be told in a file, by key.
@@ -161,7 +170,6 @@ def _in_file(hint: Any) -> Any:
 
 def _as_python(hint: Any, value: Any) -> Any:
     if _holds(hint, list):
-        inner = Path if _holds(hint, Path) else None
         entries = list(value) if isinstance(value, tuple) else [value]
-        return [Path(entry) for entry in entries] if inner else entries
+        return [Path(entry) for entry in entries] if _holds(hint, Path) else entries
     return Path(value) if isinstance(value, str) and _holds(hint, Path) else value

@@ -1,0 +1,227 @@
+"""A run or a bundle as the journey that repeats it: from what they keep, and from nothing else."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from edgetl.base.errors import EdgetlError
+from edgetl.base.schema import Json
+from edgetl.base.storage import sha256_file
+from edgetl.cli.journey.file import keys_of
+from edgetl.cli.journey.options import read_options
+from edgetl.core.bundle import Bundle
+from edgetl.core.bundle_files import NO_ROOT, samples_root
+from edgetl.core.data import SHARES, is_embedded
+from edgetl.core.run import PREPROCESS_FILE, Run
+from edgetl.tasks import find_task
+from edgetl.workflow.answers import reference
+from edgetl.workflow.sources import open_source
+
+#: What a bundle keeps of its export → the options that ask for it.
+_ASKED = {"precision": "precision", "selection": "samples", "size": "calibration-images", "batch": "batch"}
+_HEAD = "Repeats {what}: edgetl run THIS_FILE"
+_LOST = "The bundle does not say where this lies on this machine: correct it."
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a run and a bundle keep alike of how a model came about.
+
+    Attributes:
+        whole: a run, which names places; a bundle names only files.
+    """
+
+    settings: Mapping[str, Json]
+    lineage: Mapping[str, Json]
+    input: Mapping[str, Json]
+    adopted: bool
+    baseline: str | None
+    task: str
+    whole: bool
+    data: str
+    preprocess: Path
+
+
+@dataclass
+class _Tables:
+    """Tables of a journey, and the keys whose values have to be corrected."""
+
+    values: dict[str, dict[str, Json]] = field(default_factory=dict)
+    lost: set[tuple[str, str]] = field(default_factory=set)
+
+
+def written(source: Path) -> str:
+    """The TOML that repeats a run or a bundle; ASCII, whatever the names in it.
+
+    Raises:
+        EdgetlError: neither is there, or it was made by what no command line says.
+    """
+    opened = open_source(source)
+    found = _Tables()
+    trained = _of_run(opened) if isinstance(opened, Run) else _of_bundle(opened)
+    name = "adopt" if trained.adopted else "finetune"
+    found.values[name] = (_adopt if trained.adopted else _finetune)(trained)
+    if isinstance(opened, Bundle):
+        found.values["export"] = _export(opened)
+    for table, values in found.values.items():
+        # What stands in a record is anybody's: it must not become a file that is refused, or says something else.
+        read_options(keys_of(table), values, f"{source} [{table}]", ("out",))
+    if not trained.whole:
+        found.lost = {(name, key) for key, value in found.values[name].items() if _is_lost(name, key, value)}
+    return _toml(found, f"{source.resolve().name}-again", "the bundle" if isinstance(opened, Bundle) else "the run")
+
+
+def _of_run(run: Run) -> _Trained:
+    return _Trained(
+        settings=run.settings,
+        lineage=run.lineage,
+        input=run.input_record,
+        adopted=run.adoption is not None,
+        baseline=run.baseline.kind if run.baseline else None,
+        task=run.task,
+        whole=True,
+        data=str(run.settings.get("data", "")),
+        preprocess=run.path / PREPROCESS_FILE,
+    )
+
+
+def _of_bundle(bundle: Bundle) -> _Trained:
+    trained = bundle.manifest.run
+    if trained is None:
+        raise EdgetlError(f"{bundle.path} does not say which run it was made from", "export it from a run")
+    kept = reference(bundle)
+    return _Trained(
+        settings=trained.settings,
+        lineage=bundle.manifest.lineage,
+        input=trained.input,
+        adopted=trained.adoption is not None,
+        baseline=kept.baseline_kind if kept.baseline is not None else None,
+        task=bundle.manifest.task,
+        whole=False,
+        data=_found(bundle, trained.settings),
+        preprocess=bundle.path / PREPROCESS_FILE,
+    )
+
+
+def _found(bundle: Bundle, settings: Mapping[str, Json]) -> str:
+    """The data of a bundle's run on this machine, or only its name where that is not known."""
+    name, home = str(settings.get("data", "")), samples_root(bundle.path, bundle.splits)
+    if is_embedded(name) or str(home) == NO_ROOT:
+        return name
+    digest = settings.get("data_sha256")
+    for place in (home, *home.parents):
+        file = place / name
+        if digest is not None and file.is_file() and sha256_file(file) == digest:
+            return str(file)
+        if digest is None and place.name == name and place.is_dir():
+            return str(place)
+    return name
+
+
+def _finetune(trained: _Trained) -> dict[str, Json]:
+    settings, options = trained.settings, keys_of("finetune")
+    shares = settings.get("shares")
+    if shares is not None and {k: v for k, v in shares.items() if v} != {k: v for k, v in SHARES.items() if v}:
+        what = f"its splits have shares of their own ({', '.join(f'{k} {v:g}' for k, v in shares.items())})"
+        raise EdgetlError(f"no command line says how this run was made: {what}", "repeat it in Python: shares=…")
+    values = _from_command(trained.lineage.get("command"), "finetune")
+    values |= {key: settings[o.parameter] for key, o in options.items() if o.parameter in settings}
+    values |= {"data": trained.data, "task": trained.task, "baseline": trained.baseline}
+    height, width = trained.input.get("height"), trained.input.get("width")
+    values["image-size"] = height if height == width else None
+    weights = values.get("weights")
+    # A start from another run is kept as the weights of that run, too.
+    if weights == "pretrained" or "from" in values:
+        values["weights"] = None
+    elif weights not in (None, "none") and Path(str(weights)).exists():
+        values["weights"] = str(Path(str(weights)).resolve())
+    # A strategy without gradient steps has none of these, and takes none.
+    for key in ("epochs", "learning-rate"):
+        values[key] = values.get(key) or None
+    return _needed("finetune", values)
+
+
+def _adopt(trained: _Trained) -> dict[str, Json]:
+    values = _from_command(trained.lineage.get("command"), "adopt")
+    values |= {"data": trained.data, "task": trained.task, "seed": trained.settings.get("seed", 0)}
+    # Given in Python it has no file of its own.
+    if "preprocess" not in values:
+        values["preprocess"] = str(trained.preprocess.resolve())
+    return _needed("adopt", values)
+
+
+def _export(bundle: Bundle) -> dict[str, Json]:
+    manifest, certificate = bundle.manifest, bundle.certificate
+    # Bundles from before this was kept say it of what became of it; only repair turns int8 into something else.
+    asked = manifest.request or {"precision": "int8" if manifest.repair else bundle.precision}
+    values: dict[str, Json] = {"target": [manifest.name or manifest.target.name]}
+    values |= {_ASKED.get(name, name): value for name, value in asked.items() if name not in ("margin", "minutes")}
+    if values.get("precision") == manifest.target.default_precision:
+        del values["precision"]
+    if "minutes" in asked:
+        values |= {"budget-minutes": asked["minutes"]} if asked["minutes"] else {"repair": False}
+    if certificate is not None:
+        metric = certificate.metric
+        values |= {"alpha": certificate.alpha, "margin": certificate.margin}
+        values["metric"] = None if metric == find_task(manifest.task).metric else metric
+    if "margin" in asked and asked.get("minutes"):
+        values["margin"] = asked["margin"]
+    return _needed("export", values)
+
+
+def _from_command(command: Json, verb: str) -> dict[str, Json]:
+    """What a recorded command line says: ``edgetl VERB VALUE --KEY VALUE …``."""
+    options = keys_of(verb)
+    try:
+        words = shlex.split(command) if isinstance(command, str) else []
+    except ValueError:
+        words = []
+    found: dict[str, Json] = {}
+    if words[:2] == ["edgetl", verb] and len(words) > 2:
+        found[next(iter(options))] = words[2]
+        for key, value in zip(words[3::2], words[4::2], strict=False):
+            option = options.get(key.removeprefix("--"))
+            if option is not None and option.many:
+                found[option.key] = [*found.get(option.key, []), value]
+            elif option is not None and option.takes(str):
+                found[option.key] = value
+    return found
+
+
+def _needed(table: str, values: Mapping[str, Json]) -> dict[str, Json]:
+    """Those that say something: no defaults, in the order of ``--help``."""
+    options = keys_of(table)
+    said = {key: option for key, option in options.items() if values.get(key) is not None and key != "out"}
+    return {key: values[key] for key, option in said.items() if values[key] != option.default}
+
+
+def _is_lost(table: str, key: str, value: Json) -> bool:
+    """Whether a value names a file or folder that is not where it says."""
+    option = keys_of(table)[key]
+    if key == "data":
+        return not is_embedded(str(value)) and not Path(str(value)).exists()
+    path = option.takes(Path) or key in ("model", "unseen") or (key == "weights" and value != "none")
+    return path and not Path(str(value)).is_absolute()
+
+
+def _toml(tables: _Tables, out: str, what: str) -> str:
+    document = tomlkit.document()
+    document.add(tomlkit.comment(_HEAD.format(what=what)))
+    document.add("out", tomlkit.item(out))
+    for name, values in tables.values.items():
+        table = tomlkit.table()
+        for key, value in values.items():
+            if (name, key) in tables.lost:
+                table.add(tomlkit.comment(_LOST))
+            table.add(key, value)
+        document.add(tomlkit.nl())
+        document.add(name, table)
+    # A shell writes standard output in the encoding of its locale; TOML is UTF-8.
+    return re.sub(r"[^\n\x20-\x7e]", lambda c: f"\\U{ord(c[0]):08x}", tomlkit.dumps(document))

@@ -21,6 +21,7 @@ _DATA = (
     "target); an .npz of arrays; or 'digits'."
 )
 _BACKBONE = "See: edgetl backbones; efficientnet_lite0 for images, minilm for texts, mlp for arrays by default."
+_LOG = "Learning curves: tensorboard, whose files lie in RUN/tensorboard, or mlflow, at MLFLOW_TRACKING_URI."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
 
 
@@ -40,6 +41,7 @@ def command(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
     baseline: Annotated[str | None, typer.Option(help=_BASELINE)] = None,
+    log: Annotated[str | None, typer.Option(help=_LOG)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what stands in the run folder.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -54,6 +56,7 @@ def command(
     edgetl finetune reviews.csv --out run
     edgetl finetune digits --image-size 64 --epochs 3 --out run
     edgetl finetune photos/ --out run --baseline scratch
+    edgetl finetune photos/ --out run --log tensorboard
     """
     with output(json=json, quiet=quiet) as shown:
         run = edgetl.finetune(
@@ -72,6 +75,7 @@ def command(
             accelerator=accelerator,
             precision=precision,
             baseline=baseline,
+            log=log,
             fresh=fresh,
             progress=shown.progress,
         )

@@ -39,6 +39,7 @@ class Job:
         start: validation scores of the start.
         workers: loading processes for each training process.
         checkpoint_seconds: longest time without a checkpoint.
+        log: a program of :data:`edgetl.transfer.curves.PROGRAMS` that learning curves go to, or None.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Job:
     start: Scores
     workers: int
     checkpoint_seconds: float
+    log: str | None = None
 
     @property
     def checkpoints(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from edgetl.transfer import weights as sources
 from edgetl.transfer.assembly import Job
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.classifier import head_of
+from edgetl.transfer.curves import check_log, recorder
 from edgetl.transfer.launch import launch
 from edgetl.transfer.model import head_width, network_for, val_outputs
 from edgetl.transfer.placement import reproducible
@@ -55,6 +57,7 @@ def finetune(
     shares: Mapping[str, float] | None = None,
     baseline: str | None = None,
     checkpoint_seconds: float = 60.0,
+    log: str | None = None,
     fresh: bool = False,
     progress: Progress = silent,
 ) -> Run:
@@ -87,6 +90,9 @@ def finetune(
             from random weights with the same epochs and batches, or "probe", a linear head on the pretrained features.
             It takes the place of another one that the run has; None keeps what there is.
         checkpoint_seconds: longest time without a checkpoint.
+        log: where learning curves go besides ``history.jsonl``, after each epoch: "tensorboard", whose files lie in
+            ``out/tensorboard``, or "mlflow", at ``MLFLOW_TRACKING_URI``. A run has one curve, however often it was
+            interrupted.
         fresh: replace a run that stands in ``out``.
         progress: told of each step.
 
@@ -103,6 +109,8 @@ def finetune(
             devices, accelerator, precision, workers, shares, checkpoint_seconds,
         )
     )  # fmt: skip
+    check_log(log)
+    ordered = replace(ordered, log=log)
     if baseline is not None:
         baselines.check(ordered, baseline)
     with folder.held(ordered.out, data), reproducible(ordered.placement.device):
@@ -120,12 +128,19 @@ def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
         dataset = steps.read(order.data, order.backbone.input, order.settings.seed, order.settings.shares, progress)
         order = order.for_data(dataset)
         if run is not None:
+            _told_again(order, run)
             return order, run
         check_sizes(order, dataset)
         dataset = steps.begin(order.settings, dataset)
         start = _start(order, dataset, progress)
         _train(order, dataset, start, progress)
     return order, _finish(order, dataset, start)
+
+
+def _told_again(order: Plan, run: Run) -> None:
+    """The curves of a run that was finished without them."""
+    with recorder(order.log, order.out, order.settings.to_json()) as record:
+        record(run.history)
 
 
 def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
@@ -141,10 +156,13 @@ def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
 
 def _train(order: Plan, dataset: Dataset, start: Scores, progress: Progress) -> None:
     if not order.strategy.schedule.epochs:
-        train.write_history(order.out, [{"epoch": 0, "val": start.to_json()}])
+        rows = [{"epoch": 0, "val": start.to_json()}]
+        train.write_history(order.out, rows)
+        with recorder(order.log, order.out, order.settings.to_json()) as record:
+            record(rows)
         return
     job = Job(order.out, dataset, order.input, order.settings, start, order.workers, order.checkpoint_seconds)
-    failure = launch(order.placement, job, progress)
+    failure = launch(order.placement, replace(job, log=order.log), progress)
     if failure is not None:
         # Taking it up again would diverge again: other settings may start here.
         folder.tidy(order.out)

@@ -59,7 +59,7 @@ class Plan:
         task: what the network is for.
         definition: how a file becomes its input; None of arrays until the data is read, see :meth:`for_data`.
         settings: all that the outcome depends on.
-        workers, checkpoint_seconds: what it does not depend on.
+        workers, checkpoint_seconds, log: what it does not depend on.
     """
 
     data: str | Path
@@ -73,6 +73,7 @@ class Plan:
     settings: Settings
     workers: int
     checkpoint_seconds: float
+    log: str | None = None
 
     @property
     def checkpoints(self) -> Path:

@@ -168,7 +168,7 @@ def _reachable(mlflow: Any) -> Iterator[None]:
     try:
         yield
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        what = f"MLflow at {mlflow.get_tracking_uri()} takes no curves ({error})"
+        what = f"MLflow takes no curves ({error})"
         raise EdgetlError(what, "set MLFLOW_TRACKING_URI to a server's address, or leave --log out") from error
 
 

@@ -79,9 +79,7 @@ def _verify(stage: Stage, task: Task | None) -> None:
 def _bench(stage: Stage, task: Task | None) -> None:
     given = _told(stage)
     until = None if given["until"] is None else share(given["until"])
-    plan_for(
-        given["duration"], until, given["threads"], given["scenario"], given["streams"], given["harness"]
-    )
+    plan_for(given["duration"], until, given["threads"], given["scenario"], given["streams"], given["harness"])
     _devices(given["device"] or [])
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetl.base.wording import counted
 from edgetl.cli.output import Json, Quiet, output, say
 
 if TYPE_CHECKING:
@@ -74,19 +75,18 @@ def command(
 def _beside(file: Path) -> Iterator[None]:
     """Work in the folder of the file, so that every path in it, of whatever option, is relative to it."""
     # What is imported later must not be looked for in the folder of a file that somebody else wrote.
-    sys.path[:] = [os.path.abspath(entry) for entry in sys.path]
+    sys.path[:] = [str(Path(entry).absolute()) for entry in sys.path]
     for name in ("EDGETL_TARGETS", "EDGETL_HOME"):
-        if os.environ.get(name):
-            parts = os.environ[name].split(os.pathsep)
-            os.environ[name] = os.pathsep.join(os.path.abspath(os.path.expanduser(part)) for part in parts if part)
+        if given := os.environ.get(name):
+            places = (str(Path(part).expanduser().absolute()) for part in given.split(os.pathsep) if part)
+            os.environ[name] = os.pathsep.join(places)
     with contextlib.chdir(file.parent):
         yield
 
 
 def _sentence(passed: list[Passed]) -> str:
-    again = [stage.done.stage for stage in passed if stage.drawn is not None]
-    kept = len(passed) - len(again)
-    return f"{len(passed)} stages" + (f", {kept} of them were done already" if kept else "")
+    kept = sum(stage.drawn is None for stage in passed)
+    return counted(len(passed), "stage") + (f", {kept} of them done before" if kept else "")
 
 
 def _print(source: Path, *, json: bool) -> int:

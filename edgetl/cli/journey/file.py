@@ -160,10 +160,12 @@ def _arguments(file: Path, name: str, table: Table, out: Path | None = None) -> 
     return arguments
 
 
-def _by_target(file: Path, name: str, table: Mapping[str, Json]) -> tuple[Table, dict[str, Table]]:
+def _by_target(file: Path, name: str, table: Table) -> tuple[Table, dict[str, Table]]:
     """What a table says of all targets, and what the tables in it say of one each."""
     options = keys_of(name)
-    own = {key: value for key, value in table.items() if isinstance(value, dict) and spelled(key) not in options}
+    own: dict[str, Table] = {
+        key: value for key, value in table.items() if isinstance(value, dict) and spelled(key) not in options
+    }
     for target, inner in own.items():
         # Which targets there are is said once, and where their bundles go, too.
         if set(inner) & {"target", "out"}:

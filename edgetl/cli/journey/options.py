@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, make_dataclass
@@ -73,7 +75,8 @@ def options_of(command: Callable[..., Any], besides: Collection[str] = ()) -> di
 
 
 def _option(name: str, hint: Any, default: Any) -> Option:
-    info, given = OptionInfo(default=...), hint
+    info: OptionInfo | ArgumentInfo = OptionInfo(default=...)
+    given = hint
     if get_origin(hint) is Annotated:
         given, *notes = get_args(hint)
         info = next((note for note in notes if isinstance(note, (OptionInfo, ArgumentInfo))), info)
@@ -105,7 +108,7 @@ def read_options(
         if option.pairs and isinstance(values.get(key), dict):
             values[key] = [f"{name}={_word(value, where, key)}" for name, value in values[key].items()]
     fields = [(f"f{i}", _in_file(options[key].hint), field(metadata=named(key))) for i, key in enumerate(values)]
-    record = from_json(make_dataclass("Table", fields), values, where, remedy="correct it")
+    record: Any = from_json(make_dataclass("Table", fields), values, where, remedy="correct it")
     arguments = {}
     for i, key in enumerate(values):
         option, value = options[key], getattr(record, f"f{i}")
@@ -162,9 +165,10 @@ def _in_file(hint: Any) -> Any:
         return str
     if get_origin(hint) is list:
         entry = _in_file(get_args(hint)[0])
-        return Union[entry, tuple[entry, ...]]
+        return entry | types.GenericAlias(tuple, (entry, ...))
     if get_origin(hint) in (Union, types.UnionType):
-        return Union[tuple(_in_file(part) for part in get_args(hint) if part is not types.NoneType)]
+        # TOML has no null: what is not said stays the default.
+        return functools.reduce(operator.or_, (_in_file(part) for part in get_args(hint) if part is not types.NoneType))
     return hint
 
 

@@ -9,6 +9,7 @@ are as they were. A process that was killed left no record of what it was at, wh
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -56,7 +57,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Passed:
-    """A stage as a journey passed it: what came of it, and what to draw, where it was done just now."""
+    """A stage as a journey passed it: what came of it, and what to draw; None where nothing had to be done."""
 
     done: Done
     drawn: Outcome | None
@@ -64,8 +65,12 @@ class Passed:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         done = self.done
-        kept = {"stage": done.stage, "status": done.status, "done_again": self.drawn is not None}
-        return {**kept, "outcome": done.outcome}
+        return {
+            "stage": done.stage,
+            "status": done.status,
+            "unchanged": self.drawn is None,
+            "outcome": done.outcome,
+        }
 
 
 def worst(statuses: list[int]) -> int:
@@ -99,7 +104,7 @@ def follow(journey: Journey, *, quiet: bool) -> Iterator[Passed]:
 def _do(journey: Journey, stage: Stage, *, quiet: bool) -> tuple[Done, Outcome]:
     key = _key(stage)
     command = COMMANDS[stage.name]
-    silence = {"quiet": quiet} if "quiet" in command.__code__.co_varnames else {}
+    silence = {"quiet": quiet} if "quiet" in inspect.signature(command).parameters else {}
     with collected() as found:
         status = command(**stage.arguments, **silence) or 0
     (outcome,) = found

@@ -147,8 +147,9 @@ def _taken_up(client: Any, key: str) -> str | None:
     found = client.search_runs([_experiment(client)], filter_string=f"tags.`{_TAG}` = '{key}'", max_results=1)
     if not found:
         return None
-    client.set_terminated(found[0].info.run_id, "RUNNING")
-    return str(found[0].info.run_id)
+    run = str(found[0].info.run_id)
+    client.update_run(run, status="RUNNING")
+    return run
 
 
 def _begun(client: Any, key: str, name: str, settings: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from edgetl.base.progress import Progress
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import new_folder, read_json, sha256_file, sha256_json, write_json
 from edgetl.compress.graph import kind_of, load
-from edgetl.compress.recipes import Recipe, load_recipe, serving, siblings, with_changes
+from edgetl.compress.recipes import Recipe, family, serving
 from edgetl.core.bundle import (
     CALIBRATION,
     EXPORTED,
@@ -84,7 +84,7 @@ class Request:
     @cached_property
     def recipes(self) -> tuple[Recipe, ...]:
         """The target's recipe and its siblings for other kinds of model, changed; none for a float precision."""
-        return recipes_for(self.target, self.precision, self.changes)
+        return family(self.target.recipe(self.precision), self.changes)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -173,17 +173,6 @@ def precision_for(target: Target, wanted: str | None) -> Precision:
         makeable = [p for p in PRECISIONS if backend.refuses(target, p) is None]
         raise BackendError(f"{target.name} cannot take {precision}: {reason}", f"use {' or '.join(makeable)}")
     return precision
-
-
-def recipes_for(target: Target, precision: Precision, changes: Mapping[str, Any]) -> tuple[Recipe, ...]:
-    """A target's recipe and its siblings for other kinds of model, changed; none for a float precision.
-
-    Raises:
-        CompressionError: a change that is impossible.
-    """
-    name = target.recipe(precision)
-    found = siblings(load_recipe(name)) if name else ()
-    return tuple(with_changes(recipe, **changes) if recipe.calibrates else recipe for recipe in found)
 
 
 def check_batch(batch: int | None) -> None:

@@ -32,7 +32,17 @@ sys.meta_path.insert(0, Refusing())
 from edgetl.cli import main
 main(sys.argv[1:])
 """
-OPTIONS = ("--backbone", "timm/test_efficientnet", "--weights", "none", "--image-size", "32", "--epochs", "3", "--quiet")
+OPTIONS = (
+    "--backbone",
+    "timm/test_efficientnet",
+    "--weights",
+    "none",
+    "--image-size",
+    "32",
+    "--epochs",
+    "3",
+    "--quiet",
+)
 ROWS = [
     {"epoch": 0, "val": {"accuracy": 0.4, "loss": 1.1, "n": 12}},
     {
@@ -71,7 +81,15 @@ def of_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_gets_one_curve_from_a_run_that_was_killed(tiny_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard (edgetl[log]) reads its files back")
     script = "import sys; from edgetl.cli import main; main(sys.argv[1:])"
-    words = ["finetune", str(tiny_run.parent / "photos"), "--out", str(tmp_path / "run"), *OPTIONS, "--log", "tensorboard"]
+    words = [
+        "finetune",
+        str(tiny_run.parent / "photos"),
+        "--out",
+        str(tmp_path / "run"),
+        *OPTIONS,
+        "--log",
+        "tensorboard",
+    ]
     process = subprocess.Popen([sys.executable, "-c", script, *words], cwd=ROOT, stderr=subprocess.PIPE)
     history = tmp_path / "run" / "history.jsonl"
     while process.poll() is None:

@@ -12,12 +12,13 @@ from edgetl.base.errors import EdgetlError
 from edgetl.certify import check_limits
 from edgetl.cli.bench import share
 from edgetl.cli.journey.file import Journey, Stage, keys_of
+from edgetl.compress.recipes import family
 from edgetl.core.signature import read_public_key
 from edgetl.core.targets import find_target
 from edgetl.devices import find_device
 from edgetl.inputs import what
 from edgetl.tasks import TASKS, Task, find_task
-from edgetl.workflow.build_bundle import check_batch, minutes_for, precision_for, recipes_for
+from edgetl.workflow.build_bundle import check_batch, minutes_for, precision_for
 from edgetl.workflow.time_bundle import EXPORT_SECONDS, plan_for
 
 
@@ -59,7 +60,7 @@ def _export(stage: Stage, task: Task | None) -> None:
     for name in given["target"]:
         target = find_target(name)
         precision = precision_for(target, given["precision"])
-        recipes_for(target, precision, {key: value for key, value in changes.items() if value is not None})
+        family(target.recipe(precision), {key: value for key, value in changes.items() if value is not None})
     check_batch(given["batch"])
     minutes_for(given["budget_minutes"], given["repair"])
     plan_for(EXPORT_SECONDS, threads=given["threads"])

@@ -80,7 +80,8 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     if get_origin(hint) is Annotated:
         given, *notes = get_args(hint)
         info = next((note for note in notes if isinstance(note, (OptionInfo, ArgumentInfo))), info)
-    words = [word for word in info.param_decls or () if word.startswith("--")]
+    # In an annotation, what stands first is a name, and typer keeps it where a default stands otherwise.
+    words = [str(word) for word in (info.default, *(info.param_decls or ())) if str(word).startswith("--")]
     key = words[0].split("/")[0].removeprefix("--") if words else name.replace("_", "-")
     pairs = info.metavar == "NAME=VALUE" and _holds(given, list)
     return Option(key, name, given, default, str(info.help or ""), pairs, info.min, info.max)

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomlkit
+from tomlkit.items import InlineTable
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.schema import Json
 from edgetl.base.storage import sha256_file
 from edgetl.cli.journey.file import keys_of
 from edgetl.cli.journey.options import read_options
+from edgetl.core.adoption import Adoption
 from edgetl.core.bundle import Bundle
 from edgetl.core.bundle_files import NO_ROOT, samples_root
 from edgetl.core.data import SHARES, is_embedded
@@ -25,6 +27,12 @@ from edgetl.workflow.sources import open_source
 
 #: What a bundle keeps of its export → the options that ask for it.
 _ASKED = {"precision": "precision", "selection": "samples", "size": "calibration-images", "batch": "batch"}
+#: What an adoption says of what only Python can give.
+_IN_MEMORY = {
+    "module": "its model was a module in memory",
+    "the names given": "its classes were names in memory",
+}
+_DECLARED = "declared"
 _HEAD = "Repeats {what}: edgetl run THIS_FILE"
 _LOST = "The bundle does not say where this lies on this machine: correct it."
 
@@ -40,7 +48,7 @@ class _Trained:
     settings: Mapping[str, Json]
     lineage: Mapping[str, Json]
     input: Mapping[str, Json]
-    adopted: bool
+    adoption: Adoption | None
     baseline: str | None
     task: str
     whole: bool
@@ -65,8 +73,9 @@ def written(source: Path) -> str:
     opened = open_source(source)
     found = _Tables()
     trained = _of_run(opened) if isinstance(opened, Run) else _of_bundle(opened)
-    name = "adopt" if trained.adopted else "finetune"
-    found.values[name] = (_adopt if trained.adopted else _finetune)(trained)
+    adoption = trained.adoption
+    name = "finetune" if adoption is None else "adopt"
+    found.values[name] = _finetune(trained) if adoption is None else _adopt(trained, adoption)
     if isinstance(opened, Bundle):
         found.values["export"] = _export(opened)
     for table, values in found.values.items():
@@ -82,7 +91,7 @@ def _of_run(run: Run) -> _Trained:
         settings=run.settings,
         lineage=run.lineage,
         input=run.input_record,
-        adopted=run.adoption is not None,
+        adoption=run.adoption,
         baseline=run.baseline.kind if run.baseline else None,
         task=run.task,
         whole=True,
@@ -100,7 +109,7 @@ def _of_bundle(bundle: Bundle) -> _Trained:
         settings=trained.settings,
         lineage=bundle.manifest.lineage,
         input=trained.input,
-        adopted=trained.adoption is not None,
+        adoption=trained.adoption,
         baseline=kept.baseline_kind if kept.baseline is not None else None,
         task=bundle.manifest.task,
         whole=False,
@@ -147,11 +156,16 @@ def _finetune(trained: _Trained) -> dict[str, Json]:
     return _needed("finetune", values)
 
 
-def _adopt(trained: _Trained) -> dict[str, Json]:
+def _adopt(trained: _Trained, adoption: Adoption) -> dict[str, Json]:
+    for given, held in _IN_MEMORY.items():
+        if given in (adoption.source, adoption.names_told_by):
+            raise EdgetlError(
+                f"no command line says how this run was made: {held}", "repeat it in Python: edgetl.adopt"
+            )
     values = _from_command(trained.lineage.get("command"), "adopt")
     values |= {"data": trained.data, "task": trained.task, "seed": trained.settings.get("seed", 0)}
     # Given in Python it has no file of its own.
-    if "preprocess" not in values:
+    if "preprocess" not in values and _DECLARED in adoption.told_by.values():
         values["preprocess"] = str(trained.preprocess.resolve())
     return _needed("adopt", values)
 
@@ -189,7 +203,7 @@ def _from_command(command: Json, verb: str) -> dict[str, Json]:
             option = options.get(key.removeprefix("--"))
             if option is not None and option.many:
                 found[option.key] = [*found.get(option.key, []), value]
-            elif option is not None and option.takes(str):
+            elif option is not None and (option.takes(str) or option.takes(Path)):
                 found[option.key] = value
     return found
 
@@ -197,7 +211,7 @@ def _from_command(command: Json, verb: str) -> dict[str, Json]:
 def _needed(table: str, values: Mapping[str, Json]) -> dict[str, Json]:
     """Those that say something: no defaults, in the order of ``--help``."""
     options = keys_of(table)
-    said = {key: option for key, option in options.items() if values.get(key) is not None and key != "out"}
+    said = {key: option for key, option in options.items() if values.get(key) not in (None, {}, []) and key != "out"}
     return {key: values[key] for key, option in said.items() if values[key] != option.default}
 
 
@@ -210,6 +224,13 @@ def _is_lost(table: str, key: str, value: Json) -> bool:
     return path and not Path(str(value)).is_absolute()
 
 
+def _inline(values: Mapping[str, Json]) -> InlineTable:
+    """``NAME=VALUE`` pairs; TOML has no null, which is a default in any case."""
+    table = tomlkit.inline_table()
+    table.update({name: value for name, value in values.items() if value is not None})
+    return table
+
+
 def _toml(tables: _Tables, out: str, what: str) -> str:
     document = tomlkit.document()
     document.add(tomlkit.comment(_HEAD.format(what=what)))
@@ -219,7 +240,7 @@ def _toml(tables: _Tables, out: str, what: str) -> str:
         for key, value in values.items():
             if (name, key) in tables.lost:
                 table.add(tomlkit.comment(_LOST))
-            table.add(key, value)
+            table.add(key, _inline(value) if isinstance(value, dict) else value)
         document.add(tomlkit.nl())
         document.add(name, table)
     # A shell writes standard output in the encoding of its locale; TOML is UTF-8.

@@ -75,7 +75,7 @@ class Passed:
 
 def worst(statuses: list[int]) -> int:
     """The exit status of several commands."""
-    return min(statuses, key=_WORST.index, default=0)
+    return next((status for status in _WORST if status in statuses), 0)
 
 
 def follow(journey: Journey, *, quiet: bool) -> Iterator[Passed]:
@@ -107,7 +107,7 @@ def _do(journey: Journey, stage: Stage, *, quiet: bool) -> tuple[Done, Outcome]:
     silence = {"quiet": quiet} if "quiet" in inspect.signature(command).parameters else {}
     with collected() as found:
         status = command(**stage.arguments, **silence) or 0
-    (outcome,) = found
+    outcome = found[-1]
     plain = json.loads(json.dumps(outcome.value, default=str))
     made = {str(file): sha256_file(file) for file in _files(journey, stage)}
     return Done(stage.title, status, plain, key, made), outcome
@@ -142,7 +142,8 @@ def _key(stage: Stage) -> str:
         return ""
     sealed = _SEALS + (_RECORDED if stage.name == "report" else ())
     files = [folder / name for folder in stage.works_on for name in sealed]
-    files += [value for value in stage.arguments.values() if isinstance(value, Path)]
+    given = [value for value in stage.arguments.values() if isinstance(value, Path)]
+    files += [place for value in given for place in (value, *(value / seal for seal in _SEALS))]
     return sha256_json(
         {
             "stage": stage.name,

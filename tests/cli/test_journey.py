@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer.main
+from PIL import Image
 
 from edgetl.base.errors import EdgetlError
 from edgetl.cli.app import build
@@ -24,7 +25,7 @@ from edgetl.cli.journey.options import JOURNEYS, options_of
 from edgetl.cli.journey.stages import worst
 from edgetl.core.bundle import CERTIFICATE, load_bundle
 from edgetl.core.run import load_run
-from tests.conftest import ROOT, paint
+from tests.conftest import ROOT
 from tests.test_readme import write_foreign
 
 Here = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,7 +36,8 @@ data = "photos"
 backbone = "timm/test_efficientnet"
 weights = "none"
 image-size = 32
-epochs = 2
+epochs = 3
+learning-rate = 0.003
 """
 JOURNEY = f"""
 out = "work"
@@ -68,8 +70,13 @@ def place(tmp_path_factory: pytest.TempPathFactory, edgetl: Here) -> Path:
     """A folder with ``photos/``, ``journey.toml`` and what that came to in ``work/``, run from elsewhere."""
     folder = tmp_path_factory.mktemp("journey")
     for hue, name in enumerate(("red", "green", "blue")):
+        (folder / "photos" / name).mkdir(parents=True)
         for index in range(24):
-            paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
+            # Faint enough that training has something to do.
+            picture = np.random.default_rng([hue, index]).normal(100, 50, (40, 48, 3))
+            picture[..., hue] += 5
+            pixels = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+            pixels.save(folder / "photos" / name / f"{index:02d}.png")
     (folder / "journey.toml").write_text(JOURNEY)
     found = told(edgetl("run", folder / "journey.toml", "--json", "--quiet"))
     assert [stage["stage"] for stage in found["stages"]] == [
@@ -93,6 +100,7 @@ def again(place: Path, tmp_path: Path) -> Path:
 
 def test_a_journey_is_what_its_commands_would_do(place: Path) -> None:
     run, bundle = load_run(place / "work" / "run"), load_bundle(place / "work" / "bundles" / "x86-generic")
+    assert run.metrics.best_epoch > 0
     assert run.settings["data"] == str((place / "photos").resolve())
     assert bundle.manifest.run is not None
     assert (bundle.manifest.run.digest, bundle.precision) == (run.digest, "fp32")

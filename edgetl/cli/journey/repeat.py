@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import tomlkit
@@ -42,7 +42,13 @@ class _Trained:
     """What a run and a bundle keep alike of how a model came about.
 
     Attributes:
-        whole: a run, which names places; a bundle names only files.
+        settings, lineage, task: as in ``run.json``.
+        input: how a sample became the network's input.
+        adoption: of a model that was trained elsewhere.
+        baseline: its kind; None without one.
+        whole: whether places are named, as a run does; a bundle names only files.
+        data: where the samples lie, as far as that is known.
+        preprocess: a file with ``input``.
     """
 
     settings: Mapping[str, Json]
@@ -56,14 +62,6 @@ class _Trained:
     preprocess: Path
 
 
-@dataclass
-class _Tables:
-    """Tables of a journey, and the keys whose values have to be corrected."""
-
-    values: dict[str, dict[str, Json]] = field(default_factory=dict)
-    lost: set[tuple[str, str]] = field(default_factory=set)
-
-
 def written(source: Path) -> str:
     """The TOML that repeats a run or a bundle; ASCII, whatever the names in it.
 
@@ -71,19 +69,18 @@ def written(source: Path) -> str:
         EdgetlError: neither is there, or it was made by what no command line says.
     """
     opened = open_source(source)
-    found = _Tables()
     trained = _of_run(opened) if isinstance(opened, Run) else _of_bundle(opened)
     adoption = trained.adoption
     name = "finetune" if adoption is None else "adopt"
-    found.values[name] = _finetune(trained) if adoption is None else _adopt(trained, adoption)
+    tables = {name: _finetune(trained) if adoption is None else _adopt(trained, adoption)}
     if isinstance(opened, Bundle):
-        found.values["export"] = _export(opened)
-    for table, values in found.values.items():
+        tables["export"] = _export(opened)
+    for table, values in tables.items():
         # What stands in a record is anybody's: it must not become a file that is refused, or says something else.
         read_options(keys_of(table), values, f"{source} [{table}]", ("out",))
-    if not trained.whole:
-        found.lost = {(name, key) for key, value in found.values[name].items() if _is_lost(name, key, value)}
-    return _toml(found, f"{source.resolve().name}-again", "the bundle" if isinstance(opened, Bundle) else "the run")
+    lost = set() if trained.whole else {key for key, value in tables[name].items() if _is_lost(name, key, value)}
+    head = _HEAD.format(what="the run" if isinstance(opened, Run) else "the bundle")
+    return _toml(head, f"{source.resolve().name}-again", tables, lost)
 
 
 def _of_run(run: Run) -> _Trained:
@@ -231,14 +228,15 @@ def _inline(values: Mapping[str, Json]) -> InlineTable:
     return table
 
 
-def _toml(tables: _Tables, out: str, what: str) -> str:
+def _toml(head: str, out: str, tables: Mapping[str, Mapping[str, Json]], lost: Collection[str]) -> str:
+    """The document; ``lost`` are keys of what began the run whose values have to be corrected."""
     document = tomlkit.document()
-    document.add(tomlkit.comment(_HEAD.format(what=what)))
+    document.add(tomlkit.comment(head))
     document.add("out", tomlkit.item(out))
-    for name, values in tables.values.items():
+    for name, values in tables.items():
         table = tomlkit.table()
         for key, value in values.items():
-            if (name, key) in tables.lost:
+            if key in lost and name != "export":
                 table.add(tomlkit.comment(_LOST))
             table.add(key, _inline(value) if isinstance(value, dict) else value)
         document.add(tomlkit.nl())

@@ -244,6 +244,7 @@ VERBS = [
     "rollback",
     "report",
     "demo",
+    "run",
     "devices",
     "doctor",
 ]

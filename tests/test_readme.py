@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()]
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
 #: Exit statuses that a shown command may end in on 36 pictures: 4 is a certificate that wants more of them.
-FINE = {"verify": (0, 4), "export": (0,)}
+FINE = {"verify": (0, 4), "export": (0,), "run": (0, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(12):
             paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
     write_foreign(folder / "model.onnx", folder / "prep.json")
+    (journey,) = re.findall(r"```toml\n(.*?)```", README, re.S)
+    (folder / "journey.toml").write_text(journey)
     return folder
 
 
@@ -79,6 +81,7 @@ def test_the_readme_shows_every_verb() -> None:
         "backbones",
         "doctor",
         "devices",
+        "run",
     }
     assert all(command.startswith("edgetl ") for command in COMMANDS)
     assert len(EXAMPLES) == 3

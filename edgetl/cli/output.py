@@ -7,6 +7,7 @@ import json as jsonlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,28 @@ MARGIN = "Largest tolerable loss of the metric; 0.01, of mae and rmse 1 % of the
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a command would print: as JSON, or drawn for people."""
+
+    value: Mapping[str, Any]
+    human: Callable[[Console], None]
+
+
+_COLLECTED: ContextVar[list[Outcome] | None] = ContextVar("collected", default=None)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[Outcome]]:
+    """Keep what the commands in the block would print, for whoever runs several as one."""
+    found: list[Outcome] = []
+    token = _COLLECTED.set(found)
+    try:
+        yield found
+    finally:
+        _COLLECTED.reset(token)
+
+
+@dataclass(frozen=True)
 class Output:
     """Where a command's outcome goes."""
 
@@ -38,6 +61,9 @@ class Output:
 
     def show(self, value: Mapping[str, Any], human: Callable[[Console], None]) -> None:
         """Print ``value`` as JSON, or let ``human`` draw it."""
+        if (found := _COLLECTED.get()) is not None:
+            found.append(Outcome(value, human))
+            return
         with outcome(os.dup(self._stdout)) as stream:
             if self.json:
                 stream.write(jsonlib.dumps(value, sort_keys=True, allow_nan=False, default=str) + "\n")

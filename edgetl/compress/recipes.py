@@ -168,6 +168,17 @@ def siblings(recipe: Recipe) -> tuple[Recipe, ...]:
     return (recipe, *(o for o in others if o.backend == recipe.backend and set(o.isa) & set(recipe.isa)))
 
 
+def family(name: str | None, changes: Mapping[str, Any]) -> tuple[Recipe, ...]:
+    """A recipe and its siblings, with some settings replaced in those that calibrate; none for None.
+
+    Raises:
+        UnknownNameError: there is no such recipe.
+        CompressionError: a setting is impossible.
+    """
+    found = siblings(load_recipe(name)) if name else ()
+    return tuple(with_changes(recipe, **changes) if recipe.calibrates else recipe for recipe in found)
+
+
 def serving(recipes: Sequence[Recipe], kind: str) -> Recipe:
     """The first of some recipes (see :func:`siblings`) that serves a kind of model.
 

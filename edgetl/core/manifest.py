@@ -79,6 +79,8 @@ class Manifest:
         versions: of the packages that made it; None for those that were not installed.
         exported: the trained model as float ONNX, a file of the bundle; "" where there is none.
         source: the float ONNX file that was compressed; it is ``exported`` unless repair changed its weights first.
+        request: what export was asked for besides run and target: precision, selection, size, batch, margin, minutes,
+            as far as the bundle depends on them; empty in bundles from before this was kept.
         pair: digests of the two bundles whose artifacts this one holds to be timed in turn.
         splits: SHA-256 of classes, samples, labels and splits (:attr:`edgetl.core.data.Dataset.digest`).
         files: every file of the bundle, but for the records that are made later.
@@ -98,6 +100,7 @@ class Manifest:
     versions: Mapping[str, str | None] = field(default_factory=dict)
     exported: str = ""
     source: str = ""
+    request: Mapping[str, Json] = field(default_factory=dict)
     pair: tuple[str, ...] = ()
     splits: str = ""
     files: Mapping[str, FileEntry] = field(default_factory=dict)

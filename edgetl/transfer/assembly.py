@@ -43,6 +43,7 @@ class Job:
         workers: loading processes for each training process.
         checkpoint_seconds: longest time without a checkpoint.
         streams: what the strategy was given besides the data.
+        log: a program of :data:`edgetl.transfer.curves.PROGRAMS` that learning curves go to, or None.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Job:
     workers: int
     checkpoint_seconds: float
     streams: Streams = field(default_factory=Streams)
+    log: str | None = None
 
     @property
     def checkpoints(self) -> Path:

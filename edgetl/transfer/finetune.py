@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edgetl.transfer import checkpoint, folder, streams, train
 from edgetl.transfer.assembly import Job, finished
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.classifier import head_of
+from edgetl.transfer.curves import check_log, recorder
 from edgetl.transfer.launch import launch
 from edgetl.transfer.model import val_outputs
 from edgetl.transfer.placement import reproducible
@@ -60,6 +62,7 @@ def finetune(
     retain: str | Path | None = None,
     from_run: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
+    log: str | None = None,
     fresh: bool = False,
     progress: Progress = silent,
 ) -> Run:
@@ -99,6 +102,9 @@ def finetune(
         retain: labelled samples of the same classes, a batch of them beside each main one, as for ``data``.
         from_run: folder of a finished run whose weights are the start; its backbone and image size hold.
         checkpoint_seconds: longest time without a checkpoint.
+        log: where learning curves go besides ``history.jsonl``, after each epoch: "tensorboard", whose files lie in
+            ``out/tensorboard``, or "mlflow", at ``MLFLOW_TRACKING_URI``. A run has one curve, however often it was
+            interrupted.
         fresh: replace a run that stands in ``out``.
         progress: told of each step.
 
@@ -116,6 +122,8 @@ def finetune(
             set or {}, teacher, target_data, retain, from_run,
         )
     )  # fmt: skip
+    check_log(log)
+    ordered = replace(ordered, log=log)
     if baseline is not None:
         baselines.check(ordered, baseline)
     with folder.held(ordered.out, data), reproducible(ordered.placement.device):
@@ -133,6 +141,7 @@ def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
         dataset = steps.read(order.data, order.backbone.input, order.settings.seed, order.settings.shares, progress)
         order = order.for_data(dataset)
         if run is not None:
+            _told_again(order, run)
             return order, run
         network = check_sizes(order, dataset)
         beside = streams.read(order.sources, dataset, order.backbone.input, steps.streams, progress)
@@ -143,6 +152,12 @@ def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
         job = order.job(dataset, start, beside)
         _train(order, job, progress)
     return order, _finish(order, job)
+
+
+def _told_again(order: Plan, run: Run) -> None:
+    """The curves of a run that was finished without them."""
+    with recorder(order.log, order.out, order.settings.to_json()) as record:
+        record(run.history)
 
 
 def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
@@ -158,9 +173,12 @@ def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
 
 def _train(order: Plan, job: Job, progress: Progress) -> None:
     if not order.strategy.schedule.epochs:
-        train.write_history(order.out, [{"epoch": 0, "val": job.start.to_json()}])
+        rows = [{"epoch": 0, "val": job.start.to_json()}]
+        train.write_history(order.out, rows)
+        with recorder(order.log, order.out, order.settings.to_json()) as record:
+            record(rows)
         return
-    failure = launch(order.placement, job, progress)
+    failure = launch(order.placement, replace(job, log=order.log), progress)
     if failure is not None:
         # Taking it up again would diverge again: other settings may start here.
         folder.tidy(order.out)

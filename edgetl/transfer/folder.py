@@ -34,12 +34,14 @@ from edgetl.core.run import (
 from edgetl.core.val_outputs import VAL_OUTPUTS
 from edgetl.inputs import load_dataset
 from edgetl.transfer.checkpoint import LAST
+from edgetl.transfer.curves import TENSORBOARD
 from edgetl.transfer.settings import IMPLIED, Settings
 
 SETTINGS = "settings.json"
 #: Below the checkpoint's folder: samples of streams that have no files of their own.
 STREAMS = "streams"
-_OWN = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, IMAGES, SAMPLES)
+_FILES = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, IMAGES, SAMPLES)
+_OWN = (*_FILES, TENSORBOARD)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class Plan:
         task: what the network is for.
         definition: how a file becomes its input; None of arrays until the data is read, see :meth:`for_data`.
         settings: all that the outcome depends on.
-        workers, checkpoint_seconds: what it does not depend on.
+        workers, checkpoint_seconds, log: what it does not depend on.
         sources: what the strategy is given besides the data.
     """
 
@@ -85,6 +85,7 @@ class Plan:
     workers: int
     checkpoint_seconds: float
     sources: Sources = field(default_factory=Sources)
+    log: str | None = None
 
     @property
     def checkpoints(self) -> Path:

@@ -55,7 +55,7 @@ class Streams:
 
         def place(file: Path) -> Path:
             whole = file.resolve()
-            return after / whole.relative_to(was) if whole.is_relative_to(was) else file
+            return after / whole.relative_to(was).as_posix() if whole.is_relative_to(was) else file
 
         samples = {name: replace(each, paths=tuple(map(place, each.paths))) for name, each in self.samples.items()}
         return replace(self, samples=samples)

@@ -26,6 +26,7 @@ from edgetl.core.run import HISTORY
 from edgetl.transfer import checkpoint
 from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode
 from edgetl.transfer.checkpoint import State, epoch_file
+from edgetl.transfer.curves import recorder
 from edgetl.transfer.feed import Feed, feed_of
 from edgetl.transfer.model import EVAL_BATCH, gathered
 from edgetl.transfer.placement import reproducible
@@ -60,11 +61,15 @@ def _fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None
     feed = feed_of(setup, job, shown)
     val = store_of(job.definition, job.dataset.paths("val"), MEMORY_LIMIT // fabric.world_size, shown)
     schedule = setup.strategy.schedule
+    log = job.log if fabric.is_global_zero else None
     try:
-        while state.epoch < schedule.epochs and state.stale < schedule.patience:
-            _train_epoch(setup, job, state, feed, shown)
-            scores = evaluate(setup, val, job.dataset.labels("val"))
-            _close_epoch(setup, job, state, scores)
+        with recorder(log, job.folder, job.settings.to_json()) as record:
+            record(state.history)
+            while state.epoch < schedule.epochs and state.stale < schedule.patience:
+                _train_epoch(setup, job, state, feed, shown)
+                scores = evaluate(setup, val, job.dataset.labels("val"))
+                _close_epoch(setup, job, state, scores)
+                record(state.history)
     except TrainingError as error:
         return error.what, error.remedy
     return None

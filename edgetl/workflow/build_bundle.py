@@ -14,7 +14,7 @@ from edgetl.base.progress import Progress
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import new_folder, read_json, sha256_file, sha256_json, write_json
 from edgetl.compress.graph import kind_of, load
-from edgetl.compress.recipes import Recipe, load_recipe, serving, siblings, with_changes
+from edgetl.compress.recipes import Recipe, family, serving
 from edgetl.core.bundle import (
     CALIBRATION,
     EXPORTED,
@@ -84,9 +84,14 @@ class Request:
     @cached_property
     def recipes(self) -> tuple[Recipe, ...]:
         """The target's recipe and its siblings for other kinds of model, changed; none for a float precision."""
-        name = self.target.recipe(self.precision)
-        found = siblings(load_recipe(name)) if name else ()
-        return tuple(with_changes(recipe, **self.changes) if recipe.calibrates else recipe for recipe in found)
+        return family(self.target.recipe(self.precision), self.changes)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What of it another export needs to give the same bundle, apart from run and target."""
+        repair = {"margin": self.margin, "minutes": self.minutes} if self.recipes else {}
+        batch = {} if self.batch is None else {"batch": self.batch}
+        return {"precision": self.precision, **self.changes, **batch, **repair}
 
     def recipe(self, floating: Path) -> Recipe | None:
         """The one that serves the kind of model in a float ONNX file; None for a float precision.
@@ -170,6 +175,16 @@ def precision_for(target: Target, wanted: str | None) -> Precision:
     return precision
 
 
+def check_batch(batch: int | None) -> None:
+    """Refuse a fixed batch size that no graph has.
+
+    Raises:
+        EdgetlError: it is none.
+    """
+    if batch is not None and not 1 <= batch <= MOST_SAMPLES:
+        raise EdgetlError(f"a batch of {batch} is impossible", f"give 1 to {MOST_SAMPLES}, or leave it out for any")
+
+
 def minutes_for(budget: float, repair: bool) -> float:
     """Minutes that repair may take: those of the budget, or none.
 
@@ -199,8 +214,7 @@ def requests_for(
         BackendError: one of them cannot take the precision.
         EdgetlError: a batch that no graph has.
     """
-    if batch is not None and not 1 <= batch <= MOST_SAMPLES:
-        raise EdgetlError(f"a batch of {batch} is impossible", f"give 1 to {MOST_SAMPLES}, or leave it out for any")
+    check_batch(batch)
     return [
         Request(run, name, target, precision_for(target, precision), selection, size, batch, margin, minutes)
         for name in dict.fromkeys(targets)
@@ -248,6 +262,7 @@ def _fill(
         versions=versions("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert"),
         exported=sources["exported"],
         source=sources["source"],
+        request=request.asked,
     )
     simulated = request.target.executes_on_host() == "simulated"
     write_golden(folder, run, artifacts["deployed"], simulated=simulated)

@@ -144,7 +144,10 @@ def _to_labels(candidates: Candidates, samples: Sequence[Sample]) -> Labelled:
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         standard = (outputs - scale.centre) / scale.spread
         device = outputs.device
-        context = StepContext(model, {}, targets[rows].to(device), standard, counts.to(device), {}, None, 1.0)
+        context = StepContext(
+            model, {}, targets[rows].to(device), standard, counts.to(device), {}, None, 1.0,
+            run.dataset.label_kind, lambda network, inputs: network(*inputs.values()),
+        )  # fmt: skip
         total = outputs.new_zeros(())
         for term in learner.terms:
             total = total + term.weight(1.0) * term.loss(context)

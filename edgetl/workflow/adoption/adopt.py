@@ -86,6 +86,7 @@ def adopt(
         EdgetlError: any other bad argument.
     """
     folder = Path(out)
+    asked = {"model": model, "preprocess": preprocess, "classes": classes, "answers": answers, "claim": claim}
     refuse_inside(folder, data)
     given = find_reader(model).read(model)
     definition, told_by = define(given, preprocess)
@@ -111,7 +112,7 @@ def adopt(
             adoption = Adoption(
                 source=given.source, model=given.model, sha256=given.sha256, told_by=told_by, unseen=told
             )
-            lineage = lineage_of(given, sources, declared, folder)
+            lineage = lineage_of(given, sources, declared, folder, {**asked, "output": output})
             _fill(partial, Subject(given, definition, dataset, declared), adoption, settings, lineage, progress)
     return load_run(folder)
 

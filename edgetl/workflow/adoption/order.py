@@ -89,6 +89,15 @@ def _place(source: str | Path) -> str:
     return str(Path(source).resolve()) if Path(source).exists() else str(source)
 
 
+def _located(model: str) -> str:
+    """A model as a user names it, with the file or folder in it in full."""
+    for mark in ("@", ":"):
+        kind, found, path = model.rpartition(mark)
+        if found and Path(path).exists():
+            return f"{kind}{mark}{_place(path)}"
+    return _place(model)
+
+
 def standing(folder: Path, settings: Mapping[str, Any], fresh: bool) -> Run | None:
     """The run of the same settings that stands there, or None if there is none, or if it is to be replaced.
 
@@ -113,9 +122,25 @@ def standing(folder: Path, settings: Mapping[str, Any], fresh: bool) -> Run | No
     return there
 
 
-def lineage_of(given: Given, sources: Sources, declared: Declared, out: Path) -> dict[str, Any]:
-    command = ["edgetl", "adopt", given.model, "--data", str(sources.data), "--out", str(out)]
+def lineage_of(
+    given: Given, sources: Sources, declared: Declared, out: Path, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where the run came from.
+
+    Args:
+        given, sources, declared: of the adoption.
+        out: the run's folder.
+        asked: what the command line takes besides, by option; what is no text or path cannot stand in one.
+    """
+    model = asked.get("model")
+    words = _located(str(model)) if isinstance(model, (str, Path)) else given.model
+    command = ["edgetl", "adopt", words, "--data", _place(sources.data), "--out", str(out)]
     command += ["--task", declared.task.name, "--seed", str(sources.seed)]
+    if sources.unseen is not None:
+        command += ["--unseen", _place(sources.unseen)]
+    for name, value in asked.items():
+        if name != "model" and isinstance(value, (str, Path)):
+            command += [f"--{name}", _place(value)]
     return {
         "architecture": given.backbone or given.model,
         "weights": given.model,

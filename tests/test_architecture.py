@@ -277,3 +277,14 @@ def test_the_device_side_needs_numpy_and_one_runtime() -> None:
                 pytest.fail(f"{module} imports {name}, which a device does not have")
     loaded = loaded_after("import edgetl.runtime, edgetl.runtime.measure, edgetl.runtime.__main__")
     assert not loaded & {"torch", "typer", "rich", "onnx", "sklearn", "nncf"}
+
+
+def test_openvino_has_one_core() -> None:
+    """See :func:`edgetl.runtime.ov.core`."""
+    makers = {
+        module
+        for module, file in modules().items()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Core"
+    }
+    assert makers == {"edgetl.runtime.ov"}

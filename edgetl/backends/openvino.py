@@ -14,6 +14,7 @@ from edgetl.base.extras import available, require, version
 from edgetl.base.storage import write_bytes
 from edgetl.core.bundle import Artifact
 from edgetl.core.targets import Target
+from edgetl.runtime.ov import core
 from edgetl.runtime.sessions import Session, open_session
 
 
@@ -27,8 +28,8 @@ class OpenVino:
         if not available("openvino"):
             return Probe(False, None, (), "the package openvino is not installed", "pip install 'edgetl[openvino]'")
         try:
-            core = require("openvino", "running models").Core()
-            devices = tuple(f"{name}: {core.get_property(name, 'FULL_DEVICE_NAME')}" for name in core.available_devices)
+            known, runtime = core().available_devices, core()
+            devices = tuple(f"{name}: {runtime.get_property(name, 'FULL_DEVICE_NAME')}" for name in known)
         except (ImportError, OSError, RuntimeError) as error:
             return Probe(False, version("openvino"), (), f"openvino cannot be loaded ({error})", "reinstall it")
         if not available("nncf"):
@@ -47,8 +48,6 @@ class OpenVino:
         A batch left open is fixed to one: NPUs take no other shape, and on CPUs an open one made inference 8 %
         slower.
         """
-        openvino = require("openvino", "compiling for this target")
-        core = openvino.Core()
         network = read_network(model)
         precision = _precision(network)
         accept(self, target, precision)
@@ -56,9 +55,9 @@ class OpenVino:
         path = out / f"{STEM}.xml"
         save_network(network, path)
         device = target.runtime_device
-        here = {name.split(".")[0] for name in core.available_devices}
+        here = {name.split(".")[0] for name in core().available_devices}
         try:
-            core.compile_model(str(path), device if device in here else "CPU")
+            core().compile_model(str(path), device if device in here else "CPU")
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot compile {model} ({_first_line(error)})", "export it again") from error
         return Artifact(self.name, path, precision, device)
@@ -88,13 +87,12 @@ def read_network(model: Path) -> Any:
     Raises:
         BackendError: missing, truncated, or of operators that OpenVINO lacks.
     """
-    openvino = require("openvino", "compiling for this target")
     if model.suffix == ".onnx":
         load_onnx(model)
     elif not model.with_suffix(".bin").is_file():
         raise BackendError(f"{model} lacks its weights, {model.with_suffix('.bin').name}", "export it again")
     try:
-        network = openvino.Core().read_model(model)
+        network = core().read_model(model)
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot read {model} ({_first_line(error)})", "export it again") from error
     if model.suffix == ".onnx":

@@ -18,6 +18,7 @@ from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
 from edgetl.inputs import preprocess_of
 from edgetl.inputs.image import Preprocess
+from edgetl.runtime.ov import core
 
 Array = npt.NDArray[np.float64]
 #: Largest deviation from an exact normalisation, in standard deviations; one grey level is 0.017 under ImageNet's.
@@ -169,8 +170,7 @@ def _by_onnxruntime(model: Path, image: npt.NDArray[np.uint8]) -> npt.NDArray[An
 
 def _by_openvino(model: Path, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any] | None:
     openvino = require("openvino", "reading OpenVINO models")
-    core = openvino.Core()
-    network = core.read_model(model)
+    network = core().read_model(model)
     first = next((op for op in network.get_ordered_ops() if op.get_type_name() in _FIRST), None)
     if first is None:
         return None
@@ -181,7 +181,7 @@ def _by_openvino(model: Path, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any] 
             break
         port = above
     cut = openvino.Model([port], network.get_parameters(), "prefix")
-    compiled = core.compile_model(cut, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(cut, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     shape = compiled.inputs[0].get_partial_shape()
     size = shape[0].get_length() if shape[0].is_static else 1
     made: npt.NDArray[Any] = compiled(np.repeat(image[None], size, 0))[0]

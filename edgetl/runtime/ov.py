@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -19,28 +20,38 @@ _TYPES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf1
 _HINTS = {"int8": "f32", "fp32": "f32", "fp16": "f16"}
 
 
+@functools.cache
+def core() -> Any:
+    """The one ``openvino.Core`` of this process.
+
+    The CPU plugin of each further one would take the stack that signal handlers run on from the one before, and give it
+    back when it goes: two that go in the order in which they came leave a stack that is unmapped, and the next signal
+    that Python handles, a child's end or Ctrl-C, ends the process without a word (intel_cpu's SigAltStackSetup,
+    OpenVINO 2026.4).
+    """
+    return require("openvino", "running this bundle").Core()
+
+
 class OpenVinoSession:
     """A model in one OpenVINO device plugin."""
 
     def __init__(
         self, artifact: Artifact, device: str, threads: int, simulated: bool, pinned: bool | None = None
     ) -> None:
-        openvino = require("openvino", "running this bundle")
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
             config |= {"INFERENCE_NUM_THREADS": threads}
             config |= {} if pinned is None else {"ENABLE_CPU_PINNING": pinned}
         if device in ("CPU", "GPU"):
             config |= {"INFERENCE_PRECISION_HINT": _HINTS[artifact.precision]}
-        core = openvino.Core()
-        if device not in {name.split(".")[0] for name in core.available_devices}:
-            found = ", ".join(core.available_devices)
+        found = ", ".join(core().available_devices)
+        if device not in {name.split(".")[0] for name in core().available_devices}:
             raise BackendError(f"OpenVINO finds no {device} here (only {found})", "run on the target device")
         try:
-            self._model = core.read_model(artifact.path)
+            self._model = core().read_model(artifact.path)
             if simulated:
                 write_out(self._model)
-            self._compiled = core.compile_model(self._model, device, config)
+            self._compiled = core().compile_model(self._model, device, config)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {artifact.path} ({error})", "export the bundle again") from error
         self._request = self._compiled.create_infer_request()

@@ -26,6 +26,7 @@ from edgetl.compress.recipes import load_recipe, with_changes
 from edgetl.core.compression import Quantization
 from edgetl.core.tensors import Arrays
 from edgetl.runtime.machine import machine, saturates
+from edgetl.runtime.ov import core
 from tests.compress.images import pictures
 from tests.compress.models import PREPROCESS, logits_of, small_model
 
@@ -284,8 +285,8 @@ def test_observations_are_kept_for_other_recipes(small_onnx: Path, tmp_path: Pat
 
 
 def read_ir(path: Path) -> dict[str, Any]:
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed: its models cannot be read")
-    return {op.get_friendly_name(): op for op in openvino.Core().read_model(path).get_ordered_ops()}
+    pytest.importorskip("openvino", reason="openvino is not installed: its models cannot be read")
+    return {op.get_friendly_name(): op for op in core().read_model(path).get_ordered_ops()}
 
 
 def source(op: Any, index: int) -> Any:
@@ -346,8 +347,8 @@ def test_what_nncf_is_told_matters(changes: dict[str, Any], nncf_made: Any, smal
     assert changed.record.bias_correction["method"] == changes.get("bias_correction", "fast")
     if saturates(machine()):
         pytest.skip("this CPU has no VNNI: products of OpenVINO's int8 layers saturate in 16 bits")
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed: its models cannot be run")
-    compiled = openvino.Core().compile_model(changed.path, "CPU")
+    pytest.importorskip("openvino", reason="openvino is not installed: its models cannot be run")
+    compiled = core().compile_model(changed.path, "CPU")
     images = pictures(20, seed=2)
     expected, found = logits_of(small_onnx, images), compiled(images)[0]
     assert np.sqrt(((found - expected) ** 2).mean()) < 0.08 * np.ptp(expected)

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from edgetl.backends.openvino import save_network
 from edgetl.compress import graph
+from edgetl.runtime.ov import core
 
 Array = npt.NDArray[Any]
 Weights = Callable[[str, Array], Array]
@@ -112,13 +113,13 @@ def edit_ir(
     one_scale: bool = False,
 ) -> None:
     """Change an OpenVINO file in place, as :func:`edit_onnx` does; ``one_scale`` quantizes depthwise layers again."""
-    network = openvino.Core().read_model(path)
+    network = core().read_model(path)
     quantizers = [op for op in network.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
     if weights is not None:
         for op, stored in _ir_layers(network):
             _replace(stored, weights(op.get_friendly_name(), np.array(stored.data)))
     if ranges_of is not None:
-        other = openvino.Core().read_model(ranges_of)
+        other = core().read_model(ranges_of)
         theirs = {op.get_friendly_name(): op for op in other.get_ordered_ops() if op.get_type_name() == "FakeQuantize"}
         for op in quantizers:
             for index in range(1, 5):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from edgetl.base.errors import BackendError, EdgetlError
 from edgetl.core.bundle import Artifact, Bundle
 from edgetl.core.tensors import TensorSpec
 from edgetl.runtime import open_session
+from edgetl.runtime.ov import core
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import Session, fixed_batch, open_sessions
 
@@ -189,7 +192,7 @@ def test_openvino_counts_what_nncf_quantized(
     floating = openvino_artifact(float_bundle().artifact().path, "fp32")
     assert open_session(floating).executed().integer_macs == 0
     data = nncf.Dataset(list(tiny.pictures(16, seed=5)[:, None]))
-    made = nncf.quantize(openvino.Core().read_model(floating.path), data, subset_size=16)
+    made = nncf.quantize(core().read_model(floating.path), data, subset_size=16)
     file = floating.path.with_name("int8.xml")
     openvino.save_model(made, file, compress_to_fp16=False)
     session = open_session(Artifact("openvino", file, "int8", "CPU"))
@@ -216,9 +219,8 @@ def test_openvino_refuses_a_damaged_model(
 def test_openvino_device_that_is_not_here(float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact]) -> None:
     artifact = openvino_artifact(float_bundle().artifact().path, "fp32")
     npu = Artifact("openvino", artifact.path, "fp32", "NPU")
-    import openvino
 
-    if "NPU" in openvino.Core().available_devices:
+    if "NPU" in core().available_devices:
         pytest.skip("this machine has an NPU")
     with pytest.raises(BackendError, match="finds no NPU here"):
         open_session(npu)
@@ -322,3 +324,34 @@ def test_openvino_sessions_at_once_are_not_pinned_to_one_core(
         assert (session.run({"image": picture})["logits"] == alone.run({"image": picture})["logits"]).all()
         session.close()
     alone.close()
+
+
+_HEARS = """
+import os, signal, sys
+from pathlib import Path
+from edgetl.backends import BACKENDS
+from edgetl.backends.openvino import read_network
+from edgetl.core.bundle import Artifact
+from edgetl.runtime.sessions import open_session
+
+artifact, heard = Artifact("openvino", Path(sys.argv[1]), "fp32", "CPU"), []
+first, second = open_session(artifact), open_session(artifact)
+read_network(artifact.path), BACKENDS["openvino"].probe()
+first.close()
+del first
+second.close()
+del second
+signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+os.kill(os.getpid(), signal.SIGTERM)
+print(len(heard))
+"""
+
+
+def test_a_process_hears_of_signals_after_openvino_sessions(
+    float_bundle: MakeBundle, openvino_artifact: Callable[..., Artifact]
+) -> None:
+    """With a core for each session it ended at the next signal: the stack of handlers was unmapped."""
+    file = openvino_artifact(float_bundle().artifact().path, "fp32").path
+    command = [sys.executable, "-X", "faulthandler", "-c", _HEARS, file]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr

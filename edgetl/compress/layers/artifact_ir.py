@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
-from edgetl.base.extras import require
 from edgetl.compress import graph
 from edgetl.compress.engine_nncf import WEIGHTED
 from edgetl.compress.layers.layout import Floats, Grid, Layout, Pair, Stored, placed
 from edgetl.compress.layers.topology import Topology
+from edgetl.runtime.ov import core
 
 #: OpenVINO's reader of ONNX writes a layer with a bias as two nodes: the bias's Add has the layer's name.
 _BARE = "/WithoutBiases"
@@ -43,9 +43,8 @@ def load(model: Path) -> Any:
     Raises:
         CompressionError: missing or damaged.
     """
-    openvino = require("openvino", "reading OpenVINO models")
     try:
-        return openvino.Core().read_model(model)
+        return core().read_model(model)
     except RuntimeError as error:
         raise CompressionError(f"OpenVINO cannot read {model}", "export the bundle again") from error
 

@@ -17,6 +17,7 @@ from edgetl.compress.engine_dynamic import DYNAMIC, PRODUCT
 from edgetl.compress.layers.arithmetic import REQUANTIZER
 from edgetl.compress.layers.topology import Topology, read_topology
 from edgetl.core.tensors import Arrays
+from edgetl.runtime.ov import core
 
 _ROUNDS, _WARMUP = 12, 3
 #: What ONNX Runtime appends to the name of a node that it fused.
@@ -109,10 +110,9 @@ def _onnxruntime(path: Path, sample: Arrays, threads: int, rounds: int) -> Itera
 
 
 def _openvino(path: Path, sample: Arrays, threads: int, rounds: int) -> Iterable[list[tuple[str, float]]]:
-    openvino = require("openvino", "timing layers")
     config = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     network = read_network(path)
-    compiled = openvino.Core().compile_model(network, "CPU", config)
+    compiled = core().compile_model(network, "CPU", config)
     origins = {
         node.get_friendly_name(): str(node.get_rt_info()["originalLayersNames"].astype(str))
         for node in compiled.get_runtime_model().get_ops()

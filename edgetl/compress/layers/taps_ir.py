@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from edgetl.base.errors import CompressionError
-from edgetl.base.extras import require
 from edgetl.compress.batches import filled
 from edgetl.compress.layers.artifact_ir import load, quantizers
 from edgetl.compress.layers.taps import Ratios, TensorSqnr, Values
 from edgetl.compress.layers.topology import Topology, module_of, read_topology
 from edgetl.core.tensors import Arrays
-from edgetl.runtime.ov import write_out
+from edgetl.runtime.ov import core, write_out
 
 
 def compare_ir(model: Path, exported: Path, samples: Iterable[Arrays]) -> tuple[TensorSqnr, ...]:
@@ -52,7 +51,7 @@ def compiled(network: Any, simulated: bool) -> Any:
     if simulated:
         write_out(network)
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    return require("openvino", "comparing layers").Core().compile_model(network, "CPU", config)
+    return core().compile_model(network, "CPU", config)
 
 
 class _Tapped:

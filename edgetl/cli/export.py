@@ -41,8 +41,8 @@ def command(
     edgetl export run --target intel-cpu --budget-minutes 60 --out out
 
     Where int8 loses too much on the search split, a refitted head, better calibration, bias correction, equalization,
-    layers in float, distillation, quantization-aware training and fp16 are tried in turn. Exit status 3 when a certificate fails. The same command again resumes,
-    or does nothing.
+    layers in float, distillation, quantization-aware training and fp16 are tried in turn. Exit status 3 when a
+    certificate fails. The same command again resumes, or does nothing.
     """
     from edgetl.cli.tables import bundles
 

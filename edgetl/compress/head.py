@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
+from edgetl.base.parallel import CORES, in_order
 from edgetl.compress import graph
 from edgetl.compress.batches import fed, filled
 from edgetl.compress.layers import artifact_ir
@@ -143,10 +144,13 @@ def features(model: Path, exported: Path, samples: Iterable[Arrays], *, simulate
     """
     topology = read_topology(exported)
     head = find_head(topology)
-    opened = (
-        _open_ir(model, topology, head, simulated) if model.suffix == ".xml" else _open_onnx(model, head, simulated)
+    # OpenVINO spreads one inference over the cores, ONNX Runtime is quicker with an inference on each.
+    workers = (
+        [_open_ir(model, topology, head, simulated)]
+        if model.suffix == ".xml"
+        else [_open_onnx(model, head, simulated)] * CORES
     )
-    seen = [np.asarray(opened(sample), np.float32).reshape(1, -1) for sample in samples]
+    seen = [np.asarray(found, np.float32).reshape(1, -1) for found in in_order(workers, samples)]
     if not seen:
         raise CompressionError("there is no sample to fit a head on", _ELSEWHERE)
     return np.concatenate(seen)
@@ -167,7 +171,7 @@ def _open_onnx(model: Path, head: Head, simulated: bool) -> Callable[[Arrays], n
         zero, kind = int(zeros), zeros.dtype
     builder = Builder(topology.model)
     builder.expose([tensor], kind)
-    session = session_of(builder.model, plain=simulated)
+    session = session_of(builder.model, plain=simulated, threads=1)
 
     def run(sample: Arrays) -> npt.NDArray[Any]:
         (values,) = session.run([tensor], fed(sample, session))

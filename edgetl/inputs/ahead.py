@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
+from edgetl.base.parallel import in_order
 from edgetl.core.tensors import Arrays
 from edgetl.inputs.base import Input
 
@@ -21,10 +19,4 @@ def read_ahead(source: Input, files: Iterable[Any]) -> Iterator[Arrays]:
     Raises:
         DataError: as ``source.feeds``, when it is that sample's turn.
     """
-    left, waiting = iter(files), deque[Future[Arrays]]()
-    with ThreadPoolExecutor(THREADS, "edgetl-read") as pool:
-        waiting.extend(pool.submit(source.feeds, file) for file in islice(left, WAITING))
-        while waiting:
-            feeds = waiting.popleft().result()
-            waiting.extend(pool.submit(source.feeds, file) for file in islice(left, 1))
-            yield feeds
+    return in_order([source.feeds] * THREADS, files, WAITING)

@@ -138,7 +138,9 @@ def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> OpenVi
     return OpenVinoSession(artifact, "CPU" if simulated else artifact.device or "CPU", threads, simulated)
 
 
-def open_sessions(artifact: Artifact, count: int, *, threads: int, batch: int) -> list[OpenVinoSession]:
+def open_sessions(
+    artifact: Artifact, count: int, *, threads: int, batch: int, simulated: bool
+) -> list[OpenVinoSession]:
     """Sessions that will work at once: the plugin would pin the threads of each of them to the same first cores."""
-    device, pinned = artifact.device or "CPU", False if count > 1 else None
-    return [OpenVinoSession(artifact, device, threads, simulated=False, pinned=pinned) for _ in range(count)]
+    device, pinned = "CPU" if simulated else artifact.device or "CPU", False if count > 1 else None
+    return [OpenVinoSession(artifact, device, threads, simulated, pinned) for _ in range(count)]

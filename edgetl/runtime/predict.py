@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.parallel import CORES, in_order
 from edgetl.base.progress import Progress, silent, tracked
-from edgetl.core.bundle import Bundle
+from edgetl.core.bundle import Artifact, Bundle
 from edgetl.core.tensors import Arrays, TensorSpec, count
 from edgetl.inputs import input_of
-from edgetl.runtime.sessions import Session, fixed_batch, open_session
+from edgetl.runtime.sessions import Session, fixed_batch, open_session, open_sessions
 from edgetl.tasks import Task, find_task
+
+#: Sessions that work at once where nothing is timed: each holds the weights.
+AT_ONCE = min(CORES, 4)
 
 
 def predict(
@@ -75,6 +80,25 @@ def task_of(bundle: Bundle) -> Task:
 def open_role(bundle: Bundle, role: str, threads: int | None, simulated: bool) -> Session:
     """An artifact of a bundle in its runtime, on all cores unless told otherwise; see :func:`open_session`."""
     return open_session(bundle.artifact(role), threads=threads or os.cpu_count() or 1, simulated=simulated)
+
+
+@contextmanager
+def several(artifact: Artifact, *, simulated: bool = False) -> Iterator[list[Session]]:
+    """Sessions of an artifact that work at once, with a thread each, where nothing is timed; closed at the end.
+
+    Raises:
+        BackendError: see :func:`edgetl.runtime.sessions.open_session`.
+    """
+    with ExitStack() as stack:
+        sessions = open_sessions(artifact, AT_ONCE, simulated=simulated)
+        for session in sessions:
+            stack.callback(session.close)
+        yield sessions
+
+
+def inferred(sessions: Sequence[Session], feeds: Iterable[Arrays]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """What :func:`infer` gives for each, in order, as many at once as there are sessions."""
+    return in_order([partial(infer, session) for session in sessions], feeds)
 
 
 def infer(session: Session, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:

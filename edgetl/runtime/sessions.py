@@ -102,7 +102,9 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
     return session
 
 
-def open_sessions(artifact: Artifact, count: int, *, threads: int = 1, batch: int = 1) -> list[Session]:
+def open_sessions(
+    artifact: Artifact, count: int, *, threads: int = 1, batch: int = 1, simulated: bool = False
+) -> list[Session]:
     """Load an artifact several times, to work at once, where they would hinder each other with settings of their own.
 
     Args:
@@ -110,14 +112,15 @@ def open_sessions(artifact: Artifact, count: int, *, threads: int = 1, batch: in
         count: sessions.
         threads: worker threads of each.
         batch: the most samples that will be given at once, where the graph leaves that open: an engine is built for it.
+        simulated: see :func:`open_session`.
 
     Raises:
         BackendError: see :func:`open_session`.
     """
-    together = getattr(_opened_by(artifact, simulated=False)[0], "open_sessions", None)
+    together = getattr(_opened_by(artifact, simulated)[0], "open_sessions", None)
     if together is not None:
-        return list(together(artifact, count, threads=threads, batch=batch))
-    return [open_session(artifact, threads=threads) for _ in range(count)]
+        return list(together(artifact, count, threads=threads, batch=batch, simulated=simulated))
+    return [open_session(artifact, threads=threads, simulated=simulated) for _ in range(count)]
 
 
 def prepare(artifact: Artifact) -> None:

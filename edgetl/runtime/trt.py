@@ -124,7 +124,9 @@ def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> Tensor
     return session
 
 
-def open_sessions(artifact: Artifact, count: int, *, threads: int, batch: int) -> list[TensorRtSession]:
+def open_sessions(
+    artifact: Artifact, count: int, *, threads: int, batch: int, simulated: bool = False
+) -> list[TensorRtSession]:
     """Sessions that will work at once, on one engine for this batch: its weights lie in the GPU's memory once."""
     with contextlib.closing(engine_of(artifact.path, batch)) as engine, contextlib.ExitStack() as undo:
         sessions = []

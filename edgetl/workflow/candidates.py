@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,8 +31,8 @@ from edgetl.core.run import Run
 from edgetl.core.targets import Target
 from edgetl.core.tensors import Arrays, joined, single
 from edgetl.inputs import input_of, read_ahead
-from edgetl.runtime.predict import infer
-from edgetl.runtime.sessions import Session, open_session
+from edgetl.runtime.predict import infer, inferred, several
+from edgetl.runtime.sessions import Session
 from edgetl.runtime.transport import read_arrays, write_arrays
 from edgetl.tasks import find_task
 from edgetl.workflow.reference import EXPORTED, OUTPUTS, Reference
@@ -160,15 +159,15 @@ class Candidates:
         the trained ones by more than noise, and flips alone say little on few samples.
         """
         artifact, run = self.artifact(self.compressed(attempt), attempt.precision), self.run
-        with closing(open_session(artifact, threads=1, simulated=self.simulated)) as session:
+        with several(artifact, simulated=self.simulated) as sessions:
             told = f"trying {attempt.change} on search samples"
-            found = self._outputs(session, run.dataset.split("search"), told)
-            executed = None if self.simulated else session.executed().integer_macs
+            found = self._outputs(sessions, run.dataset.split("search"), told)
+            executed = None if self.simulated else sessions[0].executed().integer_macs
             first = next(self.feeds(run.dataset.split("search")[:1]))
-            ms = None if self.simulated else _milliseconds(lambda: infer(session, first))
+            ms = None if self.simulated else _milliseconds(lambda: infer(sessions[0], first))
             fitted = attempt.fitted and find_task(run.task).labels == CLASS
             validation = self.validation() if fitted else ()
-            validated = self._outputs(session, validation, f"trying {attempt.change} on validation samples")
+            validated = self._outputs(sessions, validation, f"trying {attempt.change} on validation samples")
         planned = self._planned(attempt) if self.simulated else executed
         outcome = compare(run, reference, found, planned, ms)
         if not fitted:
@@ -180,9 +179,9 @@ class Candidates:
             labels = np.concatenate([labels, run.dataset.labels_of(validation)])
         return replace(outcome, expected_difference=expected_difference(before, after, labels, NEIGHBOURS))
 
-    def _outputs(self, session: Session, samples: Sequence[Sample], told: str) -> Arrays:
+    def _outputs(self, sessions: Sequence[Session], samples: Sequence[Sample], told: str) -> Arrays:
         feeds = tracked(self.feeds(samples), told, self.progress, len(samples))
-        return joined([infer(session, one) for one in feeds]) if samples else {}
+        return joined(list(inferred(sessions, feeds))) if samples else {}
 
     def feeds(self, samples: Sequence[Sample]) -> Iterator[Arrays]:
         """The inputs of each sample, in order, some of them read while the one before is computed with."""
@@ -199,8 +198,8 @@ class Candidates:
 
         def build(folder: Path) -> None:
             artifact = Artifact("onnxruntime", self.floating / EXPORTED, "fp32")
-            with closing(open_session(artifact, threads=1)) as session:
-                found = self._outputs(session, samples, "the trained model on the same samples")
+            with several(artifact) as sessions:
+                found = self._outputs(sessions, samples, "the trained model on the same samples")
             with (folder / OUTPUTS).open("wb") as stream:
                 write_arrays(stream, found)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,8 @@ from edgetl.compress import graph
 from edgetl.compress.foreign.head import head_input, with_batch
 from edgetl.core.bundle import Artifact
 from edgetl.core.run import Run
-from edgetl.inputs import input_of
-from edgetl.runtime.predict import infer
-from edgetl.runtime.sessions import open_session
+from edgetl.inputs import input_of, read_ahead
+from edgetl.runtime.predict import inferred, several
 from edgetl.tasks import find_task
 from edgetl.workflow.reference import Floats, Outputs, Reference, TorchReference, run_artifact
 from edgetl.workflow.stage_cache import versions
@@ -82,12 +79,10 @@ class NetworkReference:
 
     def features(self, paths: Sequence[Path], progress: Progress) -> Floats:
         """See :class:`Reference`."""
-        found: list[Outputs] = []
         with tempfile.TemporaryDirectory() as folder:
             file = graph.save(head_input(graph.load(self.network)), Path(folder) / "features.onnx")
-            with closing(open_session(Artifact("onnxruntime", file, "fp32"), threads=os.cpu_count() or 1)) as session:
-                source = input_of(self.run)
-                for path in tracked(paths, "features for k-centre", progress):
-                    found.append(infer(session, source.feeds(path)))
+            with several(Artifact("onnxruntime", file, "fp32")) as sessions:
+                samples = tracked(read_ahead(input_of(self.run), paths), "features for k-centre", progress, len(paths))
+                found = list(inferred(sessions, samples))
         rows = [next(iter(outputs.values())).reshape(1, -1) for outputs in found]
         return np.concatenate(rows).astype(np.float32)

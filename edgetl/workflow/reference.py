@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,8 +17,7 @@ from edgetl.core.bundle import Artifact
 from edgetl.core.run import Run
 from edgetl.core.tensors import Arrays, joined
 from edgetl.inputs import input_of, read_ahead
-from edgetl.runtime.predict import infer
-from edgetl.runtime.sessions import open_session
+from edgetl.runtime.predict import inferred, several
 from edgetl.runtime.transport import read_arrays, write_arrays
 from edgetl.tasks import find_task
 from edgetl.workflow.stage_cache import stage, versions
@@ -263,8 +260,8 @@ def run_artifact(artifact: Artifact, run: Run, split: str, simulated: bool, step
     if not paths:
         return no_outputs(run)
     feeds = tracked(read_ahead(input_of(run), paths), step, progress, len(paths))
-    with closing(open_session(artifact, threads=os.cpu_count() or 1, simulated=simulated)) as session:
-        return joined([infer(session, one) for one in feeds])
+    with several(artifact, simulated=simulated) as sessions:
+        return joined(list(inferred(sessions, feeds)))
 
 
 def _write(file: Path, outputs: Arrays) -> None:

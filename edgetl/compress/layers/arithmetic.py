@@ -84,11 +84,19 @@ class Builder:
         return f"{_PREFIX}{self.count}"
 
 
-def session_of(model: Any, *, plain: bool = False, profile: str = "") -> Any:
-    """Open a protobuf in ONNX Runtime; ``plain`` switches all graph optimisations off, ``profile`` is a file prefix."""
+def session_of(model: Any, *, plain: bool = False, profile: str = "", threads: int = 0) -> Any:
+    """Open a protobuf in ONNX Runtime.
+
+    Args:
+        model: of ONNX.
+        plain: without any graph optimisations.
+        profile: prefix of a file that kernels are timed in; none without it.
+        threads: of one run; all cores by default.
+    """
     runtime = require("onnxruntime", "measuring layers")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")
     content = model.SerializeToString()
     set_arithmetic(options, content if plain else None)

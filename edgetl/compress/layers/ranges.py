@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
+from edgetl.base.parallel import CORES, in_order
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.compress import graph
 from edgetl.compress.batches import fed
@@ -27,6 +28,8 @@ ESTIMATORS = ("min-max", "percentile", "mse", "entropy")
 #: An even number over [-R, R] with R a power of two: when R doubles, bins merge in pairs and no count moves elsewhere.
 BINS = 8192
 _SMALLEST = 2.0**-40
+#: Samples worked on at once: all activations of each are held.
+_AT_ONCE = 2
 #: Clippings tried by a search, coarse and then fine, and how often both ends take turns.
 _COARSE, _FINE, _TURNS = 32, 16, 3
 
@@ -103,37 +106,42 @@ def observe(exported: Path, samples: Iterable[Arrays], progress: Progress = sile
         CompressionError: no sample, or a tensor with values that are not finite.
     """
     counters: dict[str, Counter] = {}
-    for name, values in _tensors(exported, samples, progress):
-        if values.size:
-            counters.setdefault(name, Counter()).add(values)
+    for name, values, *_ in _tensors(exported, samples, progress):
+        counters.setdefault(name, Counter()).add(values)
     return {name: counter.observed() for name, counter in counters.items()}
 
 
 def extremes(exported: Path, samples: Iterable[Arrays], progress: Progress = silent) -> dict[str, tuple[float, float]]:
     """Least and greatest value of every float tensor, as :func:`observe` has them, in about half the time."""
     found: dict[str, tuple[float, float]] = {}
-    for name, values in _tensors(exported, samples, progress):
-        if values.size:
-            low, high = found.get(name, (math.inf, -math.inf))
-            found[name] = min(low, float(values.min())), max(high, float(values.max()))
+    for name, _, least, greatest in _tensors(exported, samples, progress):
+        low, high = found.get(name, (math.inf, -math.inf))
+        found[name] = min(low, least), max(high, greatest)
     return found
 
 
 def _tensors(
     exported: Path, samples: Iterable[Arrays], progress: Progress
-) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+) -> Iterator[tuple[str, npt.NDArray[np.float32], float, float]]:
+    """Each tensor that holds anything, for each sample in turn, with its least and greatest value."""
     builder = Builder(graph.load(exported))
     names = _floating(builder.model)
     builder.expose(names)
-    # Unoptimised, so that no tensor disappears into a fused operator.
-    session, seen = session_of(builder.model, plain=True), False
-    for feeds in tracked(samples, "ranges of activations", progress):
-        seen, read = True, fed(feeds, session)
+    # Unoptimised, so that no tensor disappears into a fused operator; one thread each, as several run at once.
+    session, seen = session_of(builder.model, plain=True, threads=1), False
+
+    def run(feeds: Arrays) -> list[tuple[str, npt.NDArray[np.float32], float, float]]:
+        read = fed(feeds, session)
         inputs = [(name, values) for name, values in read.items() if values.dtype == np.float32]
-        for name, values in (*inputs, *zip(names, session.run(names, read), strict=True)):
-            if values.size and not (math.isfinite(values.min()) and math.isfinite(values.max())):
+        found = (*inputs, *zip(names, session.run(names, read), strict=True))
+        return [(name, values, float(values.min()), float(values.max())) for name, values in found if values.size]
+
+    for found in in_order([run] * min(CORES, _AT_ONCE), tracked(samples, "ranges of activations", progress)):
+        seen = True
+        for name, values, low, high in found:
+            if not (math.isfinite(low) and math.isfinite(high)):
                 raise CompressionError(f"the tensor '{name}' is not finite on a calibration sample", "train it again")
-            yield name, values
+            yield name, values, low, high
     if not seen:
         raise CompressionError("there is no sample to take the ranges from", "give the calibration split samples")
 

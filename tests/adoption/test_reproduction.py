@@ -101,6 +101,14 @@ def test_too_few_answers_prove_nothing(owner: Owned, here: Cli, tmp_path: Path) 
     assert (done.returncode, "answers 20 of the 180 samples, and 24 are the least" in done.stderr) == (2, True)
 
 
+def test_two_answers_for_one_file_are_no_answer(owner: Owned, here: Cli, tmp_path: Path) -> None:
+    twice, there = tmp_path / "twice.npz", dict(np.load(owner.answers(tmp_path / "a.npz")))
+    hashes = np.concatenate([there["sha256"], there["sha256"][:1]])
+    np.savez(twice, logits=np.concatenate([there["logits"], there["logits"][:1] + 1]), sha256=hashes)
+    done = here(*given(owner, tmp_path / "run", answers=twice))
+    assert (done.returncode, "two different answers for one file" in done.stderr) == (2, True)
+
+
 def test_a_claim_that_holds_and_one_that_does_not(owner: Owned, here: Cli, tmp_path: Path) -> None:
     right = float(np.mean(owner.logits.argmax(1) == [CLASSES.index(f.parent.name) for f in owner.files]))
     done = here(*given(owner, tmp_path / "run", claim=f"accuracy={100 * right:g}%"), "--json")

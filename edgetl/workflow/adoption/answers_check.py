@@ -107,6 +107,8 @@ def _read(file: Path, dataset: Dataset, network: Network) -> _Answered:
     if not np.isfinite(values).all():
         raise DataError(f"{file} has {network.output} that are no finite numbers", "give all of them")
     rows = {digest: row for row, digest in enumerate(hashes)}
+    if any(not np.array_equal(values[row], values[rows[digest]]) for row, digest in enumerate(hashes)):
+        raise DataError(f"{file} has two different answers for one file", "give one for each SHA-256")
     known = [sample for sample in dataset.samples if sample.sha256 in rows]
     # Its labels stay unread, but the certify split is for verify alone: it is looked at only if there is no other way.
     first = [sample for sample in known if sample.split != "certify"]

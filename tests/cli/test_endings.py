@@ -49,6 +49,8 @@ def test_interrupted_during_an_import(tmp_path: Path, number: int, word: str, mo
         text=True,
         check=False,
         cwd=ROOT,
+        # Whoever runs the tests in the background has SIGINT ignored, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     message = f"{word}: the same command resumes"
     assert done.returncode == 128 + number, done.stderr

@@ -50,7 +50,7 @@ def test_interrupted_during_an_import(tmp_path: Path, number: int, word: str, mo
         check=False,
         cwd=ROOT,
         # Whoever runs the tests in the background has SIGINT ignored, and so would this.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     message = f"{word}: the same command resumes"
     assert done.returncode == 128 + number, done.stderr

@@ -40,6 +40,7 @@ def quantize(model: Path, recipe: Recipe, calibration: Calibration, out: Path) -
         quantized = _quantized(prepared, recipe, ranges, skipped)
         removed = {
             "before_activations": qdq.merge_activations(quantized) if recipe.merge_activations else 0,
+            "on_constants": qdq.free_constants(quantized, graph.load(prepared)) if recipe.backend == "tensorrt" else 0,
             "on_outputs": qdq.free_outputs(quantized),
             "beside_float": qdq.free_floats(quantized) if recipe.exclude_nodes or recipe.exclude_operators else 0,
         }

@@ -32,6 +32,32 @@ def free_outputs(model: Any) -> int:
     return _drop(model, lambda producer, readers, is_output: is_output and not readers)
 
 
+def free_constants(model: Any, floating: Any) -> int:
+    """Take constants that are no layer's weights back from the float model, in place.
+
+    TensorRT refuses to build some of them in integers, such as the 3 that a hard swish adds: "Quantized constant is only
+    allowed before DQ". What reads them works in float there anyway. Returns how many went.
+    """
+    graph, stored = model.graph, {tensor.name: tensor for tensor in floating.graph.initializer}
+    rounded = {tensor.name for tensor in graph.initializer}
+    gone = 0
+    for node in [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in rounded]:
+        own = stored.get(node.input[0].removesuffix("_quantized"))
+        readers = [reader for reader in graph.node if node.output[0] in reader.input]
+        if own is None or any(reader.op_type in WEIGHTED for reader in readers):
+            continue
+        for reader in readers:
+            for index, name in enumerate(reader.input):
+                if name == node.output[0]:
+                    reader.input[index] = own.name
+        if own.name not in rounded:
+            graph.initializer.append(own)
+        graph.node.remove(node)
+        gone += 1
+    _drop_unused(graph)
+    return gone
+
+
 def free_floats(model: Any) -> int:
     """Take away the pairs on tensors that only float operators read and no layer in integers writes, in place.
 

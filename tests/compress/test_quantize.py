@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 from onnxruntime import quantization
 
+from edgetl.backends.tensorrt_check import build_for
 from edgetl.base.errors import CompressionError
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import sha256_file
@@ -412,3 +414,42 @@ def test_fp32_passes_through(small_onnx: Path, tmp_path: Path) -> None:
 def test_fp16_is_refused_where_it_makes_no_sense(small_onnx: Path, tmp_path: Path) -> None:
     with pytest.raises(CompressionError, match="onnxruntime does not take fp16"):
         to_float(small_onnx, "onnxruntime", "fp16", tmp_path)
+
+
+HARD_SWISH = """
+<ir_version: 10, opset_import: ["" : 18]>
+agraph (float[1, 3, 16, 16] x) => (float[1, 4] y) <
+    float three = {3.0}, float six = {6.0}, float zero = {0.0}
+> {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w, b)
+    shifted = Add (a, three)
+    cut = Clip (shifted, zero, six)
+    gated = Mul (a, cut)
+    halved = Div (gated, six)
+    c = Conv (halved, v, d)
+    pooled = GlobalAveragePool (c)
+    y = Flatten (pooled)
+}
+"""
+
+
+def test_tensorrt_builds_a_hard_swish_in_int8(tmp_path: Path) -> None:
+    """Its builder refuses the 3 in integers."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: nothing builds engines")
+    draw = np.random.default_rng(0)
+    model = onnx.parser.parse_model(HARD_SWISH)
+    shapes = {"w": (8, 3, 3, 3), "b": (8,), "v": (4, 8, 1, 1), "d": (4,)}
+    for name, shape in shapes.items():
+        model.graph.initializer.append(numpy_helper.from_array(draw.normal(size=shape).astype(np.float32), name))
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}{number}"
+    onnx.save(model, tmp_path / "float.onnx")
+    pictures = [{"x": draw.normal(size=(1, 3, 16, 16)).astype(np.float32)} for _ in range(4)]
+    made = quantize(tmp_path / "float.onnx", load_recipe("tensorrt-int8"), iter(pictures), tmp_path / "out")
+    assert made.record.pairs_removed["on_constants"] >= 1
+    assert build_for(made.path, "8.7", "8.6").checked
+    before, after = (
+        onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, pictures[0])[0]
+        for file in (tmp_path / "float.onnx", made.path)
+    )
+    assert np.abs(after - before).max() < 0.1 * np.ptp(before)

@@ -35,8 +35,8 @@ def free_outputs(model: Any) -> int:
 def free_constants(model: Any, floating: Any) -> int:
     """Take constants that are no layer's weights back from the float model, in place.
 
-    TensorRT refuses to build some of them in integers, such as the 3 that a hard swish adds: "Quantized constant is only
-    allowed before DQ". What reads them works in float there anyway. Returns how many went.
+    TensorRT refuses to build some of them in integers, such as the 3 that a hard swish adds: "Quantized constant is
+    only allowed before DQ". What reads them works in float there anyway. Returns how many went.
     """
     graph, stored = model.graph, {tensor.name: tensor for tensor in floating.graph.initializer}
     rounded = {tensor.name for tensor in graph.initializer}

@@ -29,6 +29,9 @@ def command(
     metric: Annotated[str | None, typer.Option(help="See edgetl tasks; the task's first by default.")] = None,
     repair: Annotated[bool, typer.Option(help="Mend int8 where it loses too much on the search split.")] = True,
     budget_minutes: Annotated[float, typer.Option(help="Longest time that mending one bundle may take.")] = 10.0,
+    artifact: Annotated[
+        Path | None, typer.Option(help="What another tool compressed (.onnx, .xml): certified as it is, not repaired.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -39,6 +42,7 @@ def command(
     edgetl export run --target rpi5 --precision fp32 --out out
     edgetl export run --target x86-generic --samples k-centre --margin 0.005 --out out
     edgetl export run --target intel-cpu --budget-minutes 60 --out out
+    edgetl export run --target x86-generic --artifact theirs-int8.onnx --out out
 
     Where int8 loses too much on the search split, a refitted head, better calibration, bias correction, equalization,
     layers in float, distillation, quantization-aware training and fp16 are tried in turn. Exit status 3 when a certificate fails. The same command again resumes,
@@ -63,6 +67,7 @@ def command(
             metric=metric,
             repair=repair,
             budget_minutes=budget_minutes,
+            artifact=artifact,
             progress=shown.progress,
         )
         shown.show({"bundles": [r.to_json() for r in results]}, lambda console: bundles(console, results))

@@ -13,6 +13,23 @@ NETWORK_INPUT = "the input"
 
 
 @dataclass(frozen=True)
+class ForeignArtifact:
+    """The file of another tool that is deployed.
+
+    Attributes:
+        file: its name.
+        sha256: of its content; of an IR, of both files' hashes.
+        producer: what the file says of who wrote it.
+        changes: what edgetl put before and behind it, a clause each.
+    """
+
+    file: str = ""
+    sha256: str = ""
+    producer: str = ""
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Quantization:
     """How the deployed model came about from the float one.
 
@@ -26,6 +43,7 @@ class Quantization:
         model_type: what NNCF was told of the model; None elsewhere.
         estimator, bias_correction, equalization, pairs_removed: what the engine says of each; None where it was not
             done.
+        foreign: the file, where another tool compressed it; None where edgetl did.
     """
 
     precision: str = ""
@@ -39,6 +57,7 @@ class Quantization:
     bias_correction: Json = None
     equalization: Json = None
     pairs_removed: Json = None
+    foreign: ForeignArtifact | None = None
 
 
 @dataclass(frozen=True)

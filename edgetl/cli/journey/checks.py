@@ -18,7 +18,7 @@ from edgetl.core.targets import find_target
 from edgetl.devices import find_device
 from edgetl.inputs import what
 from edgetl.tasks import TASKS, Task, find_task
-from edgetl.workflow.build_bundle import check_batch, minutes_for, precision_for
+from edgetl.workflow.requests import check_batch, minutes_for, precision_for
 from edgetl.workflow.time_bundle import EXPORT_SECONDS, plan_for
 
 

@@ -73,8 +73,8 @@ def export(
         metric: of the certificates; the task's default when None, as is the margin.
         repair: climb the repair ladder where int8 loses too much on the search split.
         budget_minutes: that the climb may take for each target.
-        artifact: a file that another tool compressed (``.onnx``, or an OpenVINO ``.xml``), which is then deployed,
-            certified and timed in the place of edgetl's own; nothing is repaired.
+        artifact: a file that another tool compressed (``.onnx``, an OpenVINO ``.xml``, ``.tflite``), which is then
+            deployed, certified and timed in the place of edgetl's own; nothing is repaired.
         progress: told of every long step.
 
     Returns:

@@ -30,7 +30,8 @@ def command(
     repair: Annotated[bool, typer.Option(help="Mend int8 where it loses too much on the search split.")] = True,
     budget_minutes: Annotated[float, typer.Option(help="Longest time that mending one bundle may take.")] = 10.0,
     artifact: Annotated[
-        Path | None, typer.Option(help="What another tool compressed (.onnx, .xml): certified as it is, not repaired.")
+        Path | None,
+        typer.Option(help="What another tool compressed (.onnx, .xml, .tflite): certified as it is."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -45,8 +46,8 @@ def command(
     edgetl export run --target x86-generic --artifact theirs-int8.onnx --out out
 
     Where int8 loses too much on the search split, a refitted head, better calibration, bias correction, equalization,
-    layers in float, distillation, quantization-aware training and fp16 are tried in turn. Exit status 3 when a certificate fails. The same command again resumes,
-    or does nothing.
+    layers in float, distillation, quantization-aware training and fp16 are tried in turn; an artifact of another tool
+    stays as it is. Exit status 3 when a certificate fails. The same command again resumes, or does nothing.
     """
     from edgetl.cli.tables import bundles
 

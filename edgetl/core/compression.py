@@ -18,8 +18,8 @@ class ForeignArtifact:
 
     Attributes:
         file: its name.
-        sha256: of its content; of an IR, of both files' hashes.
-        producer: what the file says of who wrote it.
+        sha256: of its content; where its weights are in other files, of the hashes of all.
+        producer: what the file says of who wrote it; "" where it says nothing.
         changes: what edgetl put before and behind it, a clause each.
     """
 
@@ -27,6 +27,15 @@ class ForeignArtifact:
     sha256: str = ""
     producer: str = ""
     changes: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What every certificate of it has to say."""
+        who = f"which its file calls {self.producer}" if self.producer else "which its file does not name"
+        changed = (
+            f" edgetl changed it: {'; '.join(self.changes)}." if self.changes else " edgetl changed nothing of it."
+        )
+        return f"The artifact {self.file} was compressed by another tool, {who}.{changed}"
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,8 @@ def planes_of(model: Path, image: npt.NDArray[np.uint8]) -> Array | None:
         model: ``.onnx`` or OpenVINO ``.xml``.
         image: uint8 (H, W, 3).
     """
+    if model.suffix == ".tflite":
+        return None
     try:
         made = _by_openvino(model, image) if model.suffix == ".xml" else _by_onnxruntime(model, image)
     except EdgetlError:

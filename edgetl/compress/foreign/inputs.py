@@ -127,13 +127,13 @@ def lay(model: Any, definition: Input) -> str:
     fed = [(value.name, dtype_of(value), shape_of(value)) for value, _ in pairs]
     for (value, spec), (name, dtype, _) in zip(pairs, fed, strict=True):
         inner = f"{name}.inner"
-        _rename(model, name, inner)
+        rename(model, name, inner)
         if isinstance(definition, Preprocess):
             how = _lay_image(prefix, value, spec, definition, (inner, dtype))
         else:
             _lay_array(prefix, spec, definition, (inner, dtype))
     if any(value.name == TYPES for value in model.graph.input):
-        _rename(model, TYPES, f"{TYPES}.inner")
+        rename(model, TYPES, f"{TYPES}.inner")
         prefix.then("Sub", [IDS, IDS], f"{TYPES}.inner")
     _begin_with(model, prefix, [(spec, sizes) for (_, spec), (_, _, sizes) in zip(pairs, fed, strict=True)], how)
     return how
@@ -191,7 +191,7 @@ def _type(dtype: str) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
-def _rename(model: Any, old: str, new: str) -> None:
+def rename(model: Any, old: str, new: str) -> None:
     """Let a graph read its input under another name; subgraphs of Loop and If too."""
     waiting = [model.graph]
     while waiting:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import stat
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def read_model(path: Path, domains: Collection[str]) -> Any:
         CompressionError: no ONNX model, too large, or with operators of another domain.
     """
     onnx = require("onnx", "reading ONNX models")
-    _refuse_files(path)
+    files_of(path)
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
@@ -84,18 +85,41 @@ def read_model(path: Path, domains: Collection[str]) -> Any:
     return model
 
 
-def _refuse_files(path: Path) -> None:
-    """Judge the size, and the names of files with external data, which onnx would follow while it reads."""
+def files_of(path: Path) -> tuple[Path, ...]:
+    """An ONNX file, and those with its external data, which onnx would follow while it reads.
+
+    Raises:
+        CompressionError: their names lead elsewhere, one is missing or no file, or they are too large.
+    """
+    check_sizes([path])
     try:
-        files = [path, *(below(path.parent, name) for name in external_files(path))]
-        size = sum(file.stat().st_size for file in files)
+        files = (path, *(below(path.parent, name) for name in external_files(path)))
     except OSError as error:
-        where = error.filename or path
-        raise CompressionError(f"cannot read {where} ({error.strerror or error})", "give a whole ONNX file") from error
+        raise CompressionError(f"cannot read {path} ({error.strerror or error})", "give a whole ONNX file") from error
     except ValueError as error:
         raise CompressionError(f"{path} is no ONNX file that edgetl reads: {error}", "export it again") from error
+    check_sizes(files)
+    return files
+
+
+def check_sizes(files: Sequence[Path]) -> None:
+    """Refuse what is no file, and what takes more than a model may, before any of it is read.
+
+    Raises:
+        CompressionError: one is missing or no file, or they are too large.
+    """
+    try:
+        found = [file.stat() for file in files]
+    except OSError as error:
+        where = error.filename or files[0]
+        raise CompressionError(f"cannot read {where} ({error.strerror or error})", "give a whole model file") from error
+    other = next((file for file, one in zip(files, found, strict=True) if not stat.S_ISREG(one.st_mode)), None)
+    if other is not None:
+        raise CompressionError(f"{other} is no file", "give a model file")
+    size = sum(one.st_size for one in found)
     if size > MOST_BYTES:
-        raise CompressionError(f"{path} takes {size / 1e9:.1f} GB, more than the 2 GB of one ONNX file", "shrink it")
+        what = f"{files[0]} takes {size / 1e9:.1f} GB, more than the 2 GB of one ONNX file"
+        raise CompressionError(what, "shrink it")
 
 
 def _refuse_operators(model: Any, path: Path, domains: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -163,9 +163,7 @@ def requests_for(
         EdgetlError: a batch that no graph has, or a wish for what is compressed already.
     """
     check_batch(batch)
-    given = None if artifact is None else GivenArtifact.of(artifact)
-    if given is not None:
-        _refuse_wishes({"samples": selection, "calibration-images": size, "batch": batch})
+    given = None if artifact is None else take(artifact, selection, size, batch)
     found = [(name, find_target(name)) for name in dict.fromkeys(targets)]
     return [
         Request(
@@ -176,11 +174,19 @@ def requests_for(
     ]  # fmt: skip
 
 
-def _refuse_wishes(wishes: Mapping[str, object]) -> None:
-    for option, wish in wishes.items():
+def take(artifact: str | Path, selection: str | None, size: int | None, batch: int | None) -> GivenArtifact:
+    """The file that another tool compressed; none of the others may be asked for with it.
+
+    Raises:
+        CompressionError: it cannot be read, or is no form of artifact.
+        EdgetlError: one of them is asked for.
+    """
+    given = GivenArtifact.of(artifact)
+    for option, wish in {"samples": selection, "calibration-images": size, "batch": batch}.items():
         if wish is not None:
             what = f"--{option} is about how a model is compressed, and an artifact is compressed already"
             raise EdgetlError(what, f"leave out --{option} or --artifact")
+    return given
 
 
 def _precision(run: Run, target: Target, wanted: str | None, given: GivenArtifact | None) -> Precision:

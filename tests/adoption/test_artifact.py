@@ -244,7 +244,6 @@ def test_bad_input_is_refused_in_a_line_and_leaves_nothing(job: Job, here: Cli, 
     (tmp_path / "folder.onnx").mkdir()
     wide = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 5))
     exported(wide, tmp_path / "wide.onnx", torch.zeros(1, 3, 24, 24))
-    exported(network(), tmp_path / "large.onnx", torch.zeros(1, 3, 24, 24), input_names=["a"], output_names=["logits"])
     two = compressors.tampered(job.floating, tmp_path / "two.onnx", compressors.ended_by("Softmax", "Softmax"))
     sigmoid = compressors.tampered(job.floating, tmp_path / "sigmoid.onnx", compressors.ended_by("Sigmoid", "Softmax"))
 
@@ -261,7 +260,7 @@ def test_bad_input_is_refused_in_a_line_and_leaves_nothing(job: Job, here: Cli, 
     refused(here(*words(sigmoid)), "ends in Sigmoid and Softmax")
     refused(here(*words(default, "--samples", "random")), "--samples", "compressed already")
     refused(here(*words(default, "--precision", "fp32")), "is int8, not fp32")
-    refused(here(*words(default, target="jetson")), "jetson")
+    refused(here(*words(default, target="jetson")), "TensorRT", "refuses")
     assert not out.exists()
 
 
@@ -269,3 +268,28 @@ def test_an_output_that_has_the_tasks_name_already(job: Job, tmp_path: Path) -> 
     file = tmp_path / "named.onnx"
     exported(job.owner.model, file, torch.zeros(1, 3, 24, 24), input_names=["image"], output_names=["logits"])
     assert certified(job, file, tmp_path / "out").verdict == "pass"
+
+
+def test_a_tflite_file_whose_names_are_those_that_are_fed(job: Job, here: Cli, tmp_path: Path) -> None:
+    """Nothing lies beside it that tells of its layers: there is no rung between it and the float model."""
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    (own,) = edgetl.export(job.run, targets="x86-litert", out=tmp_path / "own", repair=False, bench=False)
+    theirs = Path(shutil.copyfile(own.bundle.artifact().path, tmp_path / "theirs.tflite"))
+    certificate = certified(job, theirs, tmp_path / "out", "x86-litert")
+    assert (certificate.precision, certificate.executed) == (own.certificate.precision, "host")
+    assert certificate.deployed_score == own.certificate.deployed_score
+    assert "Q/DQ in float" not in {rung.name for rung in certificate.ladder}
+    renamed = tmp_path / "renamed.tflite"
+    renamed.write_bytes(theirs.read_bytes().replace(b"image\0", b"photo\0"))
+    words = (
+        "export",
+        job.run.path,
+        "--target",
+        "x86-litert",
+        "--artifact",
+        renamed,
+        "--out",
+        tmp_path / "no",
+        "--quiet",
+    )
+    refused(here(*words), "takes photo: uint8 1x24x24x3", "keeping names and types")

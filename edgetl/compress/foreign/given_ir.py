@@ -34,8 +34,8 @@ def read_ir(file: Path, wanted: Wanted) -> Given:
     producer = _producer(network)
     try:
         changes = _fitted(network, wanted)
-    except CompressionError:
-        raise
+    except CompressionError as error:
+        raise CompressionError(f"{file}: {error.what}", REMEDY) from error
     except (RuntimeError, ValueError, TypeError) as error:  # what OpenVINO's own checks raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CompressionError(f"{file} cannot be used ({reason[-1][:200]})", REMEDY) from error
@@ -173,14 +173,8 @@ def _shaped(port: Any, wanted: Wanted) -> Any:
 
 def _producer(network: Any) -> str:
     """NNCF and OpenVINO write their versions into what they make."""
-    told = {
-        "NNCF": (["nncf", "version"], ["nncf", "nncf_version"]),
-        "OpenVINO": (["Runtime_version"], ["optimization", "ov_version"]),
-    }
-    found = {
-        name: next((_told(network, path) for path in paths if network.has_rt_info(path)), "")
-        for name, paths in told.items()
-    }
+    told = {"NNCF": ["nncf", "version"], "OpenVINO": ["Runtime_version"]}
+    found = {name: _told(network, path) for name, path in told.items() if network.has_rt_info(path)}
     return ", ".join(f"{name} {value}".strip() for name, value in found.items() if value)
 
 

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from edgetl.backends.base import onnx_precision
+from edgetl.backends.tensorrt import refuse_what_no_device_takes
+from edgetl.backends.tensorrt_verdict import verdicts
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
+from edgetl.base.wording import enumerated
 from edgetl.compress.foreign import inputs, outputs
 from edgetl.compress.foreign.deployable import is_single, open_model
 from edgetl.compress.foreign.given import CUT, REMEDY, SMALLEST, UNENDED, Given, Wanted, changes_of
@@ -29,17 +32,20 @@ def read_quantized(file: Path, wanted: Wanted) -> Given:
 
     Raises:
         CompressionError: it is damaged, of another model, or of operators that the target's runtime does not have.
+        BackendError: no TensorRT that the target may have takes it.
     """
     onnx = require("onnx", "reading ONNX models")
     own = (_OF_ORT,) if wanted.target.backend == "onnxruntime" else ()
     model = read_model(file, (*STANDARD, *own))
     producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
+    if wanted.target.backend == "tensorrt":
+        refuse_what_no_device_takes(file, verdicts(file, wanted.target))
     try:
         changes = _fitted(model, wanted)
         onnx.checker.check_model(model)
         _try_out(model, wanted)
-    except CompressionError:
-        raise
+    except CompressionError as error:
+        raise CompressionError(f"{file}: {error.what}", REMEDY) from error
     except Exception as error:  # the checker and the runtime raise many kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CompressionError(f"{file} cannot be run here ({reason[0][:200]})", REMEDY) from error
@@ -50,7 +56,10 @@ def _fitted(model: Any, wanted: Wanted) -> tuple[str, ...]:
     """Give it edgetl's input and output, in place; what that took, a clause each."""
     onnx, spec, definition = require("onnx", "changing ONNX models"), wanted.spec, wanted.definition
     names = [value.name for value in model.graph.output]
-    outputs.choose_output(model, spec.name if len(names) > 1 and spec.name in names else None)
+    if len(names) > 1 and spec.name not in names:
+        what = f"the artifact has the outputs {enumerated(names, 20)}, and none is called '{spec.name}'"
+        raise CompressionError(what, REMEDY)
+    outputs.choose_output(model, spec.name if len(names) > 1 else None)
     takes = [(value.name, inputs.dtype_of(value), shape_of(value)[1:]) for value in model.graph.input]
     laid = takes != [(one.name, one.dtype, list(one.shape[1:])) for one in definition.tensors]
     if laid:

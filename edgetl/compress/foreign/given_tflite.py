@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 from edgetl.backends.litert import read_precision
-from edgetl.base.errors import CompressionError
-from edgetl.compress.foreign.given import Given, Wanted
+from edgetl.base.errors import BackendError, CompressionError
+from edgetl.compress.foreign.given import REMEDY, Given, Wanted
 from edgetl.core.bundle import Artifact
 from edgetl.core.tensors import TensorSpec
 from edgetl.runtime.tfl import open_session
@@ -17,10 +17,13 @@ def read_tflite(file: Path, wanted: Wanted) -> Given:
     """Read a TFLite file that another tool compressed.
 
     Raises:
-        CompressionError: it takes or gives something else than what is fed and read.
-        BackendError: LiteRT cannot load it.
+        CompressionError: LiteRT cannot load it, or it takes or gives something else than what is fed and read.
     """
-    with closing(open_session(Artifact("litert", file, "fp32"), threads=1, simulated=False)) as session:
+    try:
+        opened = open_session(Artifact("litert", file, "fp32"), threads=1, simulated=False)
+    except BackendError as error:
+        raise CompressionError(error.what, REMEDY) from error
+    with closing(opened) as session:
         pairs = [
             ("takes", session.inputs, wanted.definition.tensors),
             ("gives", session.outputs, (wanted.spec,)),

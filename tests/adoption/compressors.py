@@ -18,11 +18,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from edgetl.runtime.ov import core
 
 Feeds = Sequence[Mapping[str, npt.NDArray[Any]]]
-#: ONNX Runtime's settings for what asks for symmetric int8, TensorRT above all.
+#: ONNX Runtime's settings for TensorRT, which takes symmetric int8 and biases in float.
 PER_CHANNEL: Mapping[str, Any] = {
     "per_channel": True,
     "activation_type": QuantType.QInt8,
-    "extra_options": {"ActivationSymmetric": True},
+    "extra_options": {"ActivationSymmetric": True, "QuantizeBias": False},
 }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
 from edgetl.base.wording import enumerated
-from edgetl.compress.foreign.simplifying import BATCH, Axis, resized, set_shape, shape_of
+from edgetl.compress.foreign.simplifying import BATCH, Axis, resized, set_shape, shape_of, unused
 from edgetl.core.tensors import TensorSpec
 from edgetl.inputs import Preprocess, Tensors
 from edgetl.inputs.base import Input
@@ -123,6 +123,11 @@ def lay(model: Any, definition: Input) -> str:
     Raises:
         CompressionError: the graph takes a type that is not made of what the definition gives.
     """
+    # A graph that edgetl exported once, and somebody changed, has a prefix of its own.
+    for name in [name for node in model.graph.node for name in node.output if name.startswith("prefix/")]:
+        rename(model, name, unused(model, f"given/{name}"))
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name.startswith("prefix/")]:
+        rename(model, tensor.name, unused(model, f"given/{tensor.name}"))
     pairs, prefix, how = paired(model, definition), Prefix(), ""
     fed = [(value.name, dtype_of(value), shape_of(value)) for value, _ in pairs]
     for (value, spec), (name, dtype, _) in zip(pairs, fed, strict=True):
@@ -192,14 +197,16 @@ def _type(dtype: str) -> int:
 
 
 def rename(model: Any, old: str, new: str) -> None:
-    """Let a graph read its input under another name; subgraphs of Loop and If too."""
+    """Give a tensor of a graph another name, wherever it is read; in subgraphs of Loop and If too."""
     waiting = [model.graph]
     while waiting:
         graph = waiting.pop()
         for node in graph.node:
             node.input[:] = [new if name == old else name for name in node.input]
             waiting += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    for value in model.graph.output:
+    for node in model.graph.node:
+        node.output[:] = [new if name == old else name for name in node.output]
+    for value in (*model.graph.output, *model.graph.initializer):
         value.name = new if value.name == old else value.name
 
 

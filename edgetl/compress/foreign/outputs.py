@@ -11,7 +11,7 @@ from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
 from edgetl.base.wording import enumerated
 from edgetl.compress.foreign import inputs
-from edgetl.compress.foreign.simplifying import shape_of
+from edgetl.compress.foreign.simplifying import shape_of, unused
 from edgetl.core.tensors import TensorSpec
 
 #: What turns logits into probabilities, by the kind of label it is meant for; training's losses take the logits.
@@ -115,7 +115,7 @@ def shape_output(model: Any, spec: TensorSpec, binary: bool) -> None:
     if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         graph.node.append(helper.make_node("Cast", [source], [f"{source}.float"], to=onnx.TensorProto.FLOAT))
         source = f"{source}.float"
-    flat = f"{spec.name}.flat"
+    flat = unused(model, f"{spec.name}.flat")
     shape = onnx.numpy_helper.from_array(np.array([-1, own], np.int64), f"{flat}.shape")
     graph.initializer.append(shape)
     graph.node.append(helper.make_node("Reshape", [source, shape.name], [flat if binary else spec.name], name=flat))
@@ -128,12 +128,7 @@ def shape_output(model: Any, spec: TensorSpec, binary: bool) -> None:
 
 def _freed(model: Any, output: str, name: str) -> str:
     """The output's tensor, after whatever has the name that the task's output is to get was given another."""
-    tensors = model.graph.initializer
-    names = {made for node in model.graph.node for made in node.output} | {tensor.name for tensor in tensors}
-    if name in names:
-        inputs.rename(model, name, f"{name}.inner")
-        for tensor in tensors:
-            tensor.name = f"{name}.inner" if tensor.name == name else tensor.name
-        for node in model.graph.node:
-            node.output[:] = [f"{name}.inner" if made == name else made for made in node.output]
-    return f"{name}.inner" if output == name and name in names else output
+    if (free := unused(model, name)) == name:
+        return output
+    inputs.rename(model, name, free)
+    return free if output == name else output

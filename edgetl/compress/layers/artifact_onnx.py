@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,11 @@ def _in_order(loaded: Any, wanted: Sequence[Any], values: Any, makers: Any) -> l
 
     nodes = loaded.graph.node
     own = [node for node in nodes if node.op_type in graph.WEIGHTED and len(node.input) > 1 and fixed(node.input[1])]
-    alike = [node.op_type for node in own] == [node.op_type for node in wanted]
-    return own if alike and all(node.op_type != "BatchNormalization" for node in nodes) else []
+    if [node.op_type for node in own] != [node.op_type for node in wanted]:
+        return []
+    # The preprocessing may hold one, before the first layer.
+    behind = itertools.dropwhile(lambda node: node != own[0], nodes)
+    return own if all(node.op_type != "BatchNormalization" for node in behind) else []
 
 
 def _read_by(found: Any, node: Any, values: Any, makers: Any) -> Pair | None:

@@ -31,6 +31,12 @@ FAULTS = (
     (15, "saturating signed activations", "saturation", "ranges that are never negative, all cut alike"),
     (16, "a channel zeroed", "dead-channel", "weights farther from the float graph's than rounding explains"),
     (17, "a class's row of the head damaged", "damaged-class", "the same in the last layer; one logit off by itself"),
+    (
+        18,
+        "another model's file given as the artifact",
+        "another-model",
+        "most layers' weights unlike the float graph's",
+    ),
 )
 
 INTRODUCTION = """\
@@ -53,6 +59,8 @@ LIMITS = """\
 - Ranges are compared in the float graph, on images that `calibration.json` names: without the images under the run's
   paths (`--data`), that part is left out.
 - Ranges of percentile, entropy or least-squares estimators are cut on purpose, so only gross faults show in them.
+- A file that another tool compressed (`--artifact`) may call its layers otherwise: they are then taken in order, if they
+  are as many, of the same kinds, and batch norms are folded. Otherwise, and in TFLite files, nobody looks into the graph.
 - One class's calibration that leaves the ranges as they are does no harm, and is seen only in the record.
 """
 

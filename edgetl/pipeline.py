@@ -25,9 +25,10 @@ from edgetl.core.targets import find_target
 from edgetl.devices.placement import answer
 from edgetl.reporting.html import write_report
 from edgetl.runtime.predictor import TOP, Prediction
-from edgetl.workflow.build_bundle import REPAIR_MINUTES, build_bundle, minutes_for, requests_for
+from edgetl.workflow.build_bundle import build_bundle
 from edgetl.workflow.certify_bundle import Terms, certify_again, certify_bundle
 from edgetl.workflow.exported import Demo, Exported
+from edgetl.workflow.requests import REPAIR_MINUTES, minutes_for, requests_for
 from edgetl.workflow.sources import open_source
 from edgetl.workflow.stage_cache import workspace
 from edgetl.workflow.time_bundle import EXPORT_SECONDS, plan_for, time_bundle
@@ -53,6 +54,7 @@ def export(
     metric: str | None = None,
     repair: bool = True,
     budget_minutes: float = REPAIR_MINUTES,
+    artifact: str | Path | None = None,
     progress: Progress = silent,
 ) -> list[Exported]:
     """Compress a run for each target, certify it, and time it where this machine can.
@@ -71,6 +73,8 @@ def export(
         metric: of the certificates; the task's default when None, as is the margin.
         repair: climb the repair ladder where int8 loses too much on the search split.
         budget_minutes: that the climb may take for each target.
+        artifact: a file that another tool compressed (``.onnx``, an OpenVINO ``.xml``, ``.tflite``), which is then
+            deployed, certified and timed in the place of edgetl's own; nothing is repaired.
         progress: told of every long step.
 
     Returns:
@@ -96,6 +100,7 @@ def export(
         batch=batch,
         margin=terms.margin,
         minutes=minutes_for(budget_minutes, repair),
+        artifact=artifact,
     )
     done = []
     with workspace(Path(out)) as work:

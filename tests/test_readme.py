@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.adoption.compressors import by_ort
 from tests.conftest import ROOT, paint
 
 README = (ROOT / "README.md").read_text()
@@ -31,6 +32,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(12):
             paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
     write_foreign(folder / "model.onnx", folder / "prep.json")
+    draw = np.random.default_rng(0)
+    planes = [{"input": draw.uniform(0, 1, (1, 3, 32, 32)).astype(np.float32)} for _ in range(8)]
+    by_ort(folder / "model.onnx", folder / "theirs-int8.onnx", planes)
     (journey,) = re.findall(r"```toml\n(.*?)```", README, re.S)
     (folder / "journey.toml").write_text(journey)
     return folder

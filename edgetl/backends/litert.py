@@ -3,6 +3,7 @@ which stays beside it."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from edgetl.backends.base import STEM, Probe, accept, load_onnx, onnx_precision, why_refused
@@ -12,6 +13,8 @@ from edgetl.base.storage import write_bytes
 from edgetl.core.bundle import Artifact
 from edgetl.core.targets import Target
 from edgetl.runtime.sessions import Session, open_session
+from edgetl.runtime.tfl import LiteRtSession
+from edgetl.runtime.tfl import open_session as open_tflite
 
 
 class LiteRt:
@@ -40,6 +43,8 @@ class LiteRt:
         """See :class:`edgetl.backends.base.Backend`."""
         from edgetl.backends.tflite import convert
 
+        if model.suffix == ".tflite":
+            return self._as_given(model, target, out)
         loaded = load_onnx(model)
         precision = onnx_precision(loaded)
         accept(self, target, precision)
@@ -56,6 +61,21 @@ class LiteRt:
         open_session(artifact).close()
         return artifact
 
+    def _as_given(self, model: Path, target: Target, out: Path) -> Artifact:
+        """A file that another tool converted: nothing lies beside it that tells of its layers."""
+        path = out / f"{STEM}.tflite"
+        write_bytes(path, model.read_bytes())
+        with closing(open_tflite(Artifact(self.name, path, "fp32"), threads=1, simulated=False)) as session:
+            precision = read_precision(session)
+        accept(self, target, precision)
+        return Artifact(self.name, path, precision)
+
     def open(self, artifact: Artifact, *, threads: int = 1, simulated: bool = False) -> Session:
         """See :class:`edgetl.backends.base.Backend`."""
         return open_session(artifact, threads=threads, simulated=simulated)
+
+
+def read_precision(session: LiteRtSession) -> str:
+    """What a loaded model is: int8 as soon as one layer has weights in 8 bits, fp16 or fp32."""
+    kinds = session.executed().layers
+    return next((kind for kind in ("int8", "fp16") if kinds.get(kind)), "fp32")

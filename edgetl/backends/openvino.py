@@ -49,7 +49,7 @@ class OpenVino:
         slower.
         """
         network = read_network(model)
-        precision = _precision(network)
+        precision = precision_of(network, target)
         accept(self, target, precision)
         _fix_batch(network)
         path = out / f"{STEM}.xml"
@@ -125,12 +125,28 @@ def name_nodes(network: Any) -> None:
             node.set_friendly_name(f"{kind}.{counts[kind]}")
 
 
-def _precision(network: Any) -> str:
+def precision_of(network: Any, target: Target) -> str:
+    """What a network is on a target: int8, fp16 or fp32.
+
+    Weights that are only stored in halves, which ``openvino.save_model`` does unless told otherwise, are computed with
+    in the target's own way: where it has no fp16, the network is fp32.
+    """
     nodes = [node for node in network.get_ops() if node.get_output_size()]
-    kinds = {(node.get_type_name(), node.get_output_element_type(0).get_type_name()) for node in nodes}
-    if any(kind == "FakeQuantize" for kind, _ in kinds):
+    constants = [node for node in nodes if node.get_type_name() == "Constant"]
+    if any(node.get_type_name() == "FakeQuantize" for node in nodes) or any(map(_is_decoded, constants)):
         return "int8"
-    return "fp16" if ("Constant", "f16") in kinds else "fp32"
+    halves = [node for node in constants if node.get_output_element_type(0).get_type_name() == "f16"]
+    stored = all(_widened(node) for node in halves)
+    return "fp16" if halves and ("fp16" in target.precisions or not stored) else "fp32"
+
+
+def _is_decoded(constant: Any) -> bool:
+    """Whether it holds weights in 8 bits or fewer, which a Convert makes numbers of."""
+    return constant.get_output_element_type(0).get_type_name() in ("i8", "u8", "i4", "u4", "nf4") and _widened(constant)
+
+
+def _widened(constant: Any) -> bool:
+    return all(port.get_node().get_type_name() == "Convert" for port in constant.output(0).get_target_inputs())
 
 
 def _first_line(error: Exception) -> str:

@@ -29,6 +29,10 @@ def command(
     metric: Annotated[str | None, typer.Option(help="See edgetl tasks; the task's first by default.")] = None,
     repair: Annotated[bool, typer.Option(help="Mend int8 where it loses too much on the search split.")] = True,
     budget_minutes: Annotated[float, typer.Option(help="Longest time that mending one bundle may take.")] = 10.0,
+    artifact: Annotated[
+        Path | None,
+        typer.Option(help="What another tool compressed (.onnx, .xml, .tflite): certified as it is."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -39,10 +43,11 @@ def command(
     edgetl export run --target rpi5 --precision fp32 --out out
     edgetl export run --target x86-generic --samples k-centre --margin 0.005 --out out
     edgetl export run --target intel-cpu --budget-minutes 60 --out out
+    edgetl export run --target x86-generic --artifact theirs-int8.onnx --out out
 
     Where int8 loses too much on the search split, a refitted head, better calibration, bias correction, equalization,
-    layers in float, distillation, quantization-aware training and fp16 are tried in turn. Exit status 3 when a
-    certificate fails. The same command again resumes, or does nothing.
+    layers in float, distillation, quantization-aware training and fp16 are tried in turn; an artifact of another tool
+    stays as it is. Exit status 3 when a certificate fails. The same command again resumes, or does nothing.
     """
     from edgetl.cli.tables import bundles
 
@@ -63,6 +68,7 @@ def command(
             metric=metric,
             repair=repair,
             budget_minutes=budget_minutes,
+            artifact=artifact,
             progress=shown.progress,
         )
         shown.show({"bundles": [r.to_json() for r in results]}, lambda console: bundles(console, results))

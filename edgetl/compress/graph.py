@@ -75,6 +75,8 @@ def before_weights(model: Any) -> list[str]:
     names = []
     for node in graph.node:
         read = [name for name in node.input if name not in fixed]
+        if node.input and not read:
+            fixed.update(node.output)
         weighted = node.op_type in WEIGHTED or (node.op_type == "Gather" and node.input[0] in fixed)
         if read and not weighted and all(name in reached for name in read):
             reached.update(node.output)

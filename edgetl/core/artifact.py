@@ -13,7 +13,7 @@ class Artifact:
     Attributes:
         backend: key into ``edgetl.backends.BACKENDS``.
         path: the file the runtime opens (``.onnx``, ``.xml`` with a ``.bin`` beside it, ``.engine``, ``.tflite`` with
-            the ``.onnx`` beside it that it was converted from).
+            the ``.onnx`` beside it that edgetl converted it from, if it did).
         precision: what it was compressed to.
         device: the runtime's own device name (OpenVINO: CPU, GPU, NPU); "" where there is no choice.
     """
@@ -32,7 +32,8 @@ class Artifact:
     @property
     def graph(self) -> Path:
         """The file that tells how each layer is quantized: the artifact itself, or what it was converted from."""
-        return self.path.with_suffix(".onnx") if self.path.suffix == ".tflite" else self.path
+        beside = self.path.with_suffix(".onnx")
+        return beside if self.path.suffix == ".tflite" and beside.is_file() else self.path
 
     @property
     def size_bytes(self) -> int:

@@ -13,6 +13,32 @@ NETWORK_INPUT = "the input"
 
 
 @dataclass(frozen=True)
+class ForeignArtifact:
+    """The file of another tool that is deployed.
+
+    Attributes:
+        file: its name.
+        sha256: of its content; where its weights are in other files, of the hashes of all.
+        producer: what the file says of who wrote it; "" where it says nothing.
+        changes: what edgetl put before and behind it, a clause each.
+    """
+
+    file: str = ""
+    sha256: str = ""
+    producer: str = ""
+    changes: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What every certificate of it has to say."""
+        who = f"which its file calls {self.producer}" if self.producer else "which its file does not name"
+        changed = (
+            f" edgetl changed it: {'; '.join(self.changes)}." if self.changes else " edgetl changed nothing of it."
+        )
+        return f"The artifact {self.file} was compressed by another tool, {who}.{changed}"
+
+
+@dataclass(frozen=True)
 class Quantization:
     """How the deployed model came about from the float one.
 
@@ -26,6 +52,7 @@ class Quantization:
         model_type: what NNCF was told of the model; None elsewhere.
         estimator, bias_correction, equalization, pairs_removed: what the engine says of each; None where it was not
             done.
+        foreign: the file, where another tool compressed it; None where edgetl did.
     """
 
     precision: str = ""
@@ -39,6 +66,7 @@ class Quantization:
     bias_correction: Json = None
     equalization: Json = None
     pairs_removed: Json = None
+    foreign: ForeignArtifact | None = None
 
 
 @dataclass(frozen=True)

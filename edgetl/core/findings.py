@@ -64,6 +64,9 @@ KINDS: Mapping[str, Kind] = {
     "saturation": Kind(
         "warning", "activations exceed what their 8-bit type can hold", "widen the ranges, or use unsigned activations"
     ),
+    "another-model": Kind(
+        "fatal", "the weights are those of another model", "give the artifact that was made from this very run"
+    ),
     "dead-channel": Kind("fatal", "a channel's weights were lost", "export again from the run's weights"),
     "damaged-class": Kind(
         "fatal", "the weights of one class in the last layer were damaged", "export again from the run's weights"

@@ -31,7 +31,7 @@ AGREES, NEAR = 0.995, 0.02
 #: Kinds of fault that only some tasks can have: the others apply to every model.
 OF_A_TASK = frozenset().union(*(task.audits for task in TASKS.values()))
 #: Kinds of fault that nothing but a bundle's files shows.
-OF_FILES_ALONE = frozenset({"calibration-too-few", "layout", "per-tensor-depthwise", "dead-channel"})
+OF_FILES_ALONE = frozenset({"calibration-too-few", "layout", "per-tensor-depthwise", "dead-channel", "another-model"})
 #: The kind that says that graphs could not be read here.
 UNREAD = "graphs-not-read"
 #: Samples in the batch whose members must not influence one another.

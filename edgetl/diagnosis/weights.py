@@ -22,6 +22,8 @@ ALIKE = 0.7
 #: Channels with less than this share of the median norm in their layer say nothing: NNCF flushes some below a
 #: ten-thousandth to zero.
 FAINT = 1e-2
+#: Another model's artifact: a larger share of the layers than this is unlike the float ones.
+OTHERS = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Layer:
 def audit_weights(bundle: Bundle, points: Sequence[Point], topology: Topology) -> tuple[Finding, ...]:
     """Compare what is executed with the float graph that was compressed."""
     layers = [layer for point in points if (layer := _layer(point, topology)) is not None]
+    if (other := _another_model(layers)) is not None:
+        return (other,)
     found = [*_per_tensor(layers), *_first_layer(layers)]
     for layer in layers:
         last = layer.point.node == points[-1].node and len(layer.before) == len(bundle.labels)
@@ -70,6 +74,25 @@ def _rows(weight: Rows, operator: str, node: Any, group: int) -> Rows:
         return weight.reshape(group, inputs // group, outputs, -1).swapaxes(1, 2).reshape(group * outputs, -1)
     stored_by_input = operator == "MatMul" or (operator == "Gemm" and not _attribute(node, "transB", 0))
     return weight.T if stored_by_input else weight.reshape(len(weight), -1)
+
+
+def _another_model(layers: Sequence[Layer]) -> Finding | None:
+    """Weights unlike the float ones nearly everywhere; layers whose rows or channels only moved are like them."""
+    alike = {layer.name: float(_alike(layer.before.reshape(1, -1), layer.after.reshape(1, -1))[0]) for layer in layers}
+    unlike = [layer.name for layer in layers if alike[layer.name] < ALIKE and not _moved(layer)]
+    if len(unlike) <= OTHERS * len(layers):
+        return None
+    worst = min(unlike, key=lambda name: alike[name])
+    what = (
+        f"The weights of {len(unlike)} of {len(layers)} layers are unlike those of the float graph: their cosine with "
+        f"them is {alike[worst]:.2f} in {worst}."
+    )
+    cosines = {name: round(alike[name], 3) for name in unlike[:10]}
+    return Finding("another-model", what, tuple(unlike), {"layers": len(unlike), "of": len(layers), "cosine": cosines})
+
+
+def _moved(layer: Layer) -> bool:
+    return _permutation(layer) is not None or any(_first_layer([layer]))
 
 
 def _per_tensor(layers: Sequence[Layer]) -> Iterator[Finding]:
@@ -148,7 +171,15 @@ def _head(layer: Layer, labels: Sequence[str]) -> Iterator[Finding]:
         what = f"The rows of the last layer, {layer.name}, are permuted: {first}{' …' if len(moved) > 3 else ''}."
         yield Finding("label-order", what, (layer.name,), {"node": layer.point.node, "order": order})
         return
-    for row in _destroyed(layer):
+    lost = _destroyed(layer)
+    if len(lost) > max(1, OTHERS * len(layer.before)):
+        what = (
+            f"The last layer, {layer.name}, is another model's: {len(lost)} of its {len(labels)} rows are unlike the "
+            "float ones."
+        )
+        yield Finding("another-model", what, (layer.name,), {"node": layer.point.node, "rows": lost})
+        return
+    for row in lost:
         alike = float(_alike(layer.before[[row]], layer.after[[row]])[0])
         what = (
             f"The weights of the class '{labels[row]}' in the last layer, {layer.name}, are damaged: their cosine with "

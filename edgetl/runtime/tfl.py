@@ -20,7 +20,11 @@ _TYPES = {np.dtype(np.int8): "int8", np.dtype(np.float32): "fp32", np.dtype(np.f
 
 
 class LiteRtSession:
-    """A ``.tflite`` model in LiteRT's interpreter."""
+    """A ``.tflite`` model in LiteRT's interpreter.
+
+    Attributes:
+        inputs, outputs: of the network, in its order.
+    """
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         litert = require("ai_edge_litert.interpreter", "running this bundle")
@@ -34,9 +38,10 @@ class LiteRtSession:
                 f"LiteRT cannot load {artifact.path} ({reason[0]})", "export the bundle again"
             ) from error
         entries = self._interpreter.get_input_details()
-        self.inputs = tuple(TensorSpec(x["name"], np.dtype(x["dtype"]).name, _sizes(x)) for x in entries)
+        given = self._interpreter.get_output_details()
+        self.inputs, self.outputs = (tuple(map(_spec, found)) for found in (entries, given))
         self._indexes = {x["name"]: x["index"] for x in entries}
-        self._outputs = {str(x["name"]): x["index"] for x in self._interpreter.get_output_details()}
+        self._outputs = {str(x["name"]): x["index"] for x in given}
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See :class:`edgetl.runtime.sessions.Session`."""
@@ -70,10 +75,14 @@ class LiteRtSession:
         self._interpreter = None
 
 
+def _spec(entry: dict[str, Any]) -> TensorSpec:
+    return TensorSpec(str(entry["name"]), np.dtype(entry["dtype"]).name, _sizes(entry))
+
+
 def _sizes(entry: dict[str, Any]) -> tuple[int, ...]:
     return tuple(int(size) for size in entry["shape"])
 
 
 def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> LiteRtSession:
-    """Load a ``.tflite`` file; simulations run the ONNX file beside it, and never come here."""
+    """Load a ``.tflite`` file; simulations run the ONNX file beside it, where there is one."""
     return LiteRtSession(artifact, threads)

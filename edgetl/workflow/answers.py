@@ -56,11 +56,17 @@ def collect_answers(
     here = devices.find_device("local")
     deployed = devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress)
     rungs = {FLOAT_RUNG: reference(bundle).exported}
-    if bundle.precision == "int8" and not at.emulates:
+    if bundle.precision == "int8" and not at.emulates and _has_pairs(bundle):
         rungs[QDQ_RUNG] = devices.predict(here, bundle, paths, simulated=True, progress=progress)
     if at.device.kind != "local" and bundle.manifest.target.executes_on_host() == "host":
         rungs[HOST_RUNG] = devices.predict(here, bundle, paths, progress=progress)
     return at, Answers(tuple(paths), deployed, rungs, _facts(bundle, at), at.emulates)
+
+
+def _has_pairs(bundle: Bundle) -> bool:
+    """Whether it has a graph that says in float operators what is computed in integers: another tool's TFLite file
+    has none."""
+    return bundle.artifact().graph.suffix != ".tflite"
 
 
 def read_answers(bundle: Bundle, predictions: Path) -> Answers:
@@ -177,7 +183,8 @@ def reproduced(bundle: Bundle) -> tuple[float, float, int]:
 
 def _facts(bundle: Bundle, at: Placement) -> dict[str, Any]:
     backend = bundle.artifact().backend
-    runs = "onnxruntime" if at.emulates and backend in ("tensorrt", "litert") else backend
+    written_out = at.emulates and backend in ("tensorrt", "litert") and _has_pairs(bundle)
+    runs = "onnxruntime" if written_out else backend
     plugins = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU" if at.emulates else bundle.artifact().device}
     runtime = " ".join(word for word in (runs, at.probe.packages.get(runs), plugins.get(runs)) if word)
     if runs != backend:

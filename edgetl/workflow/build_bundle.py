@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from edgetl.backends import BACKENDS
-from edgetl.base.errors import BackendError, BundleError, CompressionError, DataError, EdgetlError
+from edgetl.base.errors import BundleError, DataError, EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.schema import from_json, to_json
-from edgetl.base.storage import new_folder, read_json, sha256_file, sha256_json, write_json
-from edgetl.compress.graph import kind_of, load
-from edgetl.compress.recipes import Recipe, family, serving
+from edgetl.base.storage import new_folder, read_json, sha256_file, write_json
 from edgetl.core.bundle import (
     CALIBRATION,
     EXPORTED,
     LABELS,
     LAYERS,
     MANIFEST,
-    PRECISIONS,
     REFERENCE,
     REPAIR,
     SOURCE,
@@ -34,96 +28,18 @@ from edgetl.core.bundle import (
 from edgetl.core.compression import Calibration
 from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.run import Run
-from edgetl.core.targets import Target, find_target
+from edgetl.core.targets import Target
 from edgetl.inputs import input_of, write_input
 from edgetl.workflow.candidates import Candidates, Compressed
+from edgetl.workflow.given_artifact import compressed_elsewhere
 from edgetl.workflow.golden_vectors import write_golden
 from edgetl.workflow.network_reference import reference_of
 from edgetl.workflow.portable import calibrated_on, for_certifying, note_data, samples_home, without_places
 from edgetl.workflow.reference import EXPORTED as MODEL
 from edgetl.workflow.reference import Answers, answers, exported
 from edgetl.workflow.repair_search import Selected, search_repair
+from edgetl.workflow.requests import Request
 from edgetl.workflow.stage_cache import versions
-
-#: Minutes that repairing one bundle may take, unless told otherwise.
-#: Of a graph's fixed batch.
-MOST_SAMPLES = 4096
-REPAIR_MINUTES = 10.0
-
-
-@dataclass(frozen=True)
-class Request:
-    """One bundle to make.
-
-    Attributes:
-        run: what was trained.
-        name: of the bundle's folder: the target as the user named it.
-        target, precision: what it is made for.
-        selection, size: override the recipe's choice of calibration images.
-        batch: fixed batch size of the graph, or None.
-        margin: greatest tolerable loss: what repair aims at.
-        minutes: that repair may take; 0 to deploy the recipe's outcome whatever it is.
-    """
-
-    run: Run
-    name: str
-    target: Target
-    precision: Precision
-    selection: str | None = None
-    size: int | None = None
-    batch: int | None = None
-    margin: float = 0.01
-    minutes: float = 0.0
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """The settings of a recipe that it overrides."""
-        given = {"selection": self.selection, "size": self.size}
-        return {name: value for name, value in given.items() if value is not None}
-
-    @cached_property
-    def recipes(self) -> tuple[Recipe, ...]:
-        """The target's recipe and its siblings for other kinds of model, changed; none for a float precision."""
-        return family(self.target.recipe(self.precision), self.changes)
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What of it another export needs to give the same bundle, apart from run and target."""
-        repair = {"margin": self.margin, "minutes": self.minutes} if self.recipes else {}
-        batch = {} if self.batch is None else {"batch": self.batch}
-        return {"precision": self.precision, **self.changes, **batch, **repair}
-
-    def recipe(self, floating: Path) -> Recipe | None:
-        """The one that serves the kind of model in a float ONNX file; None for a float precision.
-
-        Raises:
-            CompressionError: there is none, or it calibrates nothing and is to do it otherwise.
-        """
-        if not self.recipes:
-            return None
-        chosen = serving(self.recipes, kind_of(load(floating)))
-        if self.changes and not chosen.calibrates:
-            raise CompressionError(f"the recipe {chosen.name} calibrates nothing", "leave out what chooses samples")
-        return chosen
-
-    def key(self) -> str:
-        """SHA-256 over everything that the bundle's content depends on."""
-        repair = {"margin": self.margin, "minutes": self.minutes} if self.recipes and self.minutes else None
-        return sha256_json(
-            {
-                "run": self.run.digest,
-                "baseline": to_json(self.run.baseline),
-                "target": self.target.to_json(),
-                "precision": self.precision,
-                "recipes": [recipe.to_json() for recipe in self.recipes],
-                "changes": self.changes,
-                "repair": repair,
-                "batch": self.batch,
-                "versions": versions(
-                    "torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt_rtx", "tensorrt", "ai_edge_litert"
-                ),
-            }
-        )
 
 
 def build_bundle(request: Request, out: Path, work: Path, progress: Progress) -> Bundle:
@@ -143,7 +59,12 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     expected = answers(reference, floating, work, progress)
     recipe = request.recipe(floating / MODEL)
     candidates = Candidates(reference, request.target, floating, work, progress, request.batch)
-    selected = search_repair(candidates, request.precision, recipe, expected.search, request.margin, request.minutes)
+    if request.artifact:
+        compressed, noises = compressed_elsewhere(candidates, request.artifact)
+        selected = Selected(compressed, None, noises)
+    else:
+        wanted = (request.precision, recipe, expected.search, request.margin, request.minutes)
+        selected = search_repair(candidates, *wanted)
     twin = candidates.in_float(_widest(request))
     with new_folder(folder) as partial:
         _fill(partial, request, key, candidates, expected, selected, twin)
@@ -158,68 +79,6 @@ def _refuse_absent(run: Run) -> None:
     if absent:
         what = f"{len(absent)} of {len(run.dataset.samples)} samples of {run.path} are not in {run.dataset.root}"
         raise DataError(f"{what} (first: {absent[0]})", "say where they are now: --data FOLDER")
-
-
-def precision_for(target: Target, wanted: str | None) -> Precision:
-    """The precision that is wanted, or the target's own.
-
-    Raises:
-        BackendError: the target cannot take it; those that it can are named.
-    """
-    precision = cast(Precision, wanted or target.default_precision)
-    backend = BACKENDS[target.backend]
-    reason = backend.refuses(target, precision)
-    if reason:
-        makeable = [p for p in PRECISIONS if backend.refuses(target, p) is None]
-        raise BackendError(f"{target.name} cannot take {precision}: {reason}", f"use {' or '.join(makeable)}")
-    return precision
-
-
-def check_batch(batch: int | None) -> None:
-    """Refuse a fixed batch size that no graph has.
-
-    Raises:
-        EdgetlError: it is none.
-    """
-    if batch is not None and not 1 <= batch <= MOST_SAMPLES:
-        raise EdgetlError(f"a batch of {batch} is impossible", f"give 1 to {MOST_SAMPLES}, or leave it out for any")
-
-
-def minutes_for(budget: float, repair: bool) -> float:
-    """Minutes that repair may take: those of the budget, or none.
-
-    Raises:
-        EdgetlError: the budget is no time.
-    """
-    if not 0 < budget < float("inf"):
-        raise EdgetlError(f"a budget of {budget} minutes is no time", "give a positive number, or --no-repair")
-    return budget if repair else 0.0
-
-
-def requests_for(
-    run: Run,
-    targets: Sequence[str],
-    precision: str | None,
-    *,
-    selection: str | None,
-    size: int | None,
-    batch: int | None,
-    margin: float,
-    minutes: float,
-) -> list[Request]:
-    """A request for each target that is named, once; see :class:`Request`.
-
-    Raises:
-        UnknownNameError: there is no such target.
-        BackendError: one of them cannot take the precision.
-        EdgetlError: a batch that no graph has.
-    """
-    check_batch(batch)
-    return [
-        Request(run, name, target, precision_for(target, precision), selection, size, batch, margin, minutes)
-        for name in dict.fromkeys(targets)
-        for target in [find_target(name)]
-    ]
 
 
 def _widest(request: Request) -> Precision:

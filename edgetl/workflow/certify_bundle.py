@@ -191,14 +191,17 @@ def certificate_of(
             robustness=facts.get("robustness"),
             repair=bundle.manifest.repair,
             sample=kind_of(bundle).noun,
-            notes=_of_adoption(bundle),
+            notes=_notes(bundle),
         ),
     )
 
 
-def _of_adoption(bundle: Bundle) -> tuple[str, ...]:
-    run = bundle.manifest.run
-    return run.adoption.notes if run is not None and run.adoption is not None else ()
+def _notes(bundle: Bundle) -> tuple[str, ...]:
+    """What a certificate has to say of a model, or of an artifact, that was made elsewhere."""
+    run, quantization = bundle.manifest.run, bundle.manifest.quantization
+    adopted = run.adoption.notes if run is not None and run.adoption is not None else ()
+    foreign = quantization.foreign if quantization is not None else None
+    return (*adopted, *([] if foreign is None else [foreign.note]))
 
 
 def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:

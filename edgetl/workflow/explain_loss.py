@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgetl.base.errors import MissingExtraError
+from edgetl.base.errors import CompressionError, MissingExtraError
 from edgetl.compress.layers.attribution import responsible
 from edgetl.compress.layers.taps import compare
 from edgetl.compress.layers.taps_ir import compare_ir
@@ -26,8 +26,9 @@ def layers_behind(bundle: Bundle, executed: str, root: Path | None, ladder: Sequ
     """
     try:
         return _layers_behind(bundle, executed, root, ladder)
-    except MissingExtraError:
-        # The diagnosis has said that graphs cannot be read here; the verdict does not depend on this.
+    except (MissingExtraError, CompressionError):
+        # The diagnosis has said that graphs cannot be read here, or another tool made them, whose layers have other
+        # names; the verdict does not depend on this.
         return []
 
 

@@ -18,7 +18,7 @@ from edgetl.core.targets import find_target
 from edgetl.devices import find_device
 from edgetl.inputs import what
 from edgetl.tasks import TASKS, Task, find_task
-from edgetl.workflow.build_bundle import check_batch, minutes_for, precision_for
+from edgetl.workflow.requests import check_batch, minutes_for, precision_for, take
 from edgetl.workflow.time_bundle import EXPORT_SECONDS, plan_for
 
 
@@ -57,10 +57,13 @@ def _told(stage: Stage) -> dict[str, Any]:
 def _export(stage: Stage, task: Task | None) -> None:
     given = _told(stage)
     changes = {"selection": given["samples"], "size": given["calibration_images"]}
+    if given["artifact"] is not None:
+        take(given["artifact"], given["samples"], given["calibration_images"], given["batch"])
     for name in given["target"]:
         target = find_target(name)
-        precision = precision_for(target, given["precision"])
-        family(target.recipe(precision), {key: value for key, value in changes.items() if value is not None})
+        if given["artifact"] is None:
+            precision = precision_for(target, given["precision"])
+            family(target.recipe(precision), {key: value for key, value in changes.items() if value is not None})
     check_batch(given["batch"])
     minutes_for(given["budget_minutes"], given["repair"])
     plan_for(EXPORT_SECONDS, threads=given["threads"])

@@ -34,6 +34,8 @@ _IN_MEMORY = {
 }
 _DECLARED = "declared"
 _HEAD = "Repeats {what}: edgetl run THIS_FILE"
+#: Keys of ``[export]`` that name a file, of which a bundle keeps the name.
+_NAMED = ("artifact",)
 _LOST = "The bundle does not say where this lies on this machine: correct it."
 
 
@@ -236,7 +238,7 @@ def _toml(head: str, out: str, tables: Mapping[str, Mapping[str, Json]], lost: C
     for name, values in tables.items():
         table = tomlkit.table()
         for key, value in values.items():
-            if key in lost and name != "export":
+            if key in (_NAMED if name == "export" else lost):
                 table.add(tomlkit.comment(_LOST))
             table.add(key, _inline(value) if isinstance(value, dict) else value)
         document.add(tomlkit.nl())

@@ -24,6 +24,7 @@ from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import read_json, sha256_bytes, sha256_file, sha256_json, write_json
 from edgetl.cli.journey.file import COMMANDS, Journey, Stage
 from edgetl.cli.output import Outcome, collected, note
+from edgetl.compress.foreign.artifact import artifact_files
 from edgetl.core.bundle import BENCH, CERTIFICATE, MANIFEST, load_bundle
 from edgetl.core.run import MANIFEST as RUN
 
@@ -144,6 +145,7 @@ def _key(stage: Stage) -> str:
     files = [folder / name for folder in stage.works_on for name in sealed]
     given = [value for value in stage.arguments.values() if isinstance(value, Path)]
     files += [place for value in given for place in (value, *(value / seal for seal in _SEALS))]
+    files += _weights(stage.arguments.get("artifact"))
     return sha256_json(
         {
             "stage": stage.name,
@@ -152,6 +154,14 @@ def _key(stage: Stage) -> str:
             "versions": {name: version(name) for name in _MAKERS},
         }
     )
+
+
+def _weights(artifact: Path | None) -> tuple[Path, ...]:
+    """The files that an artifact of another tool consists of, besides its own."""
+    try:
+        return () if artifact is None else artifact_files(artifact)[1:]
+    except EdgetlError:
+        return ()
 
 
 def _plain(value: Any) -> Any:

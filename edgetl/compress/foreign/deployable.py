@@ -71,7 +71,7 @@ def make_deployable(
     core = simplified(model)
     ending = outputs.cut_activation(core, labels)
     core = simplified(core) if ending else core
-    binary = labels == "class" and spec.shape[1] == 2 and _single(core)
+    binary = labels == "class" and spec.shape[1] == 2 and is_single(core)
     core = _any_batch(core)
     outputs.shape_output(core, spec, binary)
     whole = onnx.ModelProto()
@@ -90,7 +90,8 @@ def make_deployable(
     return Deployable(finished, core, ending, binary, takes, tuple(filter(None, changes)))
 
 
-def _single(model: Any) -> bool:
+def is_single(model: Any) -> bool:
+    """Whether a model's output is one number for a sample, as far as its shape tells."""
     sizes = shape_of(model.graph.output[0])
     return bool(sizes) and None not in sizes[1:] and int(np.prod([size or 1 for size in sizes[1:]])) == 1
 

@@ -15,7 +15,7 @@ import numpy as np
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
 from edgetl.base.wording import enumerated
-from edgetl.compress.foreign.simplifying import BATCH, Axis, resized, set_shape, shape_of
+from edgetl.compress.foreign.simplifying import BATCH, Axis, resized, set_shape, shape_of, unused
 from edgetl.core.tensors import TensorSpec
 from edgetl.inputs import Preprocess, Tensors
 from edgetl.inputs.base import Input
@@ -123,17 +123,22 @@ def lay(model: Any, definition: Input) -> str:
     Raises:
         CompressionError: the graph takes a type that is not made of what the definition gives.
     """
+    # A graph that edgetl exported once, and somebody changed, has a prefix of its own.
+    for name in [name for node in model.graph.node for name in node.output if name.startswith("prefix/")]:
+        rename(model, name, unused(model, f"given/{name}"))
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name.startswith("prefix/")]:
+        rename(model, tensor.name, unused(model, f"given/{tensor.name}"))
     pairs, prefix, how = paired(model, definition), Prefix(), ""
     fed = [(value.name, dtype_of(value), shape_of(value)) for value, _ in pairs]
     for (value, spec), (name, dtype, _) in zip(pairs, fed, strict=True):
         inner = f"{name}.inner"
-        _rename(model, name, inner)
+        rename(model, name, inner)
         if isinstance(definition, Preprocess):
             how = _lay_image(prefix, value, spec, definition, (inner, dtype))
         else:
             _lay_array(prefix, spec, definition, (inner, dtype))
     if any(value.name == TYPES for value in model.graph.input):
-        _rename(model, TYPES, f"{TYPES}.inner")
+        rename(model, TYPES, f"{TYPES}.inner")
         prefix.then("Sub", [IDS, IDS], f"{TYPES}.inner")
     _begin_with(model, prefix, [(spec, sizes) for (_, spec), (_, _, sizes) in zip(pairs, fed, strict=True)], how)
     return how
@@ -191,15 +196,17 @@ def _type(dtype: str) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
-def _rename(model: Any, old: str, new: str) -> None:
-    """Let a graph read its input under another name; subgraphs of Loop and If too."""
+def rename(model: Any, old: str, new: str) -> None:
+    """Give a tensor of a graph another name, wherever it is read; in subgraphs of Loop and If too."""
     waiting = [model.graph]
     while waiting:
         graph = waiting.pop()
         for node in graph.node:
             node.input[:] = [new if name == old else name for name in node.input]
             waiting += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    for value in model.graph.output:
+    for node in model.graph.node:
+        node.output[:] = [new if name == old else name for name in node.output]
+    for value in (*model.graph.output, *model.graph.initializer):
         value.name = new if value.name == old else value.name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import numpy as np
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require
 from edgetl.base.wording import enumerated
-from edgetl.compress.foreign.simplifying import shape_of
+from edgetl.compress.foreign import inputs
+from edgetl.compress.foreign.simplifying import shape_of, unused
 from edgetl.core.tensors import TensorSpec
 
 #: What turns logits into probabilities, by the kind of label it is meant for; training's losses take the logits.
 ACTIVATIONS = {"Softmax": "class", "LogSoftmax": "class", "Sigmoid": "classes"}
 #: What changes no value.
-_PLAIN = {"Identity", "Cast", "Dropout", "Reshape", "Squeeze", "Flatten", "Unsqueeze"}
+PLAIN = {"Identity", "Cast", "Dropout", "Reshape", "Squeeze", "Flatten", "Unsqueeze"}
 
 
 def choose_output(model: Any, wanted: str | None) -> str:
@@ -45,30 +47,47 @@ def cut_activation(model: Any, labels: str) -> str:
     Raises:
         CompressionError: two of them in a row, or one that the task has no use for.
     """
-    found = _activation(model)
-    if found is None:
+    found = activations(model)
+    kind = ending_of([str(node.op_type) for node in found], labels)
+    if kind:
+        found[0].op_type = "Identity"
+        del found[0].attribute[:]
+    return kind
+
+
+def ending_of(kinds: Sequence[str], labels: str) -> str:
+    """The one activation at a model's end, or "" for none.
+
+    Args:
+        kinds: of the activations that follow one another there, the last one first.
+        labels: kind of label of the task.
+
+    Raises:
+        CompressionError: two of them, or one that the task has no use for.
+    """
+    if not kinds:
         return ""
-    kind = str(found.op_type)
+    kind = kinds[0]
     binary = kind == "Sigmoid" and labels == "class"
     if ACTIVATIONS[kind] != labels and not binary:
         need = {"class": "classes that exclude each other", "classes": "labels that do not exclude each other"}
         what = f"the model ends in {kind}, which is for {need[ACTIVATIONS[kind]]}, and the task's labels are otherwise"
         raise CompressionError(what, "name the right task: --task (see: edgetl tasks)")
-    found.op_type = "Identity"
-    del found.attribute[:]
-    again = _activation(model)
-    if again is not None:
-        what = f"the model ends in {again.op_type} and {kind}: the second takes probabilities for logits"
+    if len(kinds) > 1:
+        what = f"the model ends in {kinds[1]} and {kind}: the second takes probabilities for logits"
         raise CompressionError(what, "export it without them, or with one")
     return kind
 
 
-def _activation(model: Any) -> Any | None:
+def activations(model: Any, through: Collection[str] = PLAIN) -> list[Any]:
+    """The activations at a model's end, the last one first, with nothing but these operators after each."""
     makers = {name: node for node in model.graph.node for name in node.output}
-    node = makers.get(model.graph.output[0].name)
-    while node is not None and node.op_type in _PLAIN:
+    node, found = makers.get(model.graph.output[0].name), []
+    while node is not None and node.op_type in {*through, *ACTIVATIONS}:
+        if node.op_type in ACTIVATIONS:
+            found.append(node)
         node = makers.get(node.input[0])
-    return node if node is not None and node.op_type in ACTIVATIONS else None
+    return found
 
 
 def shape_output(model: Any, spec: TensorSpec, binary: bool) -> None:
@@ -92,11 +111,11 @@ def shape_output(model: Any, spec: TensorSpec, binary: bool) -> None:
     if known is not None and known != own:
         what = f"the output '{value.name}' has {known} values for a sample, and there are {width} classes or values"
         raise CompressionError(what, "name all classes in the order of the outputs: --classes FILE")
-    source = value.name
+    source = _freed(model, value.name, spec.name)
     if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         graph.node.append(helper.make_node("Cast", [source], [f"{source}.float"], to=onnx.TensorProto.FLOAT))
         source = f"{source}.float"
-    flat = f"{spec.name}.flat"
+    flat = unused(model, f"{spec.name}.flat")
     shape = onnx.numpy_helper.from_array(np.array([-1, own], np.int64), f"{flat}.shape")
     graph.initializer.append(shape)
     graph.node.append(helper.make_node("Reshape", [source, shape.name], [flat if binary else spec.name], name=flat))
@@ -105,3 +124,11 @@ def shape_output(model: Any, spec: TensorSpec, binary: bool) -> None:
         graph.node.append(helper.make_node("Concat", [f"{flat}.zero", flat], [spec.name], name=spec.name, axis=1))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(spec.name, onnx.TensorProto.FLOAT, ["batch", width]))
+
+
+def _freed(model: Any, output: str, name: str) -> str:
+    """The output's tensor, after whatever has the name that the task's output is to get was given another."""
+    if (free := unused(model, name)) == name:
+        return output
+    inputs.rename(model, name, free)
+    return free if output == name else output

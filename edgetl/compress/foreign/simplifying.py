@@ -90,3 +90,13 @@ def _keep_first_axis(model: Any, onnx: Any) -> None:
         kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
         del node.attribute[:]
         node.attribute.extend(kept)
+
+
+def unused(model: Any, name: str) -> str:
+    """The name, or the nearest that no tensor and no node of the graph has."""
+    taken = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        taken |= {node.name, *node.output}
+    while name in taken or f"{name}.shape" in taken:
+        name += "_"
+    return name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,44 @@ def read(model: Path, topology: Topology) -> Layout:
     loaded = graph.load(model)
     values = constants(loaded)
     makers = {name: node for node in loaded.graph.node for name in node.output}
-    layers: dict[str, Stored] = {}
-    for node in topology.weighted():
-        found = _counterpart(loaded, node)
-        if found is not None:
-            layers[node.name] = _stored(found, node, topology, values, makers)
+    wanted = topology.weighted()
+    found = {node.name: same for node in wanted if (same := _counterpart(loaded, node)) is not None}
+    pairs = _pairs(loaded, topology, values)
+    if len(found) < len(wanted) and (ordered := _in_order(loaded, wanted, values, makers)):
+        found = {node.name: same for node, same in zip(wanted, ordered, strict=True)}
+        pairs = [pair for node in wanted if (pair := _read_by(found[node.name], node, values, makers)) is not None]
+    layers = {
+        node.name: _stored(found[node.name], node, topology, values, makers) for node in wanted if node.name in found
+    }
     present = frozenset(node.name for node in loaded.graph.node)
-    return Layout(layers, tuple(_pairs(loaded, topology, values)), present)
+    return Layout(layers, tuple(pairs), present)
+
+
+def _in_order(loaded: Any, wanted: Sequence[Any], values: Any, makers: Any) -> list[Any]:
+    """The layers of a file that calls them otherwise, if they are as many, of the same kinds and as far folded."""
+
+    def fixed(name: str) -> bool:
+        maker = makers.get(name)
+        return name in values or (
+            maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in values
+        )
+
+    nodes = loaded.graph.node
+    own = [node for node in nodes if node.op_type in graph.WEIGHTED and len(node.input) > 1 and fixed(node.input[1])]
+    if [node.op_type for node in own] != [node.op_type for node in wanted]:
+        return []
+    # The preprocessing may hold one, before the first layer.
+    behind = itertools.dropwhile(lambda node: node != own[0], nodes)
+    return own if all(node.op_type != "BatchNormalization" for node in behind) else []
+
+
+def _read_by(found: Any, node: Any, values: Any, makers: Any) -> Pair | None:
+    """The grid of what one layer reads, under the name that the exported graph has for it."""
+    dequantize = makers.get(found.input[0])
+    quantize = makers.get(dequantize.input[0]) if dequantize is not None and dequantize.input else None
+    if quantize is None or (dequantize.op_type, quantize.op_type) != ("DequantizeLinear", "QuantizeLinear"):
+        return None
+    return Pair(node.input[0], frozenset({node.name}), _grid(quantize, values))
 
 
 def _counterpart(loaded: Any, node: Any) -> Any | None:

@@ -51,14 +51,19 @@ def read_layout(model: Path, topology: Topology) -> Layout:
     Raises:
         CompressionError: neither of the two, or damaged.
     """
-    if model.suffix == ".onnx":
-        from edgetl.compress.layers import artifact_onnx
+    try:
+        if model.suffix == ".onnx":
+            from edgetl.compress.layers import artifact_onnx
 
-        return artifact_onnx.read(model, topology)
-    if model.suffix == ".xml":
-        from edgetl.compress.layers import artifact_ir
+            return artifact_onnx.read(model, topology)
+        if model.suffix == ".xml":
+            from edgetl.compress.layers import artifact_ir
 
-        return artifact_ir.read(model, topology)
+            return artifact_ir.read(model, topology)
+    except (KeyError, IndexError, ValueError) as error:
+        # Other tools quantize in more ways than are read here: by scales that are computed, in blocks, in 4 bits.
+        what = f"{model} is quantized in a way that tells nothing of its layers ({type(error).__name__}: {error})"
+        raise CompressionError(what, "give a model with constant scales") from error
     raise CompressionError(f"{model} tells nothing of its layers", "give the .onnx or .xml that it was compiled from")
 
 

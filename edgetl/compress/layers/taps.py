@@ -136,7 +136,10 @@ class Tapped:
     def _quantized(self, tensor: str) -> Any | None:
         readers = self.topology.readers.get(tensor, ())
         found = [node for node in readers if node.op_type == "QuantizeLinear"]
-        return found[0] if len(found) == len(readers) == 1 else None
+        quantize = found[0] if len(found) == len(readers) == 1 else None
+        # Where a scale is computed as the model runs, nothing says what the integers stand for.
+        known = quantize is not None and all(name in self.topology.constants for name in quantize.input[1:])
+        return quantize if known else None
 
     def open(self, tensors: Sequence[str]) -> None:
         """Load the file with these tensors as outputs, in integers where the file quantizes them."""
@@ -146,7 +149,7 @@ class Tapped:
         names = [tensor if q is None else q.output[0] for tensor, q in zip(tensors, quantizers, strict=True)]
         builder.expose([])
         for name, quantize in zip(names, quantizers, strict=True):
-            kind = np.dtype(np.float32) if quantize is None else self.topology.constants[quantize.input[2]].dtype
+            kind = np.dtype(np.float32) if quantize is None else self._zero(quantize).dtype
             element = onnx.helper.np_dtype_to_tensor_dtype(kind)
             builder.model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
         self._names, self._quantizers, self.model = names, quantizers, builder.model
@@ -160,8 +163,12 @@ class Tapped:
     def _float(self, value: npt.NDArray[Any], quantize: Any | None) -> npt.NDArray[np.float64]:
         if quantize is None:
             return np.asarray(value, np.float64)
-        scale, zero = (self.topology.constants[name].astype(np.float64) for name in quantize.input[1:3])
-        return np.asarray((value.astype(np.float64) - zero) * scale)
+        scale, zero = self.topology.constants[quantize.input[1]].astype(np.float64), self._zero(quantize)
+        return np.asarray((value.astype(np.float64) - zero.astype(np.float64)) * scale)
+
+    def _zero(self, quantize: Any) -> npt.NDArray[Any]:
+        given = len(quantize.input) > 2
+        return self.topology.constants[quantize.input[2]] if given else np.zeros((), np.uint8)
 
 
 class Ratios:

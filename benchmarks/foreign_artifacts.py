@@ -185,8 +185,9 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
     run = load_run(chosen.run)
-    files = [floating(one, chosen.work / name) for one, name in ((run, "float"), (load_run(chosen.other), "other"))]
-    job, parts = Job(run, *files, chosen.work), {"verdicts": verdicts, "planted": planted, "honest": honest}
+    other = floating(load_run(chosen.other), chosen.work / "other")
+    job = Job(run, floating(run, chosen.work / "float"), other, chosen.work)
+    parts = {"verdicts": verdicts, "planted": planted, "honest": honest}
     done: dict[str, Any] = read_json(chosen.out) if chosen.out.is_file() else {}
     about = {"data": str(run.settings.get("data", "")).rsplit("/", maxsplit=1)[-1], "backbone": run.backbone}
     for name in chosen.part or list(parts):

@@ -58,7 +58,7 @@ def copied(file: Path, folder: Path) -> Path:
         OSError: it cannot be copied.
     """
     for other in artifact_files(file)[1:]:
-        there = folder / other.relative_to(file.parent)
+        there = folder / other.relative_to(file.parent).as_posix()
         there.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(other, there)
     return Path(shutil.copyfile(file, folder / file.with_suffix(file.suffix.lower()).name))

@@ -43,6 +43,8 @@ from tests.adoption.compressors import (
 )
 
 CALIBRATED = 48
+#: Of some hundred samples, honest artifacts pass.
+MARGIN = 0.03
 Rows = Iterator[dict[str, Any]]
 Feeds = Sequence[Mapping[str, Any]]
 #: Options of ONNX Runtime's quantizer that its users choose from, and of NNCF's.
@@ -88,7 +90,7 @@ class Job:
         row: dict[str, Any] = {"artifact": what, "target": target, "bytes": file.stat().st_size}
         try:
             out = Path(tempfile.mkdtemp(dir=self.work))
-            (made,) = edgetl.export(self.run, targets=target, out=out, artifact=file, bench=False)
+            (made,) = edgetl.export(self.run, targets=target, out=out, artifact=file, margin=MARGIN, bench=False)
         except edgetl.EdgetlError as error:
             row |= {"verdict": "refused", "told": str(error), "findings": []}
         else:
@@ -130,11 +132,11 @@ def verdicts(job: Job) -> Rows:
     inverted = [{"image": 255 - one["image"]} for one in feeds]
     yield job.by_ort("ORT, its defaults", "x86-generic", feeds)
     yield job.by_ort("ORT, per channel", "x86-generic", feeds, **ORT["ORT, per channel"])
-    yield job.by_ort("ORT, per channel, symmetric int8", "jetson", feeds, **PER_CHANNEL)
     yield job.by_nncf("NNCF, its defaults", feeds)
     yield job.by_ort("ORT, calibrated with noise", "x86-generic", noise, **ORT["ORT, per channel"])
     yield job.by_ort("ORT, calibrated with black noise", "x86-generic", dark, **ORT["ORT, per channel"])
     yield job.by_ort("ORT, calibrated with inverted images", "x86-generic", inverted, **ORT["ORT, per channel"])
+    yield job.by_ort("ORT, per channel, symmetric int8", "jetson", feeds, **PER_CHANNEL)
 
 
 def planted(job: Job) -> Rows:
@@ -201,7 +203,7 @@ def main() -> None:
         for row in parts[name](job):
             done[name].append(row)
             tools = {tool: version(tool) for tool in ("onnxruntime", "nncf", "openvino")}
-            whole = {**done, "run": about, "versions": tools, "summary": summary(done)}
+            whole = {**done, "run": about, "versions": tools, "margin": MARGIN, "summary": summary(done)}
             write_json(chosen.out, {**whole, "machine": {**machine(), "cores_used": os.cpu_count()}})
 
 

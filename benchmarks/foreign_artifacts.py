@@ -43,6 +43,8 @@ from tests.adoption.compressors import (
 )
 
 CALIBRATED = 48
+#: Of some hundred samples, honest artifacts pass.
+MARGIN = 0.03
 Rows = Iterator[dict[str, Any]]
 Feeds = Sequence[Mapping[str, Any]]
 #: Options of ONNX Runtime's quantizer that its users choose from, and of NNCF's.
@@ -88,7 +90,7 @@ class Job:
         row: dict[str, Any] = {"artifact": what, "target": target, "bytes": file.stat().st_size}
         try:
             out = Path(tempfile.mkdtemp(dir=self.work))
-            (made,) = edgetl.export(self.run, targets=target, out=out, artifact=file, bench=False)
+            (made,) = edgetl.export(self.run, targets=target, out=out, artifact=file, margin=MARGIN, bench=False)
         except edgetl.EdgetlError as error:
             row |= {"verdict": "refused", "told": str(error), "findings": []}
         else:
@@ -130,11 +132,11 @@ def verdicts(job: Job) -> Rows:
     inverted = [{"image": 255 - one["image"]} for one in feeds]
     yield job.by_ort("ORT, its defaults", "x86-generic", feeds)
     yield job.by_ort("ORT, per channel", "x86-generic", feeds, **ORT["ORT, per channel"])
-    yield job.by_ort("ORT, per channel, symmetric int8", "jetson", feeds, **PER_CHANNEL)
     yield job.by_nncf("NNCF, its defaults", feeds)
     yield job.by_ort("ORT, calibrated with noise", "x86-generic", noise, **ORT["ORT, per channel"])
     yield job.by_ort("ORT, calibrated with black noise", "x86-generic", dark, **ORT["ORT, per channel"])
     yield job.by_ort("ORT, calibrated with inverted images", "x86-generic", inverted, **ORT["ORT, per channel"])
+    yield job.by_ort("ORT, per channel, symmetric int8", "jetson", feeds, **PER_CHANNEL)
 
 
 def planted(job: Job) -> Rows:
@@ -165,8 +167,14 @@ def summary(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
         "refused_or_failed": sum(row["verdict"] in ("refused", "fail") for row in wrong),
         "named": sum(row["verdict"] == "refused" or bool(row["findings"]) for row in wrong),
         "honest": len(fine),
-        "false_alarms": sum(bool(set(row["findings"]) - {"quantization-noise"}) for row in fine),
+        "false_alarms": sum(bool(set(row["findings"]) - _true(row["artifact"])) for row in fine),
     }
+
+
+def _true(what: str) -> set[str]:
+    """Findings that are no false alarm: what a tool's setting does by design."""
+    per_tensor = what in ORT and not ORT[what].get("per_channel")
+    return {"quantization-noise"} | ({"per-tensor-depthwise"} if per_tensor else set())
 
 
 def floating(run: Run, folder: Path) -> Path:
@@ -185,8 +193,9 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
     run = load_run(chosen.run)
-    files = [floating(one, chosen.work / name) for one, name in ((run, "float"), (load_run(chosen.other), "other"))]
-    job, parts = Job(run, files[0], files[1], chosen.work), {"verdicts": verdicts, "planted": planted, "honest": honest}
+    other = floating(load_run(chosen.other), chosen.work / "other")
+    job = Job(run, floating(run, chosen.work / "float"), other, chosen.work)
+    parts = {"verdicts": verdicts, "planted": planted, "honest": honest}
     done: dict[str, Any] = read_json(chosen.out) if chosen.out.is_file() else {}
     about = {"data": str(run.settings.get("data", "")).rsplit("/", maxsplit=1)[-1], "backbone": run.backbone}
     for name in chosen.part or list(parts):
@@ -194,7 +203,7 @@ def main() -> None:
         for row in parts[name](job):
             done[name].append(row)
             tools = {tool: version(tool) for tool in ("onnxruntime", "nncf", "openvino")}
-            whole = {**done, "run": about, "versions": tools, "summary": summary(done)}
+            whole = {**done, "run": about, "versions": tools, "margin": MARGIN, "summary": summary(done)}
             write_json(chosen.out, {**whole, "machine": {**machine(), "cores_used": os.cpu_count()}})
 
 

@@ -67,7 +67,8 @@ class GivenArtifact:
         Raises:
             CompressionError: the file was changed meanwhile, or as :meth:`precision`.
         """
-        with tempfile.TemporaryDirectory(dir=folder) as inner:
+        # OpenVINO keeps the file mapped, which Windows does not remove while it is.
+        with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as inner:
             copy = copied(self.path, Path(inner))
             if _hash(copy) != self.sha256:
                 raise CompressionError(f"{self.path} was changed while it was read", "export again")

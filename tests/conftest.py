@@ -8,11 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# No test asserts a time: a busy machine is no fault.
+hypothesis.settings.register_profile("edgetl", deadline=None)
+hypothesis.settings.load_profile("edgetl")
 
 
 @pytest.fixture(scope="session")

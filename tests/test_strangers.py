@@ -319,7 +319,7 @@ def test_a_remedy(copy: Copy) -> None:
         "recipe = Recipe('mine', 'onnxruntime', ('x86-64',), 'onnxruntime', 'int8', True, selection='random', size=8,\n"
         "                estimator='min-max', activations='uint8', bias='int32')\n"
         "means = Means('dense', 8, lambda precision: None, lambda best: [], lambda best: ('', ''),\n"
-        "              lambda best: [])\n"
+        "              lambda best: ('', ''), lambda best: [])\n"
         "def measure(attempt):\n"
         "    loss = 0.0 if 'Gemm' in attempt.recipe.exclude_operators else 0.1\n"
         "    return Outcome(200, 0.9, -loss, -loss, round(200 * loss), 0, loss, (), 1.0, None)\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import multiprocessing
 import os
 import select
@@ -51,6 +52,10 @@ def _ending_together(devices: int) -> Iterator[None]:
     A terminal interrupts all of them, and each would print where it stood, halfway through importing torch.
     """
     others = multiprocessing.active_children()
+    # It warns of each process that it ends because another one ended: what is told is why the first one did.
+    warned = logging.getLogger("torch.multiprocessing.spawn")
+    level = warned.level
+    warned.setLevel(logging.ERROR)
     try:
         with _deaf(lambda: _killed(others)) if devices > 1 and _hears() else nullcontext():
             yield
@@ -58,6 +63,8 @@ def _ending_together(devices: int) -> Iterator[None]:
         for process in _killed(others):
             process.join()
         raise
+    finally:
+        warned.setLevel(level)
 
 
 def _hears() -> bool:

@@ -19,7 +19,7 @@ from edgetl.transfer import heads
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.model import load_baseline, load_model, measured
 from edgetl.transfer.strategies import STRATEGIES
-from edgetl.transfer.strategies.base import HeadSpec
+from edgetl.transfer.strategies.base import HeadSpec, TaskLoss
 from edgetl.transfer.tasks import LEARNERS, Scale, scored
 
 from .conftest import TINY
@@ -95,7 +95,10 @@ def test_scores_are_the_tasks_metrics() -> None:
 
 
 def test_no_strategy_names_a_loss_that_the_task_should_choose() -> None:
-    assert [recipe().terms for recipe in STRATEGIES.values()] == [(), None]
+    """A probe has none; the others take the task's, alone or beside terms of their own."""
+    terms = {name: recipe().terms for name, recipe in STRATEGIES.items()}
+    assert terms.pop("linear-probe") == ()
+    assert all(any(isinstance(term, TaskLoss) for term in own) for own in terms.values())
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgetl.backends.openvino import read_network, save_network
 from edgetl.base.errors import CompressionError
 from edgetl.base.extras import require, version
 from edgetl.compress import graph
 
-#: Largest finite float16.
-_LARGEST = 65504.0
+#: Largest finite float16, and what stands for infinity where something is masked: the largest float32 and its like.
+_LARGEST, _INFINITE = 65504.0, 1e30
 
 
 def to_onnx(model: Path, out: Path) -> dict[str, Any]:
@@ -25,6 +27,9 @@ def to_onnx(model: Path, out: Path) -> dict[str, Any]:
     loaded = graph.load(model)
     for tensor in loaded.graph.initializer:
         values = numpy_helper.to_array(tensor)
+        if values.dtype.kind == "f" and not values.ndim and abs(values) > _INFINITE:
+            values = np.asarray(np.copysign(_LARGEST, values), values.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         if values.dtype.kind == "f" and values.size and abs(values).max() > _LARGEST:
             raise CompressionError(f"the weights '{tensor.name}' exceed float16", "export with --precision fp32")
     outputs = [value.name for value in loaded.graph.output]

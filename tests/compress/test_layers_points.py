@@ -207,3 +207,19 @@ def test_grids_of_single_channels() -> None:
     assert found[0] == pytest.approx(round(0.7512 * 255) / 255)
     assert found[1] == pytest.approx(-2 + round(2.7512 / 8 * 255) / 255 * 8, abs=1e-6)
     assert found[2] == 0
+
+
+def test_depthwise_weights_that_are_rounded_as_an_ir_is_loaded_are_read(small_onnx: Path, tmp_path: Path) -> None:
+    """As NNCF and ``openvino.save_model`` write them by default: numbers behind a FakeQuantize."""
+    pytest.importorskip("nncf", reason="nncf is not installed: OpenVINO models cannot be quantized")
+    from tests.adoption.compressors import by_nncf
+
+    file = by_nncf(small_onnx, tmp_path / "theirs.xml", SAMPLES)
+    assert 'type="GroupConvolution"' in file.read_text()
+    before = weights_of(small_onnx)
+    for point in read_points(file, small_onnx):
+        assert point.weight is not None
+        step = 2 * np.abs(before[point.node]).max() / 254
+        assert 0 < np.abs(point.weight - before[point.node]).max() < 1.01 * step
+        # An 8-bit grid for each channel, or for all.
+        assert max(len(np.unique(row)) for row in point.weight.reshape(len(point.weight), -1)) <= 256

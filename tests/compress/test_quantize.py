@@ -405,6 +405,28 @@ def test_weights_beyond_float16_are_refused(small_onnx: Path, tmp_path: Path) ->
         to_float(tmp_path / "large.onnx", "tensorrt", "fp16", tmp_path)
 
 
+MASKED = """
+<ir_version: 10, opset_import: ["" : 18]>
+agraph (float[n, 4] x) => (float[n, 4] y) <
+    bool[4] seen = {1, 1, 1, 0}, float lowest = {-3.4028234e38}
+> {
+    scores = Where (seen, x, lowest)
+    y = Softmax (scores)
+}
+"""
+
+
+def test_what_masks_in_float32_masks_in_float16(tmp_path: Path) -> None:
+    """Transformers put the lowest float32 where nothing is to be seen."""
+    onnx.save(onnx.parser.parse_model(MASKED), tmp_path / "masked.onnx")
+    made = to_float(tmp_path / "masked.onnx", "tensorrt", "fp16", tmp_path)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    sessions = [onnxruntime.InferenceSession(file) for file in (tmp_path / "masked.onnx", made.path)]
+    (before,), (after,) = sessions[0].run(None, {"x": x}), sessions[1].run(None, {"x": x.astype(np.float16)})
+    assert np.abs(after.astype(np.float32) - before).max() < 2e-3
+    assert not after[:, 3].any()
+
+
 def test_fp32_passes_through(small_onnx: Path, tmp_path: Path) -> None:
     made = to_float(small_onnx, "onnxruntime", "fp32", tmp_path)
     assert made.path == small_onnx

@@ -20,8 +20,8 @@ from edgetl.runtime.ov import core
 _BARE = "/WithoutBiases"
 #: What NNCF calls the factors by which it evens out the channels of a product (SmoothQuant, Xiao et al. 2023).
 _SMOOTHING = "/nncf_smooth_quant"
-#: Between the stored integers and the layer.
-_DECODING = ("Convert", "Multiply", "Subtract", "Reshape")
+#: Between the stored integers, or the numbers that are rounded as the file is loaded, and the layer.
+_DECODING = ("Convert", "Multiply", "Subtract", "Reshape", "FakeQuantize")
 
 
 def read(model: Path, topology: Topology) -> Layout:
@@ -93,16 +93,37 @@ def _evaluate(op: Any) -> npt.NDArray[np.float32]:
     first = _evaluate(_source(op, 0))
     if kind == "Convert":
         return np.asarray(first, np.float32)
-    second = _evaluate(_source(op, 1))
     if kind == "Reshape":
         return first.reshape([int(size) for size in op.output(0).get_shape()])
+    if kind == "FakeQuantize":
+        return _rounded(op, first)
+    second = _evaluate(_source(op, 1))
     return np.asarray(first * second if kind == "Multiply" else first - second, np.float32)
+
+
+def _rounded(op: Any, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """As OpenVINO defines FakeQuantize."""
+    low, high, out_low, out_high = (np.asarray(_evaluate(_source(op, index)), np.float32) for index in (1, 2, 3, 4))
+    steps = int(op.get_attributes()["levels"]) - 1
+    width = high - low
+    share = np.round((np.clip(values, low, high) - low) / np.where(width > 0, width, 1) * steps) / steps
+    return np.asarray(share * (out_high - out_low) + out_low, np.float32)
+
+
+def _is_rounded(op: Any) -> bool:
+    """Whether a chain of decoding operators holds one that rounds."""
+    while op.get_type_name() in _DECODING:
+        if op.get_type_name() == "FakeQuantize":
+            return True
+        op = _source(op, 0)
+    return False
 
 
 def _stored(op: Any, reference: npt.NDArray[Any], biased: bool) -> Stored:
     decoded, constant = _source(op, 1), _constant(_source(op, 1))
     bias = _bias(op) if biased else None
-    if constant is None or constant.get_output_element_type(0).get_type_name() not in ("i8", "u8"):
+    integer = constant is not None and constant.get_output_element_type(0).get_type_name() in ("i8", "u8")
+    if not integer and not _is_rounded(decoded):
         return Stored(None, None, bias)
     weight = placed(_unsmoothed(op, _evaluate(decoded)), reference)
     if weight is None:
@@ -132,9 +153,9 @@ def _unsmoothed(op: Any, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
 
 def _bias(op: Any) -> Floats | None:
     readers = [port.get_node() for port in op.output(0).get_target_inputs()]
-    if len(readers) != 1 or readers[0].get_type_name() != "Add" or _source(readers[0], 1).get_type_name() != "Constant":
+    if len(readers) != 1 or readers[0].get_type_name() != "Add" or _constant(_source(readers[0], 1)) is None:
         return None
-    return np.asarray(_source(readers[0], 1).data, np.float32).reshape(-1)
+    return np.asarray(_evaluate(_source(readers[0], 1)), np.float32).reshape(-1)
 
 
 def _names(layers: Mapping[str, Any]) -> Callable[[Any], str]:
@@ -176,7 +197,7 @@ def _quantizes(op: Any) -> bool:
 
 
 def _grid(op: Any) -> Grid:
-    low, high = (np.asarray(_source(op, index).data, np.float64).reshape(-1) for index in (3, 4))
+    low, high = (np.asarray(_evaluate(_source(op, index)), np.float64).reshape(-1) for index in (3, 4))
     factors = _smoothing(op)[1]
     axis = 1 if factors is None else -1
     if factors is not None:

@@ -60,7 +60,7 @@ def read_layout(model: Path, topology: Topology) -> Layout:
             from edgetl.compress.layers import artifact_ir
 
             return artifact_ir.read(model, topology)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
         # Other tools quantize in more ways than are read here: by scales that are computed, in blocks, in 4 bits.
         what = f"{model} is quantized in a way that tells nothing of its layers ({type(error).__name__}: {error})"
         raise CompressionError(what, "give a model with constant scales") from error

@@ -282,10 +282,16 @@ def hf(weights: Path, work: Path, many: int) -> Rows:
 
 
 def _fit_head(model: Any, files: list[Path], names: tuple[str, ...]) -> None:
-    """Only the last layer: the rest stays as it was drawn."""
+    """Only the last layer, and what batch norms see: the rest stays as it was drawn."""
     images = [np.asarray(Image.open(file).convert("RGB").resize((64, 64)), np.float32) for file in files]
     x = torch.from_numpy((np.stack(images) / 127.5 - 1).transpose(0, 3, 1, 2))
     y = torch.tensor([names.index(file.parent.name) for file in files])
+    # Batch norms that saw nothing let a random network answer the same to everything.
+    model.train()
+    with torch.no_grad():
+        for _ in range(50):
+            model(pixel_values=x)
+    model.eval()
     optimizer = torch.optim.Adam(model.classifier.parameters(), 1e-2)
     for _ in range(60):
         optimizer.zero_grad()

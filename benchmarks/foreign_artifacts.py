@@ -92,7 +92,7 @@ class Job:
             out = Path(tempfile.mkdtemp(dir=self.work))
             (made,) = edgetl.export(self.run, targets=target, out=out, artifact=file, margin=MARGIN, bench=False)
         except edgetl.EdgetlError as error:
-            row |= {"verdict": "refused", "told": str(error), "findings": []}
+            row |= {"verdict": "refused", "told": str(error).replace(str(file), file.name), "findings": []}
         else:
             of = made.certificate
             row |= {

@@ -28,8 +28,8 @@ class OpenVino:
         if not available("openvino"):
             return Probe(False, None, (), "the package openvino is not installed", "pip install 'edgetl[openvino]'")
         try:
-            known, runtime = core().available_devices, core()
-            devices = tuple(f"{name}: {runtime.get_property(name, 'FULL_DEVICE_NAME')}" for name in known)
+            found = core()
+            devices = tuple(f"{n}: {found.get_property(n, 'FULL_DEVICE_NAME')}" for n in found.available_devices)
         except (ImportError, OSError, RuntimeError) as error:
             return Probe(False, version("openvino"), (), f"openvino cannot be loaded ({error})", "reinstall it")
         if not available("nncf"):

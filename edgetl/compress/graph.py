@@ -27,6 +27,8 @@ BETWEEN = {
     "Add", "Sub", "Mul", "Div", "Where", "Cast", "Clip", "Dropout", "Expand", "Identity", "IsNaN", "Max", "Reshape",
     "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
+#: Most samples of a graph's fixed batch.
+MOST_AT_ONCE = 4096
 #: Metadata key of a node: dotted name of the torch module that it came from.
 MODULE = "edgetl.module"
 _SCOPES = "pkg.torch.onnx.name_scopes"

@@ -16,15 +16,14 @@ ImageNet-C was made for images of 224 pixels; here an image keeps its own size, 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgetl.base.errors import CertifyError, UnknownNameError
+from edgetl.base.parallel import CORES, in_order
 from edgetl.base.storage import sha256_file, sha256_json
 from edgetl.inputs.pictures import decode
 
@@ -84,8 +83,7 @@ def write_corrupted(paths: Iterable[Path], name: str, severity: int, folder: Pat
         corrupted(path, name, severity).save(file, compress_level=1)
         return file
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(write, enumerate(paths)))
+    return list(in_order([write] * CORES, enumerate(paths)))
 
 
 def _blur(image: Image, sigma: float, seed: Seed) -> Image:

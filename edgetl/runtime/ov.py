@@ -44,9 +44,9 @@ class OpenVinoSession:
             config |= {} if pinned is None else {"ENABLE_CPU_PINNING": pinned}
         if device in ("CPU", "GPU"):
             config |= {"INFERENCE_PRECISION_HINT": _HINTS[artifact.precision]}
-        found = ", ".join(core().available_devices)
-        if device not in {name.split(".")[0] for name in core().available_devices}:
-            raise BackendError(f"OpenVINO finds no {device} here (only {found})", "run on the target device")
+        found = core().available_devices
+        if device not in {name.split(".")[0] for name in found}:
+            raise BackendError(f"OpenVINO finds no {device} here (only {', '.join(found)})", "run on the target device")
         try:
             self._model = core().read_model(artifact.path)
             if simulated:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -79,7 +78,7 @@ def task_of(bundle: Bundle) -> Task:
 
 def open_role(bundle: Bundle, role: str, threads: int | None, simulated: bool) -> Session:
     """An artifact of a bundle in its runtime, on all cores unless told otherwise; see :func:`open_session`."""
-    return open_session(bundle.artifact(role), threads=threads or os.cpu_count() or 1, simulated=simulated)
+    return open_session(bundle.artifact(role), threads=threads or CORES, simulated=simulated)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from edgetl.backends import BACKENDS
 from edgetl.base.errors import BackendError, CompressionError, EdgetlError
 from edgetl.base.schema import to_json
 from edgetl.base.storage import sha256_json
-from edgetl.compress.graph import kind_of, load
+from edgetl.compress.graph import MOST_AT_ONCE, kind_of, load
 from edgetl.compress.recipes import Recipe, family, serving
 from edgetl.core.bundle import PRECISIONS, Precision
 from edgetl.core.run import Run
@@ -20,8 +20,6 @@ from edgetl.core.targets import Target, find_target
 from edgetl.workflow.given_artifact import GivenArtifact
 from edgetl.workflow.stage_cache import versions
 
-#: Of a graph's fixed batch.
-MOST_SAMPLES = 4096
 #: Minutes that repairing one bundle may take, unless told otherwise.
 REPAIR_MINUTES = 10.0
 
@@ -127,8 +125,8 @@ def check_batch(batch: int | None) -> None:
     Raises:
         EdgetlError: it is none.
     """
-    if batch is not None and not 1 <= batch <= MOST_SAMPLES:
-        raise EdgetlError(f"a batch of {batch} is impossible", f"give 1 to {MOST_SAMPLES}, or leave it out for any")
+    if batch is not None and not 1 <= batch <= MOST_AT_ONCE:
+        raise EdgetlError(f"a batch of {batch} is impossible", f"give 1 to {MOST_AT_ONCE}, or leave it out for any")
 
 
 def minutes_for(budget: float, repair: bool) -> float:

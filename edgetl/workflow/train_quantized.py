@@ -131,7 +131,7 @@ def _to_labels(candidates: Candidates, samples: Sequence[Sample]) -> Labelled:
     """The loss of the task, as every strategy without terms of its own has it."""
     import torch
 
-    from edgetl.transfer.strategies.base import StepContext
+    from edgetl.transfer.strategies.base import HeadSpec, ParamPolicy, StepContext, Strategy
     from edgetl.transfer.tasks import learner_of
 
     run = candidates.run
@@ -139,7 +139,7 @@ def _to_labels(candidates: Candidates, samples: Sequence[Sample]) -> Labelled:
     scale = learner.scale(every)
     targets = torch.from_numpy(learner.targets(run.dataset.labels_of(samples), scale))
     counts = torch.from_numpy(learner.counts(every, len(run.classes)))
-    model = _teacher(candidates)
+    model, plain = _teacher(candidates), Strategy(ParamPolicy(), HeadSpec()).resolved(learner.terms)
 
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         standard = (outputs - scale.centre) / scale.spread
@@ -148,9 +148,6 @@ def _to_labels(candidates: Candidates, samples: Sequence[Sample]) -> Labelled:
             model, {}, targets[rows].to(device), standard, counts.to(device), {}, None, 1.0,
             run.dataset.label_kind, lambda network, inputs: network(*inputs.values()),
         )  # fmt: skip
-        total = outputs.new_zeros(())
-        for term in learner.terms:
-            total = total + term.weight(1.0) * term.loss(context)
-        return total
+        return plain.loss(context)
 
     return loss

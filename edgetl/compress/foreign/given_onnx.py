@@ -18,13 +18,12 @@ from edgetl.compress.foreign.deployable import is_single, open_model
 from edgetl.compress.foreign.given import CUT, REMEDY, SMALLEST, UNENDED, Given, Wanted, changes_of
 from edgetl.compress.foreign.reading import STANDARD, read_model
 from edgetl.compress.foreign.simplifying import shape_of
+from edgetl.compress.graph import MOST_AT_ONCE
 
 #: Operators that ONNX Runtime has beside those of the standard, which its quantizer writes.
 _OF_ORT = "com.microsoft"
 #: What may follow an activation whose output is quantized, too.
 _QUANTIZED = outputs.PLAIN | {"QuantizeLinear", "DequantizeLinear"}
-#: Samples in a graph's fixed batch.
-_MOST_SAMPLES = 4096
 
 
 def read_quantized(file: Path, wanted: Wanted) -> Given:
@@ -120,8 +119,8 @@ def _inverse(ending: str, source: str) -> tuple[list[Any], list[Any]]:
 def _try_out(model: Any, wanted: Wanted) -> None:
     """One sample of nothing: a shape that the file does not tell shows when it runs."""
     first = next(iter(shape_of(model.graph.input[0])), None)
-    if first is not None and first > _MOST_SAMPLES:
-        raise CompressionError(f"the artifact takes {first} samples at once", f"give one for {_MOST_SAMPLES} at most")
+    if first is not None and first > MOST_AT_ONCE:
+        raise CompressionError(f"the artifact takes {first} samples at once", f"give one for {MOST_AT_ONCE} at most")
     session, width = open_model(model), wanted.spec.shape[1]
     dtypes = {value.name: inputs.dtype_of(value) for value in model.graph.input}
     feeds = {

@@ -270,10 +270,14 @@ def test_a_strategy_with_a_need_an_option_and_layers_of_its_own(copy: Copy) -> N
         "try: edgetl.finetune('new.npz', 'none', **options)\n"
         "except edgetl.EdgetlError as error: refused = str(error)\n"
         "run = edgetl.finetune('new.npz', 'run', **options, retain='old.npz', set={'share': '0.3'})\n"
-        "from edgetl.transfer.model import load_model, measured\n"
+        "from edgetl.tasks import find_task\n"
+        "from edgetl.transfer.model import load_model, val_outputs\n"
+        "from edgetl.transfer.tasks import scored\n"
+        "again = val_outputs(load_model(run), run.dataset, torch.device('cpu'))\n"
+        "again = scored(find_task(run.task), again, run.dataset.labels('val')).metrics['accuracy']\n"
         "(listed,) = edgetl.list_strategies('rehearsal')\n"
         "print(json.dumps([refused, run.settings['options'], run.lineage['streams'], run.lineage['trained'],\n"
-        "    measured(run)[:2], run.history[-1]['epoch'], [o['about'] for o in listed['options']],\n"
+        "    [run.metrics.val['accuracy'], again], run.history[-1]['epoch'], [o['about'] for o in listed['options']],\n"
         "    len(load_model(run).backbone.blocks)]))"
     )
     refused, options, streams, trained, (recorded, again), epochs, about, blocks = found

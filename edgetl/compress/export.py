@@ -107,6 +107,10 @@ def _traced(
     model: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[str], batch: int | None, opset: int
 ) -> Any:
     traceable = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
+    # An activation in place is taken apart, and its limits compared with symbolic sizes: a third of the time.
+    for module in traceable.modules():
+        if getattr(module, "inplace", None) is True:
+            module.inplace = False
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(

@@ -6,7 +6,7 @@ stretched, feature by feature, and no setting of the ranges undoes that. Its wei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from edgetl.compress.layers.topology import Topology, read_topology
 from edgetl.core.tensors import Arrays
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 _ELSEWHERE = "no remedy of its head helps"
 
 
@@ -125,6 +126,68 @@ def with_head(exported: Path, head: Head, weight: Floats, bias: Floats, out: Pat
                 raise CompressionError(what, _ELSEWHERE)
             tensor.CopyFrom(to_proto(np.ascontiguousarray(new[tensor.name], np.float32), tensor.name))
     return graph.save(model, out)
+
+
+def with_quantized_head(model: Path, exported: Path, out: Path) -> None:
+    """Write a Q/DQ file whose head has the weights of a float file, quantized to the grids' kind that it had: nothing
+    before the head depends on them.
+
+    Args:
+        model: ONNX, quantized from a float file that differs from ``exported`` in the head's weights alone.
+        exported: the float ONNX file.
+        out: the file to write.
+
+    Raises:
+        CompressionError: the file's head is written in another way.
+    """
+    topology, wanted = read_topology(model), read_topology(exported)
+    head = find_head(wanted)
+    weight, bias = (wanted.constants[name].astype(np.float64) for name in (head.weight, head.bias))
+    node = topology.nodes.get(head.node)
+    pair = None if node is None else topology.makers.get(node.input[1])
+    if node is None or node.op_type != "Gemm" or pair is None or not _is_stored(topology, pair):
+        raise CompressionError(f"{model} has no quantized head that could be exchanged", _ELSEWHERE)
+    new, scales = _on_grid(topology, pair, weight)
+    old = topology.makers.get(node.input[2])
+    if old is None:
+        new[node.input[2]] = bias
+    elif _is_stored(topology, old):
+        # Sums are in steps of the features times those of the weights.
+        steps = topology.constants[old.input[1]] / topology.constants[pair.input[1]] * scales
+        new[old.input[0]], new[old.input[1]] = np.rint(bias / steps), steps
+    else:
+        raise CompressionError(f"{model} has no bias in its head that could be exchanged", _ELSEWHERE)
+    graph.save(_exchanged(topology.model, new), out)
+
+
+def _is_stored(topology: Topology, node: Any) -> bool:
+    """Whether it is a DequantizeLinear, symmetric about zero, of stored numbers."""
+    if node.op_type != "DequantizeLinear" or not _are_constant(topology, *node.input):
+        return False
+    return len(node.input) < 3 or not topology.constants[node.input[2]].any()
+
+
+def _on_grid(topology: Topology, pair: Any, weight: Doubles) -> tuple[dict[str, npt.NDArray[Any]], Doubles]:
+    """Stored numbers and scales of weights, and the scales."""
+    axis = next((entry.i for entry in pair.attribute if entry.name == "axis"), 1)
+    scales = topology.constants[pair.input[1]]
+    others = tuple(a for a in range(weight.ndim) if a != axis) if scales.size > 1 else None
+    largest = np.maximum(np.abs(weight).max(others), np.finfo(np.float32).tiny)
+    steps = np.reshape(largest / np.iinfo(topology.constants[pair.input[0]].dtype).max, scales.shape)
+    spread = np.expand_dims(steps, others) if others else steps
+    return {pair.input[0]: np.rint(weight / spread), pair.input[1]: steps}, steps
+
+
+def _exchanged(model: Any, new: Mapping[str, npt.NDArray[Any]]) -> Any:
+    """The model with other values of initializers, rounded into their types."""
+    to_proto = require("onnx.numpy_helper", "writing ONNX models")
+    for tensor in model.graph.initializer:
+        if tensor.name in new:
+            kind = to_proto.to_array(tensor).dtype
+            limits = np.iinfo(kind) if kind.kind == "i" else None
+            values = np.clip(new[tensor.name], limits.min, limits.max) if limits else new[tensor.name]
+            tensor.CopyFrom(to_proto.from_array(np.ascontiguousarray(values, kind), tensor.name))
+    return model
 
 
 def features(model: Path, exported: Path, samples: Iterable[Arrays], *, simulated: bool) -> Floats:

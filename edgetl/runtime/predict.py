@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from edgetl.base.progress import Progress, silent, tracked
 from edgetl.core.bundle import Artifact, Bundle
 from edgetl.core.tensors import Arrays, TensorSpec, count
 from edgetl.inputs import input_of
-from edgetl.runtime.sessions import Session, fixed_batch, open_session, open_sessions
+from edgetl.runtime.sessions import Session, fixed_batch, open_session, reentrant
 from edgetl.tasks import Task, find_task
 
-#: Sessions that work at once where nothing is timed: each holds the weights.
+#: Inferences at once where nothing is timed.
 AT_ONCE = min(CORES, 4)
 
 
@@ -52,9 +52,9 @@ def predict(
     source = input_of(bundle)
     outputs = {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:]))) for spec in output_specs(bundle)}
     task = f"{bundle.target}: running {'(simulated) ' if simulated else ''}{role}"
-    with closing(open_role(bundle, role, threads, simulated)) as session:
-        for row, path in enumerate(tracked(paths, task, progress)):
-            found = infer(session, source.feeds(path))
+    with several(bundle.artifact(role), threads=threads, simulated=simulated) as sessions:
+        feeds = (source.feeds(path) for path in tracked(paths, task, progress))
+        for row, found in enumerate(inferred(sessions, feeds)):
             if not row:
                 outputs = {name: np.empty((len(paths), *x.shape[1:]), x.dtype) for name, x in found.items()}
             for name, value in found.items():
@@ -82,17 +82,23 @@ def open_role(bundle: Bundle, role: str, threads: int | None, simulated: bool) -
 
 
 @contextmanager
-def several(artifact: Artifact, *, simulated: bool = False) -> Iterator[list[Session]]:
-    """Sessions of an artifact that work at once, with a thread each, where nothing is timed; closed at the end.
+def several(artifact: Artifact, *, threads: int | None = None, simulated: bool = False) -> Iterator[list[Session]]:
+    """Sessions of an artifact that work at once where nothing is timed, on all cores; closed at the end.
+
+    Where one session may be asked by several threads, it is, so that the weights are held once. The other runtimes
+    spread an inference over the cores themselves: one session.
+
+    Args:
+        artifact: what to load.
+        threads: one session with so many instead.
+        simulated: see :func:`edgetl.runtime.sessions.open_session`.
 
     Raises:
         BackendError: see :func:`edgetl.runtime.sessions.open_session`.
     """
-    with ExitStack() as stack:
-        sessions = open_sessions(artifact, AT_ONCE, simulated=simulated)
-        for session in sessions:
-            stack.callback(session.close)
-        yield sessions
+    count = AT_ONCE if threads is None and reentrant(artifact, simulated=simulated) else 1
+    with closing(open_session(artifact, threads=threads or -(-CORES // count), simulated=simulated)) as session:
+        yield [session] * count
 
 
 def inferred(sessions: Sequence[Session], feeds: Iterable[Arrays]) -> Iterator[dict[str, npt.NDArray[Any]]]:

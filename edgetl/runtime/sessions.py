@@ -123,6 +123,15 @@ def open_sessions(
     return [open_session(artifact, threads=threads, simulated=simulated) for _ in range(count)]
 
 
+def reentrant(artifact: Artifact, *, simulated: bool = False) -> bool:
+    """Whether several threads may call ``run`` of one session of an artifact at once.
+
+    Raises:
+        BackendError: see :func:`open_session`.
+    """
+    return bool(getattr(_opened_by(artifact, simulated)[0], "REENTRANT", False))
+
+
 def prepare(artifact: Artifact) -> None:
     """Have this device make what it runs in an artifact's stead, where its runtime does so once: TensorRT's engine.
 

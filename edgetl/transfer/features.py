@@ -15,11 +15,10 @@ from torch import nn
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import sha256_json, write_bytes
 from edgetl.transfer.classifier import head_of
-from edgetl.transfer.model import Deployable, gathered
+from edgetl.transfer.model import Deployable, eval_batch, gathered
 from edgetl.transfer.samples import SampleStore
 
 Floats = npt.NDArray[np.float32]
-BATCH = 32
 
 
 def compute(
@@ -35,7 +34,7 @@ def compute(
 
     def fed() -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         nonlocal done
-        for indices, batch in store.batches(BATCH):
+        for indices, batch in store.batches(eval_batch(model.definition, device)):
             model.fed(batch, device)
             yield indices, seen.pop()
             done += len(indices)

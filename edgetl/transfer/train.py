@@ -28,7 +28,7 @@ from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.curves import recorder
 from edgetl.transfer.feed import Feed, feed_of
-from edgetl.transfer.model import EVAL_BATCH, gathered
+from edgetl.transfer.model import eval_batch, gathered
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.samples import MEMORY_LIMIT, SampleStore
 from edgetl.transfer.scores import Scores
@@ -215,7 +215,7 @@ def evaluate(setup: Setup, store: SampleStore, labels: npt.NDArray[Any]) -> Scor
     mine = range(fabric.global_rank, len(store), fabric.world_size)
     network.eval()
     outputs = torch.zeros(len(store), network.width)
-    batches = store.batches(EVAL_BATCH, mine)
+    batches = store.batches(eval_batch(network.definition, fabric.device), mine)
     with torch.inference_mode(), fabric.autocast():
         for order, values in gathered((rows, network.fed(batch, fabric.device).float()) for rows, batch in batches):
             outputs[order] = values

@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from edgetl.backends import BACKENDS
 from edgetl.backends.base import STEM
+from edgetl.base.errors import CompressionError
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import read_json, sha256_file, write_json
 from edgetl.certify import class_outcomes, expected_difference, standard_error
+from edgetl.compress.head import with_quantized_head
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.points import read_points
 from edgetl.compress.outcome import RESOLUTION, Outcome
@@ -29,19 +31,21 @@ from edgetl.core.compression import Calibration, LayerNoise, Quantization
 from edgetl.core.data.samples import CLASS, Sample
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
-from edgetl.core.tensors import Arrays, joined, single
+from edgetl.core.tensors import Arrays, joined, rows, single
 from edgetl.inputs import input_of, read_ahead
 from edgetl.runtime.predict import infer, inferred, several
 from edgetl.runtime.sessions import Session
 from edgetl.runtime.transport import read_arrays, write_arrays
 from edgetl.tasks import find_task
-from edgetl.workflow.reference import EXPORTED, OUTPUTS, Reference
+from edgetl.workflow.reference import EXPORTED, OUTPUTS, Reference, measured_outputs
 from edgetl.workflow.stage_cache import stage, versions
 
 if TYPE_CHECKING:
     from edgetl.compress.layers.points import Point
 
 SOURCE = "source.onnx"
+#: Record of a stage that holds a model with another head, of an attempt's: ``of`` names the attempt's stage.
+REFIT = "refit.json"
 #: Images that layers are attributed on.
 ATTRIBUTED = 16
 TIMED = 20
@@ -123,6 +127,8 @@ class Candidates:
 
     def _compress(self, attempt: Attempt, source: Path, folder: Path) -> None:
         run, recipe = self.run, attempt.recipe
+        if recipe is not None and self._with_head(recipe, source, folder):
+            return
         if recipe is None:
             made = to_float(source, self.target.backend, cast(Precision, attempt.precision), folder)
             write_json(folder / CALIBRATION, to_json(Calibration()))
@@ -133,6 +139,24 @@ class Candidates:
             write_json(folder / CALIBRATION, to_json(chosen.record if chosen else Calibration()))
         file = made.path.name if made.path.parent == folder else None
         write_json(folder / "compressed.json", {"file": file, "record": to_json(made.record)})
+
+    def _with_head(self, recipe: Recipe, source: Path, folder: Path) -> bool:
+        """Exchange the head of the model that the source's was fitted for, which is all that sets the two apart."""
+        if not (source.parent / REFIT).is_file():
+            return False
+        of = self.work / read_json(source.parent / REFIT)["of"]
+        done = read_json(of / "compressed.json")
+        record = from_json(Quantization, done["record"], of / "compressed.json")
+        if record.recipe != recipe.to_json() or not str(done["file"]).endswith(".onnx"):
+            return False
+        try:
+            with_quantized_head(of / done["file"], source, folder / done["file"])
+        except CompressionError:
+            return False
+        write_json(folder / CALIBRATION, read_json(of / CALIBRATION))
+        record = replace(record, source_sha256=sha256_file(source))
+        write_json(folder / "compressed.json", {"file": done["file"], "record": to_json(record)})
+        return True
 
     def _chosen(self, recipe: Recipe) -> Selection:
         return select_samples(self.run.dataset, recipe.selection, recipe.size, recipe.seed, self._features)
@@ -195,6 +219,10 @@ class Candidates:
 
     def trained(self, samples: Sequence[Sample]) -> Arrays:
         """The trained model's outputs on samples of any split, (n, …) by name."""
+        known = {sample.path: row for row, sample in enumerate(self.run.dataset.split(self.run.dataset.measured))}
+        if all(sample.path in known for sample in samples):
+            found = measured_outputs(self.reference, self.work, self.progress)
+            return rows(found, np.array([known[sample.path] for sample in samples], np.int64))
 
         def build(folder: Path) -> None:
             artifact = Artifact("onnxruntime", self.floating / EXPORTED, "fp32")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from edgetl.core.bundle import Artifact
 from edgetl.core.run import Run
 from edgetl.inputs import input_of, read_ahead
 from edgetl.runtime.predict import inferred, several
-from edgetl.tasks import find_task
 from edgetl.workflow.reference import Floats, Outputs, Reference, TorchReference, run_artifact
 from edgetl.workflow.stage_cache import versions
 
@@ -55,15 +53,6 @@ class NetworkReference:
     def baseline(self, progress: Progress) -> Outputs:
         """See :class:`Reference`."""
         raise RunError(f"{self.run.path} was adopted and has no baseline", "leave it out")
-
-    def reproduced(self, progress: Progress) -> tuple[float, float, int]:
-        """See :class:`Reference`."""
-        run, task = self.run, find_task(self.run.task)
-        split = run.dataset.measured
-        answers = task.decode(self.outputs(split, progress), task.options)
-        measured = task.metrics[task.metric].of(task.evidence(answers, run.dataset.labels(split)))
-        recorded = run.metrics.val.get(run.metrics.metric, math.nan)
-        return float(recorded), measured, len(run.dataset.split(split))
 
     def export(self, out: Path, batch: int | None) -> Mapping[str, Any]:
         """See :class:`Reference`: the file itself, whose parity with the one that was given the run records."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.schema import to_json
-from edgetl.base.storage import read_json, write_json
+from edgetl.base.storage import write_json
 from edgetl.core.bundle import Artifact
 from edgetl.core.run import Run
 from edgetl.core.tensors import Arrays, joined
@@ -31,7 +32,7 @@ PARITY_SAMPLES = 32
 OPSET = 18
 EXPORTED = "model.onnx"
 #: Of what these stages keep.
-FORMAT = 2
+FORMAT = 3
 #: File of a stage that holds a model's outputs.
 OUTPUTS = "outputs.npz"
 
@@ -61,10 +62,6 @@ class Reference(Protocol):
 
     def baseline(self, progress: Progress) -> Outputs:
         """What the model gives that the transfer is measured against, on the certify split; see ``Run.baseline``."""
-        ...
-
-    def reproduced(self, progress: Progress) -> tuple[float, float, int]:
-        """The default metric on val as it was recorded, as it is now, and the samples."""
         ...
 
     def export(self, out: Path, batch: int | None) -> Mapping[str, Any]:
@@ -127,12 +124,6 @@ class TorchReference:
         store = store_of(input_of(self.run), paths)
         return dict(outputs(module, store, torch.device("cpu"), step, progress))
 
-    def reproduced(self, progress: Progress) -> tuple[float, float, int]:
-        """See :class:`Reference`."""
-        from edgetl.transfer.model import measured
-
-        return measured(self.run, progress)
-
     def export(self, out: Path, batch: int | None) -> Mapping[str, Any]:
         """See :class:`Reference`."""
         from edgetl.compress.export import check_parity, export_onnx
@@ -188,7 +179,7 @@ class Answers:
     """What the models of a run say, before any compression; outputs are by name, (n, …).
 
     Attributes:
-        certify, search: the trained model's, on either split.
+        certify, search, measured: the trained model's, on either split, and on that whose metric its run records.
         exported: the float ONNX file's, in ONNX Runtime, on the certify split.
         baseline: those of the model that the transfer is measured against, on the certify split; None without one.
         baseline_kind: scratch or probe; "" without one.
@@ -197,6 +188,7 @@ class Answers:
 
     certify: Arrays
     search: Arrays
+    measured: Arrays
     exported: Arrays
     baseline: Arrays | None
     baseline_kind: str
@@ -219,16 +211,31 @@ def answers(reference: Reference, floating: Path, work: Path, progress: Progress
     folder = _reference(reference, work, progress)
     floats = _floating(run, floating, work, progress)
     baseline, kind = _baseline(reference, work, progress)
-    certify, search = (_read(folder / f"{split}.npz") for split in ("certify", "search"))
-    recorded, measured, n = read_json(folder / "reproduced.json")
-    return Answers(certify, search, floats, baseline, kind, (recorded, measured, n))
+    certify, search, measured = (_read(folder / f"{split}.npz") for split in _splits(run))
+    return Answers(certify, search, measured, floats, baseline, kind, _reproduced(run, measured))
+
+
+def measured_outputs(reference: Reference, work: Path, progress: Progress) -> Outputs:
+    """The trained model's outputs on the split whose metric its run records, (n, …) by name."""
+    return _read(_reference(reference, work, progress) / f"{reference.run.dataset.measured}.npz")
+
+
+def _splits(run: Run) -> tuple[str, str, str]:
+    return "certify", "search", run.dataset.measured
+
+
+def _reproduced(run: Run, outputs: Arrays) -> tuple[float, float, int]:
+    """The task's default metric as training recorded it, and as the outputs have it: on the machine that trained the
+    two are equal, elsewhere they may differ by a sample that almost ties."""
+    task, labels = find_task(run.task), run.dataset.labels(run.dataset.measured)
+    again = task.metrics[task.metric].of(task.evidence(task.decode(outputs, task.options), labels))
+    return float(run.metrics.val.get(run.metrics.metric, math.nan)), again, len(labels)
 
 
 def _reference(reference: Reference, work: Path, progress: Progress) -> Path:
     def build(folder: Path) -> None:
-        for split in ("certify", "search"):
+        for split in dict.fromkeys(_splits(reference.run)):
             _write(folder / f"{split}.npz", reference.outputs(split, progress))
-        write_json(folder / "reproduced.json", list(reference.reproduced(progress)))
 
     run = reference.run
     inputs = {

@@ -24,7 +24,7 @@ from edgetl.compress.repair import Attempt
 from edgetl.core.data import Sample
 from edgetl.core.tensors import single
 from edgetl.tasks import find_task
-from edgetl.workflow.candidates import Candidates, Compressed
+from edgetl.workflow.candidates import REFIT, Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED
 from edgetl.workflow.stage_cache import stage, versions
 
@@ -55,7 +55,7 @@ def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]
             seen = [_features(candidates, compressed, part) for part in parts]
             weight, bias, penalty = fit(candidates, compressed, parts, seen)
             with_head(compressed.source, head, weight, bias, folder / EXPORTED)
-            write_json(folder / "refit.json", {"n": len(parts[0]), "inverse_penalty": penalty})
+            write_json(folder / REFIT, {"n": len(parts[0]), "inverse_penalty": penalty, "of": compressed.folder.name})
 
         inputs = {
             "compressed": compressed.folder.name,
@@ -68,7 +68,7 @@ def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]
             folder = stage(candidates.work, "refitted", inputs, build)
         except DataError:  # a class without a training sample: there are no labels to fit to
             continue
-        done = read_json(folder / "refit.json")
+        done = read_json(folder / REFIT)
         yield f"the head fitted again to {aim} ({done['n']} samples, C = {done['inverse_penalty']:g})", folder.name
 
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.base.errors import CompressionError
-from edgetl.compress.head import features, find_head, with_head
+from edgetl.compress.head import features, find_head, with_head, with_quantized_head
 from edgetl.compress.layers.topology import read_topology
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
@@ -123,3 +123,30 @@ def test_what_reaches_the_head_in_int8(tmp_path: Path, recipe: str, simulated: b
     whole = features(path, path, given, simulated=False)
     apart = np.abs(seen - whole).max() / np.ptp(whole)
     assert 0 < apart < 0.1, "near the float features, and not the same"
+
+
+@pytest.mark.parametrize("form", ["gemm", "gemm, transposed"])
+@pytest.mark.parametrize("recipe", ["ort-x86-int8", "ort-aarch64-int8", "tensorrt-int8"])
+def test_another_head_in_int8_is_what_quantizing_it_all_again_gives(tmp_path: Path, form: str, recipe: str) -> None:
+    exported, given = network(tmp_path / "model.onnx", HEADS[form]), samples()
+    head, draw = find_head(read_topology(exported)), np.random.default_rng(5)
+    other = draw.normal(0, 0.3, (WIDTH, INSIDE)).astype(np.float32), draw.normal(0, 2, WIDTH).astype(np.float32)
+    new = with_head(exported, head, *other, tmp_path / "other.onnx")
+    first, again = (quantize(m, load_recipe(recipe), given, tmp_path / m.stem).path for m in (exported, new))
+    with_quantized_head(first, new, tmp_path / "exchanged.onnx")
+    found, wanted = (read_topology(path) for path in (tmp_path / "exchanged.onnx", again))
+    assert {t.name for t in found.model.graph.initializer} == {t.name for t in wanted.model.graph.initializer}
+    for tensor in wanted.model.graph.initializer:
+        one, two = (of.constants[tensor.name] for of in (found, wanted))
+        assert one.dtype == two.dtype
+        np.testing.assert_allclose(one, two, rtol=1e-6, atol=1 if one.dtype.kind == "i" else 0)
+    apart = np.abs(logits(tmp_path / "exchanged.onnx", given) - logits(again, given)).max()
+    assert apart < 0.01 * np.ptp(logits(again, given))
+    assert np.abs(logits(first, given) - logits(again, given)).max() > 0.5, "it is another head"
+
+
+def test_a_head_that_is_not_quantized_is_not_exchanged(tmp_path: Path) -> None:
+    exported = network(tmp_path / "model.onnx", HEADS["gemm"])
+    with pytest.raises(CompressionError, match="no quantized head that could be exchanged"):
+        with_quantized_head(exported, exported, tmp_path / "exchanged.onnx")
+    assert not (tmp_path / "exchanged.onnx").exists()

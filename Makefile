@@ -26,7 +26,7 @@ demo: $(READY)
 # Two tests at once, each with one thread: the tests of a file stay together, and share what they need. Those that load a
 # CUDA driver have a process of their own: torch in the same one does not survive it.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0 -m "not driver"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -m "not driver"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m driver
 
 lint: $(READY)

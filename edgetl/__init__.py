@@ -34,17 +34,21 @@ if TYPE_CHECKING:
     from edgetl.runtime.predictor import Prediction
     from edgetl.tasks import list_tasks
     from edgetl.transfer.backbones import list_backbones
+    from edgetl.transfer.choosing.shift import shift
     from edgetl.transfer.finetune import finetune
     from edgetl.transfer.strategies import list_strategies
     from edgetl.workflow.adoption.adopt import adopt
+    from edgetl.workflow.advise import advise
     from edgetl.workflow.audit import check
     from edgetl.workflow.doctor import doctor
     from edgetl.workflow.exported import Exported
     from edgetl.workflow.fleet import bench_devices, deploy, rollback
+    from edgetl.workflow.rank_backbones import rank
     from edgetl.workflow.sign_bundle import sign
 
 _HOMES = {
     "adopt": "edgetl.workflow.adoption.adopt",
+    "advise": "edgetl.workflow.advise",
     "Artifact": "edgetl.core.bundle",
     "Bundle": "edgetl.core.bundle",
     "Certificate": "edgetl.certify",
@@ -77,8 +81,10 @@ _HOMES = {
     "probe_device": "edgetl.devices",
     "remove_device": "edgetl.devices",
     "predict": "edgetl.pipeline",
+    "rank": "edgetl.workflow.rank_backbones",
     "report": "edgetl.pipeline",
     "rollback": "edgetl.workflow.fleet",
+    "shift": "edgetl.transfer.choosing.shift",
     "sign": "edgetl.workflow.sign_bundle",
     "verify": "edgetl.pipeline",
 }
@@ -97,6 +103,7 @@ __all__ = [
     "__version__",
     "add_device",
     "adopt",
+    "advise",
     "bench",
     "bench_devices",
     "check",
@@ -117,9 +124,11 @@ __all__ = [
     "load_targets",
     "predict",
     "probe_device",
+    "rank",
     "remove_device",
     "report",
     "rollback",
+    "shift",
     "sign",
     "verify",
 ]

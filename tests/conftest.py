@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Files that take minutes, the longest first: begun last, one of them would keep one core at work and the other idle.
+LONGEST = ("test_readme.py", "test_pipeline.py", "test_mend.py", "test_verify.py", "test_journey.py")
 
 # No test asserts a time: a busy machine is no fault.
 hypothesis.settings.register_profile("edgetl", deadline=None)
@@ -89,7 +91,9 @@ def tiny_bundle(edgetl: Callable[..., subprocess.CompletedProcess[str]], tiny_ru
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what loads the CUDA driver of the tests into its own process: ``make test`` runs it apart from torch."""
+    """Begin with the longest files, and mark what loads the CUDA driver of the tests: ``make test`` runs it apart from
+    torch, in its own process."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     for item in items:
         if "gpu" in getattr(item, "fixturenames", ()):
             item.add_marker("driver")

@@ -32,7 +32,8 @@ LAYERS = (
 #: The same within one part: what joins the stages is a strict order, too.
 WITHIN = {
     "workflow": (
-        ("fleet", "adoption"),
+        ("fleet", "adoption", "advise"),
+        ("rank_backbones",),
         ("time_bundle", "audit"),
         ("certify_bundle",),
         ("corruption_test", "explain_loss"),

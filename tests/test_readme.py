@@ -31,6 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for hue, name in enumerate(("red", "green", "blue")):
         for index in range(12):
             paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
+    for index in range(12):
+        paint(folder / "from-the-line" / f"{index:02d}.png", index % 3, 100 + index)
     write_foreign(folder / "model.onnx", folder / "prep.json")
     draw = np.random.default_rng(0)
     planes = [{"input": draw.uniform(0, 1, (1, 3, 32, 32)).astype(np.float32)} for _ in range(8)]

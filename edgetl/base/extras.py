@@ -23,6 +23,7 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "lightning_fabric": ("lightning-fabric", "train"),
     "safetensors": ("safetensors", "train"),
     "sklearn": ("scikit-learn", "train"),
+    "threadpoolctl": ("threadpoolctl", "train"),
     "onnx": ("onnx", "train"),
     "onnxscript": ("onnxscript", "train"),
     "openvino": ("openvino", "openvino"),

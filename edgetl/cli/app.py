@@ -9,6 +9,7 @@ import typer
 import edgetl
 from edgetl.cli import (
     adopt,
+    advise,
     bench,
     demo,
     deploy,
@@ -18,8 +19,10 @@ from edgetl.cli import (
     finetune,
     lists,
     predict,
+    rank,
     report,
     rollback,
+    shift,
     sign,
     targets,
     verify,
@@ -71,6 +74,9 @@ def build() -> typer.Typer:
     app.command("backbones")(lists.backbones)
     app.command("strategies")(lists.strategies)
     app.command("tasks")(lists.tasks)
+    app.command("advise")(advise.command)
+    app.command("rank")(rank.command)
+    app.command("shift")(shift.command)
     app.add_typer(devices.app, name="devices")
     app.command("doctor")(doctor.command)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from edgetl.inputs.base import Input
 from edgetl.tasks import Task, find_task
 from edgetl.transfer import backbones, checkpoint, strategies
 from edgetl.transfer.anchor import Teacher, frozen, held_start
+from edgetl.transfer.averaging import Average
 from edgetl.transfer.checkpoint import epoch_file
 from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.placement import keep_depthwise_wide
@@ -26,7 +28,7 @@ from edgetl.transfer.settings import Settings
 from edgetl.transfer.strategies.base import Strategy
 from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import Learner, Scale, learner_of
-from edgetl.transfer.trainable import Trained, counts, prepare
+from edgetl.transfer.trainable import Trained, counts, depths_of, prepare
 from edgetl.transfer.weights import build
 
 
@@ -82,6 +84,8 @@ class Setup:
         scale: from the head's outputs in training to the labels' unit.
         class_counts: training samples of each class, float32, shape (classes,).
         anchor: what the strategy holds still, on the device of training; None without one.
+        average: of what trains, which is evaluated and kept in its place; None for the last values.
+        depths: layer groups between each parameter and the head, by its identity.
     """
 
     fabric: Fabric
@@ -94,6 +98,8 @@ class Setup:
     optimizer: torch.optim.Optimizer
     class_counts: Tensor
     anchor: nn.Module | None
+    average: Average | None
+    depths: Mapping[int, int]
     seed: int
 
     @property
@@ -102,11 +108,17 @@ class Setup:
         return Trained(self.network.backbone)
 
     @property
+    def kept(self) -> dict[str, Tensor]:
+        """The values of it that an epoch is judged by, and that are kept of the best."""
+        return self.trained.state_dict() if self.average is None else dict(self.average.held)
+
+    @property
     def parts(self) -> dict[str, Any]:
         """Everything with a state that a checkpoint must carry."""
         scaler = getattr(self.fabric._precision, "scaler", None)
         held = {"model": self.trained, "optimizer": self.optimizer}
-        return held if scaler is None else {**held, "scaler": scaler}
+        held |= {} if scaler is None else {"scaler": scaler}
+        return held if self.average is None else {**held, "average": self.average}
 
 
 def assemble(fabric: Fabric, job: Job) -> Setup:
@@ -132,7 +144,12 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
     if anchor is not None:
         anchor = anchor.to(fabric.device)
     counts = torch.from_numpy(learner.counts(labels, len(classes))).to(fabric.device)
-    return Setup(fabric, task, learner, scale, strategy, network, model, optimizer, counts, anchor, settings.seed)
+    average = Average(Trained(network.backbone), strategy.average) if strategy.average else None
+    depths = depths_of(network.backbone) if strategy.params.unfreeze else {}
+    return Setup(
+        fabric, task, learner, scale, strategy, network, model, optimizer, counts, anchor, average, depths,
+        settings.seed,
+    )  # fmt: skip
 
 
 def started(job: Job) -> Deployable:

@@ -8,21 +8,6 @@ from torch.nn import functional
 from edgetl.transfer.strategies.base import LossTerm, StepContext
 
 
-def cross_entropy(smoothing: float, class_balance: float) -> LossTerm:
-    """Cross-entropy with label smoothing (Szegedy et al. 2016), for samples of one class each.
-
-    Class c weighs (samples of c)^-class_balance, scaled to 1 on average over the training samples.
-    """
-
-    def loss(context: StepContext) -> Tensor:
-        each = functional.cross_entropy(context.outputs, context.targets, reduction="none", label_smoothing=smoothing)
-        raw = context.class_counts**-class_balance
-        average = (raw * context.class_counts).sum() / context.class_counts.sum()
-        return (each * (raw / average)[context.targets]).mean()
-
-    return LossTerm(f"cross-entropy (label smoothing {smoothing:g}, class balance {class_balance:g})", loss)
-
-
 def binary_cross_entropy() -> LossTerm:
     """Cross-entropy of each class's presence, the mean over the classes, for samples of any number of classes."""
 

@@ -132,6 +132,7 @@ def plan(options: Options) -> Plan:
     given = (options.epochs, options.learning_rate)
     strategy = strategies.resolve(options.strategy, backbone, learner_of(task).terms, *given, values)
     check_needs(options.strategy, strategy, sources)
+    _check_serves(options.strategy, strategy, task, backbone)
     if sources.teacher is not None:
         check_teacher(sources.teacher, task, backbone.input)
     placement = place(options.accelerator, options.devices, options.precision)
@@ -153,6 +154,18 @@ def plan(options: Options) -> Plan:
         checkpoint_seconds=options.checkpoint_seconds,
         sources=sources,
     )
+
+
+def _check_serves(name: str, strategy: Strategy, task: Task, backbone: backbones.Backbone) -> None:
+    """Refuse options that mean nothing to these labels or samples."""
+    if strategy.labels and task.labels not in strategy.labels:
+        told = "smoothing, balance and focal are of samples of one class each"
+        raise EdgetlError(f"{told}, and the task is {task.name}", "leave out those --set")
+    nouns = f"{INPUTS[backbone.input].noun}s"
+    if strategy.mix.cutmix and backbone.input != "image":
+        raise EdgetlError(f"{nouns} cannot be mixed by cutmix", "leave out --set cutmix")
+    if strategy.mix and backbone.input == "text":
+        raise EdgetlError(f"{nouns} cannot be mixed", "leave out --set mixup")
 
 
 def _settings(

@@ -81,7 +81,7 @@ def read(sources: Sources, dataset: Dataset, kind: str, folder: Path, progress: 
     held = {sample.pixels for sample in dataset.samples if sample.split != "train"}
     found = {}
     if sources.target is not None:
-        found["target"] = _unlabelled(sources.target, held, kind, folder / "target", progress)
+        found["target"] = unlabelled(sources.target, held, kind, folder / "target", progress)
     if sources.replay is not None:
         found["replay"] = _labelled(sources.replay, held, dataset, kind, folder / "replay", progress)
     return Streams(found, sources.teacher)
@@ -97,7 +97,17 @@ def _refuse_seen(what: str, run: Run, dataset: Dataset) -> None:
         )
 
 
-def _unlabelled(source: Path, held: set[str], kind: str, folder: Path, progress: Progress) -> Stream:
+def unlabelled(source: Path, held: set[str], kind: str, folder: Path, progress: Progress) -> Stream:
+    """The samples of a source whose labels, if it has any, do not count.
+
+    Args:
+        source: a folder, or a CSV file with the column path or text.
+        held: fingerprints of samples that are left out.
+        kind, folder, progress: see :func:`read`.
+
+    Raises:
+        DataError: unusable files, or no sample is left.
+    """
     files = list(_files(source, kind, folder))
     with ThreadPoolExecutor(4) as pool:
         told = tracked(

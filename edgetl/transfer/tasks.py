@@ -18,6 +18,7 @@ from edgetl.core.tensors import Arrays
 from edgetl.tasks import Task
 from edgetl.transfer import heads, losses, scores
 from edgetl.transfer.scores import Scores
+from edgetl.transfer.strategies import terms
 from edgetl.transfer.strategies.base import HeadSpec, LossTerm
 
 Floats = npt.NDArray[np.float32]
@@ -97,7 +98,7 @@ LEARNERS: Mapping[str, Learner] = {
             targets=lambda labels, scale: labels,
             counts=lambda labels, classes: np.bincount(labels, minlength=classes).astype(np.float32),
             fit=_fit_logistic,
-            terms=(losses.cross_entropy(smoothing=0.1, class_balance=0.5),),
+            terms=(terms.classes(smoothing=0.1, balance=0.5, focal=0.0),),
             right=lambda outputs, targets: (outputs.argmax(1) == targets).sum(),
             loss=scores.cross_entropy,
             ranked="balanced-accuracy",

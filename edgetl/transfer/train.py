@@ -11,6 +11,8 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.curves import recorder
 from edgetl.transfer.feed import Feed, feed_of
+from edgetl.transfer.mixing import mixed
 from edgetl.transfer.model import eval_batch, gathered
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.samples import MEMORY_LIMIT, SampleStore
@@ -92,11 +95,11 @@ def _train_epoch(setup: Setup, job: Job, state: State, feed: Feed, progress: Pro
         _reseed(setup.seed, state.epoch, step, fabric.global_rank)
         unread.append(accumulate(setup, inputs, targets, len(batches[step]), done, streams))
         if (step + 1) % every and step + 1 < steps:
-            _update(setup, rate)
+            _update(setup, rate, state.epoch)
             continue
         due = time.monotonic() - saved >= job.checkpoint_seconds
         vote = _read(setup, state, unread, steps, due)
-        _update(setup, rate)
+        _update(setup, rate, state.epoch)
         state.step, unread = step + 1, []
         now = time.monotonic()
         state.seconds, began = state.seconds + now - began, now
@@ -131,6 +134,8 @@ def accumulate(
         loss times samples, samples right, samples: of this share, float64 (3,), on the device.
     """
     fabric, n = setup.fabric, len(targets)
+    mix = mixed(inputs, setup.strategy.mix) if setup.strategy.mix else None
+    inputs = inputs if mix is None else mix.inputs
     names = [spec.name for spec in setup.network.definition.tensors]
 
     def feed(module: nn.Module, given: Mapping[str, Tensor]) -> Tensor:
@@ -152,6 +157,9 @@ def accumulate(
     )
     outputs = context.outputs
     loss = setup.strategy.loss(context)
+    if mix is not None:
+        partner = setup.strategy.loss(replace(context, targets=targets[mix.partners]))
+        loss = mix.share * loss + (1 - mix.share) * partner
     # DDP averages over processes, whose shares of the batch may differ in size.
     fabric.backward(loss * (n * fabric.world_size / global_count))
     each = loss.detach().double()
@@ -179,14 +187,28 @@ def _read(setup: Setup, state: State, unread: list[Tensor], steps: int, due: boo
     return bool(votes[0])
 
 
-def _update(setup: Setup, rate: float) -> None:
+def _update(setup: Setup, rate: float, epoch: int) -> None:
     for group in setup.optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
+    _leave_frozen(setup, epoch)
     clip = setup.strategy.schedule.clip
     if clip:
         setup.fabric.clip_gradients(setup.model, setup.optimizer, max_norm=clip, error_if_nonfinite=False)
     setup.optimizer.step()
     setup.optimizer.zero_grad()
+    if setup.average is not None:
+        setup.average.update()
+
+
+def _leave_frozen(setup: Setup, epoch: int) -> None:
+    """Drop the gradients of layers that do not train yet: a function of the epoch, however often it was interrupted."""
+    unfreeze = setup.strategy.params.unfreeze
+    if not unfreeze:
+        return
+    reached = int(epoch / unfreeze)
+    for value in setup.network.backbone.parameters():
+        if setup.depths.get(id(value), 0) > reached:
+            value.grad = None
 
 
 def _reseed(seed: int, epoch: int, step: int, rank: int) -> None:
@@ -216,7 +238,8 @@ def evaluate(setup: Setup, store: SampleStore, labels: npt.NDArray[Any]) -> Scor
     network.eval()
     outputs = torch.zeros(len(store), network.width)
     batches = store.batches(eval_batch(network.definition, fabric.device), mine)
-    with torch.inference_mode(), fabric.autocast():
+    averaged = nullcontext() if setup.average is None else setup.average.applied()
+    with averaged, torch.inference_mode(), fabric.autocast():
         for order, values in gathered((rows, network.fed(batch, fabric.device).float()) for rows, batch in batches):
             outputs[order] = values
     if fabric.world_size > 1:
@@ -236,7 +259,7 @@ def _close_epoch(setup: Setup, job: Job, state: State, scores: Scores) -> None:
         state.best, state.best_epoch, state.stale = scores, state.epoch, 0
         if setup.fabric.is_global_zero:
             file = epoch_file(job.checkpoints, state.best_epoch)
-            checkpoint.write_weights(file, setup.trained.state_dict())
+            checkpoint.write_weights(file, setup.kept)
     if setup.fabric.is_global_zero:
         checkpoint.save(job.checkpoints, state, setup.parts)
         write_history(job.folder, state.history)

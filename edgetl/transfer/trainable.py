@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+import timm.models
+import timm.optim
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +61,22 @@ def _chosen(policy: ParamPolicy, backbone: nn.Module, added: Collection[str]) ->
     if not found:
         raise EdgetlError(f"nothing of the backbone trains under '{policy.trains}'", "choose another strategy")
     return found
+
+
+def depths_of(backbone: nn.Module) -> dict[int, int]:
+    """Groups of layers between each parameter and the head, by the parameter's identity: 0 for the head itself.
+
+    The groups are the architecture's own stages where timm knows them, and else those that it finds in the order of
+    the modules.
+    """
+    matcher = getattr(backbone, "group_matcher", None)
+    found: dict[str, int] = (
+        timm.models.group_parameters(backbone, matcher(coarse=True), reverse=True)
+        if matcher is not None
+        else timm.optim._param_groups.auto_group_layers(backbone)
+    )
+    numbers = sorted(set(found.values()), reverse=True)
+    return {id(value): numbers.index(found[name]) for name, value in backbone.named_parameters() if name in found}
 
 
 def _embeddings(backbone: nn.Module) -> Iterator[str]:

@@ -212,7 +212,7 @@ def answers(reference: Reference, floating: Path, work: Path, progress: Progress
     floats = _floating(run, floating, work, progress)
     baseline, kind = _baseline(reference, work, progress)
     certify, search, measured = (_read(folder / f"{split}.npz") for split in _splits(run))
-    return Answers(certify, search, measured, floats, baseline, kind, _reproduced(run, measured))
+    return Answers(certify, search, measured, floats, baseline, kind, reproduced(run, measured))
 
 
 def measured_outputs(reference: Reference, work: Path, progress: Progress) -> Outputs:
@@ -224,7 +224,7 @@ def _splits(run: Run) -> tuple[str, str, str]:
     return "certify", "search", run.dataset.measured
 
 
-def _reproduced(run: Run, outputs: Arrays) -> tuple[float, float, int]:
+def reproduced(run: Run, outputs: Arrays) -> tuple[float, float, int]:
     """The task's default metric as training recorded it, and as the outputs have it: on the machine that trained the
     two are equal, elsewhere they may differ by a sample that almost ties."""
     task, labels = find_task(run.task), run.dataset.labels(run.dataset.measured)

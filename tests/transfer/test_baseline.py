@@ -14,13 +14,15 @@ import safetensors.torch
 import torch
 
 from edgetl.base.errors import EdgetlError, RunError, TrainingError
+from edgetl.base.progress import silent
 from edgetl.core.run import Run, load_run
 from edgetl.inputs import input_of
 from edgetl.tasks import find_task
 from edgetl.transfer import strategies
 from edgetl.transfer.finetune import finetune
-from edgetl.transfer.model import load_baseline, load_model, measured
+from edgetl.transfer.model import load_baseline, load_model
 from edgetl.transfer.tasks import scored
+from edgetl.workflow.reference import TorchReference, reproduced
 
 from .conftest import TINY
 from .test_finetune import start
@@ -181,7 +183,7 @@ def test_divergence_leaves_a_finished_run(finished: Run, few_digits: Path, monke
 
 
 def test_the_trained_model_measures_as_recorded(finished: Run) -> None:
-    recorded, found, n = measured(finished)
+    recorded, found, n = reproduced(finished, TorchReference(finished).outputs("val", silent))
     assert recorded == finished.metrics.val["accuracy"]
     assert found == recorded
     assert n == len(finished.dataset.split("val"))

@@ -13,14 +13,16 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, mean_absolute_error
 
 from edgetl.base.errors import DataError, EdgetlError
+from edgetl.base.progress import silent
 from edgetl.inputs import input_of
 from edgetl.tasks import find_task
 from edgetl.transfer import heads
 from edgetl.transfer.finetune import finetune
-from edgetl.transfer.model import load_baseline, load_model, measured
+from edgetl.transfer.model import load_baseline, load_model
 from edgetl.transfer.strategies import STRATEGIES
 from edgetl.transfer.strategies.base import HeadSpec, TaskLoss
 from edgetl.transfer.tasks import LEARNERS, Scale, scored
+from edgetl.workflow.reference import TorchReference, reproduced
 
 from .conftest import TINY
 
@@ -136,7 +138,7 @@ def test_images_with_other_labels(
     assert probed.value == pytest.approx(run.baseline.metrics.val[metric], rel=1e-4)
     sign = 1 if task == "multi-label" else -1
     assert run.gain == pytest.approx(sign * (run.metrics.val[metric] - probed.value), rel=1e-3, abs=1e-6)
-    recorded, again, n = measured(run)
+    recorded, again, n = reproduced(run, TorchReference(run).outputs("val", silent))
     assert (recorded, n) == (run.metrics.val[metric], len(labels))
     assert again == pytest.approx(recorded, rel=1e-4)
     if task == "regression":

@@ -11,14 +11,16 @@ import safetensors.torch
 import torch
 
 from edgetl.base.errors import EdgetlError
+from edgetl.base.progress import silent
 from edgetl.core.run import Run
 from edgetl.inputs import Text, input_of
 from edgetl.transfer import bert
 from edgetl.transfer.backbones import find
 from edgetl.transfer.finetune import finetune
-from edgetl.transfer.model import Deployable, load_model, measured
+from edgetl.transfer.model import Deployable, load_model
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.weights import build, packaged
+from edgetl.workflow.reference import TorchReference, reproduced
 from tests.reviews import write_reviews
 
 pytest.importorskip("tokenizers", reason="the extra text is not installed")
@@ -56,7 +58,7 @@ def test_a_linear_probe_of_minilm_tells_food_from_weather(probe: Run) -> None:
         alone = model.fed(definition.feeds(path), torch.device("cpu")).detach().numpy()[0]
         # In the run it was one of a batch, filled up to the longest.
         assert alone == pytest.approx(expected, abs=1e-4)
-    recorded, again, _ = measured(probe)
+    recorded, again, _ = reproduced(probe, TorchReference(probe).outputs("val", silent))
     assert recorded == again
 
 

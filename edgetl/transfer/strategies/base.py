@@ -41,6 +41,8 @@ class ParamPolicy:
         layer_decay: factor on the learning rate for each layer group further from the head (Clark et al. 2020).
         batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates the batch's. Only frozen ones
             are independent of how a batch is divided over processes.
+        unfreeze: epochs after which each further group of layers, from the head on, begins to train; 0 for all at once
+            (Howard and Ruder 2018).
         embeddings: "frozen" keeps a text network's tables as they are: training would move the vectors of the words
             that occur in it, and no others.
     """
@@ -48,6 +50,7 @@ class ParamPolicy:
     trains: str = "all"
     layer_decay: float = 1.0
     batch_norm: Literal["frozen", "train"] = "frozen"
+    unfreeze: float = 0.0
     embeddings: Literal["frozen", "train"] = "frozen"
 
 
@@ -154,7 +157,9 @@ class Schedule:
         epochs: passes over the training samples; 0 for a strategy that needs none.
         learning_rate: AdamW's highest, of the head.
         weight_decay: AdamW's.
-        warmup_epochs: linear rise of the learning rate; a cosine falls to zero afterwards (Loshchilov and Hutter 2017).
+        warmup_epochs: linear rise of the learning rate.
+        shape: how it falls to zero afterwards: along a "cosine" (Loshchilov and Hutter 2017), or along a line, as the
+            "triangular" one is slanted (Howard and Ruder 2018).
         patience: epochs without a better validation score after which training ends.
         clip: largest norm of the gradient.
     """
@@ -163,16 +168,34 @@ class Schedule:
     learning_rate: float = 0.0
     weight_decay: float = 0.0
     warmup_epochs: float = 0.0
+    shape: Literal["cosine", "triangular"] = "cosine"
     patience: int = 0
     clip: float = 0.0
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
-        """The head's learning rate at a step counted from the start: a linear rise, then half a cosine to zero."""
+        """The head's learning rate at a step counted from the start: a linear rise, then a fall to zero."""
         total = self.epochs * steps_per_epoch
         warmup = min(self.warmup_epochs, self.epochs / 4) * steps_per_epoch
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
-        return self.learning_rate * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1))) / 2
+        done = (step - warmup) / max(total - warmup, 1)
+        return self.learning_rate * ((1 + math.cos(math.pi * done)) / 2 if self.shape == "cosine" else 1 - done)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Samples of a batch that are mixed with one another, and their labels with them.
+
+    Attributes:
+        mixup: α of the Beta distribution of the shares of two blended samples; 0 for none (Zhang et al. 2018).
+        cutmix: the same of the area of a window that shows the other image; 0 for none (Yun et al. 2019).
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.mixup or self.cutmix)
 
 
 @dataclass(frozen=True)
@@ -219,6 +242,9 @@ class Strategy:
         head: what follows the backbone.
         terms: summands of the loss.
         schedule: how long and how fast.
+        mix: how samples of a batch are mixed.
+        average: decay of the moving average of what trains, which is evaluated and kept; 0 for none.
+        labels: kinds of label that it serves; all for none.
         needs: what it takes besides the data; what is given and not among them is refused.
         anchor: what is held still beside the model: "start", the model as training starts, or "teacher".
         prepare: called with the model as training starts, before anything is chosen to train, under the run's seed; it
@@ -229,6 +255,9 @@ class Strategy:
     head: HeadSpec
     terms: tuple[LossTerm | TaskLoss, ...] = (TaskLoss(),)
     schedule: Schedule = Schedule()
+    mix: Mix = Mix()
+    average: float = 0.0
+    labels: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     anchor: Literal["start", "teacher"] | None = None
     prepare: Callable[[Deployable, Streams], Trainee] = as_it_is
@@ -257,10 +286,14 @@ class Strategy:
 
     def to_json(self) -> dict[str, Any]:
         """Everything the outcome depends on, as plain JSON values."""
+        mixing = {"mix": asdict(self.mix)} if self.mix else {}
+        average = {"average": self.average} if self.average else {}
         return {
             "params": asdict(self.params),
             "head": asdict(self.head),
             "terms": [term.name for term in self.terms],
             "schedule": asdict(self.schedule),
             "streams": [need.name for need in self.needs],
+            **mixing,
+            **average,
         }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
+from edgetl.transfer.strategies import terms
 from edgetl.transfer.strategies.base import (
     HeadSpec,
     LossTerm,
+    Mix,
     ParamPolicy,
     Schedule,
     StepContext,
@@ -19,26 +21,79 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Statistics = Literal["frozen", "train"]
+Shape = Literal["cosine", "triangular"]
+#: Of the loss of one class a sample, as every strategy has it that names none.
+SMOOTHING, BALANCE = 0.1, 0.5
+
+
 def linear_probe() -> Strategy:
     """The backbone stays as it is; an L2-regularised linear head is fitted on its features."""
     return Strategy(ParamPolicy(trains="head"), HeadSpec(class_balance=1.0), terms=())
 
 
-def fine_tune(trains: str = "all", l2_sp: float = 0.0) -> Strategy:
+def fine_tune(
+    trains: str = "all",
+    layer_decay: float = 0.8,
+    unfreeze: float = 0.0,
+    batch_norm: str = "frozen",
+    schedule: str = "cosine",
+    patience: int = 8,
+    smoothing: float = SMOOTHING,
+    balance: float = BALANCE,
+    focal: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    average: float = 0.0,
+    l2_sp: float = 0.0,
+) -> Strategy:
     """The linear probe's head first, then everything, slower the further from the head (LP-FT, Kumar et al. 2022).
 
     Args:
         trains: "all", "head", or patterns of the backbone's parameter names with commas between (head,blocks.5.*).
+        layer_decay: factor on the learning rate for each layer group further from the head; 1 for one rate.
+        unfreeze: epochs after which each further group of layers begins to train (ULMFiT, Howard and Ruder 2018).
+        batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates those of the batches.
+        schedule: "cosine", or "triangular" for a rise over a tenth of all steps and a straight fall (ULMFiT).
+        patience: epochs without a better validation score after which training ends.
+        smoothing: of labels of one class a sample, 0 to 1.
+        balance: such a class weighs (its samples)^-balance: 0 not at all balanced, 1 fully.
+        focal: exponent of the focal loss of one class a sample; 0 for none (Lin et al. 2017).
+        mixup: share drawn from Beta(mixup, mixup) of two blended samples; 0 for none (Zhang et al. 2018).
+        cutmix: the same of a window of another image; 0 for none (Yun et al. 2019).
+        average: decay of the weights' moving average, such as 0.999, which is what is kept; 0 for none.
         l2_sp: pull of what trains towards its pretrained start; 0 for none (L2-SP, Li et al. 2018).
     """
-    check("l2_sp", l2_sp, l2_sp >= 0, "0 or more")
+    check("layer_decay", layer_decay, 0 < layer_decay <= 1, "a number over 0, 1 at most")
+    check("batch_norm", batch_norm, batch_norm in ("frozen", "train"), "frozen or train")
+    check("schedule", schedule, schedule in ("cosine", "triangular"), "cosine or triangular")
+    check("patience", patience, patience >= 1, "at least 1")
+    check("smoothing", smoothing, 0 <= smoothing < 1, "a number from 0 to below 1")
+    check("average", average, 0 <= average < 1, "a number from 0 to below 1")
+    for name, value in {
+        "unfreeze": unfreeze,
+        "balance": balance,
+        "focal": focal,
+        "mixup": mixup,
+        "cutmix": cutmix,
+        "l2_sp": l2_sp,
+    }.items():
+        check(name, value, value >= 0, "0 or more")
+    own = (smoothing, balance, focal) != (SMOOTHING, BALANCE, 0.0)
+    task: tuple[LossTerm | TaskLoss, ...] = (terms.classes(smoothing, balance, focal),) if own else (TaskLoss(),)
     return Strategy(
-        ParamPolicy(trains=trains, layer_decay=0.8, batch_norm="frozen"),
+        ParamPolicy(trains=trains, layer_decay=layer_decay, batch_norm=cast(Statistics, batch_norm), unfreeze=unfreeze),
         HeadSpec(weakest_penalty=0.01, class_balance=1.0),
-        terms=(TaskLoss(), _from_start(l2_sp)) if l2_sp else (TaskLoss(),),
-        schedule=Schedule(epochs=15, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0, patience=8, clip=1.0),
+        terms=(*task, _from_start(l2_sp)) if l2_sp else task,
+        schedule=Schedule(
+            epochs=15, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0 if schedule == "cosine" else 1.5,
+            shape=cast(Shape, schedule), patience=patience, clip=1.0,
+        ),
+        mix=Mix(mixup, cutmix),
+        average=average,
+        labels=("class",) if own else (),
         anchor="start" if l2_sp else None,
-    )
+    )  # fmt: skip
 
 
 def _from_start(strength: float) -> LossTerm:

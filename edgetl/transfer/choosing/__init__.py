@@ -1,0 +1,1 @@
+"""Choosing before training: which backbone suits the data, how far two data sets lie apart."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgetl.transfer.backbones import list_backbones
     from edgetl.transfer.choosing.shift import shift
     from edgetl.transfer.finetune import finetune
+    from edgetl.transfer.lr_find import find_rate
     from edgetl.transfer.strategies import list_strategies
     from edgetl.workflow.adoption.adopt import adopt
     from edgetl.workflow.advise import advise
@@ -69,6 +70,7 @@ _HOMES = {
     "doctor": "edgetl.workflow.doctor",
     "export": "edgetl.pipeline",
     "find_device": "edgetl.devices",
+    "find_rate": "edgetl.transfer.lr_find",
     "finetune": "edgetl.transfer.finetune",
     "list_backbones": "edgetl.transfer.backbones",
     "list_devices": "edgetl.devices",
@@ -113,6 +115,7 @@ __all__ = [
     "doctor",
     "export",
     "find_device",
+    "find_rate",
     "finetune",
     "list_backbones",
     "list_devices",

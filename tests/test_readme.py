@@ -88,6 +88,10 @@ def test_the_readme_shows_every_verb() -> None:
         "doctor",
         "devices",
         "run",
+        "advise",
+        "rank",
+        "shift",
+        "lr-find",
     }
     assert all(command.startswith("edgetl ") for command in COMMANDS)
     assert len(EXAMPLES) == 3

@@ -18,6 +18,7 @@ from edgetl.cli import (
     export,
     finetune,
     lists,
+    lr_find,
     predict,
     rank,
     report,
@@ -76,6 +77,7 @@ def build() -> typer.Typer:
     app.command("tasks")(lists.tasks)
     app.command("advise")(advise.command)
     app.command("rank")(rank.command)
+    app.command("lr-find")(lr_find.command)
     app.command("shift")(shift.command)
     app.add_typer(devices.app, name="devices")
     app.command("doctor")(doctor.command)

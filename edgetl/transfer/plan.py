@@ -159,7 +159,7 @@ def plan(options: Options) -> Plan:
 def _check_serves(name: str, strategy: Strategy, task: Task, backbone: backbones.Backbone) -> None:
     """Refuse options that mean nothing to these labels or samples."""
     if strategy.labels and task.labels not in strategy.labels:
-        told = "smoothing, balance and focal are of samples of one class each"
+        told = "smoothing, balance, focal and head are of samples of one class each"
         raise EdgetlError(f"{told}, and the task is {task.name}", "leave out those --set")
     nouns = f"{INPUTS[backbone.input].noun}s"
     if strategy.mix.cutmix and backbone.input != "image":

@@ -57,6 +57,10 @@ class Settings:
 IMPLIED: Mapping[str, Any] = {
     "task": "classification",
     "details.params.embeddings": "frozen",
+    "details.head.fit": "logistic",
+    "details.head.folds": 0,
+    "options.head": "logistic",
+    "options.folds": 0,
     "details.params.unfreeze": 0.0,
     "details.schedule.shape": "cosine",
     "options.trains": "all",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgetl.core.tensors import Arrays
 from edgetl.tasks import Task
 from edgetl.transfer import heads, losses, scores
+from edgetl.transfer.head_search import LinearHead
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.strategies import terms
 from edgetl.transfer.strategies.base import HeadSpec, LossTerm
@@ -64,7 +65,7 @@ class Learner:
     scale: Callable[[Labels], Scale]
     targets: Callable[[Labels, Scale], Labels]
     counts: Callable[[Labels, int], Floats]
-    fit: Callable[[heads.Part, heads.Part, int, HeadSpec], heads.LinearHead]
+    fit: Callable[[heads.Part, heads.Part, int, HeadSpec], LinearHead]
     terms: tuple[LossTerm, ...]
     right: Callable[[Tensor, Tensor], Tensor] | None
     loss: Callable[[Floats, Labels], float]
@@ -76,16 +77,27 @@ def _standard(labels: Labels) -> Scale:
     return Scale(float(labels.mean()), spread if spread > 0 else 1.0)
 
 
-def _fit_logistic(train: Any, val: Any, classes: int, spec: HeadSpec) -> heads.LinearHead:
-    return heads.logistic(train, val, classes, spec.class_balance, spec.weakest_penalty)
+#: Fits of the head for one class a sample, by :attr:`HeadSpec.fit`.
+FITS: Mapping[str, Callable[..., LinearHead]] = {
+    "logistic": heads.logistic,
+    "ridge": heads.ridge_classes,
+    "svm": heads.support_vectors,
+}
 
 
-def _fit_one_vs_rest(train: Any, val: Any, classes: int, spec: HeadSpec) -> heads.LinearHead:
-    return heads.one_vs_rest(train, val, classes, spec.weakest_penalty)
+def _fit_classes(train: Any, val: Any, classes: int, spec: HeadSpec) -> LinearHead:
+    how = (train, val, classes, spec.class_balance, spec.weakest_penalty, spec.folds)
+    if spec.fit != "best":
+        return FITS[spec.fit](*how)
+    return min((fit(*how) for fit in FITS.values()), key=lambda head: head.loss)
 
 
-def _fit_ridge(train: Any, val: Any, classes: int, spec: HeadSpec) -> heads.LinearHead:
-    return heads.ridge(train, val, spec.weakest_penalty)
+def _fit_one_vs_rest(train: Any, val: Any, classes: int, spec: HeadSpec) -> LinearHead:
+    return heads.one_vs_rest(train, val, classes, spec.weakest_penalty, spec.folds)
+
+
+def _fit_ridge(train: Any, val: Any, classes: int, spec: HeadSpec) -> LinearHead:
+    return heads.ridge(train, val, spec.weakest_penalty, spec.folds)
 
 
 #: By the kind of label.
@@ -97,7 +109,7 @@ LEARNERS: Mapping[str, Learner] = {
             scale=lambda labels: Scale(),
             targets=lambda labels, scale: labels,
             counts=lambda labels, classes: np.bincount(labels, minlength=classes).astype(np.float32),
-            fit=_fit_logistic,
+            fit=_fit_classes,
             terms=(terms.classes(smoothing=0.1, balance=0.5, focal=0.0),),
             right=lambda outputs, targets: (outputs.argmax(1) == targets).sum(),
             loss=scores.cross_entropy,

@@ -92,14 +92,14 @@ def _train_epoch(setup: Setup, job: Job, state: State, feed: Feed, progress: Pro
     for inputs, targets, streams in feed.epoch(batches, state.epoch, state.step):
         step = state.step + len(unread)
         rate, done = schedule.rate(before + step, steps), (before + step) / (schedule.epochs * steps)
-        _reseed(setup.seed, state.epoch, step, fabric.global_rank)
+        reseed(setup.seed, state.epoch, step, fabric.global_rank)
         unread.append(accumulate(setup, inputs, targets, len(batches[step]), done, streams))
         if (step + 1) % every and step + 1 < steps:
-            _update(setup, rate, state.epoch)
+            update(setup, rate, state.epoch)
             continue
         due = time.monotonic() - saved >= job.checkpoint_seconds
         vote = _read(setup, state, unread, steps, due)
-        _update(setup, rate, state.epoch)
+        update(setup, rate, state.epoch)
         state.step, unread = step + 1, []
         now = time.monotonic()
         state.seconds, began = state.seconds + now - began, now
@@ -187,7 +187,8 @@ def _read(setup: Setup, state: State, unread: list[Tensor], steps: int, due: boo
     return bool(votes[0])
 
 
-def _update(setup: Setup, rate: float, epoch: int) -> None:
+def update(setup: Setup, rate: float, epoch: int) -> None:
+    """One step of the optimizer, at the head's learning rate; what does not train in that epoch stays."""
     for group in setup.optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
     _leave_frozen(setup, epoch)
@@ -211,7 +212,8 @@ def _leave_frozen(setup: Setup, epoch: int) -> None:
             value.grad = None
 
 
-def _reseed(seed: int, epoch: int, step: int, rank: int) -> None:
+def reseed(seed: int, epoch: int, step: int, rank: int) -> None:
+    """Make whatever a step draws at random a function of these."""
     key = hashlib.sha256(f"step:{seed}:{epoch}:{step}:{rank}".encode()).digest()
     torch.manual_seed(int.from_bytes(key[:8], "big"))
 

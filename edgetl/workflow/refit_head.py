@@ -112,7 +112,8 @@ def _to_labels(candidates: Candidates, compressed: Compressed, parts: Parts, see
     from edgetl.transfer.tasks import learner_of
 
     run = candidates.run
-    spec = find(run.strategy).head if run.strategy in STRATEGIES else HeadSpec()
+    options = run.settings.get("options", {})
+    spec = find(run.strategy, options).head if run.strategy in STRATEGIES else HeadSpec()
     learner, labels = learner_of(find_task(run.task)), [run.dataset.labels_of(part) for part in parts]
     scale = learner.scale(labels[0])
     train, val = ((found, learner.targets(of, scale)) for found, of in zip(seen, labels, strict=True))

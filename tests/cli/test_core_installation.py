@@ -35,6 +35,7 @@ commands = {
     "rank": ["rank", photos],
     "shift": ["shift", photos, photos],
     "advise": ["advise", photos],
+    "lr-find": ["lr-find", photos],
     "devices": ["devices"],
     "doctor": ["doctor"],
 }
@@ -84,6 +85,7 @@ EXPECTED = {
     "rank": (2, TRAIN),
     "shift": (2, TRAIN),
     "advise": (2, TRAIN),
+    "lr-find": (2, TRAIN),
     "devices": (0, ""),
     "doctor": (0, ""),
     "finetune()": (2, TRAIN),

@@ -18,6 +18,7 @@ from edgetl.inputs import input_of
 from edgetl.tasks import find_task
 from edgetl.transfer import heads
 from edgetl.transfer.finetune import finetune
+from edgetl.transfer.head_search import GRID
 from edgetl.transfer.model import load_baseline, load_model
 from edgetl.transfer.strategies import STRATEGIES
 from edgetl.transfer.strategies.base import HeadSpec, TaskLoss
@@ -63,7 +64,7 @@ def test_ridge_is_scikit_learns_and_its_penalty_the_best_on_val() -> None:
     head = heads.ridge((x, y), (vx, vy))
     spread = np.sqrt(x.var(0, dtype=np.float64).mean())
     standard, values = (x - x.mean(0)) / spread, (vx - x.mean(0)) / spread
-    errors = {c: np.mean((Ridge(alpha=1 / c).fit(standard, y).predict(values) - vy[:, 0]) ** 2) for c in heads.GRID}
+    errors = {c: np.mean((Ridge(alpha=1 / c).fit(standard, y).predict(values) - vy[:, 0]) ** 2) for c in GRID}
     assert head.inverse_penalty == min(errors, key=errors.__getitem__)
     assert head.loss == pytest.approx(errors[head.inverse_penalty], rel=1e-3)
 

@@ -62,7 +62,7 @@ def step(setup: Setup, job: Job, epoch: int) -> dict[str, torch.Tensor]:
     labels = torch.from_numpy(job.dataset.labels("train")[::6][:16])
     arrays = job.definition.batch(job.dataset.paths("train")[::6][:16])
     train.accumulate(setup, {n: torch.from_numpy(x) for n, x in arrays.items()}, labels, 16, 0.0)
-    train._update(setup, 0.01, epoch)
+    train.update(setup, 0.01, epoch)
     now = setup.network.backbone.named_parameters()
     return {name: (value.detach() - before[name]).abs().max() for name, value in now}
 

@@ -60,6 +60,8 @@ class HeadSpec:
 
     Attributes:
         kind: "linear".
+        fit: of one class a sample: "logistic", "ridge", "svm", or the "best" of them on validation samples.
+        folds: of the training samples, on which the penalty is chosen; 0 for validation samples.
         start: "fitted" on the backbone's features before the loop, or "random".
         weakest_penalty: the largest inverse penalty (scikit-learn's C) that a fitted start may have. Training that
             starts from the large weights of a weak penalty first destroys what the head knew: on magnetic-tile at 128
@@ -69,6 +71,8 @@ class HeadSpec:
     """
 
     kind: Literal["linear"] = "linear"
+    fit: Literal["logistic", "ridge", "svm", "best"] = "logistic"
+    folds: int = 0
     start: Literal["fitted", "random"] = "fitted"
     weakest_penalty: float = 10.0
     class_balance: float = 0.0

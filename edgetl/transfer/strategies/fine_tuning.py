@@ -23,13 +23,26 @@ if TYPE_CHECKING:
 
 Statistics = Literal["frozen", "train"]
 Shape = Literal["cosine", "triangular"]
+Fit = Literal["logistic", "ridge", "svm", "best"]
 #: Of the loss of one class a sample, as every strategy has it that names none.
 SMOOTHING, BALANCE = 0.1, 0.5
 
 
-def linear_probe() -> Strategy:
-    """The backbone stays as it is; an L2-regularised linear head is fitted on its features."""
-    return Strategy(ParamPolicy(trains="head"), HeadSpec(class_balance=1.0), terms=())
+def linear_probe(head: str = "logistic", folds: int = 0) -> Strategy:
+    """The backbone stays as it is; an L2-regularised linear head is fitted on its features.
+
+    Args:
+        head: of one class a sample: "logistic" regression, "ridge", "svm", or the "best" of them on validation samples.
+        folds: of the training samples, on which the penalty is chosen; 0 to choose it on validation samples.
+    """
+    check("head", head, head in ("logistic", "ridge", "svm", "best"), "logistic, ridge, svm or best")
+    check("folds", folds, folds == 0 or 2 <= folds <= 20, "0, or 2 to 20")
+    return Strategy(
+        ParamPolicy(trains="head"),
+        HeadSpec(fit=cast(Fit, head), folds=folds, class_balance=1.0),
+        terms=(),
+        labels=("class",) if head != "logistic" else (),
+    )
 
 
 def fine_tune(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgetl.transfer.choosing.shift import shift
     from edgetl.transfer.finetune import finetune
     from edgetl.transfer.lr_find import find_rate
+    from edgetl.transfer.repeated import repeat
     from edgetl.transfer.strategies import list_strategies
     from edgetl.workflow.adoption.adopt import adopt
     from edgetl.workflow.advise import advise
@@ -84,6 +85,7 @@ _HOMES = {
     "remove_device": "edgetl.devices",
     "predict": "edgetl.pipeline",
     "rank": "edgetl.workflow.rank_backbones",
+    "repeat": "edgetl.transfer.repeated",
     "report": "edgetl.pipeline",
     "rollback": "edgetl.workflow.fleet",
     "shift": "edgetl.transfer.choosing.shift",
@@ -129,6 +131,7 @@ __all__ = [
     "probe_device",
     "rank",
     "remove_device",
+    "repeat",
     "report",
     "rollback",
     "shift",

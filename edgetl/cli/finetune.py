@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +13,13 @@ import typer
 import edgetl
 from edgetl.base.errors import EdgetlError
 from edgetl.base.wording import amount, count, enumerated, number, percent
-from edgetl.cli.output import Json, Quiet, note, output, say
+from edgetl.cli.output import Json, Output, Quiet, note, output, say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edgetl.core.run import Run
+    from edgetl.transfer.repeated import Repeated
 
 _BASELINE = "Also train what the transfer is measured against: scratch or probe. A finished run gets it added."
 _DATA = (
@@ -26,6 +31,7 @@ _SET = "An option of the strategy; see: edgetl strategies NAME. May be given sev
 _TARGET = "Samples without labels, where the strategy takes them: a folder, or a CSV with path or text."
 _RETAIN = "Labelled samples of the same classes to go on learning from, where the strategy takes them."
 _LOG = "Learning curves: tensorboard, whose files lie in RUN/tensorboard, or mlflow, at MLFLOW_TRACKING_URI."
+_REPEAT = "Train with so many seeds, in OUT/seed-N, and tell how far they are apart."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
 
 
@@ -51,6 +57,7 @@ def command(
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = "auto",
     baseline: Annotated[str | None, typer.Option(help=_BASELINE)] = None,
     log: Annotated[str | None, typer.Option(help=_LOG)] = None,
+    repeat: Annotated[int | None, typer.Option(help=_REPEAT)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what stands in the run folder.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -68,16 +75,16 @@ def command(
     edgetl finetune photos/ --out adapted --strategy lora --set rank=16
     edgetl finetune photos/ --out small --strategy distillation --teacher run --target-data unlabelled/
     edgetl finetune photos/ --out run --log tensorboard
+    edgetl finetune photos/ --out runs --repeat 3
     """
     with output(json=json, quiet=quiet) as shown:
-        run = edgetl.finetune(
+        train = partial(
+            edgetl.finetune,
             data,
-            out=out,
             task=task,
             backbone=backbone,
             strategy=strategy,
             epochs=epochs,
-            seed=seed,
             batch_size=batch_size,
             learning_rate=learning_rate,
             image_size=image_size,
@@ -95,8 +102,40 @@ def command(
             fresh=fresh,
             progress=shown.progress,
         )
+        if repeat is not None:
+            _repeat(shown, edgetl.repeat(data, out, repeat, seed=seed, **train.keywords))
+            return
+        run = train(out=out, seed=seed)
         _say_of_the_data(run)
         shown.show(run.to_json(), lambda console: say(console, _sentence(run)))
+
+
+def _repeat(shown: Output, found: Repeated) -> None:
+    """Say how far the runs of several seeds are apart."""
+    _say_of_the_data(found.runs[0])
+    value = {
+        "runs": [run.to_json() for run in found.runs],
+        "spread": {name: asdict(spread) for name, spread in found.spreads.items()},
+        "middle": str(found.middle.path),
+    }
+    shown.show(value, lambda console: _people(console, found))
+
+
+def _people(console: Console, found: Repeated) -> None:
+    from edgetl.reporting.console import print_table
+
+    metrics = next(task["metrics"] for task in edgetl.list_tasks() if task["name"] == found.runs[0].task)
+    rows = [
+        [metric["title"], *(_figure(value, metric["unit"]) for value in (spread.median, spread.low, spread.high))]
+        for metric in metrics
+        if (spread := found.spreads.get(_key(metric))) is not None
+    ]
+    print_table(console, ["on validation samples", "median", "lowest", "highest"], rows)
+    middle = found.middle.path
+    say(
+        console,
+        f"{len(found.runs)} seeds. The middle one, to go on with: edgetl export {middle} --target jetson --out out",
+    )
 
 
 def _values(given: list[str]) -> dict[str, str]:

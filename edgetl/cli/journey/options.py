@@ -16,8 +16,8 @@ from typer.models import ArgumentInfo, OptionInfo
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.base.schema import Json, from_json, named
 
-#: Of a command's parameters, those of the whole journey, and the one that would train anew each time.
-JOURNEYS = frozenset({"json", "quiet", "fresh"})
+#: Of a command's parameters, those of the whole journey, and those that train anew each time, or several runs.
+JOURNEYS = frozenset({"json", "quiet", "fresh", "repeat"})
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgetl.transfer.finetune import finetune
     from edgetl.transfer.lr_find import find_rate
     from edgetl.transfer.repeated import repeat
+    from edgetl.transfer.soup import soup
     from edgetl.transfer.strategies import list_strategies
     from edgetl.workflow.adoption.adopt import adopt
     from edgetl.workflow.advise import advise
@@ -89,6 +90,7 @@ _HOMES = {
     "report": "edgetl.pipeline",
     "rollback": "edgetl.workflow.fleet",
     "shift": "edgetl.transfer.choosing.shift",
+    "soup": "edgetl.transfer.soup",
     "sign": "edgetl.workflow.sign_bundle",
     "verify": "edgetl.pipeline",
 }
@@ -136,6 +138,7 @@ __all__ = [
     "rollback",
     "shift",
     "sign",
+    "soup",
     "verify",
 ]
 

@@ -148,7 +148,7 @@ from edgetl.base.lock import exclusive
 from edgetl.cli import main, run
 
 bundle, out = Path(sys.argv[3]), Path(sys.argv[4])
-for name in set(edgetl.__all__) - {"advise", "find_rate", "finetune", "rank", "repeat", "shift"}:
+for name in set(edgetl.__all__) - {"advise", "find_rate", "finetune", "rank", "repeat", "shift", "soup"}:
     getattr(edgetl, name)
 with exclusive(out, "training"):
     try:

@@ -25,6 +25,7 @@ from edgetl.cli import (
     rollback,
     shift,
     sign,
+    soup,
     targets,
     verify,
 )
@@ -78,6 +79,7 @@ def build() -> typer.Typer:
     app.command("advise")(advise.command)
     app.command("rank")(rank.command)
     app.command("lr-find")(lr_find.command)
+    app.command("soup")(soup.command)
     app.command("shift")(shift.command)
     app.add_typer(devices.app, name="devices")
     app.command("doctor")(doctor.command)

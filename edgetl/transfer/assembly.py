@@ -19,7 +19,7 @@ from edgetl.inputs.base import Input
 from edgetl.tasks import Task, find_task
 from edgetl.transfer import backbones, checkpoint, strategies
 from edgetl.transfer.anchor import Teacher, frozen, held_start
-from edgetl.transfer.averaging import Average
+from edgetl.transfer.averaging import Average, blended
 from edgetl.transfer.checkpoint import epoch_file
 from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.placement import keep_depthwise_wide
@@ -169,7 +169,11 @@ def finished(job: Job, best_epoch: int) -> tuple[Deployable, dict[str, int]]:
     if best_epoch:
         held = checkpoint.read_weights(epoch_file(job.checkpoints, best_epoch))
         Trained(trainee.network.backbone).load_state_dict(held)
-    return trainee.finalize(), found
+    network, share = trainee.finalize(), job.strategy.start_share
+    if share:
+        states = [network.backbone.state_dict(), started(job).backbone.state_dict()]
+        network.backbone.load_state_dict(blended(states, [1 - share, share]))
+    return network, found
 
 
 def _anchor(strategy: Strategy, job: Job, start: Deployable, scale: Scale) -> nn.Module | None:

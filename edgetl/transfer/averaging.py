@@ -1,9 +1,9 @@
-"""The moving average of what trains, which is evaluated and kept in its place (Polyak and Juditsky 1992)."""
+"""Means of weights: over the steps of one training (Polyak and Juditsky 1992), or of several models."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,3 +59,17 @@ class Average:
         for name, value in self.held.items():
             found: Tensor = held[name]
             value.copy_(found)
+
+
+def blended(states: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
+    """The weighted sum of floating tensors, in float64 and rounded once; of other tensors the first one's."""
+    found = {}
+    for name, value in states[0].items():
+        if not value.is_floating_point():
+            found[name] = value.clone()
+            continue
+        total = torch.zeros_like(value, dtype=torch.float64)
+        for state, share in zip(states, shares, strict=True):
+            total += share * state[name].double() if share else 0.0
+        found[name] = total.to(value.dtype)
+    return found

@@ -76,4 +76,5 @@ IMPLIED: Mapping[str, Any] = {
     "options.mixup": 0.0,
     "options.cutmix": 0.0,
     "options.average": 0.0,
+    "options.start_share": 0.0,
 }

@@ -248,6 +248,7 @@ class Strategy:
         schedule: how long and how fast.
         mix: how samples of a batch are mixed.
         average: decay of the moving average of what trains, which is evaluated and kept; 0 for none.
+        start_share: of the start in the weights that are kept, 0 to 1 (WiSE-FT, Wortsman et al. 2022).
         labels: kinds of label that it serves; all for none.
         needs: what it takes besides the data; what is given and not among them is refused.
         anchor: what is held still beside the model: "start", the model as training starts, or "teacher".
@@ -261,6 +262,7 @@ class Strategy:
     schedule: Schedule = Schedule()
     mix: Mix = Mix()
     average: float = 0.0
+    start_share: float = 0.0
     labels: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     anchor: Literal["start", "teacher"] | None = None
@@ -292,6 +294,7 @@ class Strategy:
         """Everything the outcome depends on, as plain JSON values."""
         mixing = {"mix": asdict(self.mix)} if self.mix else {}
         average = {"average": self.average} if self.average else {}
+        blend = {"start_share": self.start_share} if self.start_share else {}
         return {
             "params": asdict(self.params),
             "head": asdict(self.head),
@@ -300,4 +303,5 @@ class Strategy:
             "streams": [need.name for need in self.needs],
             **mixing,
             **average,
+            **blend,
         }

@@ -59,6 +59,7 @@ def fine_tune(
     cutmix: float = 0.0,
     average: float = 0.0,
     l2_sp: float = 0.0,
+    start_share: float = 0.0,
 ) -> Strategy:
     """The linear probe's head first, then everything, slower the further from the head (LP-FT, Kumar et al. 2022).
 
@@ -76,7 +77,9 @@ def fine_tune(
         cutmix: the same of a window of another image; 0 for none (Yun et al. 2019).
         average: decay of the weights' moving average, such as 0.999, which is what is kept; 0 for none.
         l2_sp: pull of what trains towards its pretrained start; 0 for none (L2-SP, Li et al. 2018).
+        start_share: of the start in the weights that are kept, 0 to 1 (WiSE-FT, Wortsman et al. 2022).
     """
+    check("start_share", start_share, 0 <= start_share <= 1, "a number from 0 to 1")
     check("layer_decay", layer_decay, 0 < layer_decay <= 1, "a number over 0, 1 at most")
     check("batch_norm", batch_norm, batch_norm in ("frozen", "train"), "frozen or train")
     check("schedule", schedule, schedule in ("cosine", "triangular"), "cosine or triangular")
@@ -104,6 +107,7 @@ def fine_tune(
         ),
         mix=Mix(mixup, cutmix),
         average=average,
+        start_share=start_share,
         labels=("class",) if own else (),
         anchor="start" if l2_sp else None,
     )  # fmt: skip

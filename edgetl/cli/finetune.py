@@ -30,6 +30,7 @@ _BACKBONE = "See: edgetl backbones; efficientnet_lite0 for images, minilm for te
 _SET = "An option of the strategy; see: edgetl strategies NAME. May be given several times."
 _TARGET = "Samples without labels, where the strategy takes them: a folder, or a CSV with path or text."
 _RETAIN = "Labelled samples of the same classes to go on learning from, where the strategy takes them."
+_AUGMENT = "How training images vary: none, light (the default), backbone, strong, or a TOML file of transforms."
 _LOG = "Learning curves: tensorboard, whose files lie in RUN/tensorboard, or mlflow, at MLFLOW_TRACKING_URI."
 _REPEAT = "Train with so many seeds, in OUT/seed-N, and tell how far they are apart."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
@@ -46,6 +47,7 @@ def command(
     target_data: Annotated[Path | None, typer.Option(help=_TARGET)] = None,
     retain: Annotated[Path | None, typer.Option(help=_RETAIN)] = None,
     from_run: Annotated[Path | None, typer.Option("--from", help="A finished run whose weights are the start.")] = None,
+    augment: Annotated[str | None, typer.Option(help=_AUGMENT)] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
     seed: Annotated[int, typer.Option(help="Decides splits, order, augmentation and initialisation.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Samples a step, over all devices.")] = 32,
@@ -98,6 +100,7 @@ def command(
             target_data=target_data,
             retain=retain,
             from_run=from_run,
+            augment=augment,
             log=log,
             fresh=fresh,
             progress=shown.progress,

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
+from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.inputs.image import Preprocess
 
+Steps = list[Callable[[Tensor], Tensor]]
 #: Area of a crop over that of the evaluation crop, so that things appear about as large in both (Touvron et al. 2019,
 #: FixRes). ImageNet's habit, 0.08 to 1 of the whole image, would shrink them and cut a small defect off its label.
 CROP_AREA = (0.6, 1.2)
@@ -50,27 +55,143 @@ def _start(length: int, side: int, shift: float) -> int:
     return min(max(round((length - side) / 2 + shift), 0), length - side)
 
 
-def transform_for(preprocess: Preprocess, mirror_safe: bool) -> Callable[[Tensor], Tensor]:
-    """Random crop, mirror and light colour jitter, on uint8 images of shape (3, h, w).
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images vary.
+
+    Attributes:
+        name: of :data:`PRESETS`, or "file".
+        steps: of a file: names of torchvision's transforms (v2) and their arguments, after the crop of "light".
+    """
+
+    name: str = "light"
+    steps: tuple[Mapping[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As a run's settings hold it."""
+        return {"name": self.name, **({"steps": [dict(step) for step in self.steps]} if self.steps else {})}
+
+
+LIGHT = Augmentation()
+
+
+def _pillow_like(preprocess: Preprocess) -> InterpolationMode:
+    # torchvision resizes tensors by bicubic at best.
+    kind = "bicubic" if preprocess.interpolation == "lanczos" else preprocess.interpolation
+    return InterpolationMode(kind)
+
+
+def _light_crop(preprocess: Preprocess, mirror: Steps) -> Steps:
+    return [RandomCrop(preprocess.height, preprocess.width, _pillow_like(preprocess)), *mirror]
+
+
+def _none(preprocess: Preprocess, mirror: Steps) -> Steps:
+    return [v2.CenterCrop((preprocess.height, preprocess.width))]
+
+
+def _light(preprocess: Preprocess, mirror: Steps) -> Steps:
+    return [*_light_crop(preprocess, mirror), v2.ColorJitter(brightness=JITTER, contrast=JITTER, saturation=JITTER)]
+
+
+def _backbone(preprocess: Preprocess, mirror: Steps) -> Steps:
+    size = (preprocess.height, preprocess.width)
+    crop = v2.RandomResizedCrop(size, (0.08, 1.0), (3 / 4, 4 / 3), _pillow_like(preprocess), antialias=True)
+    return [crop, *mirror, v2.ColorJitter(0.4, 0.4, 0.4)]
+
+
+def _strong(preprocess: Preprocess, mirror: Steps) -> Steps:
+    return [*_light_crop(preprocess, mirror), v2.TrivialAugmentWide(), v2.RandomErasing(0.25)]
+
+
+#: What ``--augment`` takes besides a file: name → what it does, and the steps for a size, with the mirror among them
+#: where a mirrored image still shows its class.
+PRESETS: Mapping[str, tuple[str, Callable[[Preprocess, Steps], Steps]]] = {
+    "none": ("the images as evaluation sees them", _none),
+    "light": ("crops about as evaluation's, mirrors, light colour jitter (Touvron et al. 2019)", _light),
+    "backbone": ("as ImageNet's backbones were trained: crops of 8 to 100 % of an image, colour jitter", _backbone),
+    "strong": ("light crops, then TrivialAugment (Müller and Hutter 2021) and erased windows", _strong),
+}
+#: Transforms that a file may name: of one image, with plain arguments, which keep its size.
+ALLOWED = (
+    "AugMix", "ColorJitter", "GaussianBlur", "GaussianNoise", "RandAugment", "RandomAdjustSharpness", "RandomAffine",
+    "RandomAutocontrast", "RandomEqualize", "RandomErasing", "RandomGrayscale", "RandomHorizontalFlip", "RandomInvert",
+    "RandomPerspective", "RandomPosterize", "RandomRotation", "RandomSolarize", "RandomVerticalFlip",
+    "TrivialAugmentWide",
+)  # fmt: skip
+
+
+def transform_for(
+    preprocess: Preprocess, mirror_safe: bool, augmentation: Augmentation = LIGHT
+) -> Callable[[Tensor], Tensor]:
+    """What varies a uint8 image of shape (c, h, w).
 
     Args:
         preprocess: size and interpolation of the crop; normalisation belongs to the model.
         mirror_safe: whether a mirrored image still shows its class (letters and digits do not).
+        augmentation: which variation; "file" names its own mirrors.
 
     Returns:
         a function of images whose shorter side is ``preprocess.resize``, to uint8 images of shape
-        (3, preprocess.height, preprocess.width), that draws from torch's generator.
+        (c, preprocess.height, preprocess.width), that draws from torch's generator.
     """
-    # torchvision resizes tensors by bicubic at best.
-    kind = "bicubic" if preprocess.interpolation == "lanczos" else preprocess.interpolation
-    steps: list[Callable[[Tensor], Tensor]] = [
-        RandomCrop(preprocess.height, preprocess.width, InterpolationMode(kind)),
-        v2.ColorJitter(brightness=JITTER, contrast=JITTER, saturation=JITTER),
-    ]
-    if mirror_safe:
-        steps.insert(1, v2.RandomHorizontalFlip())
+    mirror: Steps = [v2.RandomHorizontalFlip()] if mirror_safe else []
+    if augmentation.name == "file":
+        made = [getattr(v2, step["name"])(**_arguments(step)) for step in augmentation.steps]
+        steps = [*_light_crop(preprocess, []), *made]
+    else:
+        steps = PRESETS[augmentation.name][1](preprocess, mirror)
     composed: Callable[[Tensor], Tensor] = v2.Compose(steps)
     return composed
+
+
+def _arguments(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in step.items() if key != "name"}
+
+
+def read_augmentation(given: str) -> Augmentation:
+    """A preset, or the transforms that a TOML file lists: ``[[step]]`` with ``name`` and torchvision's own arguments.
+
+    Raises:
+        UnknownNameError: neither a preset nor a file, or a transform that is not allowed.
+        EdgetlError: the file is malformed.
+    """
+    if given in PRESETS:
+        return Augmentation(given)
+    file = Path(given)
+    if not file.is_file():
+        raise UnknownNameError("augmentation", given, [*PRESETS, "or a .toml file"])
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8")).get("step", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EdgetlError(f"cannot read {file} ({error})", "write [[step]] with a name, in TOML") from error
+    steps = found if isinstance(found, list) else []
+    if not steps or not all(isinstance(step, dict) and isinstance(step.get("name"), str) for step in steps):
+        raise EdgetlError(f"{file} lists no steps", 'write [[step]] and, below it, name = "RandomRotation"')
+    for step in steps:
+        if step["name"] not in ALLOWED:
+            raise UnknownNameError(f"transform in {file}", step["name"], ALLOWED)
+    return Augmentation("file", tuple(steps))
+
+
+def check_augmentation(augmentation: Augmentation, preprocess: Preprocess) -> None:
+    """Vary one grey image: whether every step is what torchvision takes, and leaves an image of the network's size.
+
+    Raises:
+        EdgetlError: it does not.
+    """
+    side = max(preprocess.resize, preprocess.height, preprocess.width)
+    image = torch.full((len(preprocess.mean), side, side), 127, dtype=torch.uint8)
+    wanted = (len(preprocess.mean), preprocess.height, preprocess.width)
+    try:
+        made = varied(image, transform_for(preprocess, True, augmentation), 0, 0, 0)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EdgetlError(
+            f"the augmentation cannot be made ({reason})", "correct the arguments of its steps"
+        ) from error
+    if made.dtype != torch.uint8 or tuple(made.shape) != wanted:
+        what = f"the augmentation makes {made.dtype} of {tuple(made.shape)} instead of torch.uint8 of {wanted}"
+        raise EdgetlError(what, "leave out the steps that change the size or the type")
 
 
 def varied(image: Tensor, transform: Callable[[Tensor], Tensor], seed: int, epoch: int, index: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgetl.base.progress import Progress
 from edgetl.transfer.assembly import Job, Setup
+from edgetl.transfer.augment import Augmentation
 from edgetl.transfer.loader import Loader, Varied, batch_indices, stream_indices
 from edgetl.transfer.samples import MEMORY_LIMIT
 from edgetl.transfer.stores import store_of
@@ -70,8 +71,11 @@ def feed_of(setup: Setup, job: Job, progress: Progress) -> Feed:
     fabric, streams = setup.fabric, job.streams.samples
     limit = MEMORY_LIMIT // fabric.world_size // (1 + len(streams))
 
+    kept = job.settings.augment
+    augmentation = Augmentation(kept["name"], tuple(kept.get("steps", ())))
+
     def loader(paths: Sequence[Path], labels: npt.NDArray[Any] | None, mirror_safe: bool) -> Loader:
-        store = store_of(job.definition, paths, limit, progress, mirror_safe)
+        store = store_of(job.definition, paths, limit, progress, mirror_safe, augmentation)
         targets = None if labels is None else setup.learner.targets(labels, setup.scale)
         samples, pinned = Varied(store, targets, setup.seed), fabric.device.type == "cuda"
         return Loader(samples, fabric.global_rank, fabric.world_size, job.workers, pinned)

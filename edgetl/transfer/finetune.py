@@ -61,6 +61,7 @@ def finetune(
     target_data: str | Path | None = None,
     retain: str | Path | None = None,
     from_run: str | Path | None = None,
+    augment: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
     log: str | None = None,
     fresh: bool = False,
@@ -101,6 +102,8 @@ def finetune(
             column path or text. What the data hold back is left out.
         retain: labelled samples of the same classes, a batch of them beside each main one, as for ``data``.
         from_run: folder of a finished run whose weights are the start; its backbone and image size hold.
+        augment: how training images vary: "none", "light" (the default), "backbone", "strong", or a TOML file of
+            torchvision's transforms; see :data:`edgetl.transfer.augment.PRESETS`.
         checkpoint_seconds: longest time without a checkpoint.
         log: where learning curves go besides ``history.jsonl``, after each epoch: "tensorboard", whose files lie in
             ``out/tensorboard``, or "mlflow", at ``MLFLOW_TRACKING_URI``. A run has one curve, however often it was
@@ -119,7 +122,7 @@ def finetune(
         Options(
             data, out, task, backbone, strategy, epochs, seed, batch_size, learning_rate, image_size, weights,
             devices, accelerator, precision, workers, shares, checkpoint_seconds,
-            set or {}, teacher, target_data, retain, from_run,
+            set or {}, teacher, target_data, retain, from_run, None if augment is None else str(augment),
         )
     )  # fmt: skip
     check_log(log)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.inputs.image import Preprocess
-from edgetl.transfer.augment import transform_for, varied
+from edgetl.transfer.augment import LIGHT, Augmentation, transform_for, varied
 from edgetl.transfer.samples import MEMORY_LIMIT, Batch, Row
 
 Pixels = npt.NDArray[np.uint8]
@@ -30,6 +30,7 @@ class ImageStore:
         limit: most bytes to keep; beyond it every access decodes the file again.
         progress: told of each image decoded ahead.
         mirror_safe: whether a mirrored image still shows its label; training sees no mirrored ones otherwise.
+        augmentation: how training images vary.
     """
 
     def __init__(
@@ -39,10 +40,11 @@ class ImageStore:
         limit: int = MEMORY_LIMIT,
         progress: Progress = silent,
         mirror_safe: bool = False,
+        augmentation: Augmentation = LIGHT,
     ) -> None:
         self.paths = list(paths)
         self.preprocess = preprocess
-        self.transform = transform_for(preprocess, mirror_safe)
+        self.transform = transform_for(preprocess, mirror_safe, augmentation)
         self.kept: list[Pixels] = []
         if sum(map(self._bytes, self.paths)) <= limit:
             with ThreadPoolExecutor(4) as pool:

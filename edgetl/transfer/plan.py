@@ -21,6 +21,7 @@ from edgetl.inputs.image import Preprocess
 from edgetl.tasks import TASKS, Task, find_task
 from edgetl.transfer import backbones, definitions, strategies, weights
 from edgetl.transfer.assembly import Job
+from edgetl.transfer.augment import Augmentation, check_augmentation, read_augmentation
 from edgetl.transfer.fitting import check_fit
 from edgetl.transfer.placement import Placement, place
 from edgetl.transfer.scores import Scores
@@ -57,6 +58,7 @@ class Options:
     target_data: str | Path | None = None
     retain: str | Path | None = None
     from_run: str | Path | None = None
+    augment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,22 @@ def _settings(
         details=strategy.to_json(),
         options=dict(options.set),
         given=sources.to_json(),
+        augment=_augmentation(options.augment, definition).to_json(),
     )
+
+
+def _augmentation(given: str | None, definition: Input | None) -> Augmentation:
+    """How training images vary, tried on one.
+
+    Raises:
+        EdgetlError: there is no such variation, or the samples are no images.
+    """
+    found = Augmentation() if given is None else read_augmentation(given)
+    if given is not None and not isinstance(definition, Preprocess):
+        raise EdgetlError("only images vary in training", "leave --augment out")
+    if isinstance(definition, Preprocess) and given is not None:
+        check_augmentation(found, definition)
+    return found
 
 
 def _going_on(options: Options, previous: Run | None) -> Options:

@@ -25,6 +25,7 @@ class Settings:
         shares: of the samples, for each split.
         details: of the strategy.
         options: of the strategy, ``--set``, each with its value.
+        augment: how training images vary: a name and, of a file, its steps.
         given: what it was given besides the data, and the SHA-256 of that.
     """
 
@@ -47,6 +48,7 @@ class Settings:
     details: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    augment: Mapping[str, Any] = field(default_factory=lambda: {"name": "light"})
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -57,6 +59,7 @@ class Settings:
 IMPLIED: Mapping[str, Any] = {
     "task": "classification",
     "details.params.embeddings": "frozen",
+    "augment.name": "light",
     "details.head.fit": "logistic",
     "details.head.folds": 0,
     "options.head": "logistic",

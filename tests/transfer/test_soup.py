@@ -114,6 +114,8 @@ def test_the_command(edgetl: Cli, three: list[Run], tmp_path: Path) -> None:
     assert json.loads(done.stdout)["strategy"] == "soup"
     shown = edgetl("soup", three[0].path, three[1].path, "--uniform", "--out", tmp_path / "other")
     assert "the mean of" in shown.stdout
+    printed = edgetl("run", "--print", tmp_path / "made")
+    assert (printed.returncode, "is a mean of several runs" in printed.stderr) == (2, True)
     refused = edgetl("soup", three[0].path, three[1].path, "--out", tmp_path / "other")
     assert (refused.returncode, "is not empty" in refused.stderr) == (2, True)
 

@@ -73,6 +73,8 @@ def written(source: Path) -> str:
     opened = open_source(source)
     trained = _of_run(opened) if isinstance(opened, Run) else _of_bundle(opened)
     adoption = trained.adoption
+    if trained.lineage.get("members"):
+        raise EdgetlError(f"{source} is a mean of several runs", "write the file of each of them, and give edgetl soup")
     name = "finetune" if adoption is None else "adopt"
     tables = {name: _finetune(trained) if adoption is None else _adopt(trained, adoption)}
     if isinstance(opened, Bundle):

@@ -16,7 +16,7 @@ from edgetl.backends.base import STEM
 from edgetl.base.errors import CompressionError
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.schema import from_json, to_json
-from edgetl.base.storage import read_json, sha256_file, write_json
+from edgetl.base.storage import read_json, sha256_file, sha256_json, write_json
 from edgetl.certify import class_outcomes, expected_difference, standard_error
 from edgetl.compress.head import with_quantized_head
 from edgetl.compress.layers.attribution import attribute
@@ -147,7 +147,7 @@ class Candidates:
         of = self.work / read_json(source.parent / REFIT)["of"]
         done = read_json(of / "compressed.json")
         record = from_json(Quantization, done["record"], of / "compressed.json")
-        if record.recipe != recipe.to_json() or not str(done["file"]).endswith(".onnx"):
+        if sha256_json(record.recipe) != sha256_json(recipe.to_json()) or not str(done["file"]).endswith(".onnx"):
             return False
         try:
             with_quantized_head(of / done["file"], source, folder / done["file"])

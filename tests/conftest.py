@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.warm import HEAVY, READ_LATE
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Files that take minutes, the longest first: begun last, one of them would keep one core at work and the other idle.
@@ -52,12 +57,48 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def edgetl() -> Callable[..., subprocess.CompletedProcess[str]]:
+def warm() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Run a command in a fork of a process that has imported torch (:mod:`tests.warm`), started when first asked."""
+    servers: list[subprocess.Popen[str]] = []
+
+    def run(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        if not servers:
+            command = [sys.executable, "-m", "tests.warm"]
+            servers.append(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT))
+        asks, answers = servers[0].stdin, servers[0].stdout
+        assert asks is not None
+        assert answers is not None
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            asked = {
+                "arguments": words,
+                "environment": environment,
+                "folder": str(ROOT),
+                "out": str(out),
+                "err": str(err),
+            }
+            asks.write(json.dumps(asked) + "\n")
+            asks.flush()
+            status = int(answers.readline())
+            return subprocess.CompletedProcess(["edgetl", *words], status, out.read_text(), err.read_text())
+
+    yield run
+    for server in servers:
+        server.communicate()
+
+
+@pytest.fixture(scope="session")
+def edgetl(
+    warm: Callable[..., subprocess.CompletedProcess[str]],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line as a user does: another process, its exit status and both streams."""
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        words = [str(word) for word in arguments]
+        if words and words[0] in HEAVY and set(environment) <= READ_LATE:
+            return warm(words, {**os.environ, **environment})
         return subprocess.run(
-            [sys.executable, "-c", "from edgetl.cli import main; main()", *map(str, arguments)],
+            [sys.executable, "-c", "from edgetl.cli import main; main()", *words],
             capture_output=True,
             text=True,
             check=False,

@@ -51,6 +51,19 @@ class RandomCrop:
         return cut
 
 
+@dataclass(frozen=True)
+class CentreCrop:
+    """The window that evaluation sees; torchvision rounds an odd rest the other way."""
+
+    height: int
+    width: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """From uint8, shape (c, h, w), to uint8, shape (c, height, width)."""
+        top, left = (image.shape[-2] - self.height) // 2, (image.shape[-1] - self.width) // 2
+        return image[..., top : top + self.height, left : left + self.width].clone()
+
+
 def _start(length: int, side: int, shift: float) -> int:
     return min(max(round((length - side) / 2 + shift), 0), length - side)
 
@@ -86,7 +99,7 @@ def _light_crop(preprocess: Preprocess, mirror: Steps) -> Steps:
 
 
 def _none(preprocess: Preprocess, mirror: Steps) -> Steps:
-    return [v2.CenterCrop((preprocess.height, preprocess.width))]
+    return [CentreCrop(preprocess.height, preprocess.width)]
 
 
 def _light(preprocess: Preprocess, mirror: Steps) -> Steps:

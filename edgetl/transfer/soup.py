@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from edgetl.inputs import input_of
 from edgetl.tasks import find_task
 from edgetl.transfer import checkpoint
 from edgetl.transfer.averaging import blended
-from edgetl.transfer.model import Deployable, eval_batch, load_model, val_outputs
+from edgetl.transfer.model import Deployable, load_model, val_outputs
 from edgetl.transfer.scores import Scores, key
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.tasks import scored
@@ -28,9 +29,11 @@ from edgetl.transfer.train import write_history
 
 STRATEGY = "soup"
 _HOST = torch.device("cpu")
+#: Samples whose statistics are measured at once.
+_BATCH = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Member:
     """A run, what it holds, and what it reaches on the validation samples."""
 
@@ -123,7 +126,11 @@ def _statistics(network: Deployable) -> Iterator[tuple[str, Tensor]]:
 
 def _measure_statistics(network: Deployable, run: Run) -> None:
     """Means and variances over the training samples, as evaluation sees them (Izmailov et al. 2018)."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [
+        m
+        for m in network.backbone.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
     kept = [module.momentum for module in norms]
     network.eval()
     for module in norms:
@@ -132,9 +139,13 @@ def _measure_statistics(network: Deployable, run: Run) -> None:
         # The plain mean over all batches.
         module.momentum = None
     store = store_of(network.definition, run.dataset.paths("train"))
+    # Batches of any classes, all of one size: their statistics count alike, and none is of one class alone.
+    order = np.random.default_rng(0).permutation(len(store))
+    size = min(_BATCH, len(order))
     with torch.no_grad():
-        for _, batch in store.batches(max(eval_batch(network.definition, _HOST), 32)):
-            network.fed(batch, _HOST)
+        for first in range(0, len(order) - size + 1, size):
+            for _, batch in store.batches(size, order[first : first + size].tolist()):
+                network.fed(batch, _HOST)
     for module, momentum in zip(norms, kept, strict=True):
         module.momentum = momentum
         module.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +16,26 @@ import torch
 import edgetl as package
 from edgetl.base.errors import RunError
 from edgetl.base.progress import silent
-from edgetl.core.run import WEIGHTS, Run
+from edgetl.core.run import WEIGHTS, Run, load_run
+from edgetl.inputs import load_dataset
+from edgetl.tasks import find_task
+from edgetl.transfer.assembly import finished
 from edgetl.transfer.averaging import blended
+from edgetl.transfer.checkpoint import epoch_file, write_weights
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.model import load_model
+from edgetl.transfer.plan import Options, plan
+from edgetl.transfer.scores import Scores
+from edgetl.transfer.streams import Streams
+from edgetl.transfer.tasks import scored
+from edgetl.transfer.weights import build
 from edgetl.workflow.reference import TorchReference, reproduced
+from tests.records import put_into_run
 
 from .conftest import TINY
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-FAST: dict[str, Any] = {**TINY, "epochs": 3}
+FAST_PLAN: dict[str, Any] = {**TINY, "epochs": 2, "shares": None, "checkpoint_seconds": 60.0}
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -33,12 +44,19 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def three(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
-    """Runs of different rates, and one with statistics of its own."""
-    folder, threads = tmp_path_factory.mktemp("three"), torch.get_num_threads()
-    torch.set_num_threads(1)
-    made = [finetune(few_digits, folder / f"{rate}", **FAST, learning_rate=rate) for rate in (0.001, 0.01)]
-    made.append(finetune(few_digits, folder / "own", **FAST, learning_rate=0.01, set={"batch_norm": "train"}))
-    torch.set_num_threads(threads)
+    """A run, one whose weights moved, and one with statistics of its own, too."""
+    folder = tmp_path_factory.mktemp("three")
+    made = [finetune(few_digits, folder / "first", **TINY, strategy="linear-probe")]
+    for number, name in enumerate(("moved", "own"), 1):
+        draw, there = torch.Generator().manual_seed(number), folder / name
+        shutil.copytree(made[0].path, there)
+        held = weights(made[0])
+        for key, value in held.items():
+            statistic = key.endswith(("running_mean", "running_var"))
+            if value.is_floating_point() and (not statistic or name == "own"):
+                held[key] = value + 0.02 * torch.rand(value.shape, generator=draw)
+        put_into_run(there, WEIGHTS, safetensors.torch.save(held))
+        made.append(load_run(there))
     return made
 
 
@@ -67,7 +85,11 @@ def test_a_uniform_soup_is_the_mean_and_a_run_like_any_other(three: list[Run], t
 
 def test_a_greedy_soup_is_never_worse_than_its_best(three: list[Run], tmp_path: Path) -> None:
     made = package.soup([run.path for run in three[:2]], tmp_path / "greedy")
-    best = max(run.metrics.val["balanced_accuracy"] for run in three[:2])
+    labels = made.dataset.labels("val")
+    best = max(
+        scored(find_task(run.task), TorchReference(run).outputs("val", silent), labels).metrics["balanced_accuracy"]
+        for run in three[:2]
+    )
     assert made.metrics.val["balanced_accuracy"] >= best
     members = made.lineage["members"]
     assert members[0]["taken"]
@@ -93,19 +115,27 @@ def test_statistics_that_differ_are_measured_again(three: list[Run], tmp_path: P
     for path in made.dataset.paths("train"):
         network.fed(network.definition.feeds(path), torch.device("cpu"))
     hook.remove()
-    assert torch.allclose(torch.stack(seen).mean(0), mean["bn1.running_mean"], atol=1e-3)
+    wanted, spread = torch.stack(seen).mean(0), torch.stack(seen).std(0)
+    assert ((wanted - mean["bn1.running_mean"]).abs() < 0.3 * spread + 1e-4).all(), "but for a last batch"
+    first_differs = (wanted - first["bn1.running_mean"]).abs() > 0.3 * spread
+    assert first_differs.any()
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5])
-def test_a_share_of_the_start_is_kept(few_digits: Path, tmp_path: Path, three: list[Run], share: float) -> None:
-    tuned = three[1]
-    kept = finetune(few_digits, tmp_path / "kept", **FAST, learning_rate=0.01, set={"start_share": share})
-    start = finetune(few_digits, tmp_path / "start", **TINY, strategy="linear-probe")
-    body = {name: value for name, value in weights(start).items() if not name.startswith("classifier")}
-    mixed, whole = weights(kept), weights(tuned)
-    wanted = {name: (1 - share) * whole[name].double() + share * value.double() for name, value in body.items()}
-    assert all(torch.allclose(mixed[name].double(), value, atol=1e-6) for name, value in wanted.items())
-    assert kept.settings["details"]["start_share"] == share
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_start_is_kept(few_digits: Path, tmp_path: Path, share: float) -> None:
+    order = plan(Options(few_digits, tmp_path, None, strategy="fine-tune", seed=0, devices=1, learning_rate=0.01,
+                         **FAST_PLAN, set={"start_share": share}))  # fmt: skip
+    job = order.job(load_dataset(few_digits), Scores({}, 0.0, 0, "balanced_accuracy"), Streams())
+    torch.manual_seed(0)
+    start = build("timm/test_efficientnet", 4, weights="none", definition=order.input).state_dict()
+    tuned = {name: value + 0.1 if value.is_floating_point() else value for name, value in start.items()}
+    for epoch, state in ((0, start), (1, tuned)):
+        write_weights(epoch_file(job.checkpoints, epoch), state)
+    found = finished(job, 1)[0].backbone.state_dict()
+    for name, value in found.items():
+        if value.is_floating_point():
+            assert torch.allclose(value, start[name] + (1 - share) * 0.1, atol=1e-6)
+    assert all(torch.equal(found[name], (start if share == 1 else tuned)[name]) for name in found if share in (0, 1))
 
 
 def test_the_command(edgetl: Cli, three: list[Run], tmp_path: Path) -> None:

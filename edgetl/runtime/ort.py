@@ -156,5 +156,5 @@ def _attention(operator: str, kind: str, first: list[int], second: list[int]) ->
 
 
 def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> OrtSession:
-    """Load an ONNX file; ``simulated`` switches every graph optimisation off, so Q/DQ stay in float."""
+    """Load an ONNX file; ``simulated`` keeps what stands in Q/DQ pairs in float (see :func:`set_arithmetic`)."""
     return OrtSession(artifact.path, threads, simulated)

@@ -91,7 +91,7 @@ def open_session(artifact: Artifact, *, threads: int = 1, simulated: bool = Fals
         artifact: what to load.
         threads: worker threads of a CPU runtime.
         simulated: execute on this machine what was made for another one: Q/DQ models, and what was converted from
-            them, in float arithmetic by ONNX Runtime without optimisations, OpenVINO models for GPU or NPU by the CPU
+            them, in float arithmetic by ONNX Runtime, which fuses no pair, OpenVINO models for GPU or NPU by the CPU
             plugin. Shows what the numbers would be, never how fast.
 
     Raises:

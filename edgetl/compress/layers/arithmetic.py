@@ -89,7 +89,7 @@ def session_of(model: Any, *, plain: bool = False, profile: str = "", threads: i
 
     Args:
         model: of ONNX.
-        plain: without any graph optimisations.
+        plain: Q/DQ pairs stay in float, and a graph without any is executed as it stands.
         profile: prefix of a file that kernels are timed in; none without it.
         threads: of one run; all cores by default.
     """

@@ -21,6 +21,7 @@ from edgetl.core.val_outputs import write_val_outputs
 from edgetl.transfer import baseline as baselines
 from edgetl.transfer import checkpoint, folder, streams, train
 from edgetl.transfer.assembly import Job, finished
+from edgetl.transfer.augment import LIGHT, PRESETS
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.curves import check_log, recorder
@@ -229,6 +230,8 @@ def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) ->
     for name, given in order.settings.given.items():
         command += [GIVEN_BY[name], given.get("run") or given["data"]]
     command += ["--seed", str(order.settings.seed)]
+    if (augment := order.settings.augment["name"]) in PRESETS and augment != LIGHT.name:
+        command += ["--augment", augment]
     return {
         "backbone": order.backbone.name,
         "architecture": f"{order.backbone.source}: {order.backbone.architecture}",

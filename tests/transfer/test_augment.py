@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from edgetl.base.errors import EdgetlError
+from edgetl.cli.journey.repeat import written
 from edgetl.core.run import load_run
 from edgetl.transfer.augment import PRESETS, Augmentation, check_augmentation, read_augmentation, transform_for, varied
 from edgetl.transfer.definitions import preprocess_for
@@ -70,6 +71,8 @@ def test_a_file_of_transforms(tmp_path: Path, few_digits: Path) -> None:
     run = finetune(few_digits, tmp_path / "run", **TINY, epochs=1, augment=file)
     kept = load_run(tmp_path / "run").settings["augment"]
     assert kept == {"name": "file", "steps": [dict(step) for step in found.steps]}
+    with pytest.raises(EdgetlError, match="a file said how its images vary"):
+        written(tmp_path / "run")
     plain = finetune(few_digits, tmp_path / "plain", **TINY, epochs=1)
     assert plain.settings["augment"] == {"name": "light"}
     assert run.history[-1]["train_loss"] != plain.history[-1]["train_loss"]
@@ -100,6 +103,9 @@ def test_the_option(edgetl: Cli, few_digits: Path, tmp_path: Path) -> None:
     done = edgetl(*options, "--augment", "strong", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["settings"]["augment"] == {"name": "strong"}
+    assert "--augment strong" in json.loads(done.stdout)["lineage"]["command"]
+    printed = edgetl("run", "--print", tmp_path / "run")
+    assert (printed.returncode, 'augment = "strong"' in printed.stdout) == (0, True), printed.stderr
     again = edgetl(*options)
     assert (again.returncode, "other settings" in again.stderr) == (2, True)
     unknown = edgetl(*options, "--augment", "stong")

@@ -142,7 +142,7 @@ def _finetune(trained: _Trained) -> dict[str, Json]:
         raise EdgetlError(f"no command line says how this run was made: {what}", "repeat it in Python: shares=…")
     values = _from_command(trained.lineage.get("command"), "finetune")
     values |= {key: settings[o.parameter] for key, o in options.items() if o.parameter in settings}
-    values |= {"data": trained.data, "task": trained.task, "baseline": trained.baseline}
+    values |= {"data": trained.data, "task": trained.task, "baseline": trained.baseline, "augment": _augment(trained)}
     height, width = trained.input.get("height"), trained.input.get("width")
     values["image-size"] = height if height == width else None
     weights = values.get("weights")
@@ -155,6 +155,20 @@ def _finetune(trained: _Trained) -> dict[str, Json]:
     for key in ("epochs", "learning-rate"):
         values[key] = values.get(key) or None
     return _needed("finetune", values)
+
+
+def _augment(trained: _Trained) -> str | None:
+    """How its images varied, where that is not what they do by default.
+
+    Raises:
+        EdgetlError: a file said so, which a run does not keep.
+    """
+    kept = trained.settings.get("augment") or {}
+    name = kept.get("name", "light")
+    if "steps" in kept:
+        what = "no command line says how this run was made: a file said how its images vary"
+        raise EdgetlError(what, "write the steps in its settings into a TOML file, and give that to finetune --augment")
+    return None if name == "light" else str(name)
 
 
 def _adopt(trained: _Trained, adoption: Adoption) -> dict[str, Json]:

@@ -326,7 +326,7 @@ def test_what_a_strategy_is_given_has_to_fit(tmp_path: Path, ten_digits: Path, f
         ({**FAST, "set": {"l2_sq": 1}}, UnknownNameError, "did you mean l2_sp"),
         ({**FAST, "set": {"l2_sp": "much"}}, EdgetlError, "l2_sp is 'much': give a number"),
         ({**FAST, "set": {"l2_sp": "nan"}}, EdgetlError, "give a number"),
-        ({**FAST, "strategy": "linear-probe", "set": {"rank": 1}}, EdgetlError, "has no options"),
+        ({**FAST, "strategy": "linear-probe", "set": {"rank": 1}}, UnknownNameError, "choose one of folds, head"),
         ({**FAST, "strategy": "lora", "set": {"rank": 2.5}}, EdgetlError, "give a whole number"),
         ({**FAST, "strategy": "lora", "set": {"dropout": 1}}, EdgetlError, "less than 1"),
     ]

@@ -112,6 +112,7 @@ def test_sentences_are_fine_tuned() -> None:
     """Measured: SST-2 gains seven points over a probe of the sentence's vector."""
     found = advised(replace(USUAL, kind="text", task="text-classification", candidates=(replace(LITE, name="minilm"),)))
     assert (found.backbone, found.strategy) == ("minilm", "fine-tune")
+    assert "the only one that was compared" in said(found)
     assert "86.5 %" in said(found)
 
 

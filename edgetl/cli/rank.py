@@ -67,8 +67,10 @@ def _people(console: Console, found: Choice) -> None:
     told = f"by a linear head, cross-validated on {ranking.samples} samples to learn from"
     if len(best) > 1:
         say(console, f"No difference beyond chance among {enumerated(best)}, {told}: take the smallest or fastest.")
-    else:
+    elif len(ranking.rows) > 1:
         say(console, f"{best[0]} leads beyond chance, {told}.")
+    else:
+        say(console, f"{best[0]} alone was judged, {told}.")
     for name, why in ranking.left_out.items():
         say(console, f"left out  {name}: {why}")
     if found.untimed:

@@ -164,7 +164,8 @@ def _backbone(situation: Situation) -> tuple[Candidate | None, Reason]:
         )
     if chosen is not situation.candidates[0] and situation.candidates[0].best:
         return chosen, Reason(f"{chosen.name}: the best that fits the budget ({speed})", measured)
-    return chosen, Reason(f"{chosen.name}: it leads beyond chance ({speed})", measured)
+    why = "it leads beyond chance" if len(situation.candidates) > 1 else "the only one that was compared"
+    return chosen, Reason(f"{chosen.name}: {why} ({speed})", measured)
 
 
 def _strategy(situation: Situation, chosen: Candidate) -> tuple[str, Reason]:

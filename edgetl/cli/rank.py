@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgetl
-from edgetl.base.wording import enumerated
+from edgetl.base.wording import enumerated, percent
 from edgetl.cli.output import Json, Quiet, output, say
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ def _people(console: Console, found: Choice) -> None:
 
 def _row(found: Choice, number: int) -> list[Any]:
     row = found.ranking.rows[number]
-    percent = found.ranking.task.metrics[row.metric].unit == "share"
+    share = found.ranking.task.metrics[row.metric].unit == "share"
 
     def shown(value: float) -> str:
-        return f"{value:.1%}".replace("%", " %") if percent else f"{value:.4g}"
+        return percent(value, 1) if share else f"{value:.4g}"
 
     cells: list[Any] = [row.backbone, shown(row.probe.value), f"{shown(row.probe.low)} to {shown(row.probe.high)}"]
     cells += [f"{row.logme:.4f}", "" if row.nleep is None else f"{row.nleep:.3f}"]

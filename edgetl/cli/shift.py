@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import edgetl
-from edgetl.base.wording import enumerated
+from edgetl.base.wording import enumerated, percent
 from edgetl.cli.output import Json, Quiet, output, say
 
 if TYPE_CHECKING:
@@ -70,4 +70,4 @@ def _people(console: Console, found: Shift, one: str, other: str) -> None:
 
 
 def _chance(difference: Difference) -> str:
-    return f"chance gives as much in {difference.p:.1%} of divisions".replace("%", " %")
+    return f"chance gives as much in {percent(difference.p, 1)} of divisions"

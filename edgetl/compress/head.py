@@ -114,18 +114,13 @@ def with_head(exported: Path, head: Head, weight: Floats, bias: Floats, out: Pat
     Raises:
         CompressionError: they are of another size.
     """
-    to_proto = require("onnx.numpy_helper", "writing ONNX models").from_array
     model = graph.load(exported)
     new = {head.weight: weight.T if head.transposed else weight, head.bias: bias}
     for tensor in model.graph.initializer:
-        if tensor.name in new:
-            if tuple(tensor.dims) != new[tensor.name].shape:
-                what = (
-                    f"the head has weights of {list(tensor.dims)}, and those fitted are {list(new[tensor.name].shape)}"
-                )
-                raise CompressionError(what, _ELSEWHERE)
-            tensor.CopyFrom(to_proto(np.ascontiguousarray(new[tensor.name], np.float32), tensor.name))
-    return graph.save(model, out)
+        if tensor.name in new and tuple(tensor.dims) != new[tensor.name].shape:
+            what = f"the head has weights of {list(tensor.dims)}, and those fitted are {list(new[tensor.name].shape)}"
+            raise CompressionError(what, _ELSEWHERE)
+    return graph.save(_exchanged(model, new), out)
 
 
 def with_quantized_head(model: Path, exported: Path, out: Path) -> None:

@@ -147,15 +147,19 @@ def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
         if run is not None:
             _told_again(order, run)
             return order, run
-        network = check_sizes(order, dataset)
-        beside = streams.read(order.sources, dataset, order.backbone.input, steps.streams, progress)
-        check_strategy(order, dataset, network, beside)
-        beside = beside.moved(steps.streams, order.checkpoints / folder.STREAMS)
-        dataset = steps.begin(order.settings, dataset)
-        start = _start(order, dataset, progress)
-        job = order.job(dataset, start, beside)
+        job = begun(order, dataset, steps, progress)
         _train(order, job, progress)
     return order, _finish(order, job)
+
+
+def begun(order: Plan, dataset: Dataset, steps: folder.FirstSteps, progress: Progress) -> Job:
+    """What every process of training gets, once all is checked and the start is written."""
+    network = check_sizes(order, dataset)
+    beside = streams.read(order.sources, dataset, order.backbone.input, steps.streams, progress)
+    check_strategy(order, dataset, network, beside)
+    beside = beside.moved(steps.streams, order.checkpoints / folder.STREAMS)
+    dataset = steps.begin(order.settings, dataset)
+    return order.job(dataset, _start(order, dataset, progress), beside)
 
 
 def _told_again(order: Plan, run: Run) -> None:

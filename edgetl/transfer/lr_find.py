@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ import numpy.typing as npt
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
-from edgetl.transfer import streams, train
+from edgetl.transfer import train
 from edgetl.transfer.assembly import Setup, assemble, enter_train_mode
-from edgetl.transfer.checkpoint import epoch_file, write_weights
 from edgetl.transfer.feed import Feed, feed_of
+from edgetl.transfer.finetune import begun
 from edgetl.transfer.folder import FirstSteps
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
-from edgetl.transfer.start import check_sizes, check_strategy, with_head
 
 Floats = npt.NDArray[np.float64]
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 100
@@ -114,16 +113,11 @@ def find_rate(
 def _ready(order: Plan, progress: Progress) -> tuple[Setup, Feed]:
     """The model with its fitted head, and its batches, as training begins."""
     order.out.mkdir(parents=True)
-    with FirstSteps(order.out, fresh=False) as first:
+    with FirstSteps(order.out, fresh=False) as steps:
         settings = order.settings
-        dataset = first.read(order.data, order.backbone.input, settings.seed, settings.shares, progress)
+        dataset = steps.read(order.data, order.backbone.input, settings.seed, settings.shares, progress)
         order = order.for_data(dataset)
-        beside = streams.read(order.sources, dataset, order.backbone.input, first.streams, progress)
-        check_strategy(order, dataset, check_sizes(order, dataset), beside)
-        dataset = first.begin(settings, dataset)
-    model, start = with_head(order, dataset, order.strategy.head, progress)
-    write_weights(epoch_file(order.checkpoints, 0), model.backbone.state_dict())
-    job = order.job(dataset, start, beside)
+        job = begun(order, dataset, steps, progress)
     fabric = order.placement.fabric()
     fabric.launch()
     setup = assemble(fabric, job)
@@ -134,7 +128,7 @@ def _ready(order: Plan, progress: Progress) -> tuple[Setup, Feed]:
 def _climb(setup: Setup, feed: Feed, steps: int, progress: Progress) -> tuple[Floats, Floats]:
     """Rates and losses, until the loss is no number or the smoothed one far above its lowest."""
     rates, losses = np.geomspace(LOWEST, HIGHEST, steps), list[float]()
-    average, lowest = 0.0, math.inf
+    lowest = math.inf
     for number, (inputs, targets, beside) in zip(range(steps), _batches(feed), strict=False):
         train.reseed(setup.seed, 0, number, 0)
         told = train.accumulate(setup, inputs, targets, len(targets), 0.0, beside)
@@ -142,8 +136,7 @@ def _climb(setup: Setup, feed: Feed, steps: int, progress: Progress) -> tuple[Fl
         if not math.isfinite(loss):
             break
         losses.append(loss)
-        average = _SMOOTH * average + (1 - _SMOOTH) * loss
-        now = average / (1 - _SMOOTH ** (number + 1))
+        now = float(_smoothed(losses)[-1])
         lowest = min(lowest, now)
         if number > _LEAST and now > _BROKEN * lowest:
             break
@@ -163,6 +156,15 @@ def _batches(feed: Feed) -> Iterator[Any]:
         epoch += 1
 
 
+def _smoothed(losses: Sequence[float] | Floats) -> Floats:
+    """The moving average after each, corrected for its start at 0."""
+    found, average = np.empty(len(losses)), 0.0
+    for number, loss in enumerate(losses):
+        average = _SMOOTH * average + (1 - _SMOOTH) * loss
+        found[number] = average / (1 - _SMOOTH ** (number + 1))
+    return found
+
+
 def judged(rates: Floats, losses: Floats) -> RateSearch:
     """What rates and the losses under them tell.
 
@@ -171,10 +173,7 @@ def judged(rates: Floats, losses: Floats) -> RateSearch:
     """
     if len(losses) < _LEAST:
         raise EdgetlError(f"the loss was no number after {len(losses)} steps", "give --precision 32-true")
-    smooth, average = np.empty(len(losses)), 0.0
-    for number, loss in enumerate(losses):
-        average = _SMOOTH * average + (1 - _SMOOTH) * loss
-        smooth[number] = average / (1 - _SMOOTH ** (number + 1))
+    smooth = _smoothed(losses)
     lowest = max(int(smooth[_LEAST:].argmin()) + _LEAST, _LEAST)
     slopes = np.gradient(smooth, np.log(rates))[_LEAST // 2 : lowest]
     falls = len(slopes) > 0 and bool(slopes.min() < 0) and smooth[lowest] < 0.99 * smooth[_LEAST // 2]

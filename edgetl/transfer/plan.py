@@ -134,7 +134,7 @@ def plan(options: Options) -> Plan:
     given = (options.epochs, options.learning_rate)
     strategy = strategies.resolve(options.strategy, backbone, learner_of(task).terms, *given, values)
     check_needs(options.strategy, strategy, sources)
-    _check_serves(options.strategy, strategy, task, backbone)
+    _check_serves(strategy, task, backbone)
     if sources.teacher is not None:
         check_teacher(sources.teacher, task, backbone.input)
     placement = place(options.accelerator, options.devices, options.precision)
@@ -158,7 +158,7 @@ def plan(options: Options) -> Plan:
     )
 
 
-def _check_serves(name: str, strategy: Strategy, task: Task, backbone: backbones.Backbone) -> None:
+def _check_serves(strategy: Strategy, task: Task, backbone: backbones.Backbone) -> None:
     """Refuse options that mean nothing to these labels or samples."""
     if strategy.labels and task.labels not in strategy.labels:
         told = "smoothing, balance, focal and head are of samples of one class each"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -34,12 +35,21 @@ _BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
+class _Tasted:
+    """A network, and what it answers to the validation samples."""
+
+    network: Deployable
+    outputs: Mapping[str, npt.NDArray[np.float32]]
+    scores: Scores
+
+
+@dataclass(frozen=True, eq=False)
 class _Member:
     """A run, what it holds, and what it reaches on the validation samples."""
 
     run: Run
     tensors: Mapping[str, Tensor]
-    scores: Scores
+    tasted: _Tasted
 
 
 def soup(runs: Sequence[str | Path], out: str | Path, *, uniform: bool = False, progress: Progress = silent) -> Run:
@@ -63,16 +73,14 @@ def soup(runs: Sequence[str | Path], out: str | Path, *, uniform: bool = False, 
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} is not empty", "choose another --out")
-    members = sorted((_member(run) for run in opened), key=lambda member: member.scores.rank, reverse=True)
-    taken, best = [members[0]], members[0].scores
-    network = load_model(members[0].run)
+    members = sorted((_member(run) for run in opened), key=lambda m: m.tasted.scores.rank, reverse=True)
+    taken, best = [members[0]], members[0].tasted
     for number, member in enumerate(members[1:], 1):
         progress("tasting", number, len(members) - 1)
-        mean = _mean([*taken, member], network)
-        found = _scores(mean, members[0].run)
-        if uniform or found.rank >= best.rank:
+        found = _tasted(_mean([*taken, member]), members[0].run)
+        if uniform or found.scores.rank >= best.scores.rank:
             taken, best = [*taken, member], found
-    return _written(folder, taken, members, _mean(taken, network), best)
+    return _written(folder, taken, members, best)
 
 
 def _refuse_strangers(runs: Sequence[Run]) -> None:
@@ -98,17 +106,17 @@ def _refuse_strangers(runs: Sequence[Run]) -> None:
 
 def _member(run: Run) -> _Member:
     model = load_model(run)
-    return _Member(run, model.backbone.state_dict(), _scores(model, run))
+    return _Member(run, model.backbone.state_dict(), _tasted(model, run))
 
 
-def _scores(model: Deployable, run: Run) -> Scores:
+def _tasted(model: Deployable, run: Run) -> _Tasted:
     outputs = val_outputs(model, run.dataset, _HOST)
-    return scored(find_task(run.task), outputs, run.dataset.labels(run.dataset.measured))
+    return _Tasted(model, outputs, scored(find_task(run.task), outputs, run.dataset.labels(run.dataset.measured)))
 
 
-def _mean(members: Sequence[_Member], network: Deployable) -> Deployable:
+def _mean(members: Sequence[_Member]) -> Deployable:
     """A network with the mean of the members' values, in evaluation mode."""
-    made = copy.deepcopy(network)
+    made = copy.deepcopy(members[0].tasted.network)
     made.backbone.load_state_dict(blended([member.tensors for member in members], [1 / len(members)] * len(members)))
     if any(not torch.equal(value, one.tensors[name]) for name, value in _statistics(made) for one in members):
         _measure_statistics(made, members[0].run)
@@ -151,19 +159,17 @@ def _measure_statistics(network: Deployable, run: Run) -> None:
         module.eval()
 
 
-def _written(
-    folder: Path, taken: Sequence[_Member], members: Sequence[_Member], network: Deployable, found: Scores
-) -> Run:
+def _written(folder: Path, taken: Sequence[_Member], members: Sequence[_Member], best: _Tasted) -> Run:
     first, task = members[0].run, find_task(members[0].run.task)
     told = [
         {"run": member.run.path.name, "weights_sha256": member.run.weights_sha256, "taken": member in taken,
-         "val": member.scores.to_json()}
+         "val": member.tasted.scores.to_json()}
         for member in members
     ]  # fmt: skip
     with new_folder(folder) as partial:
-        checkpoint.write_weights(partial / WEIGHTS, network.backbone.state_dict())
-        write_val_outputs(partial, val_outputs(network, first.dataset, _HOST))
-        write_history(partial, [{"epoch": 0, "val": found.to_json()}])
+        checkpoint.write_weights(partial / WEIGHTS, best.network.backbone.state_dict())
+        write_val_outputs(partial, best.outputs)
+        write_history(partial, [{"epoch": 0, "val": best.scores.to_json()}])
         write_run(
             partial,
             task=first.task,
@@ -174,8 +180,8 @@ def _written(
             input_files=input_of(first).files,
             settings={**first.settings, "strategy": STRATEGY, "options": {}, "given": {}},
             metrics=RunMetrics(
-                val=found.to_json(),
-                start=members[0].scores.to_json(),
+                val=best.scores.to_json(),
+                start=members[0].tasted.scores.to_json(),
                 metric=key(task.metric),
                 better=task.metrics[task.metric].better,
                 best_epoch=0,

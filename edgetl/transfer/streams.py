@@ -81,7 +81,7 @@ def read(sources: Sources, dataset: Dataset, kind: str, folder: Path, progress: 
     held = {sample.pixels for sample in dataset.samples if sample.split != "train"}
     found = {}
     if sources.target is not None:
-        found["target"] = unlabelled(sources.target, held, kind, folder / "target", progress)
+        found["target"] = _unlabelled(sources.target, held, kind, folder / "target", progress)
     if sources.replay is not None:
         found["replay"] = _labelled(sources.replay, held, dataset, kind, folder / "replay", progress)
     return Streams(found, sources.teacher)
@@ -97,16 +97,27 @@ def _refuse_seen(what: str, run: Run, dataset: Dataset) -> None:
         )
 
 
-def unlabelled(source: Path, held: set[str], kind: str, folder: Path, progress: Progress) -> Stream:
+def _unlabelled(source: Path, held: set[str], kind: str, folder: Path, progress: Progress) -> Stream:
+    files, known = unlabelled(source, kind, folder, progress)
+    kept = tuple(file for file, content in known if content not in held)
+    if not kept:
+        noun = INPUTS[kind].noun
+        raise DataError(f"{source} holds no {noun} that the data do not hold back", f"give {noun}s of other things")
+    return Stream(kept, None, files - len(kept))
+
+
+def unlabelled(source: Path, kind: str, folder: Path, progress: Progress) -> tuple[int, list[tuple[Path, str]]]:
     """The samples of a source whose labels, if it has any, do not count.
 
     Args:
         source: a folder, or a CSV file with the column path or text.
-        held: fingerprints of samples that are left out.
         kind, folder, progress: see :func:`read`.
 
+    Returns:
+        how many files there are, and those that can be used, each with its fingerprint.
+
     Raises:
-        DataError: unusable files, or no sample is left.
+        DataError: too many of them cannot be.
     """
     files = list(_files(source, kind, folder))
     with ThreadPoolExecutor(4) as pool:
@@ -118,11 +129,7 @@ def unlabelled(source: Path, held: set[str], kind: str, folder: Path, progress: 
     if len(bad) > MAX_BAD_SHARE * len(files):
         what = f"{len(bad)} of the {len(files)} files in {source} cannot be used, {bad[0]} among them"
         raise DataError(what, "repair or remove them")
-    kept = tuple(file for file, content in prints if content is not None and content not in held)
-    if not kept:
-        noun = INPUTS[kind].noun
-        raise DataError(f"{source} holds no {noun} that the data do not hold back", f"give {noun}s of other things")
-    return Stream(kept, None, len(files) - len(kept))
+    return len(files), [(file, content) for file, content in prints if content is not None]
 
 
 def _files(source: Path, kind: str, folder: Path) -> Iterator[Path]:

@@ -110,7 +110,7 @@ LEARNERS: Mapping[str, Learner] = {
             targets=lambda labels, scale: labels,
             counts=lambda labels, classes: np.bincount(labels, minlength=classes).astype(np.float32),
             fit=_fit_classes,
-            terms=(terms.classes(smoothing=0.1, balance=0.5, focal=0.0),),
+            terms=(terms.classes(terms.SMOOTHING, terms.BALANCE, focal=0.0),),
             right=lambda outputs, targets: (outputs.argmax(1) == targets).sum(),
             loss=scores.cross_entropy,
             ranked="balanced-accuracy",

@@ -200,11 +200,10 @@ def _power(situation: Situation) -> list[Reason]:
         for m in range(10, 1000)
         if images_needed(max(DISAGREEMENT, m / 1000), m / 1000) <= max(situation.certify, 1)
     )
-    says = (
-        f"a certificate at a margin of 1 point will probably be underpowered: hold more back, or ask for {provable:.1%}"
-    )
+    asked = f"hold more back, or ask for {percent(provable, 1)}"
+    says = f"a certificate at a margin of 1 point will probably be underpowered: {asked}"
     basis = f"{situation.certify} samples to certify on, {needed} needed where 2 % of the answers differ"
-    return [Reason(says.replace("%", " %"), basis)]
+    return [Reason(says, basis)]
 
 
 def _unequal(situation: Situation) -> list[Reason]:

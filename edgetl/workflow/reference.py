@@ -179,7 +179,7 @@ class Answers:
     """What the models of a run say, before any compression; outputs are by name, (n, …).
 
     Attributes:
-        certify, search, measured: the trained model's, on either split, and on that whose metric its run records.
+        certify, search: the trained model's, on either split.
         exported: the float ONNX file's, in ONNX Runtime, on the certify split.
         baseline: those of the model that the transfer is measured against, on the certify split; None without one.
         baseline_kind: scratch or probe; "" without one.
@@ -188,7 +188,6 @@ class Answers:
 
     certify: Arrays
     search: Arrays
-    measured: Arrays
     exported: Arrays
     baseline: Arrays | None
     baseline_kind: str
@@ -212,7 +211,7 @@ def answers(reference: Reference, floating: Path, work: Path, progress: Progress
     floats = _floating(run, floating, work, progress)
     baseline, kind = _baseline(reference, work, progress)
     certify, search, measured = (_read(folder / f"{split}.npz") for split in _splits(run))
-    return Answers(certify, search, measured, floats, baseline, kind, reproduced(run, measured))
+    return Answers(certify, search, floats, baseline, kind, reproduced(run, measured))
 
 
 def measured_outputs(reference: Reference, work: Path, progress: Progress) -> Outputs:

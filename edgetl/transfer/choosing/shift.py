@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress, silent
 from edgetl.core.data import Dataset
 from edgetl.core.data.samples import CLASS
-from edgetl.inputs import INPUTS, Tensors, find_input, load_dataset
+from edgetl.inputs import INPUTS, Tensors, load_dataset
 from edgetl.inputs.datasets import what
 from edgetl.transfer.choosing.domains import Difference, label_shift, mmd, proxy_a_distance
 from edgetl.transfer.choosing.ranking import drawn
@@ -161,11 +160,10 @@ def _read(source: str | Path, kind: str, folder: Path, seed: int, progress: Prog
     try:
         dataset: Dataset = load_dataset(source, kind=kind, seed=seed, into=folder, progress=progress)
     except DataError as error:
-        stream = _without_labels(source, kind, folder, progress, error)
-        content: Callable[[Path], str] = find_input(kind).fingerprint
-        order = np.random.default_rng(seed).permutation(len(stream))
-        files = tuple(stream[row] for row in order)
-        return Samples(files, tuple(content(file) for file in files), None, ())
+        known = _without_labels(source, kind, folder, progress, error)
+        order = np.random.default_rng(seed).permutation(len(known))
+        files, contents = zip(*(known[row] for row in order), strict=True)
+        return Samples(files, contents, None, ())
     dataset = replace(dataset, samples=drawn(dataset, seed))
     of_classes = dataset.label_kind == CLASS
     return Samples(
@@ -178,14 +176,18 @@ def _read(source: str | Path, kind: str, folder: Path, seed: int, progress: Prog
 
 def _without_labels(
     source: str | Path, kind: str, folder: Path, progress: Progress, labelled: DataError
-) -> tuple[Path, ...]:
+) -> list[tuple[Path, str]]:
+    """Files and their fingerprints; where there are none, what was wrong with the source as a labelled one counts."""
     path = Path(source)
     if not path.exists():
         raise labelled
     try:
-        return unlabelled(path, set(), kind, folder, progress).paths
+        found = unlabelled(path, kind, folder, progress)[1]
     except DataError:
         raise labelled from None
+    if not found:
+        raise labelled
+    return found
 
 
 def _compared(backbone: str, read: list[Samples], seen: list[Floats], seed: int) -> Shift:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 Statistics = Literal["frozen", "train"]
 Shape = Literal["cosine", "triangular"]
 Fit = Literal["logistic", "ridge", "svm", "best"]
-#: Of the loss of one class a sample, as every strategy has it that names none.
-SMOOTHING, BALANCE = 0.1, 0.5
 
 
 def linear_probe(head: str = "logistic", folds: int = 0) -> Strategy:
@@ -52,8 +50,8 @@ def fine_tune(
     batch_norm: str = "frozen",
     schedule: str = "cosine",
     patience: int = 8,
-    smoothing: float = SMOOTHING,
-    balance: float = BALANCE,
+    smoothing: float = terms.SMOOTHING,
+    balance: float = terms.BALANCE,
     focal: float = 0.0,
     mixup: float = 0.0,
     cutmix: float = 0.0,
@@ -95,7 +93,7 @@ def fine_tune(
         "l2_sp": l2_sp,
     }.items():
         check(name, value, value >= 0, "0 or more")
-    own = (smoothing, balance, focal) != (SMOOTHING, BALANCE, 0.0)
+    own = (smoothing, balance, focal) != (terms.SMOOTHING, terms.BALANCE, 0.0)
     task: tuple[LossTerm | TaskLoss, ...] = (terms.classes(smoothing, balance, focal),) if own else (TaskLoss(),)
     return Strategy(
         ParamPolicy(trains=trains, layer_decay=layer_decay, batch_norm=cast(Statistics, batch_norm), unfreeze=unfreeze),

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+#: As every strategy has it that names none.
+SMOOTHING, BALANCE = 0.1, 0.5
+
+
 def classes(smoothing: float, balance: float, focal: float) -> LossTerm:
     """Cross-entropy with label smoothing (Szegedy et al. 2016), weights of classes, and the focal factor.
 

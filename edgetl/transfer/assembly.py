@@ -21,11 +21,13 @@ from edgetl.transfer import backbones, checkpoint, strategies
 from edgetl.transfer.anchor import Teacher, frozen, held_start
 from edgetl.transfer.averaging import Average, blended
 from edgetl.transfer.checkpoint import epoch_file
+from edgetl.transfer.classifier import head_of
+from edgetl.transfer.features import HeadInput
 from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.placement import keep_depthwise_wide
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.settings import Settings
-from edgetl.transfer.strategies.base import Strategy
+from edgetl.transfer.strategies.base import LossTerm, Strategy
 from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import Learner, Scale, learner_of
 from edgetl.transfer.trainable import Trained, counts, depths_of, prepare
@@ -85,6 +87,8 @@ class Setup:
         class_counts: training samples of each class, float32, shape (classes,).
         anchor: what the strategy holds still, on the device of training; None without one.
         average: of what trains, which is evaluated and kept in its place; None for the last values.
+        seen: what the head saw last.
+        owned: by the name of a loss term the module that it owns.
         depths: layer groups between each parameter and the head, by its identity.
     """
 
@@ -99,6 +103,8 @@ class Setup:
     class_counts: Tensor
     anchor: nn.Module | None
     average: Average | None
+    seen: HeadInput
+    owned: Mapping[str, nn.Module]
     depths: Mapping[int, int]
     seed: int
 
@@ -118,6 +124,7 @@ class Setup:
         scaler = getattr(self.fabric._precision, "scaler", None)
         held = {"model": self.trained, "optimizer": self.optimizer}
         held |= {} if scaler is None else {"scaler": scaler}
+        held |= {f"owned by {name}": module for name, module in self.owned.items()}
         return held if self.average is None else {**held, "average": self.average}
 
 
@@ -140,15 +147,20 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
         weight_decay=schedule.weight_decay,
         layer_decay=strategy.params.layer_decay,
     )
+    owned = _owned(strategy, network, settings.seed)
+    for module in owned.values():
+        optimizer.add_param_group({"params": list(module.parameters()), "weight_decay": schedule.weight_decay})
+    seen = HeadInput(network.backbone)
     model, optimizer = fabric.setup(network, optimizer)
+    owned = {name: fabric.setup_module(module) for name, module in owned.items()}
     if anchor is not None:
         anchor = anchor.to(fabric.device)
     counts = torch.from_numpy(learner.counts(labels, len(classes))).to(fabric.device)
     average = Average(Trained(network.backbone), strategy.average) if strategy.average else None
     depths = depths_of(network.backbone) if strategy.params.unfreeze else {}
     return Setup(
-        fabric, task, learner, scale, strategy, network, model, optimizer, counts, anchor, average, depths,
-        settings.seed,
+        fabric, task, learner, scale, strategy, network, model, optimizer, counts, anchor, average, seen,
+        owned, depths, settings.seed,
     )  # fmt: skip
 
 
@@ -174,6 +186,17 @@ def finished(job: Job, best_epoch: int) -> tuple[Deployable, dict[str, int]]:
         states = [network.backbone.state_dict(), started(job).backbone.state_dict()]
         network.backbone.load_state_dict(blended(states, [1 - share, share]))
     return network, found
+
+
+def _owned(strategy: Strategy, network: Deployable, seed: int) -> dict[str, nn.Module]:
+    """The modules of loss terms, the same in every process."""
+    features, found = int(head_of(network.backbone)[1].in_features), dict[str, nn.Module]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for term in strategy.terms:
+            if isinstance(term, LossTerm) and term.owns is not None:
+                found[term.name] = term.owns(features)
+    return found
 
 
 def _anchor(strategy: Strategy, job: Job, start: Deployable, scale: Scale) -> nn.Module | None:

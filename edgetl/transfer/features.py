@@ -21,6 +21,17 @@ from edgetl.transfer.samples import SampleStore
 Floats = npt.NDArray[np.float32]
 
 
+class HeadInput:
+    """What the head of a backbone saw last, float32 (n, features), with its gradient."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.last: torch.Tensor | None = None
+        head_of(backbone)[1].register_forward_pre_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.last = inputs[0].flatten(1).float()
+
+
 def compute(
     model: Deployable, store: SampleStore, device: torch.device, step: str = "features", progress: Progress = silent
 ) -> Floats:

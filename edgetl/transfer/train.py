@@ -143,17 +143,26 @@ def accumulate(
             found: Tensor = module(*(given[name] for name in names))
         return found.float()
 
+    def observe(given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        found = feed(setup.network, given)
+        assert setup.seen.last is not None
+        return setup.seen.last, found
+
+    told = setup.model(*(inputs[name] for name in names))
     context = StepContext(
         model=setup.network,
         inputs=inputs,
         targets=targets,
-        outputs=setup.model(*(inputs[name] for name in names)),
+        outputs=told,
         class_counts=setup.class_counts,
         streams=streams,
         anchor=setup.anchor,
         done=done,
         labels=setup.task.labels,
         feed=feed,
+        features=setup.seen.last,
+        observe=observe,
+        owned=setup.owned,
     )
     outputs = context.outputs
     loss = setup.strategy.loss(context)

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import Backbone
-from edgetl.transfer.strategies import baselines, distillation, fine_tuning, lora
+from edgetl.transfer.strategies import adaptation, baselines, distillation, fine_tuning, lora
 from edgetl.transfer.strategies.base import GIVEN_BY, RUNS, LossTerm, Need, Strategy
 from edgetl.transfer.strategies.options import about, chosen, options_of
 
@@ -18,6 +18,10 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "fine-tune": fine_tuning.fine_tune,
     "lora": lora.lora,
     "distillation": distillation.distillation,
+    "adabn": adaptation.adabn,
+    "coral": adaptation.coral,
+    "mmd": adaptation.mmd,
+    "dann": adaptation.dann,
 }
 #: What a transfer is measured against, by the name of ``--baseline``; not offered as strategies.
 BASELINES: dict[str, Callable[[], Strategy]] = {

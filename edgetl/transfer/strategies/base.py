@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class ParamPolicy:
             backbone's names (``blocks.5.*``). Several are separated by commas. Nothing else gets a gradient, and a
             pattern that matches nothing is an error.
         layer_decay: factor on the learning rate for each layer group further from the head (Clark et al. 2020).
-        batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates the batch's. Only frozen ones
-            are independent of how a batch is divided over processes.
+        batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates the batch's, "adapt" fits the head
+            under the source's own and ends with the target's. Only "train" depends on how a batch is divided.
         unfreeze: epochs after which each further group of layers, from the head on, begins to train; 0 for all at once
             (Howard and Ruder 2018).
         embeddings: "frozen" keeps a text network's tables as they are: training would move the vectors of the words
@@ -49,7 +49,7 @@ class ParamPolicy:
 
     trains: str = "all"
     layer_decay: float = 1.0
-    batch_norm: Literal["frozen", "train"] = "frozen"
+    batch_norm: Literal["frozen", "train", "adapt"] = "frozen"
     unfreeze: float = 0.0
     embeddings: Literal["frozen", "train"] = "frozen"
 
@@ -104,6 +104,9 @@ class StepContext:
         done: the share of training that is over, 0 to 1.
         labels: their kind, a key of :data:`edgetl.core.data.LABEL_KINDS`.
         feed: a module and the network's inputs → its outputs, float32, in the precision of training.
+        features: what the model's head sees of ``inputs``, float32 (n, features).
+        observe: the network's inputs → what the model's head sees of them, and its outputs.
+        owned: by the name of a term the module that it owns.
     """
 
     model: nn.Module
@@ -116,6 +119,9 @@ class StepContext:
     done: float
     labels: str
     feed: Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+    features: Tensor | None = None
+    observe: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]] | None = None
+    owned: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,11 +132,13 @@ class LossTerm:
         name: as recorded in the run.
         loss: the mean over the batch, a scalar tensor.
         weight: its factor at a share of training done, 0 to 1.
+        owns: the number of features → a module that trains along, is in checkpoints, and is never exported; None.
     """
 
     name: str
     loss: Callable[[StepContext], Tensor]
     weight: Callable[[float], float] = lambda done: 1.0
+    owns: Callable[[int], nn.Module] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from edgetl.core.certificate_parts import Robustness
 from edgetl.core.compression import LayerNoise, RepairRecord
@@ -27,6 +27,7 @@ class Facts:
         robustness: the same test under corruptions.
         repair: what was tried to mend the model.
         sample: what one sample is called, such as image; its plural ends in s.
+        labelled_by: who says what is right: "owner", or "model" for the trained model itself.
         notes: what else has to be said of the comparison, a sentence each.
     """
 
@@ -41,6 +42,7 @@ class Facts:
     robustness: Robustness | None = None
     repair: RepairRecord | None = None
     sample: str = "image"
+    labelled_by: Literal["owner", "model"] = "owner"
     notes: tuple[str, ...] = ()
 
 

@@ -286,4 +286,5 @@ def _stated(facts: Facts) -> dict[str, Any]:
         "robustness": facts.robustness,
         "repair": facts.repair,
         "sample": facts.sample,
+        "labelled_by": facts.labelled_by,
     }

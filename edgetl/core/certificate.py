@@ -81,6 +81,8 @@ class Certificate:
         repair: what was tried to mend the model, or None.
         method: the interval's method.
         sample: what one sample is called, such as image; its plural ends in s.
+        labelled_by: who says what is right: the data's owner, or the trained model, where nobody labelled the samples:
+            then every score is one of agreement with it.
         created: time stamp given by the caller, or empty; no clock is read.
         schema: version of this record.
 
@@ -130,6 +132,7 @@ class Certificate:
     method: str
     sample: str
     created: str
+    labelled_by: Literal["owner", "model"] = "owner"
     schema: Literal[3] = SCHEMA
 
     def __post_init__(self) -> None:
@@ -188,6 +191,12 @@ class Certificate:
 
     def _accuracies(self) -> str:
         before, after = self.reference_accuracy or 0.0, self.deployed_accuracy or 0.0
+        if self.labelled_by == "model":
+            return (
+                f"On {counted(self.n, self.sample)} held back for certification, which nobody labelled, the deployed "
+                f"model, {_where(self)}, answers as the reference does on {count(round(after * self.n))} "
+                f"({percent(after)}): {self._interval(' of the loss of agreement')}."
+            )
         judged = ""
         if self.metric != "accuracy":
             both = f"{figure(self.reference_score, self.unit)} and {figure(self.deployed_score, self.unit)}"

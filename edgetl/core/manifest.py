@@ -11,6 +11,7 @@ from edgetl.base.errors import BundleError
 from edgetl.base.names import check_name
 from edgetl.base.schema import Json, from_json
 from edgetl.base.storage import read_sealed
+from edgetl.core.adaptation import Adaptation
 from edgetl.core.adoption import Adoption
 from edgetl.core.compression import Quantization, RepairRecord
 from edgetl.core.target import Target
@@ -49,6 +50,7 @@ class TrainedRun:
         input: how a file became the network's input in training, as :func:`edgetl.inputs.input_of` reads it.
         classes: their names, in the order of the outputs that the network was trained with.
         adoption: of a model that was trained elsewhere; None for one of edgetl's own.
+        adaptation: of a model that was adapted to a target domain.
     """
 
     digest: str = ""
@@ -60,6 +62,12 @@ class TrainedRun:
     input: Mapping[str, Json] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     adoption: Adoption | None = None
+    adaptation: Adaptation | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What every certificate of it has to say, a sentence each."""
+        return tuple(note for part in (self.adoption, self.adaptation) if part is not None for note in part.notes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ from edgetl.base.storage import (
     write_json,
     write_sealed,
 )
+from edgetl.core.adaptation import Adaptation
 from edgetl.core.adoption import Adoption
 from edgetl.core.data import Dataset
 from edgetl.core.run_record import Baseline, RunMetrics, RunRecord, read_run_record
@@ -70,6 +71,7 @@ class Run:
         hashes: SHA-256 of each file that the manifest seals, by name.
         task: as in ``edgetl tasks``; runs from before there were others are classification.
         adoption: of a model that was trained elsewhere.
+        adaptation: of a model that was adapted to a target domain, whose samples certify.
     """
 
     path: Path
@@ -85,6 +87,7 @@ class Run:
     hashes: Mapping[str, str] = field(default_factory=dict)
     task: str = "classification"
     adoption: Adoption | None = None
+    adaptation: Adaptation | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -137,7 +140,8 @@ class Run:
         """SHA-256 that names this outcome: weights, splits and preprocessing; the baseline is no part of it."""
         parts = [self.weights_sha256, self.dataset.digest, sha256_json(self.input_record), self.backbone]
         # What was checked of a model stands in the certificates of its bundles.
-        return sha256_json(parts if self.adoption is None else [*parts, to_json(self.adoption)])
+        told = [to_json(part) for part in (self.adoption, self.adaptation) if part is not None]
+        return sha256_json([*parts, *told])
 
     def to_json(self) -> dict[str, Any]:
         """What a user wants to see of the run, as plain JSON values."""
@@ -152,6 +156,7 @@ class Run:
             "baseline": None if self.baseline is None else {**to_json(self.baseline), "gain": self.gain},
             "lineage": dict(self.lineage),
             "adoption": to_json(self.adoption),
+            "adaptation": to_json(self.adaptation),
             "preprocess": dict(self.input_record),
             "splits": self.dataset.summary(),
             "skipped": [{"path": s.path, "reason": s.reason} for s in self.dataset.skipped],
@@ -174,6 +179,7 @@ def write_run(
     lineage: Mapping[str, Any],
     task: str = "classification",
     adoption: Adoption | None = None,
+    adaptation: Adaptation | None = None,
 ) -> Run:
     """Complete a run whose other files already lie in ``path``: weights or network, history, val outputs."""
     write_splits(path, dataset)
@@ -191,6 +197,7 @@ def write_run(
         files=files,
         task=task,
         adoption=adoption,
+        adaptation=adaptation,
     )
     write_sealed(path / MANIFEST, to_json(record))
     return load_run(path)
@@ -279,4 +286,5 @@ def load_run(path: str | Path) -> Run:
         hashes=record.files,
         task=record.task,
         adoption=record.adoption,
+        adaptation=record.adaptation,
     )

@@ -11,6 +11,7 @@ from edgetl.base.errors import RunError
 from edgetl.base.names import check_name
 from edgetl.base.schema import Json, from_json
 from edgetl.base.storage import read_sealed
+from edgetl.core.adaptation import Adaptation
 from edgetl.core.adoption import Adoption
 
 SCHEMA: Literal[2] = 2
@@ -72,6 +73,7 @@ class RunRecord:
         files: SHA-256 of each file of the run that is sealed.
         baseline: None without one.
         adoption: of a model that was trained elsewhere; None for one of edgetl's own.
+        adaptation: of a model that was adapted to a target domain.
     """
 
     backbone: str
@@ -82,6 +84,7 @@ class RunRecord:
     files: Mapping[str, str]
     baseline: Baseline | None = None
     adoption: Adoption | None = None
+    adaptation: Adaptation | None = None
     task: str = "classification"
     schema: Literal[1, 2] = SCHEMA
 

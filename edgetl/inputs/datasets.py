@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgetl.base.progress import Progress, silent
-from edgetl.core.data import SHARES, Content, Dataset, find_reader, read_dataset
+from edgetl.core.data import NEEDED, SHARES, Content, Dataset, find_reader, read_dataset
 from edgetl.inputs.image import Preprocess
 from edgetl.inputs.kinds import INPUTS, find_input
 
@@ -18,6 +18,7 @@ def load_dataset(
     seed: int = 0,
     shares: Mapping[str, float] = SHARES,
     into: Path | None = None,
+    needed: Sequence[str] = NEEDED,
     progress: Progress = silent,
 ) -> Dataset:
     """Read labelled samples and split them; see :func:`edgetl.core.data.read_dataset`.
@@ -27,7 +28,7 @@ def load_dataset(
             (``path`` or ``text``; ``label``, ``labels`` or ``target``; ``split``), an .npz file (``x``;
             ``y``, ``labels`` or ``target``), or ``"digits"``.
         kind: of its files, a key into :data:`edgetl.inputs.INPUTS`; None: what most of them look like.
-        seed, shares, into, progress: see there.
+        seed, shares, into, needed, progress: see there.
 
     Raises:
         DataError: nothing to learn from, or more than 5 % of the files are unusable; the message names them.
@@ -35,7 +36,7 @@ def load_dataset(
     """
     found = find_input(kind or what(source)[0])
     content = Content(found.noun, found.fingerprint, found.remark)
-    return read_dataset(source, content, seed=seed, shares=shares, into=into, progress=progress)
+    return read_dataset(source, content, seed=seed, shares=shares, into=into, needed=needed, progress=progress)
 
 
 def what(source: str | Path) -> tuple[str, str]:

@@ -85,7 +85,8 @@ def _certified(row: Row, *, metric_named: bool) -> tuple[Text, Text, Text]:
 
 
 def _metric(certificate: Certificate) -> str:
-    return metrics.short(certificate.task, certificate.metric)
+    known = metrics.short(certificate.task, certificate.metric)
+    return "agreement" if certificate.labelled_by == "model" and certificate.metric == "accuracy" else known
 
 
 def print_results(console: Console, rows: Sequence[Row]) -> None:

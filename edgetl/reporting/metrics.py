@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 from edgetl.base.errors import UnknownNameError
 from edgetl.base.wording import ABSENT, figure, printable
+from edgetl.core.certificate import Certificate
 from edgetl.tasks import Metric, find_task
+
+AGREEMENT = "agreement with the trained model"
 
 
 def find_metric(task: str | None, name: str) -> Metric | None:
@@ -37,6 +40,14 @@ def title(task: str | None, name: str) -> str:
     """What a metric is called in a sentence."""
     metric = find_metric(task, name)
     return metric.title if metric else printable(name.replace("_", " "))
+
+
+def judged(certificate: Certificate) -> str:
+    """What the metric that decides is called: of samples that nobody labelled it tells of agreement alone."""
+    known = title(certificate.task, certificate.metric)
+    if certificate.labelled_by == "owner":
+        return known
+    return AGREEMENT if certificate.metric == "accuracy" else f"{known} against the trained model's answers"
 
 
 def short(task: str | None, name: str) -> str:

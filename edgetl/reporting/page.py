@@ -113,7 +113,7 @@ def judged(certificate: Certificate) -> Judged:
     """The metric that decides, as text."""
     unit = certificate.unit
     return Judged(
-        metric=metrics.title(certificate.task, certificate.metric),
+        metric=metrics.judged(certificate),
         before=figure(certificate.reference_score, unit),
         after=figure(certificate.deployed_score, unit),
         difference=change(certificate.difference, unit),

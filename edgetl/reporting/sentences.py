@@ -38,7 +38,7 @@ _HELPED: Mapping[str, str] = {
 def verdict_sentence(certificate: Certificate) -> str:
     """What the verdict means, in one sentence with its numbers."""
     limit, margin = certificate.margin, amount(certificate.margin, certificate.unit)
-    of = f" of {metrics.title(certificate.task, certificate.metric)}"
+    of = f" of {metrics.judged(certificate)}"
     samples = f"{counted(certificate.n, certificate.sample)}"
     confidence = f"{100 * (1 - certificate.alpha):g} %"
     if limit == 0 and certificate.verdict != "fail":
@@ -79,9 +79,11 @@ def measured_sentence(certificate: Certificate) -> str:
 
 def _both(certificate: Certificate) -> str:
     before, after = (figure(s, certificate.unit) for s in (certificate.reference_score, certificate.deployed_score))
+    if certificate.metric == "accuracy" and certificate.labelled_by == "model":
+        return f"which nobody labelled, the deployed model answers as the trained one does on {after}"
     if certificate.metric == "accuracy":
         return f"the trained model is right on {before} and the deployed one on {after}"
-    title = metrics.title(certificate.task, certificate.metric)
+    title = metrics.judged(certificate)
     return f"the {title} of the trained model is {before} and that of the deployed one {after}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.placement import keep_depthwise_wide
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.settings import Settings
+from edgetl.transfer.statistics import left_alone
 from edgetl.transfer.strategies.base import LossTerm, Strategy
 from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import Learner, Scale, learner_of
 from edgetl.transfer.trainable import Trained, counts, depths_of, prepare
+from edgetl.transfer.validators import VALIDATORS, Validator
 from edgetl.transfer.weights import build
 
 
@@ -88,6 +91,7 @@ class Setup:
         anchor: what the strategy holds still, on the device of training; None without one.
         average: of what trains, which is evaluated and kept in its place; None for the last values.
         seen: what the head saw last.
+        validator: by what the epoch is chosen; None for the validation samples.
         owned: by the name of a loss term the module that it owns.
         depths: layer groups between each parameter and the head, by its identity.
     """
@@ -107,6 +111,7 @@ class Setup:
     owned: Mapping[str, nn.Module]
     depths: Mapping[int, int]
     seed: int
+    validator: Validator | None = None
 
     @property
     def trained(self) -> Trained:
@@ -160,7 +165,7 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
     depths = depths_of(network.backbone) if strategy.params.unfreeze else {}
     return Setup(
         fabric, task, learner, scale, strategy, network, model, optimizer, counts, anchor, average, seen,
-        owned, depths, settings.seed,
+        owned, depths, settings.seed, VALIDATORS.get(strategy.validator),
     )  # fmt: skip
 
 
@@ -216,6 +221,14 @@ def _statistics_shared(fabric: Fabric, network: Deployable, strategy: Strategy) 
         raise EdgetlError("batch statistics over several CPU processes are not possible", "use --devices 1")
     shared: Deployable = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return shared
+
+
+def forwarded(setup: Setup, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The model's answer to the main batch; the source's statistics are not kept where the target's are to be."""
+    adapts = setup.strategy.params.batch_norm == "adapt"
+    with left_alone(setup.network.backbone) if adapts else nullcontext():
+        found: Tensor = setup.model(*(inputs[spec.name] for spec in setup.network.definition.tensors))
+    return found
 
 
 def enter_train_mode(setup: Setup) -> None:

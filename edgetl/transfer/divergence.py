@@ -74,7 +74,8 @@ class Discriminator(nn.Sequential):
 
 def told_apart(discriminator: nn.Module, source: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy of a discriminator that is to answer 1 to the source and 0 to the target, each a half."""
-    one, zero = (discriminator(x) for x in (source, target))
+    # Together: of two calls of a module between processes, the gradients of one would be lost.
+    one, zero = discriminator(torch.cat([source, target])).split([len(source), len(target)])
     first = functional.binary_cross_entropy_with_logits(one, torch.ones_like(one))
     return (first + functional.binary_cross_entropy_with_logits(zero, torch.zeros_like(zero))) / 2
 

@@ -14,27 +14,37 @@ from edgetl.base.errors import TrainingError
 from edgetl.base.extras import version
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import read_json, write_json
+from edgetl.core.adaptation import Adaptation
 from edgetl.core.data import Dataset
 from edgetl.core.run import WEIGHTS, Run, write_run
 from edgetl.core.run_record import RunMetrics
 from edgetl.core.val_outputs import write_val_outputs
 from edgetl.transfer import baseline as baselines
-from edgetl.transfer import checkpoint, folder, streams, train
+from edgetl.transfer import checkpoint, domains, folder, streams, train
 from edgetl.transfer.assembly import Job, finished
 from edgetl.transfer.augment import LIGHT, PRESETS
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.curves import check_log, recorder
 from edgetl.transfer.launch import launch
-from edgetl.transfer.model import val_outputs
+from edgetl.transfer.model import Deployable, val_outputs
+from edgetl.transfer.model import outputs as model_outputs
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
 from edgetl.transfer.scores import Scores, key
 from edgetl.transfer.start import check_sizes, check_strategy, with_head
+from edgetl.transfer.stores import store_of
 from edgetl.transfer.strategies.base import GIVEN_BY
 from edgetl.transfer.tasks import scored
+from edgetl.transfer.validators import VALIDATORS
 
 START = "start.json"
+#: Said of a run between two domains, by what its batch norms do.
+STATISTICS = {
+    "frozen": "",
+    "train": "Batch norms keep the statistics that training left, of both domains.",
+    "adapt": "The head was fitted under the source's own batch statistics; the network ends with the target's.",
+}
 VERSIONS = ("edgetl", "torch", "torchvision", "timm", "lightning_fabric", "peft", "sklearn", "numpy", "PIL")
 
 
@@ -142,24 +152,39 @@ def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
     """The finished run, trained unless it is there, and its order with the data's part in it."""
     run = folder.standing(order.out, order.settings, fresh)
     with folder.FirstSteps(order.out, fresh) as steps:
-        dataset = steps.read(order.data, order.backbone.input, order.settings.seed, order.settings.shares, progress)
+        dataset = read_samples(order, steps, progress)
         order = order.for_data(dataset)
         if run is not None:
             _told_again(order, run)
             return order, run
         job = begun(order, dataset, steps, progress)
         _train(order, job, progress)
-    return order, _finish(order, job)
+    return order, _finish(order, job, progress)
+
+
+def read_samples(order: Plan, steps: folder.FirstSteps, progress: Progress) -> Dataset:
+    """The samples with their splits; of a strategy for two domains, those of both."""
+    settings, kind, target = order.settings, order.backbone.input, order.sources.target
+    asked = (order.data, kind, settings.seed, settings.shares, progress)
+    if order.strategy.certifies == "data" or target is None:
+        return steps.read(*asked)
+    dataset = steps.read(*asked, needed=("train", "val"))
+    if steps.goes_on:
+        return dataset
+    beside = steps.streams / "target"
+    return domains.with_target(dataset, target, kind, settings.seed, beside, steps.own, progress)
 
 
 def begun(order: Plan, dataset: Dataset, steps: folder.FirstSteps, progress: Progress) -> Job:
     """What every process of training gets, once all is checked and the start is written."""
     network = check_sizes(order, dataset)
     beside = streams.read(order.sources, dataset, order.backbone.input, steps.streams, progress)
+    if order.strategy.certifies == "target":
+        beside = beside.with_judged(order.settings.seed)
     check_strategy(order, dataset, network, beside)
     beside = beside.moved(steps.streams, order.checkpoints / folder.STREAMS)
     dataset = steps.begin(order.settings, dataset)
-    return order.job(dataset, _start(order, dataset, progress), beside)
+    return order.job(dataset, _start(order, dataset, beside, progress), beside)
 
 
 def _told_again(order: Plan, run: Run) -> None:
@@ -168,12 +193,12 @@ def _told_again(order: Plan, run: Run) -> None:
         record(run.history)
 
 
-def _start(order: Plan, dataset: Dataset, progress: Progress) -> Scores:
+def _start(order: Plan, dataset: Dataset, beside: streams.Streams, progress: Progress) -> Scores:
     """Build the backbone with its head fitted and leave it as epoch 0; done once."""
     record = order.checkpoints / START
     if record.is_file():
         return Scores(**read_json(record)["val"])
-    model, start = with_head(order, dataset, order.strategy.head, progress)
+    model, start = with_head(order, dataset, order.strategy.head, progress, beside)
     checkpoint.write_weights(epoch_file(order.checkpoints, 0), model.backbone.state_dict())
     write_json(record, {"val": start.record()})
     return start
@@ -193,7 +218,7 @@ def _train(order: Plan, job: Job, progress: Progress) -> None:
         raise TrainingError(*failure)
 
 
-def _finish(order: Plan, job: Job) -> Run:
+def _finish(order: Plan, job: Job, progress: Progress) -> Run:
     """Finalize the best epoch, score it in float32, and write the run, its manifest last."""
     state = checkpoint.restore(order.checkpoints, {}) or State(best=job.start)
     dataset, device = job.dataset, order.placement.device
@@ -201,6 +226,7 @@ def _finish(order: Plan, job: Job) -> Run:
     order.learner.scale(dataset.labels("train")).fold(head_of(network.backbone)[1])
     network.eval().to(device, memory_format=torch.channels_last)
     outputs = val_outputs(network, dataset, device)
+    dataset, adaptation = _adapted(order, job, network, progress)
     metrics = RunMetrics(
         val=scored(order.task, outputs, dataset.labels("val")).to_json(),
         start=job.start.to_json(),
@@ -222,6 +248,33 @@ def _finish(order: Plan, job: Job) -> Run:
         settings=order.settings.to_json(),
         metrics=metrics,
         lineage=_lineage(order, job, state, trained),
+        adaptation=adaptation,
+    )
+
+
+def _adapted(order: Plan, job: Job, network: Deployable, progress: Progress) -> tuple[Dataset, Adaptation | None]:
+    """What is told of two domains; the data set with the network's answers where the target has no labels."""
+    dataset, strategy, target = job.dataset, order.strategy, order.sources.target
+    if strategy.certifies == "data" or target is None:
+        return dataset, None
+    device, labelled = order.placement.device, domains.has_labels(target, dataset.label_kind)
+    nobody = domains.unlabelled_splits(target, dataset.label_kind)
+    dataset = domains.answered(dataset, nobody, network, order.learner.answers, device, progress)
+    search = {}
+    if labelled:
+        store = store_of(network.definition, dataset.paths("search"))
+        found = model_outputs(network, store, device, "scoring on the target", progress)
+        search = scored(order.task, found, dataset.labels("search")).to_json()
+    validator = VALIDATORS[strategy.validator] if strategy.schedule.epochs else None
+    judged = job.streams.judged
+    return dataset, Adaptation(
+        target=target.name,
+        labelled=labelled,
+        samples=len(job.streams.samples["target"].paths),
+        validator=validator.about if validator else "",
+        judged=len(judged.paths) if validator and validator.value and judged else 0,
+        statistics=STATISTICS[strategy.params.batch_norm],
+        search=search,
     )
 
 

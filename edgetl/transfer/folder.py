@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +14,7 @@ from edgetl.base.errors import DataError, RunError
 from edgetl.base.lock import exclusive
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.storage import read_json, sha256_file, write_json
-from edgetl.core.data import Dataset, find_reader, refuse_inside, unlisted
+from edgetl.core.data import NEEDED, Dataset, find_reader, refuse_inside, unlisted
 from edgetl.core.data.walk import is_ignored
 from edgetl.core.run import (
     BASELINE,
@@ -101,16 +101,24 @@ class FirstSteps:
         self.begun = False
 
     def __enter__(self) -> FirstSteps:
-        shutil.rmtree(self._aside, ignore_errors=True)
+        shutil.rmtree(self.own, ignore_errors=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        shutil.rmtree(self._aside, ignore_errors=True)
+        shutil.rmtree(self.own, ignore_errors=True)
         # Whoever interrupts goes on later; whatever failed would fail again, and other settings must find no trace.
         if self.begun and isinstance(error, Exception) and not (self.out / CHECKPOINT / LAST).is_file():
             clear(self.out)
 
-    def read(self, data: str | Path, kind: str, seed: int, shares: Mapping[str, float], progress: Progress) -> Dataset:
+    def read(
+        self,
+        data: str | Path,
+        kind: str,
+        seed: int,
+        shares: Mapping[str, float],
+        progress: Progress,
+        needed: Sequence[str] = NEEDED,
+    ) -> Dataset:
         """The labelled samples of this kind of input, with their splits: as listed when the run began, or now.
 
         Raises:
@@ -123,8 +131,8 @@ class FirstSteps:
                 find_reader(data).read(Path(data), dataset.root)
             check_unchanged(dataset, data, progress)
             return dataset
-        into = self._aside / (IMAGES if kind == "image" else SAMPLES)
-        return load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, progress=progress)
+        into = self.own / (IMAGES if kind == "image" else SAMPLES)
+        return load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, needed=needed, progress=progress)
 
     def begin(self, settings: Settings, dataset: Dataset) -> Dataset:
         """Write what the run was started with, unless it is there; the data set, where its files lie from now on."""
@@ -132,7 +140,7 @@ class FirstSteps:
             return dataset
         self.begun = True
         clear(self.out)
-        if dataset.root.parent == self._aside.resolve():
+        if dataset.root.parent == self.own.resolve():
             dataset = replace(dataset, root=dataset.root.replace(self.out.resolve() / dataset.root.name))
         write_json(self.out / CHECKPOINT / SETTINGS, settings.to_json())
         if self.streams.is_dir():
@@ -143,10 +151,10 @@ class FirstSteps:
     @property
     def streams(self) -> Path:
         """Where samples of streams are written now."""
-        return (self.out / CHECKPOINT if self.goes_on else self._aside) / STREAMS
+        return (self.out / CHECKPOINT if self.goes_on else self.own) / STREAMS
 
     @property
-    def _aside(self) -> Path:
+    def own(self) -> Path:
         """Where a reader writes samples until all is known to be well."""
         return self.out / ".new.partial"
 

@@ -17,7 +17,7 @@ from edgetl.base.progress import Progress, silent
 from edgetl.transfer import train
 from edgetl.transfer.assembly import Setup, assemble, enter_train_mode
 from edgetl.transfer.feed import Feed, feed_of
-from edgetl.transfer.finetune import begun
+from edgetl.transfer.finetune import begun, read_samples
 from edgetl.transfer.folder import FirstSteps
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
@@ -114,8 +114,7 @@ def _ready(order: Plan, progress: Progress) -> tuple[Setup, Feed]:
     """The model with its fitted head, and its batches, as training begins."""
     order.out.mkdir(parents=True)
     with FirstSteps(order.out, fresh=False) as steps:
-        settings = order.settings
-        dataset = steps.read(order.data, order.backbone.input, settings.seed, settings.shares, progress)
+        dataset = read_samples(order, steps, progress)
         order = order.for_data(dataset)
         job = begun(order, dataset, steps, progress)
     fabric = order.placement.fabric()

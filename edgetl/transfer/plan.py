@@ -22,6 +22,7 @@ from edgetl.tasks import TASKS, Task, find_task
 from edgetl.transfer import backbones, definitions, strategies, weights
 from edgetl.transfer.assembly import Job
 from edgetl.transfer.augment import Augmentation, check_augmentation, read_augmentation
+from edgetl.transfer.domains import SOURCE
 from edgetl.transfer.fitting import check_fit
 from edgetl.transfer.placement import Placement, place
 from edgetl.transfer.scores import Scores
@@ -30,6 +31,7 @@ from edgetl.transfer.sources import Sources, check_needs, check_teacher, find_so
 from edgetl.transfer.strategies.base import Strategy
 from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import Learner, learner_of
+from edgetl.transfer.validators import VALIDATORS
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,10 @@ def _check_serves(strategy: Strategy, task: Task, backbone: backbones.Backbone) 
     if strategy.labels and task.labels not in strategy.labels:
         told = "smoothing, balance, focal and head are of samples of one class each"
         raise EdgetlError(f"{told}, and the task is {task.name}", "leave out those --set")
+    validator = VALIDATORS.get(strategy.validator)
+    if validator is not None and validator.value is not None and task.labels != "class":
+        what = f"{validator.about} is of samples of one class each, and the task is {task.name}"
+        raise EdgetlError(what, "use --set validator=source")
     nouns = f"{INPUTS[backbone.input].noun}s"
     if strategy.mix.cutmix and backbone.input != "image":
         raise EdgetlError(f"{nouns} cannot be mixed by cutmix", "leave out --set cutmix")
@@ -196,12 +202,17 @@ def _settings(
         accelerator=placement.accelerator,
         devices=placement.devices,
         precision=placement.precision,
-        shares={name: float((options.shares or SHARES).get(name, 0.0)) for name in SPLITS},
+        shares={name: float((options.shares or _shares(strategy)).get(name, 0.0)) for name in SPLITS},
         details=strategy.to_json(),
         options=dict(options.set),
         given=sources.to_json(),
         augment=_augmentation(options.augment, definition).to_json(),
     )
+
+
+def _shares(strategy: Strategy) -> Mapping[str, float]:
+    """Of a source whose target certifies, all is to train on and to validate with."""
+    return SOURCE if strategy.certifies == "target" else SHARES
 
 
 def _augmentation(given: str | None, definition: Input | None) -> Augmentation:

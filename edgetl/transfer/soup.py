@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgetl.base.errors import RunError
 from edgetl.base.progress import Progress, silent
@@ -20,18 +20,15 @@ from edgetl.core.run_record import RunMetrics
 from edgetl.core.val_outputs import write_val_outputs
 from edgetl.inputs import input_of
 from edgetl.tasks import find_task
-from edgetl.transfer import checkpoint
+from edgetl.transfer import checkpoint, statistics
 from edgetl.transfer.averaging import blended
 from edgetl.transfer.model import Deployable, load_model, val_outputs
 from edgetl.transfer.scores import Scores, key
-from edgetl.transfer.stores import store_of
 from edgetl.transfer.tasks import scored
 from edgetl.transfer.train import write_history
 
 STRATEGY = "soup"
 _HOST = torch.device("cpu")
-#: Samples whose statistics are measured at once.
-_BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,45 +115,14 @@ def _mean(members: Sequence[_Member]) -> Deployable:
     """A network with the mean of the members' values, in evaluation mode."""
     made = copy.deepcopy(members[0].tasted.network)
     made.backbone.load_state_dict(blended([member.tensors for member in members], [1 / len(members)] * len(members)))
-    if any(not torch.equal(value, one.tensors[name]) for name, value in _statistics(made) for one in members):
-        _measure_statistics(made, members[0].run)
+    if any(
+        not torch.equal(value, one.tensors[name])
+        for name, value in statistics.values_of(made.backbone)
+        for one in members
+    ):
+        statistics.measure(made, members[0].run.dataset.paths("train"))
     made.eval()
     return made
-
-
-def _statistics(network: Deployable) -> Iterator[tuple[str, Tensor]]:
-    yield from (
-        (name, value)
-        for name, value in network.backbone.named_buffers()
-        if name.endswith(("running_mean", "running_var"))
-    )
-
-
-def _measure_statistics(network: Deployable, run: Run) -> None:
-    """Means and variances over the training samples, as evaluation sees them (Izmailov et al. 2018)."""
-    norms = [
-        m
-        for m in network.backbone.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
-    kept = [module.momentum for module in norms]
-    network.eval()
-    for module in norms:
-        module.reset_running_stats()
-        module.train()
-        # The plain mean over all batches.
-        module.momentum = None
-    store = store_of(network.definition, run.dataset.paths("train"))
-    # Batches of any classes, all of one size: their statistics count alike, and none is of one class alone.
-    order = np.random.default_rng(0).permutation(len(store))
-    size = min(_BATCH, len(order))
-    with torch.no_grad():
-        for first in range(0, len(order) - size + 1, size):
-            for _, batch in store.batches(size, order[first : first + size].tolist()):
-                network.fed(batch, _HOST)
-    for module, momentum in zip(norms, kept, strict=True):
-        module.momentum = momentum
-        module.eval()
 
 
 def _written(folder: Path, taken: Sequence[_Member], members: Sequence[_Member], best: _Tasted) -> Run:

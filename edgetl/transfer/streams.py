@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress, silent, tracked
+from edgetl.base.wording import counted
 from edgetl.core.data import Content, Dataset, Label, Sample, find_reader, read_listing
 from edgetl.core.data.readers.base import numbered, write_samples
 from edgetl.core.data.readers.columns import has_column, read_table
@@ -22,6 +24,9 @@ from edgetl.core.data.reading import MAX_BAD_SHARE
 from edgetl.core.run import Run
 from edgetl.inputs import INPUTS
 from edgetl.transfer.sources import Sources, listed
+
+#: Fewest samples of a target without labels; the share of them that the epoch is chosen on, and how many at most.
+FEWEST, JUDGED, MOST_JUDGED = 20, 0.15, 1000
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,12 @@ class Streams:
     Attributes:
         samples: by name, "target" and "replay".
         teacher: the run whose answers are followed.
+        judged: target samples without labels that no step sees: the epoch is chosen on them; None without any.
     """
 
     samples: Mapping[str, Stream] = field(default_factory=dict)
     teacher: Run | None = None
+    judged: Stream | None = None
 
     def moved(self, before: Path, after: Path) -> Streams:
         """With the files below one folder below another one."""
@@ -57,8 +64,27 @@ class Streams:
             whole = file.resolve()
             return after / whole.relative_to(was).as_posix() if whole.is_relative_to(was) else file
 
-        samples = {name: replace(each, paths=tuple(map(place, each.paths))) for name, each in self.samples.items()}
-        return replace(self, samples=samples)
+        def placed(stream: Stream) -> Stream:
+            return replace(stream, paths=tuple(map(place, stream.paths)))
+
+        samples = {name: placed(each) for name, each in self.samples.items()}
+        return replace(self, samples=samples, judged=None if self.judged is None else placed(self.judged))
+
+    def with_judged(self, seed: int) -> Streams:
+        """With a part of the target's samples set apart, the same for the same seed.
+
+        Raises:
+            DataError: there are too few.
+        """
+        target = self.samples["target"]
+        if len(target.paths) < FEWEST:
+            what = f"the target leaves {counted(len(target.paths), 'sample')} without labels to adapt to"
+            raise DataError(what, f"give {FEWEST} at least")
+        order = np.random.default_rng(seed).permutation(len(target.paths))
+        apart = set(order[: min(int(JUDGED * len(order)), MOST_JUDGED)].tolist())
+        parts = [tuple(p for i, p in enumerate(target.paths) if (i in apart) is wanted) for wanted in (False, True)]
+        samples = {**self.samples, "target": replace(target, paths=parts[0])}
+        return replace(self, samples=samples, judged=Stream(parts[1]))
 
 
 def read(sources: Sources, dataset: Dataset, kind: str, folder: Path, progress: Progress = silent) -> Streams:
@@ -119,7 +145,7 @@ def unlabelled(source: Path, kind: str, folder: Path, progress: Progress) -> tup
     Raises:
         DataError: too many of them cannot be.
     """
-    files = list(_files(source, kind, folder))
+    files = list(files_of(source, kind, folder))
     with ThreadPoolExecutor(4) as pool:
         told = tracked(
             pool.map(lambda file: _fingerprint(file, kind), files), f"reading {source}", progress, len(files)
@@ -132,8 +158,8 @@ def unlabelled(source: Path, kind: str, folder: Path, progress: Progress) -> tup
     return len(files), [(file, content) for file, content in prints if content is not None]
 
 
-def _files(source: Path, kind: str, folder: Path) -> Iterator[Path]:
-    """The samples of a folder, of a CSV file's paths, or of its texts, which are written."""
+def files_of(source: Path, kind: str, folder: Path) -> Iterator[Path]:
+    """The samples of a folder, of a CSV file's paths, or of its texts, which are written: a file for each row."""
     if source.is_file() and not has_column(source, "path"):
         if not has_column(source, "text"):
             raise DataError(f"{source} holds no samples", "give a folder, or a CSV file with the column path or text")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from edgetl.core.data import Label
 from edgetl.core.tensors import Arrays
 from edgetl.tasks import Task
 from edgetl.transfer import heads, losses, scores
@@ -56,6 +57,7 @@ class Learner:
         counts: training labels and the number of classes → samples of each class, float32 (classes,).
         fit: targets of train and val with their features, classes, what the strategy asks for → the fitted head.
         terms: of the loss, where the strategy names none.
+        answers: outputs in the labels' unit → the labels that they stand for, one a sample.
         right: outputs and targets of a batch → samples answered rightly, a sum; None where there is no such thing.
         loss: outputs in the labels' unit, and labels → what validation reports beside the task's metrics.
         ranked: the metric by which epochs are compared, of a task that has it; else its default.
@@ -67,6 +69,7 @@ class Learner:
     counts: Callable[[Labels, int], Floats]
     fit: Callable[[heads.Part, heads.Part, int, HeadSpec], LinearHead]
     terms: tuple[LossTerm, ...]
+    answers: Callable[[Floats], list[Label]]
     right: Callable[[Tensor, Tensor], Tensor] | None
     loss: Callable[[Floats, Labels], float]
     ranked: str | None = None
@@ -111,6 +114,7 @@ LEARNERS: Mapping[str, Learner] = {
             counts=lambda labels, classes: np.bincount(labels, minlength=classes).astype(np.float32),
             fit=_fit_classes,
             terms=(terms.classes(terms.SMOOTHING, terms.BALANCE, focal=0.0),),
+            answers=lambda outputs: [int(index) for index in outputs.argmax(1)],
             right=lambda outputs, targets: (outputs.argmax(1) == targets).sum(),
             loss=scores.cross_entropy,
             ranked="balanced-accuracy",
@@ -122,6 +126,7 @@ LEARNERS: Mapping[str, Learner] = {
             counts=lambda labels, classes: labels.sum(0).astype(np.float32),
             fit=_fit_one_vs_rest,
             terms=(losses.binary_cross_entropy(),),
+            answers=lambda outputs: [tuple(np.flatnonzero(row > 0).tolist()) for row in outputs],
             right=lambda outputs, targets: ((outputs > 0) == (targets > 0)).all(1).sum(),
             loss=scores.binary_cross_entropy,
         ),
@@ -132,6 +137,7 @@ LEARNERS: Mapping[str, Learner] = {
             counts=lambda labels, classes: np.zeros(0, np.float32),
             fit=_fit_ridge,
             terms=(losses.smooth_l1(),),
+            answers=lambda outputs: [float(value) for value in outputs[:, 0]],
             right=None,
             loss=scores.squared_error,
         ),

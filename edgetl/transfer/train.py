@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
@@ -26,7 +27,7 @@ from edgetl.base.progress import Progress
 from edgetl.base.storage import write_bytes
 from edgetl.core.run import HISTORY
 from edgetl.transfer import checkpoint
-from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode
+from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode, forwarded
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.curves import recorder
 from edgetl.transfer.feed import Feed, feed_of
@@ -38,6 +39,7 @@ from edgetl.transfer.scores import Scores
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.strategies.base import StepContext, StreamBatch
 from edgetl.transfer.tasks import scored
+from edgetl.transfer.validators import judged
 
 NO_STREAMS: Mapping[str, StreamBatch] = {}
 #: Steps after which the host reads how training goes, by the kind of device. It waits for a GPU to do so, which is at
@@ -62,7 +64,9 @@ def _fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None
     state = checkpoint.restore(job.checkpoints, setup.parts) or State(best=job.start, history=[first])
     shown = progress if fabric.is_global_zero else _unseen
     feed = feed_of(setup, job, shown)
-    val = store_of(job.definition, job.dataset.paths("val"), MEMORY_LIMIT // fabric.world_size, shown)
+    limit = MEMORY_LIMIT // fabric.world_size
+    val = store_of(job.definition, job.dataset.paths("val"), limit, shown)
+    apart = _judged_store(setup, job, limit, shown)
     schedule = setup.strategy.schedule
     log = job.log if fabric.is_global_zero else None
     try:
@@ -70,12 +74,20 @@ def _fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None
             record(state.history)
             while state.epoch < schedule.epochs and state.stale < schedule.patience:
                 _train_epoch(setup, job, state, feed, shown)
-                scores = evaluate(setup, val, job.dataset.labels("val"))
+                scores = evaluate(setup, val, job.dataset.labels("val"), apart)
                 _close_epoch(setup, job, state, scores)
                 record(state.history)
     except TrainingError as error:
         return error.what, error.remedy
     return None
+
+
+def _judged_store(setup: Setup, job: Job, limit: int, progress: Progress) -> SampleStore | None:
+    """Target samples that the epoch is chosen on, where it is."""
+    judged, validator = job.streams.judged, setup.validator
+    if judged is None or validator is None or validator.value is None:
+        return None
+    return store_of(job.definition, judged.paths, limit, progress)
 
 
 def _unseen(task: str, done: int, total: int, detail: str = "") -> None:
@@ -148,7 +160,7 @@ def accumulate(
         assert setup.seen.last is not None
         return setup.seen.last, found
 
-    told = setup.model(*(inputs[name] for name in names))
+    told = forwarded(setup, inputs)
     context = StepContext(
         model=setup.network,
         inputs=inputs,
@@ -242,8 +254,15 @@ def _detail(setup: Setup, state: State) -> str:
     return f"{epoch}, best val {state.best.value:.3f}"
 
 
-def evaluate(setup: Setup, store: SampleStore, labels: npt.NDArray[Any]) -> Scores:
-    """Score the model on a split, each process a share of it; under the training precision."""
+def evaluate(setup: Setup, store: SampleStore, labels: npt.NDArray[Any], apart: SampleStore | None = None) -> Scores:
+    """Score the model on a split, and by what its validator finds on samples apart; under the training precision."""
+    outputs = {setup.network.output: setup.scale.applied(_answers(setup, store))}
+    scores = scored(setup.task, outputs, labels)
+    return scores if apart is None else judged(scores, setup.validator, _answers(setup, apart))
+
+
+def _answers(setup: Setup, store: SampleStore) -> npt.NDArray[np.float32]:
+    """What the model's head gives for samples, each process asked for a share of them; all processes get all."""
     fabric, network = setup.fabric, setup.network
     mine = range(fabric.global_rank, len(store), fabric.world_size)
     network.eval()
@@ -255,7 +274,8 @@ def evaluate(setup: Setup, store: SampleStore, labels: npt.NDArray[Any]) -> Scor
             outputs[order] = values
     if fabric.world_size > 1:
         outputs = fabric.all_reduce(outputs.to(fabric.device), reduce_op="sum").cpu()
-    return scored(setup.task, {network.output: setup.scale.applied(outputs.numpy())}, labels)
+    found: npt.NDArray[np.float32] = outputs.numpy()
+    return found
 
 
 def _close_epoch(setup: Setup, job: Job, state: State, scores: Scores) -> None:

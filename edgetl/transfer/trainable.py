@@ -51,6 +51,8 @@ def _chosen(policy: ParamPolicy, backbone: nn.Module, added: Collection[str]) ->
             found |= set(known) - tables
         elif word == "head":
             found |= {name for name in known if name.startswith(f"{head}.")}
+        elif word == "backbone":
+            found |= {name for name in known if not name.startswith(f"{head}.")} - tables
         elif word == ADDED:
             found |= set(added)
         else:

@@ -141,6 +141,7 @@ def _trained(run: Run) -> TrainedRun:
         input=input_of(run).to_json(),
         classes=run.classes,
         adoption=run.adoption,
+        adaptation=run.adaptation,
     )
 
 

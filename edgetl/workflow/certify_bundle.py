@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy.typing as npt
 
@@ -191,17 +191,22 @@ def certificate_of(
             robustness=facts.get("robustness"),
             repair=bundle.manifest.repair,
             sample=kind_of(bundle).noun,
+            labelled_by=_labelled_by(bundle),
             notes=_notes(bundle),
         ),
     )
 
 
+def _labelled_by(bundle: Bundle) -> Literal["owner", "model"]:
+    adapted = bundle.manifest.run.adaptation if bundle.manifest.run is not None else None
+    return "owner" if adapted is None or adapted.labelled else "model"
+
+
 def _notes(bundle: Bundle) -> tuple[str, ...]:
     """What a certificate has to say of a model, or of an artifact, that was made elsewhere."""
     run, quantization = bundle.manifest.run, bundle.manifest.quantization
-    adopted = run.adoption.notes if run is not None and run.adoption is not None else ()
     foreign = quantization.foreign if quantization is not None else None
-    return (*adopted, *([] if foreign is None else [foreign.note]))
+    return (*(() if run is None else run.notes), *([] if foreign is None else [foreign.note]))
 
 
 def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:

@@ -49,7 +49,9 @@ def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]
     compressed = candidates.compressed(best)
     head = find_head(read_topology(compressed.source))
     parts = _parts(candidates)
-    for aim, fit in (("labels", _to_labels), ("the trained model's outputs", _to_outputs)):
+    aims = (("labels", _to_labels), ("the trained model's outputs", _to_outputs))
+    # The labels of a model that was adapted are another domain's.
+    for aim, fit in aims if candidates.run.adaptation is None else aims[1:]:
 
         def build(folder: Path, fit: Any = fit) -> None:
             seen = [_features(candidates, compressed, part) for part in parts]
@@ -75,7 +77,8 @@ def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]
 def _parts(candidates: Candidates) -> Parts:
     """Samples to fit on, and others to choose the penalty on; never of the search or certify split."""
     dataset, draw = candidates.run.dataset, np.random.default_rng(candidates.run.settings.get("seed", 0))
-    fit, judge = list(dataset.split("train") or dataset.split("calibration")), list(candidates.validation())
+    trained = () if candidates.run.adaptation is not None else dataset.split("train")
+    fit, judge = list(trained or dataset.split("calibration")), list(candidates.validation() if trained else ())
     fit = [fit[row] for row in draw.permutation(len(fit))]
     if not judge:
         judge, fit = fit[: len(fit) // 5], fit[len(fit) // 5 :]

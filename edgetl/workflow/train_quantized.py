@@ -64,7 +64,8 @@ def trained(candidates: Candidates, best: Attempt) -> tuple[str, str]:
 def _trained(candidates: Candidates, best: Attempt, how: Training, words: str) -> tuple[str, str]:
     run, recipe = candidates.run, best.recipe
     _teacher(candidates)
-    learned = run.dataset.split("train")
+    # What labels a model that was adapted has are another domain's.
+    learned = () if run.adaptation is not None else run.dataset.split("train")
     samples = learned or (() if how.labels else run.dataset.split("calibration"))
     if recipe is None or not samples:
         raise CompressionError("there are no samples to train on", "train on samples of your own")

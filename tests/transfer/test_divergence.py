@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics.pairwise import rbf_kernel
 
 from edgetl.transfer.divergence import Discriminator, coral, information, mmd, reversed_gradient, told_apart
@@ -22,6 +24,24 @@ def test_coral_is_the_distance_of_numpy_s_covariances() -> None:
     apart = np.cov(source.numpy().T) - np.cov(target.numpy().T)
     assert coral(source, target).item() == pytest.approx((apart**2).sum() / (4 * 25))
     assert coral(source, source + 3).item() == pytest.approx(0.0, abs=1e-12), "means do not count"
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(2, 30), m=st.integers(2, 30), d=st.integers(1, 12))
+def test_coral_and_mmd_are_skada_s(seed: int, n: int, m: int, d: int) -> None:
+    theirs = pytest.importorskip("skada.deep.losses", reason="skada is not installed")
+    source, target = pair(seed, n, m, d)
+    assert coral(source, target).item() == pytest.approx(theirs.deepcoral_loss(source, target).item(), abs=1e-9)
+    both = torch.cat([source, target])
+    mean = torch.cdist(both, both).square().sum() / (len(both) * (len(both) - 1))
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # The estimate is skada's. Its own kernel takes the distance where the paper has its square.
+        squared = torch.cdist(x, y).square()
+        return torch.stack([torch.exp(-squared / (w * mean)) for w in (0.25, 0.5, 1.0, 2.0, 4.0)]).sum(0)
+
+    wanted = theirs._maximum_mean_discrepancy(source, target, kernel).item()
+    assert mmd(source, target).item() == pytest.approx(wanted, abs=1e-9)
 
 
 def test_mmd_is_its_definition_by_scikit_learn_s_kernels() -> None:
@@ -56,6 +76,9 @@ def test_the_reversed_gradient() -> None:
     assert x.grad is not None
     assert torch.allclose(x.grad, -0.3 * 2 * x.detach())
     assert torch.equal(reversed_gradient(x, 0.3), x)
+    # Reversed twice, finite differences find it: the product of both factors is 1. Once, they do not.
+    assert torch.autograd.gradcheck(lambda y: reversed_gradient(reversed_gradient(y, 0.5), 2.0).sin(), (x,))
+    assert not torch.autograd.gradcheck(lambda y: reversed_gradient(y, 1.0).sin(), (x,), raise_exception=False)
 
 
 def test_a_discriminator_learns_to_tell_and_features_learn_not_to_be_told() -> None:

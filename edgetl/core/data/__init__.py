@@ -5,13 +5,14 @@ from edgetl.core.data.places import located
 from edgetl.core.data.readers import READERS, Listing, Reader, find_reader
 from edgetl.core.data.readers.digits import NAME as DIGITS
 from edgetl.core.data.readers.digits import is_embedded, write_digits
-from edgetl.core.data.reading import Content, read_dataset, read_listing, refuse_inside, unlisted
+from edgetl.core.data.reading import NEEDED, Content, read_dataset, read_listing, refuse_inside, unlisted
 from edgetl.core.data.samples import SPLITS, Dataset, Sample, Skipped, digest_of
 from edgetl.core.data.splits import SHARES, assign_splits, assign_unlearned
 
 __all__ = [
     "DIGITS",
     "LABEL_KINDS",
+    "NEEDED",
     "READERS",
     "SHARES",
     "SPLITS",

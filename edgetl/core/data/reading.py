@@ -21,6 +21,8 @@ from edgetl.core.data.splits import SHARES, assign_splits
 from edgetl.core.data.walk import shown_name, unlistable, writable_name
 
 MAX_BAD_SHARE = 0.05
+#: Splits without which there is nothing to train, to choose by, or to certify on.
+NEEDED = ("train", "val", "certify")
 
 
 class Assign(Protocol):
@@ -52,6 +54,7 @@ def read_dataset(
     seed: int = 0,
     shares: Mapping[str, float] = SHARES,
     into: Path | None = None,
+    needed: Sequence[str] = NEEDED,
     progress: Progress = silent,
 ) -> Dataset:
     """Read labelled samples and split them.
@@ -63,6 +66,7 @@ def read_dataset(
         seed: decides which sample falls into which split; nothing else does.
         shares: the part of each class that each split gets.
         into: folder for the samples of a source that has no file for each; None: one named after the source, here.
+        needed: splits that must not be empty.
         progress: told of each file read.
 
     Raises:
@@ -71,7 +75,8 @@ def read_dataset(
     path = Path(source)
     own = Path(f"{path.stem}-samples") if path.suffix else path
     listing = find_reader(source).read(path, into or own)
-    return read_listing(listing, path, content, partial(assign_splits, shares=shares), seed=seed, progress=progress)
+    assign = partial(assign_splits, shares=shares)
+    return read_listing(listing, path, content, assign, needed=needed, seed=seed, progress=progress)
 
 
 def read_listing(
@@ -80,7 +85,7 @@ def read_listing(
     content: Content,
     assign: Assign,
     *,
-    needed: Sequence[str] = ("train", "val", "certify"),
+    needed: Sequence[str] = NEEDED,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Dataset:
@@ -149,7 +154,10 @@ def unlisted(source: str | Path, dataset: Dataset) -> list[str]:
         return []
     known = {sample.path for sample in dataset.samples} | {skipped.path for skipped in dataset.skipped}
     listing = reader.read(Path(source), Path(source))
-    return sorted({shown_name(sample.path) for sample in listing.samples} - known)
+    # The data set may have a root further up, which it shares with samples of another source.
+    root = listing.root.resolve()
+    below = root.relative_to(dataset.root) if root.is_relative_to(dataset.root) else Path()
+    return sorted({shown_name((below / sample.path).as_posix()) for sample in listing.samples} - known)
 
 
 def _read(

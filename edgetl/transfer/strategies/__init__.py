@@ -18,10 +18,12 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "fine-tune": fine_tuning.fine_tune,
     "lora": lora.lora,
     "distillation": distillation.distillation,
+    "source-only": adaptation.source_only,
     "adabn": adaptation.adabn,
     "coral": adaptation.coral,
     "mmd": adaptation.mmd,
     "dann": adaptation.dann,
+    "shot": adaptation.shot,
 }
 #: What a transfer is measured against, by the name of ``--baseline``; not offered as strategies.
 BASELINES: dict[str, Callable[[], Strategy]] = {
@@ -94,7 +96,10 @@ def resolve(
         return found
     rate = (budget.scratch if name in BASELINES else budget.learning_rate) or schedule.learning_rate
     fitting = replace(schedule, epochs=budget.epochs or schedule.epochs, learning_rate=rate)
-    params = found.params if backbone.pretrained else replace(found.params, layer_decay=1.0, batch_norm="train")
+    params = found.params
+    if not backbone.pretrained:
+        kept = params.batch_norm == "frozen"
+        params = replace(params, layer_decay=1.0, batch_norm="train" if kept else params.batch_norm)
     return replace(found, params=params, schedule=fitting).resolved(terms).scheduled(epochs, learning_rate)
 
 

@@ -1,10 +1,10 @@
-"""From a labelled source domain to a target domain without labels: what lies apart is drawn together (``--target-data``)."""
+"""From a labelled source domain to a target domain without labels, which certifies (``--target-data``)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from edgetl.transfer.strategies.base import (
     HeadSpec,
@@ -21,56 +21,137 @@ from edgetl.transfer.strategies.options import check
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-TARGET = Need("target", "samples of the target domain, without labels")
+#: As in :data:`edgetl.transfer.validators.VALIDATORS`.
+VALIDATORS = ("information", "certainty", "nuclear-norm", "density", "source")
+Statistics = Literal["frozen", "train", "adapt"]
 _HEAD = HeadSpec(weakest_penalty=0.01, class_balance=1.0)
 _SCHEDULE = Schedule(epochs=15, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0, patience=15, clip=1.0)
+_LAYER_DECAY = 0.8
 ADVERSARY = "domains told apart"
 
 
+def _target(about: str) -> tuple[Need, ...]:
+    return (Need("target", about),)
+
+
+def source_only() -> Strategy:
+    """Fine-tuning on the source alone, certified on the target: what adaptation is measured against."""
+    return Strategy(
+        ParamPolicy(layer_decay=_LAYER_DECAY),
+        _HEAD,
+        schedule=_SCHEDULE,
+        needs=_target("samples of the target domain to certify on"),
+        certifies="target",
+        validator="source",
+    )
+
+
 def adabn() -> Strategy:
-    """A linear probe whose batch norms keep the target's statistics, and whose head has seen the source's own (AdaBN).
+    """A linear probe whose batch norms end with the target's statistics; its head has seen the source's own (AdaBN).
 
     Li et al. 2017, "Revisiting Batch Normalization for Practical Domain Adaptation".
     """
     return Strategy(
-        ParamPolicy(trains="head", batch_norm="adapt"), HeadSpec(class_balance=1.0), terms=(), needs=(TARGET,)
+        ParamPolicy(trains="head", batch_norm="adapt"),
+        HeadSpec(class_balance=1.0),
+        terms=(),
+        needs=_target("samples of the target domain, whose statistics its batch norms take"),
+        certifies="target",
+        validator="source",
     )
 
 
-def coral(weight: float = 1.0) -> Strategy:
-    """Fine-tuning under which the features' covariances of both domains approach each other (Sun and Saenko 2016).
+def coral(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "information") -> Strategy:
+    """Fine-tuning under which the covariances of both domains' features approach each other (Deep CORAL).
+
+    Sun and Saenko 2016, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation".
 
     Args:
         weight: of the distance in the loss.
+        batch_norm: whose statistics batch norms use: the pretrained ones, those of each batch, or, to adapt, each
+            domain's own in training and the target's in the end.
+        validator: by what the epoch is chosen that is kept, without a label of the target.
     """
     check("weight", weight, weight > 0, "a positive number")
-    return _aligned(LossTerm(f"CORAL ({weight:g})", _coral, lambda done: weight))
+    return _aligned(LossTerm(f"CORAL ({weight:g})", _coral, lambda done: weight), batch_norm, validator)
 
 
-def mmd(weight: float = 1.0) -> Strategy:
-    """Fine-tuning under which the features' distributions of both domains approach each other (Long et al. 2015).
+def mmd(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "information") -> Strategy:
+    """Fine-tuning under which the distributions of both domains' features approach each other (MMD).
+
+    Long et al. 2015, "Learning Transferable Features with Deep Adaptation Networks".
 
     Args:
         weight: of the maximum mean discrepancy in the loss.
+        batch_norm, validator: see ``coral``.
     """
     check("weight", weight, weight > 0, "a positive number")
-    return _aligned(LossTerm(f"MMD ({weight:g})", _mmd, lambda done: weight))
+    return _aligned(LossTerm(f"MMD ({weight:g})", _mmd, lambda done: weight), batch_norm, validator)
 
 
-def dann(weight: float = 1.0, width: int = 256) -> Strategy:
-    """Fine-tuning against a discriminator that tells the domains apart, and is no part of the export (Ganin et al. 2016).
+def dann(
+    weight: float = 1.0, width: int = 256, batch_norm: str = "adapt", validator: str = "information"
+) -> Strategy:
+    """Fine-tuning against a discriminator that tells the domains apart, and is no part of the export (DANN).
+
+    Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks".
 
     Args:
         weight: of the reversed gradient at the end; it rises from 0.
         width: of the discriminator's hidden layers.
+        batch_norm, validator: see ``coral``.
     """
     check("weight", weight, weight > 0, "a positive number")
     check("width", width, width >= 1, "at least 1")
-    return _aligned(LossTerm(ADVERSARY, lambda context: _adversary(context, weight), owns=_discriminator(width)))
+    term = LossTerm(ADVERSARY, lambda context: _adversary(context, weight), owns=_discriminator(width))
+    return _aligned(term, batch_norm, validator)
 
 
-def _aligned(term: LossTerm) -> Strategy:
-    return Strategy(ParamPolicy(layer_decay=0.8), _HEAD, terms=(TaskLoss(), term), schedule=_SCHEDULE, needs=(TARGET,))
+def shot(batch_norm: str = "adapt", validator: str = "information") -> Strategy:
+    """Source-free: a trained backbone moves so that its answers to the target become sure and various (SHOT-IM).
+
+    The head stays, and no label has a part in the loss; give the run of the source with ``--from``. Liang et al. 2020,
+    "Do We Really Need to Access the Source Data? Source Hypothesis Transfer for Unsupervised Domain Adaptation".
+
+    Args:
+        batch_norm, validator: see ``coral``.
+    """
+    return Strategy(
+        ParamPolicy(trains="backbone", layer_decay=_LAYER_DECAY, batch_norm=_statistics(batch_norm)),
+        HeadSpec(class_balance=1.0),
+        terms=(LossTerm("information of the target's answers", _information),),
+        schedule=_SCHEDULE,
+        labels=("class",),
+        needs=(
+            *_target("samples of the target domain, without labels"),
+            Need("previous", "the source's run", optional=True),
+        ),
+        certifies="target",
+        validator=_validator(validator),
+    )
+
+
+def _aligned(term: LossTerm, batch_norm: str, validator: str) -> Strategy:
+    return Strategy(
+        ParamPolicy(layer_decay=_LAYER_DECAY, batch_norm=_statistics(batch_norm)),
+        _HEAD,
+        terms=(TaskLoss(), term),
+        schedule=_SCHEDULE,
+        needs=_target("samples of the target domain, without labels"),
+        certifies="target",
+        validator=_validator(validator),
+    )
+
+
+def _statistics(given: str) -> Statistics:
+    known = get_args(Statistics)
+    check("batch_norm", given, given in known, " or ".join(known))
+    return cast(Statistics, given)
+
+
+def _validator(given: str) -> str:
+    check("validator", given, given in VALIDATORS, " or ".join(VALIDATORS))
+    return given
 
 
 def _both(context: StepContext) -> tuple[Tensor, Tensor]:
@@ -90,6 +171,13 @@ def _mmd(context: StepContext) -> Tensor:
     from edgetl.transfer import divergence
 
     return divergence.mmd(*_both(context))
+
+
+def _information(context: StepContext) -> Tensor:
+    from edgetl.transfer import divergence
+
+    assert context.observe is not None
+    return divergence.information(context.observe(context.streams["target"].inputs)[1])
 
 
 def _adversary(context: StepContext, weight: float) -> Tensor:

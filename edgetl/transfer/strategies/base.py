@@ -35,12 +35,13 @@ class ParamPolicy:
     """What trains, and how fast.
 
     Attributes:
-        trains: "all" parameters; "head"; "added", those that the strategy's ``prepare`` put in; or a pattern of the
-            backbone's names (``blocks.5.*``). Several are separated by commas. Nothing else gets a gradient, and a
-            pattern that matches nothing is an error.
+        trains: "all" parameters; "head"; "backbone", all but the head's; "added", those that the strategy's ``prepare``
+            put in; or a pattern of the backbone's names (``blocks.5.*``). Several are separated by commas. Nothing else
+            gets a gradient, and a pattern that matches nothing is an error.
         layer_decay: factor on the learning rate for each layer group further from the head (Clark et al. 2020).
-        batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates the batch's, "adapt" fits the head
-            under the source's own and ends with the target's. Only "train" depends on how a batch is divided.
+        batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates the batch's, "adapt" fits the
+            head under the source's own, normalises each domain's batch by itself, and keeps the target's statistics.
+            Only "frozen" does not depend on how a batch is divided.
         unfreeze: epochs after which each further group of layers, from the head on, begins to train; 0 for all at once
             (Howard and Ruder 2018).
         embeddings: "frozen" keeps a text network's tables as they are: training would move the vectors of the words
@@ -260,6 +261,9 @@ class Strategy:
         labels: kinds of label that it serves; all for none.
         needs: what it takes besides the data; what is given and not among them is refused.
         anchor: what is held still beside the model: "start", the model as training starts, or "teacher".
+        certifies: whose samples serve calibration, search and certify: those of the data, or of the target domain.
+        validator: by what the epoch is chosen that is kept, a key of :data:`edgetl.transfer.validators.VALIDATORS`; ""
+            for the validation samples.
         prepare: called with the model as training starts, before anything is chosen to train, under the run's seed; it
             must do the same whenever it is called again.
     """
@@ -274,6 +278,8 @@ class Strategy:
     labels: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     anchor: Literal["start", "teacher"] | None = None
+    certifies: Literal["data", "target"] = "data"
+    validator: str = ""
     prepare: Callable[[Deployable, Streams], Trainee] = as_it_is
 
     def resolved(self, own: tuple[LossTerm, ...]) -> Strategy:
@@ -303,6 +309,7 @@ class Strategy:
         mixing = {"mix": asdict(self.mix)} if self.mix else {}
         average = {"average": self.average} if self.average else {}
         blend = {"start_share": self.start_share} if self.start_share else {}
+        domain = {"certifies": self.certifies, "validator": self.validator} if self.certifies == "target" else {}
         return {
             "params": asdict(self.params),
             "head": asdict(self.head),
@@ -312,4 +319,5 @@ class Strategy:
             **mixing,
             **average,
             **blend,
+            **domain,
         }

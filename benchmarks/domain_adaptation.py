@@ -123,18 +123,19 @@ def edgetl(*arguments: object) -> float:
     return time.perf_counter() - began
 
 
-def answers(run: Run) -> npt.NDArray[np.float32]:
+def answers(run: Run) -> Labels:
     """What the finished model says of the certify split."""
-    (found,) = TorchReference(run, "certify", silent).outputs().values()
-    return np.asarray(found, np.float32)
+    (logits,) = TorchReference(run).outputs("certify", silent).values()
+    found: Labels = logits.argmax(1)
+    return found
 
 
-def cell(run: Run, out: Path, control: npt.NDArray[np.float32], seconds: float) -> dict[str, Any]:
+def cell(run: Run, out: Path, control: Labels, seconds: float) -> dict[str, Any]:
     """What a run reaches on the target, against the control, before and after int8."""
     edgetl("export", run.path, "--target", "x86-generic", "--out", out, "--no-bench")
     certificate = read_json(out / "x86-generic" / "certificate.json")
     labels = run.dataset.labels("certify")
-    against = verify_arrays(control, answers(run), labels, margin=0.0)
+    against = verify_arrays(reference=control, deployed=answers(run), labels=labels)
     rows = run.history
     return {
         "accuracy": certificate["reference_score"],

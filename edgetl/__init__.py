@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgetl.transfer.lr_find import find_rate
     from edgetl.transfer.repeated import repeat
     from edgetl.transfer.soup import soup
+    from edgetl.transfer.staged import staged
     from edgetl.transfer.strategies import list_strategies
     from edgetl.workflow.adoption.adopt import adopt
     from edgetl.workflow.advise import advise
@@ -92,6 +93,7 @@ _HOMES = {
     "shift": "edgetl.transfer.choosing.shift",
     "soup": "edgetl.transfer.soup",
     "sign": "edgetl.workflow.sign_bundle",
+    "staged": "edgetl.transfer.staged",
     "verify": "edgetl.pipeline",
 }
 
@@ -139,6 +141,7 @@ __all__ = [
     "shift",
     "sign",
     "soup",
+    "staged",
     "verify",
 ]
 

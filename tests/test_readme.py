@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for hue, name in enumerate(("red", "green", "blue")):
         for index in range(12):
             paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
-    for index in range(12):
+    for index in range(40):
         paint(folder / "from-the-line" / f"{index:02d}.png", index % 3, 100 + index)
     write_foreign(folder / "model.onnx", folder / "prep.json")
     draw = np.random.default_rng(0)

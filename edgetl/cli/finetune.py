@@ -28,8 +28,15 @@ _DATA = (
 )
 _BACKBONE = "See: edgetl backbones; efficientnet_lite0 for images, minilm for texts, mlp for arrays by default."
 _SET = "An option of the strategy; see: edgetl strategies NAME. May be given several times."
-_TARGET = "Samples without labels, where the strategy takes them: a folder, or a CSV with path or text."
+_TARGET = (
+    "Samples without labels, where the strategy takes them: a folder, or a CSV with path or text. Of a strategy "
+    "between two domains they are the target, and rows with a label certify."
+)
 _RETAIN = "Labelled samples of the same classes to go on learning from, where the strategy takes them."
+_VIA = (
+    "Transfer by way of these data first, each stage from the weights of the one before; a stage without labels is "
+    "answered by the one before. May be given several times."
+)
 _AUGMENT = "How training images vary: none, light (the default), backbone, strong, or a TOML file of transforms."
 _LOG = "Learning curves: tensorboard, whose files lie in RUN/tensorboard, or mlflow, at MLFLOW_TRACKING_URI."
 _REPEAT = "Train with so many seeds, in OUT/seed-N, and tell how far they are apart."
@@ -47,6 +54,7 @@ def command(
     target_data: Annotated[Path | None, typer.Option(help=_TARGET)] = None,
     retain: Annotated[Path | None, typer.Option(help=_RETAIN)] = None,
     from_run: Annotated[Path | None, typer.Option("--from", help="A finished run whose weights are the start.")] = None,
+    via: Annotated[list[Path] | None, typer.Option(help=_VIA)] = None,
     augment: Annotated[str | None, typer.Option(help=_AUGMENT)] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
     seed: Annotated[int, typer.Option(help="Decides splits, order, augmentation and initialisation.")] = 0,
@@ -76,6 +84,8 @@ def command(
     edgetl finetune photos/ --out run --baseline scratch
     edgetl finetune photos/ --out adapted --strategy lora --set rank=16
     edgetl finetune photos/ --out small --strategy distillation --teacher run --target-data unlabelled/
+    edgetl finetune photos/ --out there --strategy coral --target-data from-the-line/
+    edgetl finetune photos/ --out run --via other-plant/ --via between/
     edgetl finetune photos/ --out run --log tensorboard
     edgetl finetune photos/ --out runs --repeat 3
     """
@@ -106,9 +116,11 @@ def command(
             progress=shown.progress,
         )
         if repeat is not None:
+            if via:
+                raise EdgetlError("--via and --repeat both make runs of their own", "give one of them")
             _repeat(shown, edgetl.repeat(data, out, repeat, seed=seed, **train.keywords))
             return
-        run = train(out=out, seed=seed)
+        run = edgetl.staged(data, out, via, seed=seed, **train.keywords) if via else train(out=out, seed=seed)
         _say_of_the_data(run)
         shown.show(run.to_json(), lambda console: say(console, _sentence(run)))
 
@@ -159,7 +171,9 @@ def _values(given: list[str]) -> dict[str, str]:
 
 
 def _say_of_the_data(run: Run) -> None:
-    for sentence in run.dataset.notes:
+    choice = str(run.lineage.get("choice") or "")
+    told = run.adaptation.notes if run.adaptation else ()
+    for sentence in (*run.dataset.notes, *told, *([choice] if choice else [])):
         note(sentence)
     if run.dataset.ignored:
         note("ignored " + enumerated(f"{name} ({n})" for name, n in run.dataset.ignored.items()))
@@ -176,9 +190,16 @@ def _sentence(run: Run) -> str:
     classes = f", {len(run.classes)} classes" if run.classes else ""
     return (
         f"{run.path}: {run.backbone}, {run.strategy}{classes}; on {count(int(val.get('n', 0)))} validation samples "
-        f"{', '.join(figures)}{_against_baseline(run, metrics[0])}. "
+        f"{', '.join(figures)}{_against_baseline(run, metrics[0])}{_on_target(run, metrics[0])}. "
         f"Next: edgetl export {run.path} --target jetson --out out"
     )
+
+
+def _on_target(run: Run, metric: Mapping[str, Any]) -> str:
+    if run.adaptation is None or not run.adaptation.labelled:
+        return ""
+    found = run.adaptation.search
+    return f"; on {count(int(found['n']))} of the target {_figure(found.get(_key(metric)), metric['unit'])}"
 
 
 def _key(metric: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from edgetl.base.errors import TrainingError
 from edgetl.base.extras import version
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import read_json, write_json
+from edgetl.base.wording import counted
 from edgetl.core.adaptation import Adaptation
 from edgetl.core.data import Dataset
 from edgetl.core.run import WEIGHTS, Run, write_run
@@ -31,11 +32,12 @@ from edgetl.transfer.model import Deployable, val_outputs
 from edgetl.transfer.model import outputs as model_outputs
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
-from edgetl.transfer.scores import Scores, key
+from edgetl.transfer.scores import LOSS, Scores, key
 from edgetl.transfer.start import check_sizes, check_strategy, with_head
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.strategies.base import GIVEN_BY
 from edgetl.transfer.tasks import scored
+from edgetl.transfer.train import SATURATED
 from edgetl.transfer.validators import VALIDATORS
 
 START = "start.json"
@@ -278,6 +280,29 @@ def _adapted(order: Plan, job: Job, network: Deployable, progress: Progress) -> 
     )
 
 
+def _origin(run: Run) -> dict[str, Any]:
+    """The run that this one starts from, and what that one started from: a chain, the last link first."""
+    earlier = run.lineage.get("from")
+    return {
+        "digest": run.digest,
+        "strategy": run.strategy,
+        "classes": len(run.classes),
+        "val": dict(run.metrics.val),
+        **({"from": earlier} if isinstance(earlier, dict) else {}),
+    }
+
+
+def _choice(start: Scores, best: Scores) -> str:
+    """By what the epoch was chosen, in a sentence, where it is not the task's own metric; "" elsewhere."""
+    if best.ranked != LOSS or best.n == 0:
+        return ""
+    samples = counted(best.n, "validation sample")
+    told = f"{samples} are too few to tell epochs apart by their answers: the epoch was chosen by the log loss of them."
+    if start.saturated:
+        told += f" The start is right on all of them: training ends after {SATURATED} epochs that do not lower it."
+    return told
+
+
 def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) -> dict[str, Any]:
     """Where the run came from; clocks belong here, because they differ between equal runs."""
     speed = state.epoch * len(job.dataset.split("train")) / state.seconds if state.seconds else None
@@ -297,8 +322,10 @@ def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) ->
         "versions": {name: version(name) for name in VERSIONS},
         "seed": order.settings.seed,
         "trained": dict(trained),
+        **({"from": _origin(order.sources.previous)} if order.sources.previous else {}),
         "streams": {name: stream.to_json() for name, stream in job.streams.samples.items()},
         "command": shlex.join(command),
         "threads": torch.get_num_threads(),
+        "choice": _choice(job.start, state.best) if state.epoch else "",
         "timing": {"train_seconds": round(state.seconds, 1), "samples_per_second": speed and round(speed, 1)},
     }

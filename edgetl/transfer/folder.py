@@ -42,6 +42,8 @@ SETTINGS = "settings.json"
 STREAMS = "streams"
 _FILES = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, IMAGES, SAMPLES)
 _OWN = (*_FILES, TENSORBOARD)
+#: The stages before, each a run of its own: the run starts from the last one's weights.
+VIA = "via"
 
 
 @contextmanager
@@ -71,7 +73,7 @@ def standing(out: Path, settings: Settings, fresh: bool) -> Run | None:
     Raises:
         RunError: the folder holds a run with other settings, or files that are not edgetl's.
     """
-    foreign = sorted(p.name for p in out.iterdir() if p.name not in _OWN and not p.name.endswith(".partial"))
+    foreign = sorted(p.name for p in out.iterdir() if p.name not in (*_OWN, VIA) and not p.name.endswith(".partial"))
     foreign = [name for name in foreign if not is_ignored(name)]
     if foreign:
         raise RunError(f"{out} holds files that are no run's ({', '.join(foreign[:3])})", "choose another --out")

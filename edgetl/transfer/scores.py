@@ -13,6 +13,11 @@ import numpy.typing as npt
 from edgetl.core.tensors import Arrays
 from edgetl.tasks import Task
 
+#: Of so few samples one answer moves an accuracy further than training does: the log loss tells more, and the epoch is
+#: chosen by it.
+FEW = 100
+#: As :attr:`Scores.ranked`, which no metric is called.
+LOSS = "loss"
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[Any]
 
@@ -25,7 +30,7 @@ class Scores:
         metrics: the task's, by name as in ``run.json``; those that the labels leave undefined are missing.
         loss: the mean over the samples.
         n: samples.
-        ranked: the metric by which epochs are compared.
+        ranked: the metric by which epochs are compared, or :data:`LOSS`.
         better: whether higher or lower values of it are.
     """
 
@@ -38,14 +43,23 @@ class Scores:
     @property
     def value(self) -> float:
         """The metric by which epochs are compared; NaN where it is undefined."""
+        if self.ranked == LOSS:
+            return self.loss
         return self.metrics.get(self.ranked, math.nan)
 
     @property
     def rank(self) -> tuple[float, float]:
         """Larger is better: the ranked metric, ties by lower loss."""
+        if self.ranked == LOSS:
+            return (-self.loss, 0.0)
         # Where the metric is undefined it is so for every epoch, and the loss decides.
         value = self.metrics.get(self.ranked, 0.0)
         return (value if self.better == "higher" else -value, -self.loss)
+
+    @property
+    def saturated(self) -> bool:
+        """Whether all of a few samples are answered rightly: nothing is left that their answers could tell."""
+        return self.n < FEW and self.metrics.get("accuracy") == 1.0
 
     def to_json(self) -> dict[str, float | int]:
         """As a run shows it, plain JSON values."""
@@ -64,11 +78,13 @@ def score(task: Task, outputs: Arrays, labels: Labels, loss: float, ranked: str)
         outputs: the network's, in the labels' unit.
         labels: as :meth:`edgetl.core.data.Dataset.labels` gives them.
         loss: the mean over the samples.
-        ranked: name of the metric by which epochs are compared, as the task has it.
+        ranked: name of the metric by which epochs are compared, as the task has it; by few samples, it is the loss.
     """
     evidence = task.evidence(task.decode(outputs, task.options), labels)
     found = {key(name): metric.of(evidence) for name, metric in task.metrics.items()}
     defined = {name: value for name, value in found.items() if math.isfinite(value)}
+    if len(labels) < FEW:
+        return Scores(defined, loss, len(labels), LOSS, "lower")
     return Scores(defined, loss, len(labels), key(ranked), task.metrics[ranked].better)
 
 

@@ -46,6 +46,9 @@ NO_STREAMS: Mapping[str, StreamBatch] = {}
 #: work on later steps otherwise.
 READ_EVERY = {"cpu": 1, "cuda": 16}
 
+#: Epochs without a better score after which training ends where the start is right on all of a few validation samples.
+SATURATED = 3
+
 
 def fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None:
     """Train to the end, from the last checkpoint if there is one; every process runs this.
@@ -68,11 +71,12 @@ def _fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None
     val = store_of(job.definition, job.dataset.paths("val"), limit, shown)
     apart = _judged_store(setup, job, limit, shown)
     schedule = setup.strategy.schedule
+    patience = min(schedule.patience, SATURATED) if job.start.saturated else schedule.patience
     log = job.log if fabric.is_global_zero else None
     try:
         with recorder(log, job.folder, job.settings.to_json()) as record:
             record(state.history)
-            while state.epoch < schedule.epochs and state.stale < schedule.patience:
+            while state.epoch < schedule.epochs and state.stale < patience:
                 _train_epoch(setup, job, state, feed, shown)
                 scores = evaluate(setup, val, job.dataset.labels("val"), apart)
                 _close_epoch(setup, job, state, scores)

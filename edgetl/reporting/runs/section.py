@@ -111,6 +111,9 @@ def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSe
 
 
 def _lead(run: Run, nouns: str) -> str:
+    if run.adaptation is not None:
+        of = f"{count(len(run.dataset.split('train')))} {nouns} of a source and {count(run.adaptation.samples)}"
+        return f"trained on {of} of the target without labels, scored on others of the source, the val split"
     scored = f"{count(len(run.dataset.split(run.dataset.measured)))}"
     if run.adoption is not None:
         return f"trained elsewhere, scored on {scored} {nouns}, the {run.dataset.measured} split"
@@ -194,6 +197,7 @@ def _provenance(run: Run) -> tuple[tuple[str, Facts], ...]:
         ("Metrics", facts(to_json(run.metrics))),
         ("Baseline", facts(to_json(run.baseline))),
         ("Adoption", facts(to_json(run.adoption))),
+        ("Adaptation", facts(to_json(run.adaptation))),
         ("Hashes (SHA-256)", facts(hashes)),
     )
     return tuple((title, pairs) for title, pairs in listed if pairs)

@@ -89,9 +89,7 @@ def mmd(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "inform
     return _aligned(LossTerm(f"MMD ({weight:g})", _mmd, lambda done: weight), batch_norm, validator)
 
 
-def dann(
-    weight: float = 1.0, width: int = 256, batch_norm: str = "adapt", validator: str = "information"
-) -> Strategy:
+def dann(weight: float = 1.0, width: int = 256, batch_norm: str = "adapt", validator: str = "information") -> Strategy:
     """Fine-tuning against a discriminator that tells the domains apart, and is no part of the export (DANN).
 
     Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks".

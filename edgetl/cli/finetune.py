@@ -171,9 +171,10 @@ def _values(given: list[str]) -> dict[str, str]:
 
 
 def _say_of_the_data(run: Run) -> None:
-    choice = str(run.lineage.get("choice") or "")
+    frozen, choice = run.lineage.get("frozen"), str(run.lineage.get("choice") or "")
+    reason = str(frozen.get("reason") or "") if isinstance(frozen, Mapping) else ""
     told = run.adaptation.notes if run.adaptation else ()
-    for sentence in (*run.dataset.notes, *told, *([choice] if choice else [])):
+    for sentence in (*run.dataset.notes, *told, *filter(None, (reason, choice))):
         note(sentence)
     if run.dataset.ignored:
         note("ignored " + enumerated(f"{name} ({n})" for name, n in run.dataset.ignored.items()))

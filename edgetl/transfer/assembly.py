@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgetl.base.errors import EdgetlError
 from edgetl.core.data import Dataset
 from edgetl.core.run import CHECKPOINT
+from edgetl.core.tensors import Arrays
 from edgetl.inputs.base import Input
 from edgetl.tasks import Task, find_task
 from edgetl.transfer import backbones, checkpoint, strategies
@@ -24,8 +25,10 @@ from edgetl.transfer.averaging import Average, blended
 from edgetl.transfer.checkpoint import epoch_file
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.features import HeadInput
+from edgetl.transfer.freezing import Frozen
 from edgetl.transfer.model import Deployable, head_width, network_for
 from edgetl.transfer.placement import keep_depthwise_wide
+from edgetl.transfer.prefix import Cut
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.settings import Settings
 from edgetl.transfer.statistics import left_alone
@@ -50,6 +53,7 @@ class Job:
         workers: loading processes for each training process.
         checkpoint_seconds: longest time without a checkpoint.
         streams: what the strategy was given besides the data.
+        frozen: groups of layers in front that stay as they are.
         log: a program of :data:`edgetl.transfer.curves.PROGRAMS` that learning curves go to, or None.
     """
 
@@ -62,6 +66,7 @@ class Job:
     checkpoint_seconds: float
     streams: Streams = field(default_factory=Streams)
     log: str | None = None
+    frozen: Frozen = field(default_factory=Frozen)
 
     @property
     def checkpoints(self) -> Path:
@@ -92,6 +97,7 @@ class Setup:
         average: of what trains, which is evaluated and kept in its place; None for the last values.
         seen: what the head saw last.
         validator: by what the epoch is chosen; None for the validation samples.
+        cut: where the network begins to train, if what lies in front is computed ahead: samples are activations then.
         owned: by the name of a loss term the module that it owns.
         depths: layer groups between each parameter and the head, by its identity.
     """
@@ -112,11 +118,20 @@ class Setup:
     depths: Mapping[int, int]
     seed: int
     validator: Validator | None = None
+    cut: Cut | None = None
 
     @property
     def trained(self) -> Trained:
         """What of the backbone changes."""
         return Trained(self.network.backbone)
+
+    def fed(self, arrays: Arrays) -> Tensor:
+        """The output for a batch of samples, under the training precision, on the device."""
+        if self.cut is None:
+            return self.network.fed(arrays, self.fabric.device)
+        given = [torch.from_numpy(arrays[name]).to(self.fabric.device) for name in self.cut.names]
+        found: Tensor = self.cut.tail(*given)
+        return found
 
     @property
     def kept(self) -> dict[str, Tensor]:
@@ -140,7 +155,7 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
     scale = learner.scale(labels)
     start = started(job).to(memory_format=torch.channels_last)
     anchor = _anchor(strategy, job, start, scale)
-    network = prepare(strategy, start, job.streams, settings.seed).network
+    network = prepare(strategy, start, job.streams, settings.seed, job.frozen.groups).network
     network = _statistics_shared(fabric, network, strategy)
     if fabric.device.type == "cpu":
         keep_depthwise_wide(network)
@@ -181,7 +196,7 @@ def finished(job: Job, best_epoch: int) -> tuple[Deployable, dict[str, int]]:
     """The model of the best epoch, of the backbone's own architecture again, and how much of it was trained."""
     start = started(job)
     whole = sum(value.numel() for value in start.parameters())
-    trainee = prepare(job.strategy, start, job.streams, job.settings.seed)
+    trainee = prepare(job.strategy, start, job.streams, job.settings.seed, job.frozen.groups)
     found = {**counts(trainee.network), "of": whole}
     if best_epoch:
         held = checkpoint.read_weights(epoch_file(job.checkpoints, best_epoch))
@@ -225,6 +240,10 @@ def _statistics_shared(fabric: Fabric, network: Deployable, strategy: Strategy) 
 
 def forwarded(setup: Setup, inputs: Mapping[str, Tensor]) -> Tensor:
     """The model's answer to the main batch; the source's statistics are not kept where the target's are to be."""
+    if setup.cut is not None:
+        with setup.fabric.autocast():
+            output: Tensor = setup.cut.tail(*(inputs[name] for name in setup.cut.names))
+        return output
     adapts = setup.strategy.params.batch_norm == "adapt"
     with left_alone(setup.network.backbone) if adapts else nullcontext():
         found: Tensor = setup.model(*(inputs[spec.name] for spec in setup.network.definition.tensors))
@@ -236,5 +255,11 @@ def enter_train_mode(setup: Setup) -> None:
     setup.network.train()
     if setup.strategy.params.batch_norm == "frozen":
         for module in setup.network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) or _stays(module):
                 module.eval()
+
+
+def _stays(module: nn.Module) -> bool:
+    """Whether a container has parameters, and none that train: it drops nothing at random, either."""
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(value.requires_grad for value in parameters)

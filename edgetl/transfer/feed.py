@@ -16,7 +16,7 @@ from edgetl.base.progress import Progress
 from edgetl.transfer.assembly import Job, Setup
 from edgetl.transfer.augment import Augmentation
 from edgetl.transfer.loader import Loader, Varied, batch_indices, stream_indices
-from edgetl.transfer.samples import MEMORY_LIMIT
+from edgetl.transfer.samples import MEMORY_LIMIT, SampleStore
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.strategies.base import StreamBatch
 
@@ -66,22 +66,30 @@ class Feed:
         return loader.epoch(drawn[first:], epoch)
 
 
-def feed_of(setup: Setup, job: Job, progress: Progress) -> Feed:
-    """Loaders of the training samples and of every stream that the strategy was given."""
+def feed_of(setup: Setup, job: Job, progress: Progress, ahead: SampleStore | None = None) -> Feed:
+    """Loaders of the training samples and of every stream that the strategy was given.
+
+    Args:
+        setup, job: of the training.
+        progress: told of each file read ahead.
+        ahead: the training samples where the network is cut; None for the samples themselves.
+    """
     fabric, streams = setup.fabric, job.streams.samples
     limit = MEMORY_LIMIT // fabric.world_size // (1 + len(streams))
 
-    kept = job.settings.augment
-    augmentation = Augmentation(kept["name"], tuple(kept.get("steps", ())))
+    varies = job.settings.augment
+    augmentation = Augmentation(varies["name"], tuple(varies.get("steps", ())))
 
-    def loader(paths: Sequence[Path], labels: npt.NDArray[Any] | None, mirror_safe: bool) -> Loader:
-        store = store_of(job.definition, paths, limit, progress, mirror_safe, augmentation)
+    def loader(
+        paths: Sequence[Path], labels: npt.NDArray[Any] | None, mirror_safe: bool, kept: SampleStore | None = None
+    ) -> Loader:
+        store = kept or store_of(job.definition, paths, limit, progress, mirror_safe, augmentation)
         targets = None if labels is None else setup.learner.targets(labels, setup.scale)
         samples, pinned = Varied(store, targets, setup.seed), fabric.device.type == "cuda"
         return Loader(samples, fabric.global_rank, fabric.world_size, job.workers, pinned)
 
     data = job.dataset
-    main = loader(data.paths("train"), data.labels("train"), data.mirror_safe)
+    main = loader(data.paths("train"), data.labels("train"), data.mirror_safe, ahead)
     # Whether a picture without a label may be mirrored is what the data say of theirs.
     beside = {name: loader(each.paths, each.labels, data.mirror_safe) for name, each in streams.items()}
     return Feed(fabric, main, beside, job.settings.batch_size)

@@ -21,12 +21,13 @@ from edgetl.core.run import WEIGHTS, Run, write_run
 from edgetl.core.run_record import RunMetrics
 from edgetl.core.val_outputs import write_val_outputs
 from edgetl.transfer import baseline as baselines
-from edgetl.transfer import checkpoint, domains, folder, streams, train
+from edgetl.transfer import checkpoint, domains, folder, freezing, streams, train
 from edgetl.transfer.assembly import Job, finished
 from edgetl.transfer.augment import LIGHT, PRESETS
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.curves import check_log, recorder
+from edgetl.transfer.freezing import Frozen
 from edgetl.transfer.launch import launch
 from edgetl.transfer.model import Deployable, val_outputs
 from edgetl.transfer.model import outputs as model_outputs
@@ -186,7 +187,8 @@ def begun(order: Plan, dataset: Dataset, steps: folder.FirstSteps, progress: Pro
     check_strategy(order, dataset, network, beside)
     beside = beside.moved(steps.streams, order.checkpoints / folder.STREAMS)
     dataset = steps.begin(order.settings, dataset)
-    return order.job(dataset, _start(order, dataset, beside, progress), beside)
+    start, frozen = _start(order, dataset, beside, progress)
+    return replace(order.job(dataset, start, beside), frozen=frozen)
 
 
 def _told_again(order: Plan, run: Run) -> None:
@@ -195,15 +197,30 @@ def _told_again(order: Plan, run: Run) -> None:
         record(run.history)
 
 
-def _start(order: Plan, dataset: Dataset, beside: streams.Streams, progress: Progress) -> Scores:
-    """Build the backbone with its head fitted and leave it as epoch 0; done once."""
+def _start(order: Plan, dataset: Dataset, beside: streams.Streams, progress: Progress) -> tuple[Scores, Frozen]:
+    """Build the backbone with its head fitted and leave it as epoch 0; done once. How good it is, and what stays."""
     record = order.checkpoints / START
     if record.is_file():
-        return Scores(**read_json(record)["val"])
+        held = read_json(record)
+        return Scores(**held["val"]), Frozen.from_json(held["frozen"]) if "frozen" in held else Frozen()
     model, start = with_head(order, dataset, order.strategy.head, progress, beside)
     checkpoint.write_weights(epoch_file(order.checkpoints, 0), model.backbone.state_dict())
-    write_json(record, {"val": start.record()})
-    return start
+    frozen = _frozen(order, dataset, model)
+    write_json(record, {"val": start.record(), "frozen": frozen.to_json()})
+    return start, frozen
+
+
+def _frozen(order: Plan, dataset: Dataset, model: Deployable) -> Frozen:
+    """The groups of layers in front that stay, as the strategy asks."""
+    asked = order.strategy.params.freeze
+    if not order.strategy.schedule.epochs or asked == 0:
+        return Frozen()
+    if asked != freezing.AUTO:
+        return freezing.share(model, float(asked))
+    labels = dataset.labels("train")
+    samples = (store_of(order.input, dataset.paths("train")), labels)
+    scale = order.learner.scale(labels)
+    return freezing.chosen(model, order.strategy, order.learner, samples, len(dataset.classes), scale)
 
 
 def _train(order: Plan, job: Job, progress: Progress) -> None:
@@ -322,6 +339,7 @@ def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) ->
         "versions": {name: version(name) for name in VERSIONS},
         "seed": order.settings.seed,
         "trained": dict(trained),
+        **({"frozen": job.frozen.to_json()} if job.frozen.of else {}),
         **({"from": _origin(order.sources.previous)} if order.sources.previous else {}),
         "streams": {name: stream.to_json() for name, stream in job.streams.samples.items()},
         "command": shlex.join(command),

@@ -66,6 +66,8 @@ IMPLIED: Mapping[str, Any] = {
     "options.folds": 0,
     "details.params.unfreeze": 0.0,
     "details.schedule.shape": "cosine",
+    "details.params.freeze": 0.0,
+    "options.freeze": "0",
     "options.trains": "all",
     "options.l2_sp": 0.0,
     "options.layer_decay": 0.8,

@@ -27,6 +27,7 @@ from edgetl.base.progress import Progress
 from edgetl.base.storage import write_bytes
 from edgetl.core.run import HISTORY
 from edgetl.transfer import checkpoint
+from edgetl.transfer.ahead import shortened
 from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode, forwarded
 from edgetl.transfer.checkpoint import State, epoch_file
 from edgetl.transfer.curves import recorder
@@ -66,9 +67,10 @@ def _fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None
     first = {"epoch": 0, "val": job.start.to_json()}
     state = checkpoint.restore(job.checkpoints, setup.parts) or State(best=job.start, history=[first])
     shown = progress if fabric.is_global_zero else _unseen
-    feed = feed_of(setup, job, shown)
+    setup, ahead = shortened(setup, job, shown)
+    feed = feed_of(setup, job, shown, ahead.get("train"))
     limit = MEMORY_LIMIT // fabric.world_size
-    val = store_of(job.definition, job.dataset.paths("val"), limit, shown)
+    val = ahead.get("val") or store_of(job.definition, job.dataset.paths("val"), limit, shown)
     apart = _judged_store(setup, job, limit, shown)
     schedule = setup.strategy.schedule
     patience = min(schedule.patience, SATURATED) if job.start.saturated else schedule.patience
@@ -274,7 +276,7 @@ def _answers(setup: Setup, store: SampleStore) -> npt.NDArray[np.float32]:
     batches = store.batches(eval_batch(network.definition, fabric.device), mine)
     averaged = nullcontext() if setup.average is None else setup.average.applied()
     with averaged, torch.inference_mode(), fabric.autocast():
-        for order, values in gathered((rows, network.fed(batch, fabric.device).float()) for rows, batch in batches):
+        for order, values in gathered((rows, setup.fed(batch).float()) for rows, batch in batches):
             outputs[order] = values
     if fabric.world_size > 1:
         outputs = fabric.all_reduce(outputs.to(fabric.device), reduce_op="sum").cpu()

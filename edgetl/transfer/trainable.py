@@ -18,13 +18,14 @@ from edgetl.transfer.strategies.base import ADDED, ParamPolicy, Strategy, Traine
 from edgetl.transfer.streams import Streams
 
 
-def prepare(strategy: Strategy, network: Deployable, streams: Streams, seed: int) -> Trainee:
+def prepare(strategy: Strategy, network: Deployable, streams: Streams, seed: int, frozen: int = 0) -> Trainee:
     """The model as the strategy trains it: with what it puts in, and a gradient for what is to train alone.
 
     Args:
         strategy: puts in and chooses.
         network: as training starts.
         streams: what the strategy was given.
+        frozen: groups of layers, from the input on, that stay as they are.
         seed: of the run; what is put in is drawn with it, the same in every process and after every interruption.
 
     Raises:
@@ -39,7 +40,20 @@ def prepare(strategy: Strategy, network: Deployable, streams: Streams, seed: int
     names = _chosen(strategy.params, trainee.network.backbone, added)
     for name, value in trainee.network.named_parameters():
         value.requires_grad_(name.removeprefix("backbone.") in names)
+    hold(trainee.network.backbone, frozen)
     return trainee
+
+
+def hold(backbone: nn.Module, groups: int) -> None:
+    """Take the gradient from so many groups of layers in front."""
+    if not groups:
+        return
+    depths = depths_of(backbone)
+    last = max(depths.values())
+    for value in backbone.parameters():
+        # A parameter of no group, such as a position embedding, lies in front.
+        if depths.get(id(value), last) > last - groups:
+            value.requires_grad_(False)
 
 
 def _chosen(policy: ParamPolicy, backbone: nn.Module, added: Collection[str]) -> set[str]:

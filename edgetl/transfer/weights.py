@@ -161,7 +161,10 @@ def _torchvision(backbone: Backbone, outputs: int, definition: Input | None, pre
     elif not pretrained and isinstance(definition, Preprocess) and _fixed(backbone):
         options["image_size"] = definition.height
     model = models.get_model(backbone.architecture, weights="DEFAULT" if pretrained else None, **options)
-    return with_head(model, outputs, backbone.name)
+    model = with_head(model, outputs, backbone.name)
+    # By this timm knows the head, and divides what is before it into groups of layers: else all of it counts as head.
+    model.pretrained_cfg = {"classifier": head_of(model, backbone.name)[0]}
+    return model
 
 
 def _timm(backbone: Backbone, outputs: int, definition: Input | None, pretrained: bool) -> nn.Module:

@@ -88,7 +88,7 @@ def test_labelled_rows_of_the_target_certify_and_the_others_train(
     assert found.search["n"] == sizes["search"]
     assert found.samples + found.judged + sizes["calibration"] == sum(not label for label in told.values())
     assert set(found.notes) == set(load_run(run.path).adaptation.notes)  # type: ignore[union-attr]
-    assert run.history[-1]["val"]["target_information"] >= 0
+    assert run.history[-1]["val"]["target_both"] >= 0
     again = finetune(few_digits, tmp_path / "run", **FAST, strategy="coral", target_data=labelled)
     assert again.digest == run.digest
 
@@ -260,7 +260,7 @@ def test_a_target_that_cannot_be_used_is_told(few_digits: Path, labelled: Path, 
         (table("all", *((name, name.rsplit("/", 1)[1][0]) for name in images)), {}, "rows without a label"),
         (table("short", *((name, "") for name in images[:12])), {}, "to adapt to: give 20 at least"),
         (few_digits, {}, "leaves no sample for calibration"),
-        (labelled, {"set": {"validator": "target"}}, "validator is target: give information or certainty"),
+        (labelled, {"set": {"validator": "target"}}, "validator is target: give both or information or certainty"),
         (labelled, {"set": {"batch_norm": "none"}}, "batch_norm is none: give frozen or train or adapt"),
     ]
     for target, more, words in wrong:

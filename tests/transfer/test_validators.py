@@ -50,6 +50,8 @@ def test_a_validator_ranks_and_the_source_s_own_metric_is_kept() -> None:
     found = judged(before, VALIDATORS["nuclear-norm"], logits(0))
     assert (found.ranked, found.metrics["accuracy"]) == ("target_nuclear_norm", 0.9)
     assert found.value == pytest.approx(nuclear_norm(logits(0)))
+    both = judged(before, VALIDATORS["both"], logits(0)).value
+    assert both == pytest.approx(0.9 + information(logits(0)) / np.log(4))
     assert judged(before, VALIDATORS["source"], logits(0)) == before
     assert judged(before, None, None) == before
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 #: As in :data:`edgetl.transfer.validators.VALIDATORS`.
-VALIDATORS = ("information", "certainty", "nuclear-norm", "density", "source")
+VALIDATORS = ("both", "information", "certainty", "nuclear-norm", "density", "source")
 Statistics = Literal["frozen", "train", "adapt"]
 _HEAD = HeadSpec(weakest_penalty=0.01, class_balance=1.0)
 _SCHEDULE = Schedule(epochs=15, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0, patience=15, clip=1.0)
@@ -61,7 +61,7 @@ def adabn() -> Strategy:
     )
 
 
-def coral(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "information") -> Strategy:
+def coral(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "both") -> Strategy:
     """Fine-tuning under which the covariances of both domains' features approach each other (Deep CORAL).
 
     Sun and Saenko 2016, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation".
@@ -76,7 +76,7 @@ def coral(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "info
     return _aligned(LossTerm(f"CORAL ({weight:g})", _coral, lambda done: weight), batch_norm, validator)
 
 
-def mmd(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "information") -> Strategy:
+def mmd(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "both") -> Strategy:
     """Fine-tuning under which the distributions of both domains' features approach each other (MMD).
 
     Long et al. 2015, "Learning Transferable Features with Deep Adaptation Networks".
@@ -89,7 +89,7 @@ def mmd(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "inform
     return _aligned(LossTerm(f"MMD ({weight:g})", _mmd, lambda done: weight), batch_norm, validator)
 
 
-def dann(weight: float = 1.0, width: int = 256, batch_norm: str = "adapt", validator: str = "information") -> Strategy:
+def dann(weight: float = 1.0, width: int = 256, batch_norm: str = "adapt", validator: str = "both") -> Strategy:
     """Fine-tuning against a discriminator that tells the domains apart, and is no part of the export (DANN).
 
     Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks".
@@ -105,7 +105,7 @@ def dann(weight: float = 1.0, width: int = 256, batch_norm: str = "adapt", valid
     return _aligned(term, batch_norm, validator)
 
 
-def shot(batch_norm: str = "adapt", validator: str = "information") -> Strategy:
+def shot(batch_norm: str = "adapt", validator: str = "both") -> Strategy:
     """Source-free: a trained backbone moves so that its answers to the target become sure and various (SHOT-IM).
 
     The head stays, and no label has a part in the loss; give the run of the source with ``--from``. Liang et al. 2020,

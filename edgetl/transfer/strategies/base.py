@@ -44,6 +44,8 @@ class ParamPolicy:
             Only "frozen" does not depend on how a batch is divided.
         unfreeze: epochs after which each further group of layers, from the head on, begins to train; 0 for all at once
             (Howard and Ruder 2018).
+        freeze: the share of the layer groups, from the input on, that stays as it is; "auto" for as many as the data
+            hardly move (:mod:`edgetl.transfer.freezing`).
         embeddings: "frozen" keeps a text network's tables as they are: training would move the vectors of the words
             that occur in it, and no others.
     """
@@ -52,6 +54,7 @@ class ParamPolicy:
     layer_decay: float = 1.0
     batch_norm: Literal["frozen", "train", "adapt"] = "frozen"
     unfreeze: float = 0.0
+    freeze: float | Literal["auto"] = 0.0
     embeddings: Literal["frozen", "train"] = "frozen"
 
 

@@ -47,6 +47,7 @@ def fine_tune(
     trains: str = "all",
     layer_decay: float = 0.8,
     unfreeze: float = 0.0,
+    freeze: str = "0",
     batch_norm: str = "frozen",
     schedule: str = "cosine",
     patience: int = 8,
@@ -65,6 +66,9 @@ def fine_tune(
         trains: "all", "head", or patterns of the backbone's parameter names with commas between (head,blocks.5.*).
         layer_decay: factor on the learning rate for each layer group further from the head; 1 for one rate.
         unfreeze: epochs after which each further group of layers begins to train (ULMFiT, Howard and Ruder 2018).
+        freeze: the share of the layer groups, from the input on, that stays as it is, such as 0.5; "auto" for as many
+            as have a tenth of the relative gradients together (Lee et al. 2023). Without augmentation, what they give
+            is computed once.
         batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates those of the batches.
         schedule: "cosine", or "triangular" for a rise over a tenth of all steps and a straight fall (ULMFiT).
         patience: epochs without a better validation score after which training ends.
@@ -96,7 +100,10 @@ def fine_tune(
     own = (smoothing, balance, focal) != (terms.SMOOTHING, terms.BALANCE, 0.0)
     task: tuple[LossTerm | TaskLoss, ...] = (terms.classes(smoothing, balance, focal),) if own else (TaskLoss(),)
     return Strategy(
-        ParamPolicy(trains=trains, layer_decay=layer_decay, batch_norm=cast(Statistics, batch_norm), unfreeze=unfreeze),
+        ParamPolicy(
+            trains=trains, layer_decay=layer_decay, batch_norm=cast(Statistics, batch_norm), unfreeze=unfreeze,
+            freeze=_share(freeze),
+        ),
         HeadSpec(weakest_penalty=0.01, class_balance=1.0),
         terms=(*task, _from_start(l2_sp)) if l2_sp else task,
         schedule=Schedule(
@@ -109,6 +116,17 @@ def fine_tune(
         labels=("class",) if own else (),
         anchor="start" if l2_sp else None,
     )  # fmt: skip
+
+
+def _share(given: str) -> float | Literal["auto"]:
+    if given == "auto":
+        return "auto"
+    try:
+        found = float(given)
+    except ValueError:
+        found = -1.0
+    check("freeze", given, 0 <= found < 1, "auto, or a number from 0 to below 1")
+    return found
 
 
 def _from_start(strength: float) -> LossTerm:

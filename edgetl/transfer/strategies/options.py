@@ -86,6 +86,8 @@ def _converted(name: str, kind: type, value: Any) -> Any:
     if kind in (bool, str):
         if isinstance(value, kind):
             return value
+        if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return f"{value:g}"
         if kind is str or str(value).lower() not in _TRUTH:
             raise wrong
         return _TRUTH[str(value).lower()]

@@ -48,6 +48,9 @@ CELLS: Mapping[str, tuple[str, ...]] = {
     "faster": ("--learning-rate", "0.001"),
     "teacher": ("--backbone", "efficientnet_lite2"),
     "distilled": ("--strategy", "distillation", "--teacher", "teacher"),
+    "distilled, attention": ("--strategy", "distillation", "--teacher", "teacher", "--set", "attention=5"),
+    "front half frozen": ("--set", "freeze=0.5"),
+    "front frozen by gradient": ("--set", "freeze=auto"),
     "scratch": ("--weights", "none"),
 }
 #: Members of the mean of weights.

@@ -68,6 +68,7 @@ IMPLIED: Mapping[str, Any] = {
     "details.schedule.shape": "cosine",
     "details.params.freeze": 0.0,
     "options.freeze": "0",
+    "options.attention": 0.0,
     "options.trains": "all",
     "options.l2_sp": 0.0,
     "options.layer_decay": 0.8,

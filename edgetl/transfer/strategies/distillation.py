@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from edgetl.base.errors import EdgetlError
 from edgetl.transfer.strategies.base import (
     HeadSpec,
     LossTerm,
@@ -14,56 +15,101 @@ from edgetl.transfer.strategies.base import (
     StepContext,
     Strategy,
     TaskLoss,
+    Trainee,
+    as_it_is,
 )
 from edgetl.transfer.strategies.options import check
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgetl.transfer.model import Deployable
+    from edgetl.transfer.streams import Streams
 
-def distillation(temperature: float = 2.0, weight: float = 0.5) -> Strategy:
+
+def distillation(temperature: float = 2.0, weight: float = 0.5, attention: float = 0.0) -> Strategy:
     """Fine-tuning that also follows a teacher, a larger model's run, on labelled and unlabelled samples (Hinton 2015).
 
     Args:
         temperature: by which both models' logits are divided, so that small probabilities count; none for numbers.
         weight: of the teacher's answers, from 0 to 1; the labels have the rest.
+        attention: weight, such as 5, of where the teacher looks: the energy of its activations at each resolution; 0
+            for none (attention transfer, Zagoruyko and Komodakis 2017). Both networks have convolutions then.
     """
     check("temperature", temperature, temperature > 0, "a positive number")
     check("weight", weight, 0 < weight <= 1, "more than 0 and at most 1")
+    check("attention", attention, attention >= 0, "0 or more")
     return Strategy(
         ParamPolicy(trains="all", layer_decay=0.8, batch_norm="frozen"),
         HeadSpec(weakest_penalty=0.01, class_balance=1.0),
-        terms=(TaskLoss(1 - weight), _imitation(temperature, weight)),
+        terms=(TaskLoss(1 - weight), _imitation(temperature, weight, attention)),
         schedule=Schedule(epochs=15, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0, patience=8, clip=1.0),
         needs=(
             Need("teacher", "the run whose answers are followed"),
             Need("target", "samples without labels, on which the teacher alone is followed", optional=True),
         ),
         anchor="teacher",
+        prepare=_watched if attention else as_it_is,
     )
 
 
-def _imitation(temperature: float, weight: float) -> LossTerm:
+def _watched(network: Deployable, streams: Streams) -> Trainee:
+    """The student, whose attention is seen in training."""
+    from edgetl.transfer.attention import Maps
+    from edgetl.transfer.model import load_model
+
+    if streams.teacher is not None:
+        if streams.teacher.network is not None:
+            what = f"the teacher {streams.teacher.path} was adopted as a graph, whose layers nobody can look into"
+            raise EdgetlError(what, "give a run that edgetl trained, or leave --set attention out")
+        Maps(load_model(streams.teacher).backbone).release()
+    network.attention = Maps(network.backbone)
+
+    def finalize() -> Deployable:
+        network.attention.release()
+        del network.attention
+        return network
+
+    return Trainee(network, finalize)
+
+
+def _imitation(temperature: float, weight: float, attention: float) -> LossTerm:
     def loss(context: StepContext) -> Tensor:
         import torch
 
         assert context.anchor is not None
-        apart, seen = APART[context.labels], [(context.inputs, context.outputs)]
+        apart, looks = APART[context.labels], _looked(context, attention)
+        parts = [weight * apart(context.outputs, _taught(context, context.inputs), temperature), looks()]
         # As the teacher sees the very same picture, the student can follow it wherever the augmentation leads (Beyer
         # et al. 2022).
-        seen += [
-            (batch.inputs, context.feed(context.model, batch.inputs))
-            for name, batch in context.streams.items()
-            if name == "target"
-        ]
-        parts = []
-        for inputs, outputs in seen:
-            with torch.no_grad():
-                taught = context.feed(context.anchor, inputs)
-            parts.append(apart(outputs, taught, temperature))
-        return torch.stack(parts).mean()
+        for name, batch in context.streams.items():
+            if name == "target":
+                outputs = context.feed(context.model, batch.inputs)
+                parts += [weight * apart(outputs, _taught(context, batch.inputs), temperature), looks()]
+        return torch.stack(parts).sum() / (len(parts) // 2)
 
-    return LossTerm(f"imitation (temperature {temperature:g})", loss, lambda done: weight)
+    told = f", attention {attention:g}" if attention else ""
+    return LossTerm(f"imitation (temperature {temperature:g}{told})", loss)
+
+
+def _taught(context: StepContext, inputs: Mapping[str, Tensor]) -> Tensor:
+    import torch
+
+    assert context.anchor is not None
+    with torch.no_grad():
+        return context.feed(context.anchor, inputs)
+
+
+def _looked(context: StepContext, weight: float) -> Callable[[], Tensor]:
+    """How far what both networks looked at in their last passes lies apart, times the weight."""
+    if not weight:
+        return lambda: context.outputs.new_zeros(())
+    from edgetl.transfer import attention
+
+    student, teacher = context.model, context.anchor.network  # type: ignore[union-attr]
+    if not hasattr(teacher, "attention"):
+        teacher.attention = attention.Maps(teacher.backbone)
+    return lambda: weight * attention.apart(student.attention.last, teacher.attention.last)
 
 
 def _classes_apart(outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:

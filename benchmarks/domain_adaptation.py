@@ -39,10 +39,10 @@ from edgetl.workflow.reference import TorchReference
 
 RESULT = Path(__file__).parent / "results" / "domain_adaptation.json"
 WAYS: Mapping[str, tuple[str, str]] = {"usps-to-mnist": ("usps", "mnist"), "mnist-to-usps": ("mnist", "usps")}
-#: Name → strategy and its options; the source-free one starts from the run of the source.
+#: Name → strategy and its options; what does not train on the source itself starts from the run of the source.
 CELLS: Mapping[str, tuple[str, ...]] = {
     "source only": ("--strategy", "source-only"),
-    "adabn": ("--strategy", "adabn"),
+    "adabn": ("--strategy", "adabn", "--from", "source only"),
     "coral": ("--strategy", "coral"),
     "mmd": ("--strategy", "mmd"),
     "dann": ("--strategy", "dann"),

@@ -61,19 +61,19 @@ def warm() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Run a command in a fork of a process that has imported torch (:mod:`tests.warm`), started when first asked."""
     servers: list[subprocess.Popen[str]] = []
 
-    def run(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def run(words: list[str], environment: dict[str, str], folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
         if not servers:
             command = [sys.executable, "-m", "tests.warm"]
             servers.append(subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT))
         asks, answers = servers[0].stdin, servers[0].stdout
         assert asks is not None
         assert answers is not None
-        with tempfile.TemporaryDirectory() as folder:
-            out, err = Path(folder) / "out", Path(folder) / "err"
+        with tempfile.TemporaryDirectory() as held:
+            out, err = Path(held) / "out", Path(held) / "err"
             asked = {
                 "arguments": words,
                 "environment": environment,
-                "folder": str(ROOT),
+                "folder": str(folder),
                 "out": str(out),
                 "err": str(err),
             }

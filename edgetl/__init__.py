@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from edgetl.workflow.exported import Exported
     from edgetl.workflow.fleet import bench_devices, deploy, rollback
     from edgetl.workflow.rank_backbones import rank
+    from edgetl.workflow.retention import retention
     from edgetl.workflow.sign_bundle import sign
 
 _HOMES = {
@@ -89,6 +90,7 @@ _HOMES = {
     "rank": "edgetl.workflow.rank_backbones",
     "repeat": "edgetl.transfer.repeated",
     "report": "edgetl.pipeline",
+    "retention": "edgetl.workflow.retention",
     "rollback": "edgetl.workflow.fleet",
     "shift": "edgetl.transfer.choosing.shift",
     "soup": "edgetl.transfer.soup",
@@ -137,6 +139,7 @@ __all__ = [
     "remove_device",
     "repeat",
     "report",
+    "retention",
     "rollback",
     "shift",
     "sign",

@@ -32,7 +32,7 @@ LAYERS = (
 #: The same within one part: what joins the stages is a strict order, too.
 WITHIN = {
     "workflow": (
-        ("fleet", "adoption", "advise"),
+        ("fleet", "adoption", "advise", "retention"),
         ("rank_backbones",),
         ("time_bundle", "audit"),
         ("certify_bundle",),
@@ -62,6 +62,7 @@ WITHIN = {
             "npz",
             "signature",
             "artifact",
+            "adaptation",
             "adoption",
         ),
     ),

@@ -148,7 +148,8 @@ from edgetl.base.lock import exclusive
 from edgetl.cli import main, run
 
 bundle, out = Path(sys.argv[3]), Path(sys.argv[4])
-for name in set(edgetl.__all__) - {"advise", "find_rate", "finetune", "rank", "repeat", "shift", "soup"}:
+training = {"advise", "find_rate", "finetune", "rank", "repeat", "retention", "shift", "soup", "staged"}
+for name in set(edgetl.__all__) - training:
     getattr(edgetl, name)
 with exclusive(out, "training"):
     try:

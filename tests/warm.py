@@ -14,7 +14,7 @@ import signal
 import sys
 
 #: Commands that import torch; whatever else starts in a fraction of a second, and is started as a user starts it.
-HEAVY = frozenset({"adopt", "advise", "export", "finetune", "lr-find", "rank", "run", "shift", "soup"})
+HEAVY = frozenset({"adopt", "advise", "export", "finetune", "lr-find", "rank", "retention", "run", "shift", "soup"})
 #: Variables that a command reads when it runs: any other may matter to what is imported already.
 READ_LATE = frozenset({"COLUMNS", "EDGETL_HOME", "HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"})
 

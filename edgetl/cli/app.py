@@ -22,6 +22,7 @@ from edgetl.cli import (
     predict,
     rank,
     report,
+    retention,
     rollback,
     shift,
     sign,
@@ -80,6 +81,7 @@ def build() -> typer.Typer:
     app.command("rank")(rank.command)
     app.command("lr-find")(lr_find.command)
     app.command("soup")(soup.command)
+    app.command("retention")(retention.command)
     app.command("shift")(shift.command)
     app.add_typer(devices.app, name="devices")
     app.command("doctor")(doctor.command)

@@ -33,7 +33,7 @@ from edgetl.transfer.model import Deployable, val_outputs
 from edgetl.transfer.model import outputs as model_outputs
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
-from edgetl.transfer.scores import LOSS, Scores, key
+from edgetl.transfer.scores import CALIBRATED, Scores, key
 from edgetl.transfer.start import check_sizes, check_strategy, with_head
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.strategies.base import GIVEN_BY
@@ -311,10 +311,10 @@ def _origin(run: Run) -> dict[str, Any]:
 
 def _choice(start: Scores, best: Scores) -> str:
     """By what the epoch was chosen, in a sentence, where it is not the task's own metric; "" elsewhere."""
-    if best.ranked != LOSS or best.n == 0:
+    if best.ranked != CALIBRATED or best.n == 0:
         return ""
     samples = counted(best.n, "validation sample")
-    told = f"{samples} are too few to tell epochs apart by their answers: the epoch was chosen by the log loss of them."
+    told = f"{samples} are too few to tell epochs apart by their answers: their calibrated log loss chose the epoch."
     if start.saturated:
         told += f" The start is right on all of them: training ends after {SATURATED} epochs that do not lower it."
     return told

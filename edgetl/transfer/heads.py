@@ -111,18 +111,13 @@ def tempered(head: LinearHead, val: tuple[Floats, Labels]) -> LinearHead:
     Regression and margins give outputs whose softmax means nothing otherwise.
     """
     outputs = head.outputs(val[0])
-    factor = _factor(outputs, val[1])
+    factor = scores.factor(scores.cross_entropy, outputs, val[1])
     loss = scores.cross_entropy(factor * outputs, val[1])
     return LinearHead(head.weight * factor, head.bias * factor, head.inverse_penalty, loss)
 
 
-def _factor(outputs: Floats, labels: npt.NDArray[Any]) -> np.float32:
-    tried = np.geomspace(1 / 64, 256, 113, dtype=np.float32)
-    return np.float32(min(tried, key=lambda factor: scores.cross_entropy(factor * outputs, labels)))
-
-
 def _tempered_loss(outputs: Floats, labels: npt.NDArray[Any]) -> float:
-    return scores.cross_entropy(_factor(outputs, labels) * outputs, labels)
+    return scores.calibrated(scores.cross_entropy, outputs, labels)
 
 
 def one_vs_rest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,10 +14,11 @@ from edgetl.core.tensors import Arrays
 from edgetl.tasks import Task
 
 #: Of so few samples one answer moves an accuracy further than training does: the log loss tells more, and the epoch is
-#: chosen by it.
+#: chosen by it, at the temperature that suits the samples best. How sure a model is depends on smoothed labels, too.
 FEW = 100
-#: As :attr:`Scores.ranked`, which no metric is called.
-LOSS = "loss"
+CALIBRATED = "calibrated_loss"
+#: Factors of outputs that are tried.
+FACTORS = np.geomspace(1 / 64, 256, 113, dtype=np.float32)
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[Any]
 
@@ -30,7 +31,7 @@ class Scores:
         metrics: the task's, by name as in ``run.json``; those that the labels leave undefined are missing.
         loss: the mean over the samples.
         n: samples.
-        ranked: the metric by which epochs are compared, or :data:`LOSS`.
+        ranked: the metric by which epochs are compared, or :data:`CALIBRATED`.
         better: whether higher or lower values of it are.
     """
 
@@ -43,15 +44,11 @@ class Scores:
     @property
     def value(self) -> float:
         """The metric by which epochs are compared; NaN where it is undefined."""
-        if self.ranked == LOSS:
-            return self.loss
         return self.metrics.get(self.ranked, math.nan)
 
     @property
     def rank(self) -> tuple[float, float]:
         """Larger is better: the ranked metric, ties by lower loss."""
-        if self.ranked == LOSS:
-            return (-self.loss, 0.0)
         # Where the metric is undefined it is so for every epoch, and the loss decides.
         value = self.metrics.get(self.ranked, 0.0)
         return (value if self.better == "higher" else -value, -self.loss)
@@ -70,7 +67,7 @@ class Scores:
         return asdict(self)
 
 
-def score(task: Task, outputs: Arrays, labels: Labels, loss: float, ranked: str) -> Scores:
+def score(task: Task, outputs: Arrays, labels: Labels, loss: float, ranked: str, smooth: float | None = None) -> Scores:
     """Every metric of a task, of outputs and labels whose first axis is n.
 
     Args:
@@ -78,14 +75,26 @@ def score(task: Task, outputs: Arrays, labels: Labels, loss: float, ranked: str)
         outputs: the network's, in the labels' unit.
         labels: as :meth:`edgetl.core.data.Dataset.labels` gives them.
         loss: the mean over the samples.
-        ranked: name of the metric by which epochs are compared, as the task has it; by few samples, it is the loss.
+        ranked: name of the metric by which epochs are compared, as the task has it.
+        smooth: what they are compared by instead where there are few samples, lower values being better; None for
+            nothing.
     """
     evidence = task.evidence(task.decode(outputs, task.options), labels)
     found = {key(name): metric.of(evidence) for name, metric in task.metrics.items()}
     defined = {name: value for name, value in found.items() if math.isfinite(value)}
-    if len(labels) < FEW:
-        return Scores(defined, loss, len(labels), LOSS, "lower")
+    if smooth is not None and len(labels) < FEW:
+        return Scores({**defined, CALIBRATED: smooth}, loss, len(labels), CALIBRATED, "lower")
     return Scores(defined, loss, len(labels), key(ranked), task.metrics[ranked].better)
+
+
+def factor(loss: Callable[[Floats, Labels], float], outputs: Floats, labels: Labels) -> np.float32:
+    """What outputs have to be multiplied with to be the best logits of the labels (Guo et al. 2017)."""
+    return np.float32(min(FACTORS, key=lambda times: loss(times * outputs, labels)))
+
+
+def calibrated(loss: Callable[[Floats, Labels], float], outputs: Floats, labels: Labels) -> float:
+    """A loss at that temperature."""
+    return loss(factor(loss, outputs, labels) * outputs, labels)
 
 
 def key(metric: str) -> str:

@@ -60,6 +60,7 @@ class Learner:
         answers: outputs in the labels' unit → the labels that they stand for, one a sample.
         right: outputs and targets of a batch → samples answered rightly, a sum; None where there is no such thing.
         loss: outputs in the labels' unit, and labels → what validation reports beside the task's metrics.
+        tempers: whether the loss is of logits, so that few samples are judged by it at their best temperature.
         ranked: the metric by which epochs are compared, of a task that has it; else its default.
     """
 
@@ -72,6 +73,7 @@ class Learner:
     answers: Callable[[Floats], list[Label]]
     right: Callable[[Tensor, Tensor], Tensor] | None
     loss: Callable[[Floats, Labels], float]
+    tempers: bool = False
     ranked: str | None = None
 
 
@@ -117,6 +119,7 @@ LEARNERS: Mapping[str, Learner] = {
             answers=lambda outputs: [int(index) for index in outputs.argmax(1)],
             right=lambda outputs, targets: (outputs.argmax(1) == targets).sum(),
             loss=scores.cross_entropy,
+            tempers=True,
             ranked="balanced-accuracy",
         ),
         Learner(
@@ -129,6 +132,7 @@ LEARNERS: Mapping[str, Learner] = {
             answers=lambda outputs: [tuple(np.flatnonzero(row > 0).tolist()) for row in outputs],
             right=lambda outputs, targets: ((outputs > 0) == (targets > 0)).all(1).sum(),
             loss=scores.binary_cross_entropy,
+            tempers=True,
         ),
         Learner(
             labels="number",
@@ -155,4 +159,5 @@ def scored(task: Task, outputs: Arrays, labels: Labels) -> Scores:
     learner = learner_of(task)
     (values,) = outputs.values()
     ranked = learner.ranked if learner.ranked and learner.ranked in task.metrics else task.metric
-    return scores.score(task, outputs, labels, learner.loss(values, labels), ranked)
+    smooth = scores.calibrated(learner.loss, values, labels) if learner.tempers and len(labels) < scores.FEW else None
+    return scores.score(task, outputs, labels, learner.loss(values, labels), ranked, smooth)

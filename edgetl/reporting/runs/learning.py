@@ -14,7 +14,7 @@ from edgetl.reporting.runs import charts
 from edgetl.reporting.views import Plot, TableView
 
 #: Scores of a run that are no metrics of its task.
-NO_METRICS = ("loss", "n")
+NO_METRICS = ("loss", "n", "calibrated_loss")
 Points = list[tuple[int, float]]
 
 

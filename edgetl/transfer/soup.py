@@ -24,6 +24,7 @@ from edgetl.transfer import checkpoint, statistics
 from edgetl.transfer.averaging import blended
 from edgetl.transfer.model import Deployable, load_model, val_outputs
 from edgetl.transfer.scores import Scores, key
+from edgetl.transfer.stores import store_of
 from edgetl.transfer.tasks import scored
 from edgetl.transfer.train import write_history
 
@@ -120,7 +121,7 @@ def _mean(members: Sequence[_Member]) -> Deployable:
         for name, value in statistics.values_of(made.backbone)
         for one in members
     ):
-        statistics.measure(made, members[0].run.dataset.paths("train"))
+        statistics.measure(made, store_of(made.definition, members[0].run.dataset.paths("train")))
     made.eval()
     return made
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,9 +108,11 @@ def with_head(
     model = network_for(order.task, dataset.classes, body, order.input).eval().to(memory_format=torch.channels_last)
     adapts = order.strategy.params.batch_norm == "adapt" and "target" in beside.samples
     device = order.placement.device
-    if adapts:
-        statistics.measure(model.to(device), dataset.paths("train"), device, "statistics of the source", progress)
-    held = _features(order, dataset, model, adapts, progress)
+    # What never was trained has no statistics yet: a head that was fitted to features of any size upsets the training.
+    own = adapts or (order.strategy.params.batch_norm == "train" and not order.backbone.pretrained)
+    if own and statistics.norms_of(body):
+        _measure(order, model, dataset.paths("train"), "batch statistics", progress)
+    held = _features(order, dataset, model, own, progress)
     model.cpu()
     learner, labels = order.learner, {name: dataset.labels(name) for name in ("train", "val")}
     scale = learner.scale(labels["train"])
@@ -121,14 +125,18 @@ def with_head(
             layer.weight.copy_(torch.from_numpy(fitted.weight))
             layer.bias.copy_(torch.from_numpy(fitted.bias))
     if adapts:
-        target = beside.samples["target"].paths
-        statistics.measure(model.to(device), target, device, "statistics of the target", progress)
+        _measure(order, model, beside.samples["target"].paths, "statistics of the target", progress)
         (raw,) = val_outputs(model, dataset, device, progress=progress).values()
     else:
         weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
         raw = np.asarray(held["val"] @ weight.T + bias, dtype=np.float32)
     found = scored(order.task, {model.output: scale.applied(raw)}, labels["val"])
     return model, _judged(order, model, found, beside, progress)
+
+
+def _measure(order: Plan, model: Deployable, paths: Sequence[Path], step: str, progress: Progress) -> None:
+    device, store = order.placement.device, store_of(order.input, paths)
+    statistics.measure(model.to(device), store, device, step=step, progress=progress)
 
 
 def _judged(order: Plan, model: Deployable, found: Scores, beside: Streams, progress: Progress) -> Scores:
@@ -143,11 +151,11 @@ def _judged(order: Plan, model: Deployable, found: Scores, beside: Streams, prog
 
 
 def _features(
-    order: Plan, dataset: Dataset, model: Deployable, adapts: bool, progress: Progress
+    order: Plan, dataset: Dataset, model: Deployable, own: bool, progress: Progress
 ) -> dict[str, features.Floats]:
     settings = order.settings
     key: list[Any] = [settings.backbone, settings.weights_sha256, settings.weights, dataset.digest]
-    key += [order.input.digest, settings.seed, settings.accelerator, *(["own statistics"] if adapts else [])]
+    key += [order.input.digest, settings.seed, settings.accelerator, *(["own statistics"] if own else [])]
 
     def computed() -> dict[str, features.Floats]:
         device, held = order.placement.device, {}

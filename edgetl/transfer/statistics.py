@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
 from edgetl.transfer.model import Deployable
-from edgetl.transfer.stores import store_of
+from edgetl.transfer.samples import SampleStore
 
 _HOST = torch.device("cpu")
 #: Samples whose statistics are measured at once.
@@ -49,15 +48,25 @@ def values_of(backbone: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def measure(
     network: Deployable,
-    paths: Sequence[Path],
+    store: SampleStore,
     device: torch.device = _HOST,
+    *,
+    most: int | None = None,
     step: str = "batch statistics",
     progress: Progress = silent,
 ) -> None:
     """Replace the statistics by the plain mean of those of batches of samples, each norm behind measured ones.
 
-    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima", section 3.2; of another domain's samples it is what
-    Li et al. 2017, "Revisiting Batch Normalization for Practical Domain Adaptation", do.
+    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima", section 3.2; Wu and Johnson 2021, "Rethinking
+    'Batch' in BatchNorm"; of another domain's samples it is what Li et al. 2017, "Revisiting Batch Normalization for
+    Practical Domain Adaptation", do.
+
+    Args:
+        network: on ``device``; in evaluation mode afterwards.
+        store: samples, as evaluation sees them.
+        device: to compute on.
+        most: samples that are looked at; None for all.
+        step, progress: what is told.
     """
     norms = norms_of(network.backbone)
     kept = [module.momentum for module in norms]
@@ -67,9 +76,8 @@ def measure(
         module.train()
         # The plain mean over all batches.
         module.momentum = None
-    store = store_of(network.definition, paths)
     # Batches of any classes, all of one size: their statistics count alike, and none is of one class alone.
-    order = np.random.default_rng(0).permutation(len(store))
+    order = np.random.default_rng(0).permutation(len(store))[:most]
     size = min(_BATCH, len(order))
     with torch.no_grad():
         for first in range(0, len(order) - size + 1, size):

@@ -26,7 +26,7 @@ from edgetl.base.errors import TrainingError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import write_bytes
 from edgetl.core.run import HISTORY
-from edgetl.transfer import checkpoint
+from edgetl.transfer import checkpoint, statistics
 from edgetl.transfer.ahead import shortened
 from edgetl.transfer.assembly import Job, Setup, assemble, enter_train_mode, forwarded
 from edgetl.transfer.checkpoint import State, epoch_file
@@ -47,6 +47,8 @@ NO_STREAMS: Mapping[str, StreamBatch] = {}
 #: work on later steps otherwise.
 READ_EVERY = {"cpu": 1, "cuda": 16}
 
+#: Samples that batch norms are measured on after an epoch.
+SETTLED = 512
 #: Epochs without a better score after which training ends where the start is right on all of a few validation samples.
 SATURATED = 3
 
@@ -80,12 +82,25 @@ def _fit(fabric: Fabric, job: Job, progress: Progress) -> tuple[str, str] | None
             record(state.history)
             while state.epoch < schedule.epochs and state.stale < patience:
                 _train_epoch(setup, job, state, feed, shown)
+                _settle(setup, feed)
                 scores = evaluate(setup, val, job.dataset.labels("val"), apart)
                 _close_epoch(setup, job, state, scores)
                 record(state.history)
     except TrainingError as error:
         return error.what, error.remedy
     return None
+
+
+def _settle(setup: Setup, feed: Feed) -> None:
+    """Measure the statistics that batch norms end with on the weights as they are now.
+
+    What training leaves is an average over weights that were other ones: with steps as large as a start from random
+    weights takes, a network that had learned was right on 12 % of the validation samples at a loss of 2,953.
+    """
+    kind = setup.strategy.params.batch_norm
+    if kind != "frozen" and statistics.norms_of(setup.network.backbone):
+        store = (feed.beside["target"] if kind == "adapt" else feed.main).samples.store
+        statistics.measure(setup.network, store, setup.fabric.device, most=SETTLED)
 
 
 def _judged_store(setup: Setup, job: Job, limit: int, progress: Progress) -> SampleStore | None:

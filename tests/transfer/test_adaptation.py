@@ -153,7 +153,7 @@ def test_adabn_fits_the_head_under_the_source_s_statistics_and_ends_with_the_tar
         "running_mean", "running_var", "num_batches_tracked",
     }  # fmt: skip
     model, head = load_model(plain), head_of(load_model(run).backbone)[1]
-    measure(model, run.dataset.paths("train"))
+    measure(model, store_of(model.definition, run.dataset.paths("train")))
     parts = [
         (
             compute(model, store_of(model.definition, run.dataset.paths(name)), torch.device("cpu")),
@@ -164,7 +164,7 @@ def test_adabn_fits_the_head_under_the_source_s_statistics_and_ends_with_the_tar
     fitted = logistic(parts[0], parts[1], len(run.classes), balance=1.0)
     assert np.allclose(fitted.weight, head.weight.detach().numpy(), atol=1e-4)
     beside = streams.read(Sources(target=labelled), run.dataset, "image", tmp_path).with_judged(0)
-    measure(model, beside.samples["target"].paths)
+    measure(model, store_of(model.definition, beside.samples["target"].paths))
     ends = dict(values_of(load_model(run).backbone))
     assert all(torch.allclose(value, ends[name], atol=1e-5) for name, value in values_of(model.backbone))
 

@@ -69,6 +69,7 @@ IMPLIED: Mapping[str, Any] = {
     "details.params.freeze": 0.0,
     "options.freeze": "0",
     "options.attention": 0.0,
+    "options.keep": "best",
     "options.trains": "all",
     "options.l2_sp": 0.0,
     "options.layer_decay": 0.8,

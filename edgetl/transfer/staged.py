@@ -61,6 +61,9 @@ def staged(
                 raise EdgetlError(f"the first stage, {source}, has no labels", "begin with labelled samples")
             given = _answered(source, before, folder, number, str(options.get("accelerator", "auto")), told)
         stage = {name: value for name, value in options.items() if name not in _LAST}
+        if given is not source and stage.get("strategy", "fine-tune") == "fine-tune":
+            # The start answers its own answers rightly: by them no epoch is better.
+            stage["set"] = {**(stage.get("set") or {}), "keep": "last"}
         before = finetune(given, folder / str(number), **_from(stage, before), progress=told)
     last = partial(_told, f"stage {len(via) + 1} of {len(via) + 1}", progress)
     return finetune(data, out, **_from(options, before), progress=last)

@@ -307,7 +307,7 @@ def _close_epoch(setup: Setup, job: Job, state: State, scores: Scores) -> None:
     row = {"epoch": state.epoch + 1, "train_loss": loss / seen, "learning_rate": rate, "val": scores.to_json()}
     state.history.append({**row, "train_accuracy": right / seen} if setup.learner.right else row)
     state.epoch, state.step, state.sums, state.stale = state.epoch + 1, 0, [0.0, 0.0, 0.0], state.stale + 1
-    if scores.rank > state.best.rank:
+    if scores.rank > state.best.rank or setup.strategy.keep == "last":
         state.best, state.best_epoch, state.stale = scores, state.epoch, 0
         if setup.fabric.is_global_zero:
             file = epoch_file(job.checkpoints, state.best_epoch)

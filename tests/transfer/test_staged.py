@@ -47,6 +47,7 @@ def test_each_stage_starts_from_the_one_before(steps: tuple[Path, Path, Path], t
     assert run.lineage["from"]["digest"] == before[1].digest
     assert run.lineage["from"]["from"]["digest"] == before[0].digest
     assert "from" not in before[0].lineage
+    assert before[1].metrics.best_epoch == 2, "no epoch is better at the answers of the start than the start"
     with (tmp_path / "run" / "via" / "2.csv").open(encoding="utf-8") as stream:
         told = list(csv.DictReader(stream))
     assert len(told) == pytest.approx(SUREST * len(list(between.iterdir())), abs=3)

@@ -265,6 +265,7 @@ class Strategy:
         needs: what it takes besides the data; what is given and not among them is refused.
         anchor: what is held still beside the model: "start", the model as training starts, or "teacher".
         certifies: whose samples serve calibration, search and certify: those of the data, or of the target domain.
+        keep: which epoch's weights: the "best" by the validation samples, or the "last", which no score has chosen.
         validator: by what the epoch is chosen that is kept, a key of :data:`edgetl.transfer.validators.VALIDATORS`; ""
             for the validation samples.
         prepare: called with the model as training starts, before anything is chosen to train, under the run's seed; it
@@ -283,6 +284,7 @@ class Strategy:
     anchor: Literal["start", "teacher"] | None = None
     certifies: Literal["data", "target"] = "data"
     validator: str = ""
+    keep: Literal["best", "last"] = "best"
     prepare: Callable[[Deployable, Streams], Trainee] = as_it_is
 
     def resolved(self, own: tuple[LossTerm, ...]) -> Strategy:
@@ -311,6 +313,7 @@ class Strategy:
         """Everything the outcome depends on, as plain JSON values."""
         mixing = {"mix": asdict(self.mix)} if self.mix else {}
         average = {"average": self.average} if self.average else {}
+        kept = {"keep": self.keep} if self.keep != "best" else {}
         blend = {"start_share": self.start_share} if self.start_share else {}
         domain = {"certifies": self.certifies, "validator": self.validator} if self.certifies == "target" else {}
         return {
@@ -323,4 +326,5 @@ class Strategy:
             **average,
             **blend,
             **domain,
+            **kept,
         }

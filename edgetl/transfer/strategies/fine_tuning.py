@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 Statistics = Literal["frozen", "train"]
+Kept = Literal["best", "last"]
 Shape = Literal["cosine", "triangular"]
 Fit = Literal["logistic", "ridge", "svm", "best"]
 
@@ -59,6 +60,7 @@ def fine_tune(
     average: float = 0.0,
     l2_sp: float = 0.0,
     start_share: float = 0.0,
+    keep: str = "best",
 ) -> Strategy:
     """The linear probe's head first, then everything, slower the further from the head (LP-FT, Kumar et al. 2022).
 
@@ -80,9 +82,11 @@ def fine_tune(
         average: decay of the weights' moving average, such as 0.999, which is what is kept; 0 for none.
         l2_sp: pull of what trains towards its pretrained start; 0 for none (L2-SP, Li et al. 2018).
         start_share: of the start in the weights that are kept, 0 to 1 (WiSE-FT, Wortsman et al. 2022).
+        keep: the "best" epoch's weights by the validation samples, or the "last" one's.
     """
     check("start_share", start_share, 0 <= start_share <= 1, "a number from 0 to 1")
     check("layer_decay", layer_decay, 0 < layer_decay <= 1, "a number over 0, 1 at most")
+    check("keep", keep, keep in ("best", "last"), "best or last")
     check("batch_norm", batch_norm, batch_norm in ("frozen", "train"), "frozen or train")
     check("schedule", schedule, schedule in ("cosine", "triangular"), "cosine or triangular")
     check("patience", patience, patience >= 1, "at least 1")
@@ -113,6 +117,7 @@ def fine_tune(
         mix=Mix(mixup, cutmix),
         average=average,
         start_share=start_share,
+        keep=cast(Kept, keep),
         labels=("class",) if own else (),
         anchor="start" if l2_sp else None,
     )  # fmt: skip

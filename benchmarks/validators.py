@@ -40,13 +40,14 @@ def watched(source: Path, target: Path, out: Path, strategy: str, seed: int, epo
 
     def judging(setup: Setup, job: Job, state: State, scores: Scores) -> None:
         assert job.streams.judged is not None
-        apart, held = (
+        apart, held, val = (
             train._answers(setup, store_of(job.definition, paths))
-            for paths in (job.streams.judged.paths, job.dataset.paths("search"))
+            for paths in (job.streams.judged.paths, job.dataset.paths("search"), job.dataset.paths("val"))
         )
         right = float((held.argmax(1) == job.dataset.labels("search")).mean())
         plain = Scores(scores.metrics, scores.loss, scores.n, "balanced_accuracy")
-        values = {name: judged(plain, each, apart).value for name, each in VALIDATORS.items()}
+        source = (val, job.dataset.labels("val"))
+        values = {name: judged(plain, each, apart, source).value for name, each in VALIDATORS.items()}
         rows.append({"epoch": state.epoch + 1, "target": right, **values})
         close(setup, job, state, scores)
 

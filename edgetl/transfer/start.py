@@ -130,8 +130,9 @@ def with_head(
     else:
         weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
         raw = np.asarray(held["val"] @ weight.T + bias, dtype=np.float32)
-    found = scored(order.task, {model.output: scale.applied(raw)}, labels["val"])
-    return model, _judged(order, model, found, beside, progress)
+    told = scale.applied(raw)
+    found = scored(order.task, {model.output: told}, labels["val"])
+    return model, _judged(order, model, found, (told, labels["val"]), beside, progress)
 
 
 def _measure(order: Plan, model: Deployable, paths: Sequence[Path], step: str, progress: Progress) -> None:
@@ -139,13 +140,15 @@ def _measure(order: Plan, model: Deployable, paths: Sequence[Path], step: str, p
     statistics.measure(model.to(device), store, device, step=step, progress=progress)
 
 
-def _judged(order: Plan, model: Deployable, found: Scores, beside: Streams, progress: Progress) -> Scores:
+def _judged(
+    order: Plan, model: Deployable, found: Scores, val: tuple[Any, Any], beside: Streams, progress: Progress
+) -> Scores:
     """Scores, ranked as the strategy's validator ranks them; the model is on the CPU afterwards."""
     validator = VALIDATORS.get(order.strategy.validator)
     if validator is not None and beside.judged is not None and order.strategy.schedule.epochs:
         store, device = store_of(order.input, beside.judged.paths), order.placement.device
         (answers,) = outputs(model.to(device), store, device, "validating", progress).values()
-        found = judged(found, validator, answers)
+        found = judged(found, validator, answers, val)
     model.cpu()
     return found
 

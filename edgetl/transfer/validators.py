@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.transfer.scores import Scores
+from edgetl.transfer.scores import Scores, cross_entropy, factor
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
 #: Sharpness of the neighbourhoods, and answers that are compared with one another.
 _TEMPERATURE, _COMPARED = 0.05, 1000
 
@@ -91,11 +92,23 @@ VALIDATORS: Mapping[str, Validator] = {
 NAMES = tuple(VALIDATORS)
 
 
-def judged(scores: Scores, validator: Validator | None, logits: Floats | None) -> Scores:
-    """Scores on the source's samples, ranked by what a validator finds on the target's, if there is one."""
+def judged(
+    scores: Scores, validator: Validator | None, logits: Floats | None, source: tuple[Floats, Labels] | None = None
+) -> Scores:
+    """Scores on the source's samples, ranked by what a validator finds on the target's, if there is one.
+
+    Args:
+        scores: on the source's validation samples.
+        validator: whose name the rank has; None leaves the scores as they are.
+        logits: of target samples, float32 (n, classes).
+        source: logits of the source's validation samples, and their labels: the target's are judged at the temperature
+            that suits these best. Trained with smoothed labels, a model is less and less sure the better it fits.
+    """
     if validator is None or validator.value is None or logits is None:
         return scores
     name = f"target_{validator.name.replace('-', '_')}"
+    if source is not None:
+        logits = factor(cross_entropy, *source) * logits
     found = validator.value(logits) + (scores.metrics.get("accuracy", 0.0) if validator.with_source else 0.0)
     return replace(scores, metrics={**scores.metrics, name: found}, ranked=name, better="higher")
 

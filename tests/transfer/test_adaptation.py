@@ -210,7 +210,8 @@ def test_a_bundle_says_which_domain_it_was_certified_on(
         assert any("chosen without a label of the target" in note for note in certificate.notes)
     else:
         assert certificate.reference_score == 1.0
-    assert edgetl("report", out, "--out", tmp_path / "report.html").returncode == 0
+    told = edgetl("report", out / "x86-generic", run.path, "--out", tmp_path / "report.html")
+    assert told.returncode == 0, told.stderr
     shown = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert ("agreement with the trained model" in shown) is not labels
     assert load_bundle(out / "x86-generic").dataset.sizes()["certify"] == certificate.n

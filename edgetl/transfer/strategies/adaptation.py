@@ -162,7 +162,10 @@ def _both(context: StepContext) -> tuple[Tensor, Tensor]:
 def _coral(context: StepContext) -> Tensor:
     from edgetl.transfer import divergence
 
-    return divergence.coral(*_both(context))
+    source, target = _both(context)
+    # In units of the source's own spread: else the weight would depend on how large features happen to be.
+    spread = source.detach().var(0).mean().sqrt().clamp_min(1e-6)
+    return divergence.coral(source / spread, target / spread)
 
 
 def _mmd(context: StepContext) -> Tensor:

@@ -67,8 +67,8 @@ def coral(weight: float = 3.0, batch_norm: str = "adapt", validator: str = "both
     Sun and Saenko 2016, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation".
 
     Args:
-        weight: of the distance in the loss, in units of the source's spread. On digits 1,700 samples of another
-            collection taught to answer 62 % rightly without it, 79 % at 3, 85 % at 10, and no more than chance from 30 on.
+        weight: of the distance in the loss, in units of the source's spread. Digits of another collection were answered
+            rightly by 62 % without it, by 79 % at 3, by 85 % at 10, and by chance at 30.
         batch_norm: whose statistics batch norms use: the pretrained ones, those of each batch, or, to adapt, each
             domain's own in training and the target's in the end.
         validator: by what the epoch is chosen that is kept, without a label of the target.

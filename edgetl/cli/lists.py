@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgetl
-from edgetl.cli.output import Json, output
+from edgetl.cli.output import Json, output, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +56,8 @@ def strategies(
         def people(console: Console) -> None:
             rows = [[s["name"], s["description"]] for s in found]
             print_table(console, ["strategy", "what it does"], rows)
+            if name and found[0]["reference"]:
+                say(console, found[0]["reference"])
             if name:
                 print_table(console, ["option", "type", "default", "what it is"], list(_told(found[0])))
 

@@ -46,6 +46,9 @@ def test_a_strategy_shows_what_it_can_be_told_and_given(edgetl: Cli) -> None:
     assert (rank["type"], rank["default"]) == ("int", 8)
     shown = edgetl("strategies", "distillation", COLUMNS="200").stdout
     assert all(word in shown for word in ("--set temperature=", "--teacher", "needed", "--target-data"))
+    assert "Distilling the Knowledge in a Neural Network" in shown
+    every = json.loads(edgetl("strategies", "--json").stdout)["strategies"]
+    assert all(listed["reference"] for listed in every if listed["name"] != "source-only")
     unknown = edgetl("strategies", "lorra")
     assert (unknown.returncode, "did you mean lora?" in unknown.stderr) == (2, True)
 

@@ -10,7 +10,7 @@ from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import Backbone
 from edgetl.transfer.strategies import adaptation, baselines, distillation, fine_tuning, lora
 from edgetl.transfer.strategies.base import GIVEN_BY, RUNS, LossTerm, Need, Strategy
-from edgetl.transfer.strategies.options import about, chosen, options_of
+from edgetl.transfer.strategies.options import about, chosen, options_of, reference
 
 LISTING = "edgetl strategies"
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
@@ -104,7 +104,7 @@ def resolve(
 
 
 def list_strategies(name: str = "") -> list[dict[str, Any]]:
-    """Name, description, options, needs and defaults of each strategy, or of one; imports no torch.
+    """Name, description, reference, options, needs and defaults of each strategy, or of one; imports no torch.
 
     Raises:
         UnknownNameError: there is none of that name.
@@ -118,6 +118,7 @@ def _listed(name: str, recipe: Callable[..., Strategy]) -> dict[str, Any]:
     return {
         "name": name,
         "description": about(recipe),
+        "reference": reference(recipe),
         "options": [option.to_json() for option in options_of(recipe)],
         "needs": [_given(need) for need in strategy.needs],
         "settings": strategy.to_json(),

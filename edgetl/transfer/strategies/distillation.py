@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def distillation(temperature: float = 2.0, weight: float = 0.5, attention: float = 0.0) -> Strategy:
-    """Fine-tuning that also follows a teacher, a larger model's run, on labelled and unlabelled samples (Hinton 2015).
+    """Fine-tuning that also follows a teacher, a larger model's run, on labelled and unlabelled samples.
+
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; the same picture for both, Beyer et al. 2022,
+    "Knowledge distillation: A good teacher is patient and consistent".
 
     Args:
         temperature: by which both models' logits are divided, so that small probabilities count; none for numbers.

@@ -30,6 +30,8 @@ Fit = Literal["logistic", "ridge", "svm", "best"]
 def linear_probe(head: str = "logistic", folds: int = 0) -> Strategy:
     """The backbone stays as it is; an L2-regularised linear head is fitted on its features.
 
+    Kornblith et al. 2019, "Do Better ImageNet Models Transfer Better?", section 4.1.
+
     Args:
         head: of one class a sample: "logistic" regression, "ridge", "svm", or the "best" of them on validation samples.
         folds: of the training samples, on which the penalty is chosen; 0 to choose it on validation samples.
@@ -62,7 +64,10 @@ def fine_tune(
     start_share: float = 0.0,
     keep: str = "best",
 ) -> Strategy:
-    """The linear probe's head first, then everything, slower the further from the head (LP-FT, Kumar et al. 2022).
+    """The linear probe's head first, then everything, slower the further from the head (LP-FT).
+
+    Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution"; the rates by
+    layer as in Clark et al. 2020, "ELECTRA".
 
     Args:
         trains: "all", "head", or patterns of the backbone's parameter names with commas between (head,blocks.5.*).

@@ -28,7 +28,9 @@ _SHOWN = 5
 
 
 def lora(rank: int = 8, alpha: float = 16.0, dropout: float = 0.0, layers: str = "*") -> Strategy:
-    """The linear probe's head first, then low-rank changes of the backbone's layers (LoRA, Hu et al. 2022).
+    """The linear probe's head first, then low-rank changes of the backbone's layers (LoRA).
+
+    Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models".
 
     Args:
         rank: of each change; a layer of n inputs and m outputs trains rank * (n + m) numbers.

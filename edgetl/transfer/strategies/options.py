@@ -56,6 +56,12 @@ def about(recipe: Recipe) -> str:
     return " ".join((inspect.getdoc(recipe) or "").split("\n\n", maxsplit=1)[0].split())
 
 
+def reference(recipe: Recipe) -> str:
+    """Where it comes from: the docstring's second paragraph, as one line; "" without one."""
+    _, *others = (inspect.getdoc(recipe) or "").split("\n\n")
+    return " ".join(others[0].split()) if others and not others[0].startswith("Args:") else ""
+
+
 def chosen(strategy: str, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
     """The value of every option: what was given, converted, or the default.
 

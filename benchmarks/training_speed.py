@@ -1,0 +1,153 @@
+"""From files to weights: edgetl's training against the loop of torchvision's references, in turns on one machine.
+
+    python -m benchmarks.training_speed DATA --work FOLDER [--size 128] [--epochs 5] [--rounds 3] [--workers 1]
+        [--freeze SHARE …] [--out FILE]
+
+DATA is a folder of class folders. Both train the same network from the same weights on as many of the same files for as
+many epochs, with a validation after each, and the time of the whole process counts, imports and all. The other loop is
+what ``references/classification/train.py`` of torchvision does: ImageFolder, RandomResizedCrop, a flip, a DataLoader
+that decodes every file in every epoch, SGD. ``--freeze`` adds runs of edgetl whose front layers stay, without augmentation:
+with their activations computed once, and computed each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+from torchvision.transforms import v2
+
+from edgetl.base.extras import version
+from edgetl.base.storage import read_json, write_json
+from edgetl.core.run import load_run
+from edgetl.runtime.machine import machine
+from edgetl.transfer import backbones, weights
+
+RESULT = Path(__file__).parent / "results" / "training_speed.json"
+#: The command line, and the same with nothing computed ahead.
+PLAIN = ("-m", "edgetl")
+EACH_TIME = (
+    "-c",
+    "from edgetl.transfer import ahead; ahead._same_every_time = lambda *_: False; from edgetl.cli import main; main()",
+)
+BACKBONE, BATCH = "efficientnet_lite0", 32
+#: Shares that edgetl trains on and validates with.
+TRAIN, VAL = 0.5, 0.1
+
+
+def reference(data: Path, size: int, epochs: int, workers: int) -> int:
+    """Train as torchvision's references do; the images that were trained on."""
+    found = backbones.find(BACKBONE)
+    assert found.preprocess is not None
+    last = [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(found.preprocess.mean, found.preprocess.std),
+    ]
+    varied = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *last])
+    plain = v2.Compose([v2.Resize(round(size / 0.875)), v2.CenterCrop(size), *last])
+    train, val = (torchvision.datasets.ImageFolder(str(data), transform) for transform in (varied, plain))
+    order = np.random.default_rng(0).permutation(len(train))
+    ends = (np.cumsum([TRAIN, VAL]) * len(order)).round().astype(int)
+    parts = (Subset(train, order[: ends[0]].tolist()), Subset(val, order[ends[0] : ends[1]].tolist()))
+    loaders = [
+        DataLoader(part, BATCH, shuffle=part is parts[0], num_workers=workers, drop_last=part is parts[0])
+        for part in parts
+    ]
+    model = weights.load(found, len(train.classes), weights.locate(found, None), found.preprocess)
+    loss, optimizer = nn.CrossEntropyLoss(label_smoothing=0.1), torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+    seen = 0
+    for _ in range(epochs):
+        model.train()
+        for images, labels in loaders[0]:
+            optimizer.zero_grad()
+            loss(model(images), labels).backward()
+            optimizer.step()
+            seen += len(labels)
+        model.eval()
+        with torch.inference_mode():
+            for images, _ in loaders[1]:
+                model(images)
+    return seen
+
+
+def timed(words: Sequence[object]) -> float:
+    """Wall-clock seconds of a process."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *map(str, words)], check=True, env={**os.environ}, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def ours(options: argparse.Namespace, out: Path, *more: object, start: Sequence[str] = PLAIN) -> dict[str, Any]:
+    """A run of edgetl, which never stops early: seconds, and what it reaches."""
+    words = [*start, "finetune", options.data, "--image-size", options.size, "--epochs", options.epochs]
+    seconds = timed([*words, "--set", "patience=1000", "--out", out, "--fresh", "--quiet", *more])
+    run = load_run(out)
+    trained = run.lineage["timing"]["train_seconds"]
+    return {"seconds": round(seconds, 1), "loop_seconds": trained, "accuracy": run.metrics.val["accuracy"],
+            "loss": run.metrics.val["loss"], "samples": len(run.dataset.split("train")) * options.epochs}  # fmt: skip
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """One round of all."""
+    words = [
+        "-m",
+        "benchmarks.training_speed",
+        options.data,
+        "--work",
+        options.work,
+        "--reference",
+        "--size",
+        options.size,
+    ]
+    theirs = timed([*words, "--epochs", options.epochs, "--workers", options.workers])
+    rows: dict[str, Any] = {"torchvision": {"seconds": round(theirs, 1)}}
+    rows["edgetl"] = ours(options, options.work / "plain")
+    for share in options.freeze:
+        fixed = ("--set", f"freeze={share}", "--augment", "none")
+        rows[f"freeze {share}, computed once"] = ours(options, options.work / f"once-{share}", *fixed)
+        rows[f"freeze {share}, each time"] = ours(options, options.work / f"each-{share}", *fixed, start=EACH_TIME)
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--freeze", nargs="*", default=["0.5"])
+    parser.add_argument("--reference", action="store_true", help="Only the other loop.")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    options.data = options.data.resolve()
+    if options.reference:
+        reference(options.data, options.size, options.epochs, options.workers)
+        return
+    options.work = options.work.resolve()
+    rounds = read_json(options.out)["rounds"] if options.out.is_file() else []
+    while len(rounds) < options.rounds:
+        rounds.append(measured(options))
+        here = machine()
+        told = {"cpu": here["cpu_model"], "cores": here["cores"], "torch": version("torch")}
+        settings = {"size": options.size, "epochs": options.epochs, "workers": options.workers}
+        write_json(options.out, {"machine": told, "settings": settings, "rounds": rounds})
+        print(rounds[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()

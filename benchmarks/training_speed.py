@@ -6,8 +6,8 @@
 DATA is a folder of class folders. Both train the same network from the same weights on as many of the same files for as
 many epochs, with a validation after each, and the time of the whole process counts, imports and all. The other loop is
 what ``references/classification/train.py`` of torchvision does: ImageFolder, RandomResizedCrop, a flip, a DataLoader
-that decodes every file in every epoch, SGD. ``--freeze`` adds runs of edgetl whose front layers stay, without augmentation:
-with their activations computed once, and computed each time.
+that decodes every file in every epoch, SGD. ``--freeze`` adds runs of edgetl whose front layers stay, without
+augmentation: with their activations computed once, and computed each time.
 """
 
 from __future__ import annotations

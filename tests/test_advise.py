@@ -88,6 +88,8 @@ def test_samples_of_another_place_have_to_be_certified_on() -> None:
     """A certificate speaks of what it was drawn from."""
     far = replace(USUAL, shift=1.7, use="from-the-line")
     assert "label some of from-the-line" in said(advised(far))
+    assert "--strategy mmd --target-data from-the-line" in said(advised(far))
+    assert "--strategy mmd" not in said(advised(replace(far, use_labelled=True)))
     assert "certify on from-the-line" in said(advised(replace(far, use_labelled=True)))
     assert advised(replace(far, shift=0.2)).warnings == ()
 

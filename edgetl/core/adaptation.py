@@ -34,9 +34,10 @@ class Adaptation:
     @property
     def notes(self) -> tuple[str, ...]:
         """What every certificate of it has to say, a sentence each."""
+        beside = f"and {counted(self.samples, 'sample')} of the target without labels" if self.samples else "alone"
         domain = (
-            f"Calibrated and certified on the target domain, {self.target}; trained on a labelled source domain and "
-            f"{counted(self.samples, 'sample')} of the target without labels."
+            f"Calibrated and certified on the target domain, {self.target}; "
+            f"trained on a labelled source domain {beside}."
         )
         chosen = f"The epoch was chosen without a label of the target, by {self.validator}."
         agreement = [] if self.labelled else [ONLY_AGREEMENT]

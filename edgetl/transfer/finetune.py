@@ -45,7 +45,7 @@ START = "start.json"
 #: Said of a run between two domains, by what its batch norms do.
 STATISTICS = {
     "frozen": "",
-    "train": "Batch norms keep the statistics that training left, of both domains.",
+    "train": "Batch norms end with the source's statistics.",
     "adapt": "The head was fitted under the source's own batch statistics; the network ends with the target's.",
 }
 VERSIONS = ("edgetl", "torch", "torchvision", "timm", "lightning_fabric", "peft", "sklearn", "numpy", "PIL")
@@ -184,6 +184,8 @@ def begun(order: Plan, dataset: Dataset, steps: folder.FirstSteps, progress: Pro
     beside = streams.read(order.sources, dataset, order.backbone.input, steps.streams, progress)
     if order.strategy.certifies == "target":
         beside = beside.with_judged(order.settings.seed)
+        unseen = {need.name for need in order.strategy.needs if not need.trains}
+        beside = replace(beside, samples={name: each for name, each in beside.samples.items() if name not in unseen})
     check_strategy(order, dataset, network, beside)
     beside = beside.moved(steps.streams, order.checkpoints / folder.STREAMS)
     dataset = steps.begin(order.settings, dataset)
@@ -289,7 +291,7 @@ def _adapted(order: Plan, job: Job, network: Deployable, progress: Progress) -> 
     return dataset, Adaptation(
         target=target.name,
         labelled=labelled,
-        samples=len(job.streams.samples["target"].paths),
+        samples=len(job.streams.samples["target"].paths) if "target" in job.streams.samples else 0,
         validator=validator.about if validator else "",
         judged=len(judged.paths) if validator and validator.value and judged else 0,
         statistics=STATISTICS[strategy.params.batch_norm],

@@ -183,6 +183,14 @@ def test_what_only_training_needs_is_no_part_of_the_export(adapted: dict[str, Ru
     assert graphs["adabn"].count("BatchNormalization") == 1, "adapted statistics are folded"
 
 
+def test_the_control_sees_nothing_of_the_target(adapted: dict[str, Run]) -> None:
+    run = adapted["source-only"]
+    assert run.lineage["streams"] == {}
+    assert run.adaptation is not None
+    assert run.adaptation.notes[0].endswith("trained on a labelled source domain alone.")
+    assert run.adaptation.notes[1].endswith("by the source's labelled validation samples.")
+
+
 def test_a_source_free_run_keeps_its_head_and_reads_no_label(adapted: dict[str, Run]) -> None:
     run, source = tensors(adapted["shot"]), tensors(adapted["source-only"])
     assert adapted["shot"].settings["details"]["terms"] == ["information of the target's answers"]

@@ -40,7 +40,7 @@ def source_only() -> Strategy:
         ParamPolicy(layer_decay=_LAYER_DECAY),
         _HEAD,
         schedule=_SCHEDULE,
-        needs=_target("samples of the target domain to certify on"),
+        needs=(Need("target", "samples of the target domain to certify on", trains=False),),
         certifies="target",
         validator="source",
     )

@@ -223,11 +223,13 @@ class Need:
             labels, "replay" with labels of the same classes, a batch of either beside each main one.
         about: what it is for, as a noun phrase.
         optional: whether the strategy also works without it.
+        trains: whether training sees it.
     """
 
     name: Literal["teacher", "target", "replay", "previous"]
     about: str
     optional: bool = False
+    trains: bool = True
 
 
 @dataclass(frozen=True)

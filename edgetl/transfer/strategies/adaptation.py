@@ -106,7 +106,7 @@ def dann(weight: float = 1.0, width: int = 256, batch_norm: str = "adapt", valid
     return _aligned(term, batch_norm, validator)
 
 
-def shot(batch_norm: str = "adapt", validator: str = "both") -> Strategy:
+def shot(batch_norm: str = "adapt", validator: str = "information") -> Strategy:
     """Source-free: a trained backbone moves so that its answers to the target become sure and various (SHOT-IM).
 
     The head stays, and no label has a part in the loss; give the run of the source with ``--from``. Liang et al. 2020,

@@ -147,7 +147,11 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values, with its digest."""
-        return sealed({**to_json(self), "findings": [finding.to_json() for finding in self.findings]})
+        record = {**to_json(self), "findings": [finding.to_json() for finding in self.findings]}
+        # Certificates from before there was another one do not say it.
+        if self.labelled_by == "owner":
+            del record["labelled_by"]
+        return sealed(record)
 
     @property
     def digest(self) -> str:

@@ -2,53 +2,32 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from edgetl.base.errors import TrainingError
-from edgetl.base.extras import version
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import read_json, write_json
-from edgetl.base.wording import counted
-from edgetl.core.adaptation import Adaptation
 from edgetl.core.data import Dataset
-from edgetl.core.run import WEIGHTS, Run, write_run
-from edgetl.core.run_record import RunMetrics
-from edgetl.core.val_outputs import write_val_outputs
+from edgetl.core.run import Run
 from edgetl.transfer import baseline as baselines
 from edgetl.transfer import checkpoint, domains, folder, freezing, streams, train
-from edgetl.transfer.assembly import Job, finished
-from edgetl.transfer.augment import LIGHT, PRESETS
-from edgetl.transfer.checkpoint import State, epoch_file
-from edgetl.transfer.classifier import head_of
+from edgetl.transfer.assembly import Job
+from edgetl.transfer.checkpoint import epoch_file
 from edgetl.transfer.curves import check_log, recorder
+from edgetl.transfer.finish import finish
 from edgetl.transfer.freezing import Frozen
 from edgetl.transfer.launch import launch
-from edgetl.transfer.model import Deployable, val_outputs
-from edgetl.transfer.model import outputs as model_outputs
+from edgetl.transfer.model import Deployable
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
-from edgetl.transfer.scores import CALIBRATED, Scores, key
+from edgetl.transfer.scores import Scores
 from edgetl.transfer.start import check_sizes, check_strategy, with_head
 from edgetl.transfer.stores import store_of
-from edgetl.transfer.strategies.base import GIVEN_BY
-from edgetl.transfer.tasks import scored
-from edgetl.transfer.train import SATURATED
-from edgetl.transfer.validators import VALIDATORS
 
 START = "start.json"
-#: Said of a run between two domains, by what its batch norms do.
-STATISTICS = {
-    "frozen": "",
-    "train": "Batch norms end with the source's statistics.",
-    "adapt": "The head was fitted under the source's own batch statistics; the network ends with the target's.",
-}
-VERSIONS = ("edgetl", "torch", "torchvision", "timm", "lightning_fabric", "peft", "sklearn", "numpy", "PIL")
 
 
 def finetune(
@@ -162,7 +141,7 @@ def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
             return order, run
         job = begun(order, dataset, steps, progress)
         _train(order, job, progress)
-    return order, _finish(order, job, progress)
+    return order, finish(order, job, progress)
 
 
 def read_samples(order: Plan, steps: folder.FirstSteps, progress: Progress) -> Dataset:
@@ -237,115 +216,3 @@ def _train(order: Plan, job: Job, progress: Progress) -> None:
         # Taking it up again would diverge again: other settings may start here.
         folder.tidy(order.out)
         raise TrainingError(*failure)
-
-
-def _finish(order: Plan, job: Job, progress: Progress) -> Run:
-    """Finalize the best epoch, score it in float32, and write the run, its manifest last."""
-    state = checkpoint.restore(order.checkpoints, {}) or State(best=job.start)
-    dataset, device = job.dataset, order.placement.device
-    network, trained = finished(job, state.best_epoch)
-    order.learner.scale(dataset.labels("train")).fold(head_of(network.backbone)[1])
-    network.eval().to(device, memory_format=torch.channels_last)
-    outputs = val_outputs(network, dataset, device)
-    dataset, adaptation = _adapted(order, job, network, progress)
-    metrics = RunMetrics(
-        val=scored(order.task, outputs, dataset.labels("val")).to_json(),
-        start=job.start.to_json(),
-        metric=key(order.task.metric),
-        better=order.task.metrics[order.task.metric].better,
-        best_epoch=state.best_epoch,
-        epochs_run=state.epoch,
-    )
-    checkpoint.write_weights(order.out / WEIGHTS, network.backbone.state_dict())
-    write_val_outputs(order.out, outputs)
-    return write_run(
-        order.out,
-        task=order.task.name,
-        backbone=order.backbone.name,
-        strategy=order.settings.strategy,
-        dataset=dataset,
-        input_record=order.input.to_json(),
-        input_files=order.input.files,
-        settings=order.settings.to_json(),
-        metrics=metrics,
-        lineage=_lineage(order, job, state, trained),
-        adaptation=adaptation,
-    )
-
-
-def _adapted(order: Plan, job: Job, network: Deployable, progress: Progress) -> tuple[Dataset, Adaptation | None]:
-    """What is told of two domains; the data set with the network's answers where the target has no labels."""
-    dataset, strategy, target = job.dataset, order.strategy, order.sources.target
-    if strategy.certifies == "data" or target is None:
-        return dataset, None
-    device, labelled = order.placement.device, domains.has_labels(target, dataset.label_kind)
-    nobody = domains.unlabelled_splits(target, dataset.label_kind)
-    dataset = domains.answered(dataset, nobody, network, order.learner.answers, device, progress)
-    search = {}
-    if labelled:
-        store = store_of(network.definition, dataset.paths("search"))
-        found = model_outputs(network, store, device, "scoring on the target", progress)
-        search = scored(order.task, found, dataset.labels("search")).to_json()
-    validator = VALIDATORS[strategy.validator] if strategy.schedule.epochs else None
-    judged = job.streams.judged
-    return dataset, Adaptation(
-        target=target.name,
-        labelled=labelled,
-        samples=len(job.streams.samples["target"].paths) if "target" in job.streams.samples else 0,
-        validator=validator.about if validator else "",
-        judged=len(judged.paths) if validator and validator.value and judged else 0,
-        statistics=STATISTICS[strategy.params.batch_norm],
-        search=search,
-    )
-
-
-def _origin(run: Run) -> dict[str, Any]:
-    """The run that this one starts from, and what that one started from: a chain, the last link first."""
-    earlier = run.lineage.get("from")
-    return {
-        "digest": run.digest,
-        "strategy": run.strategy,
-        "classes": len(run.classes),
-        "val": dict(run.metrics.val),
-        **({"from": earlier} if isinstance(earlier, dict) else {}),
-    }
-
-
-def _choice(start: Scores, best: Scores) -> str:
-    """By what the epoch was chosen, in a sentence, where it is not the task's own metric; "" elsewhere."""
-    if best.ranked != CALIBRATED or best.n == 0:
-        return ""
-    samples = counted(best.n, "validation sample")
-    told = f"{samples} are too few to tell epochs apart by their answers: their calibrated log loss chose the epoch."
-    if start.saturated:
-        told += f" The start is right on all of them: training ends after {SATURATED} epochs that do not lower it."
-    return told
-
-
-def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) -> dict[str, Any]:
-    """Where the run came from; clocks belong here, because they differ between equal runs."""
-    speed = state.epoch * len(job.dataset.split("train")) / state.seconds if state.seconds else None
-    command = ["edgetl", "finetune", str(order.data), "--out", str(order.out), "--task", order.task.name]
-    command += ["--backbone", order.backbone.name, "--strategy", order.settings.strategy]
-    command += [word for name, value in order.settings.options.items() for word in ("--set", f"{name}={value}")]
-    for name, given in order.settings.given.items():
-        command += [GIVEN_BY[name], given.get("run") or given["data"]]
-    command += ["--seed", str(order.settings.seed)]
-    if (augment := order.settings.augment["name"]) in PRESETS and augment != LIGHT.name:
-        command += ["--augment", augment]
-    return {
-        "backbone": order.backbone.name,
-        "architecture": f"{order.backbone.source}: {order.backbone.architecture}",
-        **order.source.to_json(order.backbone),
-        "citation": order.backbone.citation,
-        "versions": {name: version(name) for name in VERSIONS},
-        "seed": order.settings.seed,
-        "trained": dict(trained),
-        **({"frozen": job.frozen.to_json()} if job.frozen.of else {}),
-        **({"from": _origin(order.sources.previous)} if order.sources.previous else {}),
-        "streams": {name: stream.to_json() for name, stream in job.streams.samples.items()},
-        "command": shlex.join(command),
-        "threads": torch.get_num_threads(),
-        "choice": _choice(job.start, state.best) if state.epoch else "",
-        "timing": {"train_seconds": round(state.seconds, 1), "samples_per_second": speed and round(speed, 1)},
-    }

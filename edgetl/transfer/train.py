@@ -181,12 +181,11 @@ def accumulate(
         assert setup.seen.last is not None
         return setup.seen.last, found
 
-    told = forwarded(setup, inputs)
     context = StepContext(
         model=setup.network,
         inputs=inputs,
         targets=targets,
-        outputs=told,
+        outputs=forwarded(setup, inputs),
         class_counts=setup.class_counts,
         streams=streams,
         anchor=setup.anchor,

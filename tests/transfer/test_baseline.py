@@ -101,6 +101,7 @@ def test_scratch_starts_at_random_and_trains_its_batch_norm(finished: Run, few_d
         "layer_decay": 1.0,
         "batch_norm": "train",
         "unfreeze": 0.0,
+        "freeze": 0.0,
         "embeddings": "train",
     }
     assert details["head"]["start"] == "random"

@@ -99,7 +99,7 @@ def tensors(run: Run) -> dict[str, torch.Tensor]:
 
 def test_activations_computed_once_give_the_same_run(tmp_path: Path) -> None:
     few_digits = written(tmp_path / "digits", 0, 250)
-    options = {**FAST, "learning_rate": 0.01, "set": {"freeze": 0.6}}
+    options = {**FAST, "learning_rate": 0.01, "set": {"freeze": 0.6, "keep": "last"}}
     ahead_of = mock.Mock(wraps=ahead.computed)
     with mock.patch.object(ahead, "computed", ahead_of):
         once = finetune(few_digits, tmp_path / "once", **options)

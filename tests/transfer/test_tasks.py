@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import average_precision_score, mean_absolute_error
+from sklearn.metrics import average_precision_score, log_loss, mean_absolute_error
 
 from edgetl.base.errors import DataError, EdgetlError
 from edgetl.base.progress import silent
@@ -20,6 +21,7 @@ from edgetl.transfer import heads
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.head_search import GRID
 from edgetl.transfer.model import load_baseline, load_model
+from edgetl.transfer.scores import CALIBRATED, FEW
 from edgetl.transfer.strategies import STRATEGIES
 from edgetl.transfer.strategies.base import HeadSpec, TaskLoss
 from edgetl.transfer.tasks import LEARNERS, Scale, scored
@@ -84,11 +86,15 @@ def test_a_head_that_was_trained_on_standardised_numbers_gives_their_unit_once_f
 
 def test_scores_are_the_tasks_metrics() -> None:
     rng = np.random.default_rng(0)
-    labels = (rng.random((50, 4)) < 0.4).astype(np.uint8)
-    logits = rng.normal(0, 1, (50, 4)).astype(np.float32) + labels
+    labels = (rng.random((FEW, 4)) < 0.4).astype(np.uint8)
+    logits = rng.normal(0, 1, (FEW, 4)).astype(np.float32) + labels
     found = scored(find_task("multi-label"), {"logits": logits}, labels)
     assert found.metrics["macro_AP"] == pytest.approx(average_precision_score(labels, logits))
     assert (found.ranked, found.better, found.value) == ("macro_AP", "higher", found.metrics["macro_AP"])
+    few = scored(find_task("multi-label"), {"logits": logits[:50]}, labels[:50])
+    times = np.geomspace(0.05, 20, 400)
+    best = min(log_loss(labels[:50].ravel(), expit(t * logits[:50].ravel().astype(np.float64))) for t in times)
+    assert (few.ranked, few.better, few.value) == (CALIBRATED, "lower", pytest.approx(best, rel=1e-3))
     numbers = rng.normal(5, 2, 50)
     values = (numbers + rng.normal(0, 1, 50)).astype(np.float32)[:, None]
     found = scored(find_task("regression"), {"values": values}, numbers)
@@ -98,9 +104,11 @@ def test_scores_are_the_tasks_metrics() -> None:
 
 
 def test_no_strategy_names_a_loss_that_the_task_should_choose() -> None:
-    """A probe has none; the others take the task's, alone or beside terms of their own."""
+    """A probe has none; the others take the task's, alone or beside terms of their own, but for what reads no label."""
     terms = {name: recipe().terms for name, recipe in STRATEGIES.items()}
-    assert terms.pop("linear-probe") == ()
+    assert terms.pop("linear-probe") == terms.pop("adabn") == ()
+    assert STRATEGIES["shot"]().labels == ("class",)
+    assert len(terms.pop("shot")) == 1
     assert all(any(isinstance(term, TaskLoss) for term in own) for own in terms.values())
 
 
@@ -136,9 +144,10 @@ def test_images_with_other_labels(
         assert load_model(run)(image).numpy() == pytest.approx(outputs[output], rel=1e-4, abs=1e-2)
         probed = scored(find_task(task), {output: load_baseline(run)(image).numpy()}, labels)
     assert run.baseline is not None
-    assert probed.value == pytest.approx(run.baseline.metrics.val[metric], rel=1e-4)
+    reached = probed.metrics[metric]
+    assert reached == pytest.approx(run.baseline.metrics.val[metric], rel=1e-4)
     sign = 1 if task == "multi-label" else -1
-    assert run.gain == pytest.approx(sign * (run.metrics.val[metric] - probed.value), rel=1e-3, abs=1e-6)
+    assert run.gain == pytest.approx(sign * (run.metrics.val[metric] - reached), rel=1e-3, abs=1e-6)
     recorded, again, n = reproduced(run, TorchReference(run).outputs("val", silent))
     assert (recorded, n) == (run.metrics.val[metric], len(labels))
     assert again == pytest.approx(recorded, rel=1e-4)

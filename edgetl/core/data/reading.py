@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from edgetl.base.errors import DataError
@@ -156,7 +156,8 @@ def unlisted(source: str | Path, dataset: Dataset) -> list[str]:
     listing = reader.read(Path(source), Path(source))
     # The data set may have a root further up, which it shares with samples of another source.
     root = listing.root.resolve()
-    below = root.relative_to(dataset.root) if root.is_relative_to(dataset.root) else Path()
+    shared = root.is_relative_to(dataset.root)
+    below = PurePosixPath(root.relative_to(dataset.root).as_posix() if shared else ".")
     return sorted({shown_name((below / sample.path).as_posix()) for sample in listing.samples} - known)
 
 

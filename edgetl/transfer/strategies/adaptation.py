@@ -84,7 +84,8 @@ def mmd(weight: float = 1.0, batch_norm: str = "adapt", validator: str = "both")
 
     Args:
         weight: of the maximum mean discrepancy in the loss.
-        batch_norm, validator: see ``coral``.
+        batch_norm: whose statistics batch norms use, as for ``coral``.
+        validator: by what the epoch is chosen that is kept, without a label of the target.
     """
     check("weight", weight, weight > 0, "a positive number")
     return _aligned(LossTerm(f"MMD ({weight:g})", _mmd, lambda done: weight), batch_norm, validator)
@@ -98,7 +99,8 @@ def dann(weight: float = 1.0, width: int = 256, batch_norm: str = "adapt", valid
     Args:
         weight: of the reversed gradient at the end; it rises from 0.
         width: of the discriminator's hidden layers.
-        batch_norm, validator: see ``coral``.
+        batch_norm: whose statistics batch norms use, as for ``coral``.
+        validator: by what the epoch is chosen that is kept, without a label of the target.
     """
     check("weight", weight, weight > 0, "a positive number")
     check("width", width, width >= 1, "at least 1")
@@ -113,7 +115,8 @@ def shot(batch_norm: str = "adapt", validator: str = "information") -> Strategy:
     "Do We Really Need to Access the Source Data? Source Hypothesis Transfer for Unsupervised Domain Adaptation".
 
     Args:
-        batch_norm, validator: see ``coral``.
+        batch_norm: whose statistics batch norms use, as for ``coral``.
+        validator: by what the epoch is chosen that is kept, without a label of the target.
     """
     return Strategy(
         ParamPolicy(trains="backbone", layer_decay=_LAYER_DECAY, batch_norm=_statistics(batch_norm)),

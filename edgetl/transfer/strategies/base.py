@@ -6,10 +6,11 @@ the model to compare with. What it puts into the model, and how that is taken ou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from edgetl.transfer.strategies.schedule import Mix, Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -166,55 +167,6 @@ def _weighted(term: LossTerm, factor: float) -> LossTerm:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and how fast.
-
-    Attributes:
-        epochs: passes over the training samples; 0 for a strategy that needs none.
-        learning_rate: AdamW's highest, of the head.
-        weight_decay: AdamW's.
-        warmup_epochs: linear rise of the learning rate.
-        shape: how it falls to zero afterwards: along a "cosine" (Loshchilov and Hutter 2017), or along a line, as the
-            "triangular" one is slanted (Howard and Ruder 2018).
-        patience: epochs without a better validation score after which training ends.
-        clip: largest norm of the gradient.
-    """
-
-    epochs: int = 0
-    learning_rate: float = 0.0
-    weight_decay: float = 0.0
-    warmup_epochs: float = 0.0
-    shape: Literal["cosine", "triangular"] = "cosine"
-    patience: int = 0
-    clip: float = 0.0
-
-    def rate(self, step: int, steps_per_epoch: int) -> float:
-        """The head's learning rate at a step counted from the start: a linear rise, then a fall to zero."""
-        total = self.epochs * steps_per_epoch
-        warmup = min(self.warmup_epochs, self.epochs / 4) * steps_per_epoch
-        if step < warmup:
-            return self.learning_rate * (step + 1) / (warmup + 1)
-        done = (step - warmup) / max(total - warmup, 1)
-        return self.learning_rate * ((1 + math.cos(math.pi * done)) / 2 if self.shape == "cosine" else 1 - done)
-
-
-@dataclass(frozen=True)
-class Mix:
-    """Samples of a batch that are mixed with one another, and their labels with them.
-
-    Attributes:
-        mixup: α of the Beta distribution of the shares of two blended samples; 0 for none (Zhang et al. 2018).
-        cutmix: the same of the area of a window that shows the other image; 0 for none (Yun et al. 2019).
-    """
-
-    mixup: float = 0.0
-    cutmix: float = 0.0
-
-    def __bool__(self) -> bool:
-        return bool(self.mixup or self.cutmix)
-
-
-@dataclass(frozen=True)
 class Need:
     """What a strategy takes besides the data.
 
@@ -277,8 +229,8 @@ class Strategy:
     params: ParamPolicy
     head: HeadSpec
     terms: tuple[LossTerm | TaskLoss, ...] = (TaskLoss(),)
-    schedule: Schedule = Schedule()
-    mix: Mix = Mix()
+    schedule: Schedule = field(default_factory=Schedule)
+    mix: Mix = field(default_factory=Mix)
     average: float = 0.0
     start_share: float = 0.0
     labels: tuple[str, ...] = ()
@@ -330,3 +282,22 @@ class Strategy:
             **domain,
             **kept,
         }
+
+
+__all__ = [
+    "ADDED",
+    "GIVEN_BY",
+    "RUNS",
+    "HeadSpec",
+    "LossTerm",
+    "Mix",
+    "Need",
+    "ParamPolicy",
+    "Schedule",
+    "StepContext",
+    "Strategy",
+    "StreamBatch",
+    "TaskLoss",
+    "Trainee",
+    "as_it_is",
+]

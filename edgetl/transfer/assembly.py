@@ -129,9 +129,7 @@ class Setup:
         """The output for a batch of samples, under the training precision, on the device."""
         if self.cut is None:
             return self.network.fed(arrays, self.fabric.device)
-        given = [torch.from_numpy(arrays[name]).to(self.fabric.device) for name in self.cut.names]
-        found: Tensor = self.cut.tail(*given)
-        return found
+        return self.cut.behind({name: torch.from_numpy(arrays[name]).to(self.fabric.device) for name in arrays})
 
     @property
     def kept(self) -> dict[str, Tensor]:
@@ -242,8 +240,7 @@ def forwarded(setup: Setup, inputs: Mapping[str, Tensor]) -> Tensor:
     """The model's answer to the main batch; the source's statistics are not kept where the target's are to be."""
     if setup.cut is not None:
         with setup.fabric.autocast():
-            output: Tensor = setup.cut.tail(*(inputs[name] for name in setup.cut.names))
-        return output
+            return setup.cut.behind(inputs)
     adapts = setup.strategy.params.batch_norm == "adapt"
     with left_alone(setup.network.backbone) if adapts else nullcontext():
         found: Tensor = setup.model(*(inputs[spec.name] for spec in setup.network.definition.tensors))

@@ -84,11 +84,6 @@ def has_labels(target: Path, label_kind: str) -> bool:
     return any(label and split in ("", *_CERTIFYING) for label, split in _cells(target, LABEL_KINDS[label_kind].column))
 
 
-def unlabelled_splits(target: Path, label_kind: str) -> tuple[str, ...]:
-    """Splits whose samples have no label of the target's own."""
-    return HELD[:1] if has_labels(target, label_kind) else HELD
-
-
 def answered(
     dataset: Dataset, splits: Sequence[str], network: Deployable, labels: Any, device: torch.device, progress: Progress
 ) -> Dataset:
@@ -96,7 +91,7 @@ def answered(
 
     Args:
         dataset: of both domains.
-        splits: of :func:`unlabelled_splits`.
+        splits: those of :data:`HELD` whose samples have no label of the target's own.
         network: in evaluation mode, on ``device``, its outputs in the labels' unit.
         labels: outputs, float32 (n, width) → labels.
         device: to compute on.

@@ -26,7 +26,11 @@ class HeadInput:
 
     def __init__(self, backbone: nn.Module) -> None:
         self.last: torch.Tensor | None = None
-        head_of(backbone)[1].register_forward_pre_hook(self._keep)
+        self._hook = head_of(backbone)[1].register_forward_pre_hook(self._keep)
+
+    def release(self) -> None:
+        """Watch no longer."""
+        self._hook.remove()
 
     def _keep(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self.last = inputs[0].flatten(1).float()
@@ -36,28 +40,23 @@ def compute(
     model: Deployable, store: SampleStore, device: torch.device, step: str = "features", progress: Progress = silent
 ) -> Floats:
     """The head's input for each sample as evaluation sees it, float32, shape (n, features)."""
-    _, head = head_of(model.backbone)
-    seen: list[torch.Tensor] = []
-    done = 0
-
-    def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen.append(inputs[0].flatten(1).float())
+    seen, done = HeadInput(model.backbone), 0
 
     def fed() -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         nonlocal done
         for indices, batch in store.batches(eval_batch(model.definition, device)):
             model.fed(batch, device)
-            yield indices, seen.pop()
+            assert seen.last is not None
+            yield indices, seen.last
             done += len(indices)
             progress(step, done, len(store))
 
-    hook = head.register_forward_pre_hook(keep)
     model.eval().to(device)
     try:
         with torch.inference_mode():
             parts = list(gathered(fed()))
     finally:
-        hook.remove()
+        seen.release()
     order = [index for indices, _ in parts for index in indices]
     return np.ascontiguousarray(torch.cat([values for _, values in parts]).numpy()[np.argsort(order)])
 

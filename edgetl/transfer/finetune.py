@@ -201,7 +201,8 @@ def _frozen(order: Plan, dataset: Dataset, model: Deployable) -> Frozen:
     labels = dataset.labels("train")
     samples = (store_of(order.input, dataset.paths("train")), labels)
     scale = order.learner.scale(labels)
-    return freezing.chosen(model, order.strategy, order.learner, samples, len(dataset.classes), scale)
+    found = freezing.gradients(model, order.strategy, order.learner, samples, len(dataset.classes), scale)
+    return freezing.chosen(found)
 
 
 def _train(order: Plan, job: Job, progress: Progress) -> None:

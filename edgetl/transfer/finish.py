@@ -80,7 +80,7 @@ def _adapted(order: Plan, job: Job, network: Deployable, progress: Progress) -> 
     if strategy.certifies == "data" or target is None:
         return dataset, None
     device, labelled = order.placement.device, domains.has_labels(target, dataset.label_kind)
-    nobody = domains.unlabelled_splits(target, dataset.label_kind)
+    nobody = domains.HELD[:1] if labelled else domains.HELD
     dataset = domains.answered(dataset, nobody, network, order.learner.answers, device, progress)
     search = {}
     if labelled:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.base.schema import Json
+from edgetl.base.wording import percent
 from edgetl.transfer.model import Deployable
 from edgetl.transfer.samples import SampleStore
 from edgetl.transfer.strategies.base import StepContext, Strategy
@@ -55,34 +56,19 @@ def share(network: Deployable, given: float) -> Frozen:
     return Frozen(min(round(given * of), of - 1), of)
 
 
-def chosen(
-    network: Deployable,
-    strategy: Strategy,
-    learner: Learner,
-    samples: tuple[SampleStore, Any],
-    classes: int,
-    scale: Scale,
-) -> Frozen:
-    """As many groups in front as have together little of the relative gradients, ‖gradient‖ / ‖weights‖ each.
+def chosen(found: Sequence[float]) -> Frozen:
+    """As many groups in front as have together little of the relative gradients that :func:`gradients` found.
 
     Lee et al. 2023, "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts" (Auto-RGN): what the loss hardly
     moves relative to its size suits the data already.
-
-    Args:
-        network: as training starts, its head fitted.
-        strategy: whose loss counts.
-        learner: of the task.
-        samples: those to train on, as evaluation sees them, and their labels.
-        classes: how many there are.
-        scale: of the head's outputs.
     """
-    found = gradients(network, strategy, learner, samples, classes, scale)
-    shares = np.cumsum(found) / max(sum(found), 1e-12)
+    total = max(sum(found), 1e-12)
+    shares = np.cumsum(found) / total
     groups = int(np.searchsorted(shares[:-1], LITTLE, side="right"))
-    told = f"{shares[groups - 1]:.1%}" if groups else "0 %"
+    told = percent(shares[groups - 1], 1) if groups else "0 %"
     reason = (
         f"the first {groups} of {len(found)} groups of layers have together {told} of the relative gradients of the "
-        f"loss on training samples, the first of the others {found[groups] / max(sum(found), 1e-12):.1%} alone"
+        f"loss on training samples, the first of the others {percent(found[groups] / total, 1)} alone"
     )
     return Frozen(groups, len(found), reason, tuple(round(value, 6) for value in found))
 
@@ -95,7 +81,16 @@ def gradients(
     classes: int,
     scale: Scale,
 ) -> list[float]:
-    """Relative gradient norm of each group of layers, from the input on."""
+    """‖gradient‖ / ‖weights‖ of each group of layers, from the input on.
+
+    Args:
+        network: as training starts, its head fitted.
+        strategy: whose loss counts.
+        learner: of the task.
+        samples: those to train on, as evaluation sees them, and their labels.
+        classes: how many there are.
+        scale: of the head's outputs.
+    """
     store, labels = samples
     depths, named = depths_of(network.backbone), list(network.backbone.parameters())
     kept = [value.requires_grad for value in named]

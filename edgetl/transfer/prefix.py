@@ -7,7 +7,7 @@ samples vary, or whose activations do not fit into memory is trained as ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ from edgetl.base.progress import Progress
 from edgetl.transfer.model import Deployable, eval_batch
 from edgetl.transfer.samples import Batch, Row, SampleStore
 
-#: What draws at random in training has no place in front of the cut.
-_RANDOM = ("Drop",)
+#: In names of modules that draw at random in training, which have no place in front of the cut.
+_RANDOM = "Drop"
 
 
 class Tail(nn.Module):
@@ -54,6 +54,11 @@ class Cut:
     normalise: nn.Module | None
     names: tuple[str, ...]
     inputs: tuple[str, ...]
+
+    def behind(self, activations: Mapping[str, Tensor]) -> Tensor:
+        """The network's output for named activations, on the device."""
+        found: Tensor = self.tail(*(activations[name] for name in self.names))
+        return found
 
     def activations(self, arrays: Row, device: torch.device) -> dict[str, npt.NDArray[Any]]:
         """At the cut, for a batch of the network's inputs, as evaluation computes them."""
@@ -109,7 +114,7 @@ def _front(graph: fx.Graph, backbone: nn.Module) -> set[fx.Node]:
 def _still(module: nn.Module) -> bool:
     parameters = list(module.parameters())
     # A container of what does not train is in evaluation mode, and what is in it draws nothing.
-    drops = any(word in type(part).__name__ for part in module.modules() for word in _RANDOM)
+    drops = any(_RANDOM in type(part).__name__ for part in module.modules())
     return not any(value.requires_grad for value in parameters) and (bool(parameters) or not drops)
 
 

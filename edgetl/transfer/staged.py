@@ -23,6 +23,7 @@ from edgetl.core.data.readers.columns import has_column
 from edgetl.core.run import Run
 from edgetl.inputs import INPUTS, kind_of
 from edgetl.tasks import find_task
+from edgetl.tasks.logits import softmax
 from edgetl.transfer.finetune import finetune
 from edgetl.transfer.folder import VIA
 from edgetl.transfer.model import load_model, outputs
@@ -104,8 +105,7 @@ def _answered(source: Path, before: Run, folder: Path, number: int, accelerator:
     model, device = load_model(before), place(accelerator, 1, "auto").device
     store = store_of(model.definition, [file for file, _ in files])
     (logits,) = outputs(model.to(device), store, device, "answering", progress).values()
-    raised = np.exp(logits - logits.max(1, keepdims=True))
-    answers, sure = logits.argmax(1), raised.max(1) / raised.sum(1)
+    answers, sure = logits.argmax(1), softmax(logits).max(1)
     kept = [row for answer in range(len(before.classes)) for row in _surest(np.flatnonzero(answers == answer), sure)]
     text = io.StringIO(newline="")
     table = csv.writer(text)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.base.wording import counted
-from edgetl.core.data import Content, Dataset, Label, Sample, find_reader, read_listing
+from edgetl.core.data import Content, Dataset, Sample, find_reader, read_listing, renumbered
 from edgetl.core.data.readers.base import numbered, write_samples
 from edgetl.core.data.readers.columns import has_column, read_table
 from edgetl.core.data.reading import MAX_BAD_SHARE
@@ -193,8 +193,8 @@ def _labelled(source: Path, held: set[str], dataset: Dataset, kind: str, folder:
     kept = [sample for sample in other.split("train") if sample.pixels not in held]
     if not kept:
         raise DataError(f"{source} holds nothing that the data do not hold back", f"give other {found.noun}s")
-    places = {index: dataset.classes.index(name) for index, name in enumerate(other.classes)}
-    labels = dataset.labels_of([replace(sample, label=_moved(sample.label, places)) for sample in kept])
+    moved = [replace(s, label=renumbered(s.label, other.classes, dataset.classes)) for s in kept]
+    labels = dataset.labels_of(moved)
     paths = tuple(other.file(sample) for sample in kept)
     return Stream(paths, labels, len(other.samples) - len(kept))
 
@@ -202,9 +202,3 @@ def _labelled(source: Path, held: set[str], dataset: Dataset, kind: str, folder:
 def _training(samples: Sequence[Sample], seed: int, *, kind: str) -> list[Sample]:
     """All of them are to train on, but for those that the source itself holds back."""
     return [replace(sample, split=sample.split or "train") for sample in samples]
-
-
-def _moved(label: Label, places: Mapping[int, int]) -> Label:
-    if isinstance(label, tuple):
-        return tuple(sorted(places[index] for index in label))
-    return places[label] if isinstance(label, int) else label

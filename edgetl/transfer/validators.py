@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.tasks.logits import softmax
 from edgetl.transfer.scores import Scores, cross_entropy, factor
 
 Floats = npt.NDArray[np.float32]
@@ -42,7 +43,7 @@ class Validator:
 
 def information(logits: Floats) -> float:
     """Mutual information of samples and answers, nats: sure of each, and divided over all classes."""
-    p = _softmax(logits)
+    p = softmax(logits)
     return _entropy(p.mean(0, keepdims=True)) - _entropy(p)
 
 
@@ -53,23 +54,23 @@ def informed(logits: Floats) -> float:
 
 def certainty(logits: Floats) -> float:
     """Minus the mean entropy of the answers, nats (Morerio et al. 2018)."""
-    return -_entropy(_softmax(logits))
+    return -_entropy(softmax(logits))
 
 
 def nuclear_norm(logits: Floats) -> float:
     """Sum of the singular values of the probabilities, over its largest possible value (Cui et al. 2020)."""
-    p = _softmax(logits)
+    p = softmax(logits)
     n, classes = p.shape
     return float(np.linalg.svd(p, compute_uv=False).sum() / np.sqrt(n * min(n, classes)))
 
 
 def density(logits: Floats) -> float:
     """Entropy of the softened similarities between answers, nats: dense where each is like many (Saito et al. 2021)."""
-    p = _softmax(logits[:_COMPARED])
+    p = softmax(logits[:_COMPARED])
     unit = p / np.linalg.norm(p, axis=1, keepdims=True)
     similar = unit @ unit.T / _TEMPERATURE
     np.fill_diagonal(similar, -np.inf)
-    return _entropy(_softmax(similar))
+    return _entropy(softmax(similar))
 
 
 VALIDATORS: Mapping[str, Validator] = {
@@ -111,13 +112,6 @@ def judged(
         logits = factor(cross_entropy, *source) * logits
     found = validator.value(logits) + (scores.metrics.get("accuracy", 0.0) if validator.with_source else 0.0)
     return replace(scores, metrics={**scores.metrics, name: found}, ranked=name, better="higher")
-
-
-def _softmax(logits: npt.NDArray[np.floating]) -> Doubles:
-    x = np.asarray(logits, np.float64)
-    raised = np.exp(x - x.max(1, keepdims=True))
-    found: Doubles = raised / raised.sum(1, keepdims=True)
-    return found
 
 
 def _entropy(p: Doubles) -> float:

@@ -21,7 +21,7 @@ from edgetl.base.wording import counted
 from edgetl.certify import verify_arrays
 from edgetl.core.bundle import Bundle
 from edgetl.core.certificate import Certificate
-from edgetl.core.data import Dataset, Sample, located
+from edgetl.core.data import Dataset, Sample, located, renumbered
 from edgetl.core.run import Run, load_run
 from edgetl.inputs import input_of, kind_of, load_dataset
 from edgetl.tasks import find_task
@@ -75,6 +75,7 @@ def retention(
         RunError: the runs do not belong together, or were adopted as graphs.
         DataError: no sample is left that neither was trained on.
     """
+    from edgetl.transfer.classifier import head_of
     from edgetl.transfer.model import load_model, outputs
     from edgetl.transfer.stores import store_of
 
@@ -85,11 +86,13 @@ def retention(
     model, host = load_model(old).eval(), torch.device("cpu")
     store = store_of(model.definition, [dataset.file(sample) for sample in samples])
     (before,) = outputs(model, store, host, "the earlier model", progress).values()
-    after = (
-        _of_bundle(opened, old, dataset, samples, progress)
+    seen = (
+        _seen_by_bundle(opened, dataset, samples, progress)
         if isinstance(opened, Bundle)
-        else _of_run(opened, old, dataset, samples, progress)
+        else _seen_by_run(opened, dataset, samples, progress)
     )
+    head = head_of(model.backbone)[1]
+    after = seen @ head.weight.detach().numpy().reshape(head.out_features, -1).T + head.bias.detach().numpy()
     reference, deployed = (_answers(task.labels, values) for values in (before, after))
     return _told(verify_arrays(reference=reference, deployed=deployed, labels=labels, task=task.name), left_out)
 
@@ -120,7 +123,8 @@ def _samples(old: Run, learned: set[str], data: str | Path | None) -> tuple[Data
         if unknown or dataset.label_kind != old.dataset.label_kind:
             shown = f"the class '{unknown[0]}', which {old.path} has not" if unknown else "labels of another kind"
             raise DataError(f"{data} has {shown}", "give samples of the earlier run's task")
-        asked = tuple(_moved(sample, dataset.classes, old.classes) for sample in dataset.samples)
+        names = dataset.classes
+        asked = tuple(replace(s, label=renumbered(s.label, names, old.classes)) for s in dataset.samples)
         dataset = replace(dataset, classes=old.classes)
     kept = tuple(sample for sample in asked if sample.pixels not in learned)
     if not kept:
@@ -129,45 +133,26 @@ def _samples(old: Run, learned: set[str], data: str | Path | None) -> tuple[Data
     return dataset, kept, len(asked) - len(kept)
 
 
-def _moved(sample: Sample, names: Sequence[str], order: Sequence[str]) -> Sample:
-    label = sample.label
-    if isinstance(label, tuple):
-        return replace(sample, label=tuple(sorted(order.index(names[index]) for index in label)))
-    return replace(sample, label=order.index(names[label])) if isinstance(label, int) else sample
-
-
-def _of_run(run: Run, old: Run, dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> Floats:
-    """The old head's outputs on the backbone of a run, which sees the samples as that run does."""
-    from edgetl.transfer.classifier import head_of
+def _seen_by_run(run: Run, dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> Floats:
+    """What reaches the head of a run, which sees the samples as it was trained to: (n, features)."""
     from edgetl.transfer.features import compute
     from edgetl.transfer.model import load_model
     from edgetl.transfer.stores import store_of
 
     model = load_model(run)
     store = store_of(model.definition, [dataset.file(sample) for sample in samples])
-    seen = compute(model, store, torch.device("cpu"), "the later model", progress)
-    head = head_of(load_model(old).backbone)[1]
-    return _read(seen, head.weight.detach().numpy(), head.bias.detach().numpy())
+    return compute(model, store, torch.device("cpu"), "the later model", progress)
 
 
-def _of_bundle(bundle: Bundle, old: Run, dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> Floats:
-    """The same on the compressed backbone of a bundle."""
+def _seen_by_bundle(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> Floats:
+    """The same of the compressed backbone of a bundle."""
     from edgetl.compress.head import features
-    from edgetl.transfer.classifier import head_of
-    from edgetl.transfer.model import load_model
 
     definition, artifact = input_of(bundle), bundle.artifact()
     feeds = (definition.feeds(dataset.file(sample)) for sample in samples)
     told = tracked(feeds, "the compressed model", progress, len(samples))
     simulated = bundle.manifest.target.executes_on_host() == "simulated"
-    seen = features(artifact.path, bundle.exported, told, simulated=simulated)
-    head = head_of(load_model(old).backbone)[1]
-    return _read(seen, head.weight.detach().numpy(), head.bias.detach().numpy())
-
-
-def _read(features: Floats, weight: Floats, bias: Floats) -> Floats:
-    found: Floats = features @ weight.reshape(len(weight), -1).T + bias
-    return found
+    return features(artifact.path, bundle.exported, told, simulated=simulated)
 
 
 def _answers(labels: str, outputs: Floats) -> Labels:

@@ -137,7 +137,7 @@ def test_relative_gradients_are_those_of_the_loss_on_the_training_samples(few_di
         inside = [(v, g) for v, g in zip(named, parts, strict=True) if max(depths.values()) - depths[id(v)] == group]
         wanted = torch.cat([g.flatten() for _, g in inside]).norm() / torch.cat([v.flatten() for v, _ in inside]).norm()
         assert told[group] == pytest.approx(wanted.item(), rel=1e-3)
-    held = chosen(made, strategy, learner_of(task), (store, labels), 4, Scale())
+    held = chosen(told)
     shares = np.cumsum(told) / sum(told)
     assert held.groups == sum(shares <= LITTLE)
     assert f"first {held.groups} of {len(told)} groups" in held.reason

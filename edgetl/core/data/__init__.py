@@ -1,6 +1,6 @@
 """Labelled samples on disk: a reader for each format, splits that share nothing, and the record of both."""
 
-from edgetl.core.data.labels import LABEL_KINDS, Label, LabelKind
+from edgetl.core.data.labels import LABEL_KINDS, Label, LabelKind, renumbered
 from edgetl.core.data.places import located
 from edgetl.core.data.readers import READERS, Listing, Reader, find_reader
 from edgetl.core.data.readers.digits import NAME as DIGITS
@@ -33,6 +33,7 @@ __all__ = [
     "read_dataset",
     "read_listing",
     "refuse_inside",
+    "renumbered",
     "unlisted",
     "write_digits",
 ]

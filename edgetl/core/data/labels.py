@@ -132,6 +132,15 @@ def _figures(labels: Sequence[float], classes: Sequence[str]) -> dict[str, float
     return {"n": len(values), **figures}
 
 
+def renumbered(label: Label, names: Sequence[str], order: Sequence[str]) -> Label:
+    """A label whose indexes are of the classes ``names``, with those that the same classes have in ``order``."""
+    if isinstance(label, float):
+        return label
+    if isinstance(label, tuple):
+        return tuple(sorted(order.index(names[index]) for index in label))
+    return order.index(names[label])
+
+
 #: One class a sample, any number of classes a sample, a number a sample.
 LABEL_KINDS: Mapping[str, LabelKind] = {
     kind.name: kind

@@ -10,8 +10,16 @@ from pathlib import Path, PurePosixPath
 from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress
 from edgetl.base.wording import enumerated
-from edgetl.core.data import LABEL_KINDS, Content, Dataset, Listing, assign_unlearned, find_reader, read_listing
-from edgetl.core.data.labels import Label
+from edgetl.core.data import (
+    LABEL_KINDS,
+    Content,
+    Dataset,
+    Listing,
+    assign_unlearned,
+    find_reader,
+    read_listing,
+    renumbered,
+)
 from edgetl.core.data.samples import Sample
 from edgetl.core.run import IMAGES, SAMPLES
 from edgetl.inputs import find_input
@@ -87,20 +95,12 @@ def _joined(seen: Listing, unseen: Listing, path: Path) -> Listing:
                 sample,
                 path=(below / sample.path).as_posix(),
                 split=sample.split or split,
-                label=_moved(sample.label, listing.classes, classes),
+                label=renumbered(sample.label, listing.classes, classes),
             )
             for sample in listing.samples
         ]
     skipped = seen.skipped + unseen.skipped
     return Listing(root, classes, tuple(dict.fromkeys(samples)), seen.label_kind, skipped=skipped)
-
-
-def _moved(label: Label, names: Sequence[str], order: Sequence[str]) -> Label:
-    if isinstance(label, float):
-        return label
-    if isinstance(label, tuple):
-        return tuple(sorted(order.index(names[index]) for index in label))
-    return order.index(names[label])
 
 
 def read_names(file: Path) -> tuple[str, ...]:
@@ -136,5 +136,5 @@ def in_order(dataset: Dataset, names: Sequence[str], told_by: str) -> Dataset:
         theirs, known = (enumerated([f"'{name}'" for name in listed]) for listed in (strange, names))
         what = f"the data have the classes {theirs}, which the model has not: by {told_by} it has {known}"
         raise DataError(what, "name the model's classes as the data do: --classes FILE, a name a line")
-    moved = [replace(s, label=_moved(s.label, dataset.classes, names)) for s in dataset.samples]
+    moved = [replace(s, label=renumbered(s.label, dataset.classes, names)) for s in dataset.samples]
     return replace(dataset, classes=tuple(names), samples=tuple(moved))

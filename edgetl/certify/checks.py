@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CertifyError
 from edgetl.certify.paired import paired_indexes
+from edgetl.core.data import parts_of
 from edgetl.core.tensors import Arrays
 from edgetl.tasks import Task, multi_label, regression
+from edgetl.tasks.several import rows_of
 
 REFERENCE, DEPLOYED = "reference", "deployed"
 Labels = npt.NDArray[Any]
@@ -38,7 +40,30 @@ def checked(task: Task, labels: npt.ArrayLike, models: Mapping[str, Arrays], nam
     if given is not None and len(set(given)) < len(given):
         twice = sorted({name for name in given if given.count(name) > 1})
         raise CertifyError(f"the class name '{twice[0]}' is given twice", "give every class its own name")
+    if task.parts:
+        return _several(task, labels, models, given)
     return _CHECKS[task.labels](labels, {name: dict(answers) for name, answers in models.items()}, given)
+
+
+def _several(task: Task, labels: npt.ArrayLike, models: Mapping[str, Arrays], names: tuple[str, ...] | None) -> Checked:
+    """Each task's answers to the samples that have a label of it; those to the others are as they come."""
+    truth, parts = numbers(labels, "labels"), parts_of(task.labels, names or ())
+    columns = parts[-1].labels.stop
+    if truth.ndim != 2 or truth.shape[1] != columns or not len(truth):
+        raise CertifyError(
+            f"labels has the shape {truth.shape}", f"give {columns} columns, NaN where there is no label"
+        )
+    for name, answers in models.items():
+        uneven = [key for key, values in answers.items() if len(values) != len(truth)]
+        if uneven:
+            what = f"{uneven[0]} of {name} has {len(answers[uneven[0]])} rows for {len(truth)} samples"
+            raise CertifyError(what, "give an answer for each")
+    for part in parts:
+        own, known = task.parts[part.name], part.known(truth)
+        if known.any():
+            rows = {name: rows_of(part, truth, answers, own) for name, answers in models.items()}
+            checked(own, part.own(truth), rows, part.classes or None)
+    return truth.astype(np.float64), {name: dict(answers) for name, answers in models.items()}, names or ()
 
 
 def _classes(labels: npt.ArrayLike, models: Models, names: tuple[str, ...] | None) -> Checked:

@@ -16,7 +16,7 @@ from edgetl.certify.archive import AGAIN, read_archive, write_archive
 from edgetl.certify.checks import DEPLOYED, REFERENCE, checked
 from edgetl.certify.gain import Baseline
 from edgetl.certify.paired import Indexes, paired_indexes
-from edgetl.certify.predictions_file import KEPT, from_arrays, to_arrays
+from edgetl.certify.predictions_file import from_arrays, kept, to_arrays
 from edgetl.certify.probabilities import LogitEvidence, logit_evidence
 from edgetl.core.tensors import Arrays
 from edgetl.tasks import Task, find_task
@@ -39,7 +39,7 @@ class Predictions:
         task: what the models are for, a key of :data:`edgetl.tasks.TASKS`.
         labels: the truth, as the task's kind of label has it.
         models: answers by name: "reference", the rungs below it in order, "deployed"; see
-            :data:`edgetl.certify.predictions_file.KEPT`.
+            :func:`edgetl.certify.predictions_file.kept`.
         paths: path of each sample relative to the data folder, with forward slashes.
         sha256: SHA-256 of each sample's file, 64 hexadecimal digits.
         class_names: name of each class or label.
@@ -66,9 +66,9 @@ class Predictions:
     evidence: LogitEvidence | None = None
 
     def __post_init__(self) -> None:
-        kept = KEPT[self._task.labels]
+        names = kept(self._task)
         # Copies, because they are made read-only.
-        own = {name: {key: np.array(answers[key]) for key in kept} for name, answers in self.models.items()}
+        own = {name: {key: np.array(answers[key]) for key in names} for name, answers in self.models.items()}
         labels, models, _ = checked(self._task, np.array(self.labels), own, self.class_names)
         for array in (labels, *(array for answers in models.values() for array in answers.values())):
             array.flags.writeable = False
@@ -153,7 +153,7 @@ class Predictions:
         if baseline is not None and task.has_accuracy:
             given = _checked(task, baseline[1], "baseline", len(paths), classes)
             own = Baseline(baseline[0], task.decode(given, options or {})["class"])
-        kept = _kept_logits(task, arrays, labels)
+        logits = _kept_logits(task, arrays, labels)
         return cls(
             task=task.name,
             labels=np.asarray(labels),
@@ -162,7 +162,7 @@ class Predictions:
             sha256=tuple(sha256),
             class_names=tuple(classes),
             baseline=own,
-            **kept,
+            **logits,
         )
 
     def arguments(self) -> dict[str, Any]:

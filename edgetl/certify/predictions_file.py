@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgetl.certify.checks import DEPLOYED, REFERENCE
 from edgetl.certify.gain import Baseline
 from edgetl.certify.probabilities import LogitEvidence, Step
-from edgetl.tasks import find_task
+from edgetl.tasks import Task, find_task
 
 if TYPE_CHECKING:
     from edgetl.certify.predictions import Predictions
@@ -28,6 +28,13 @@ KEPT: Mapping[str, tuple[str, ...]] = {
     "classes": ("logits", "present"),
     "number": ("values",),
 }
+
+
+def kept(task: Task) -> tuple[str, ...]:
+    """Names of the answers that are kept of a task, or of several, ``NAME.answer``."""
+    if not task.parts:
+        return KEPT[task.labels]
+    return tuple(f"{name}.{each}" for name, part in task.parts.items() for each in kept(part))
 
 
 def to_arrays(saved: Predictions) -> dict[str, Array]:
@@ -70,11 +77,11 @@ def from_arrays(arrays: Mapping[str, Array]) -> dict[str, Any]:
     task = find_task(str(arrays["task"]) if "task" in arrays else None)
     rungs = [str(name) for name in arrays["rungs"].tolist()]
     keys = {REFERENCE: REFERENCE, **{name: f"rung{i}" for i, name in enumerate(rungs)}, DEPLOYED: DEPLOYED}
-    kept = KEPT[task.labels]
+    names = kept(task)
     return {
         "task": task.name,
         "labels": arrays["labels"],
-        "models": {name: {part: arrays[_key(key, part, len(kept))] for part in kept} for name, key in keys.items()},
+        "models": {name: {part: arrays[_key(key, part, len(names))] for part in names} for name, key in keys.items()},
         "paths": tuple(map(str, arrays["paths"].tolist())),
         "sha256": tuple(digits[i : i + _HEX] for i in range(0, len(digits), _HEX)),
         "class_names": tuple(map(str, arrays["class_names"].tolist())),

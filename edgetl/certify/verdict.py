@@ -19,6 +19,7 @@ from edgetl.certify.ladder import first_divergence, ladder, responsible
 from edgetl.certify.metric_test import MetricTest
 from edgetl.certify.paired import PairedCounts, paired_indexes
 from edgetl.certify.probabilities import LogitEvidence, logit_evidence, probability_shift
+from edgetl.certify.several import certify_several
 from edgetl.core.certificate import Certificate, Executed
 from edgetl.core.certificate_parts import Balanced, Probabilities, Rung, TransferGain, Verdict
 from edgetl.core.compression import LayerNoise
@@ -99,6 +100,8 @@ def certify_answers(
 ) -> Certificate:
     """Test a deployed model against its reference on the same held-out samples, whatever they are for.
 
+    Several tasks at once are judged by :func:`edgetl.certify.several.certify_several`.
+
     The verdict is that of :func:`edgetl.certify.paired_test` for ``metric``, and fail whenever a finding is fatal or a
     class collapsed: its loss is more than chance (Holm-adjusted exact McNemar p < ``alpha``) and at least ``margin``.
     ``first_divergence`` is the first rung that, against the rung above it, loses at least ``margin``, and more than
@@ -129,6 +132,11 @@ def certify_answers(
         UnknownNameError: no metric of that name.
     """
     facts = facts or Facts()
+    if task.parts:
+        return certify_several(
+            certify_answers, task, labels, models, names, metric=metric, margin=margin, alpha=alpha, trained=trained,
+            reproduced=reproduced, findings=findings, facts=facts,
+        )  # fmt: skip
     comparison = compared(task, labels, models, names, metric, margin, alpha, trained)
     judged = _judged(comparison, baseline, reproduced, findings, facts.sample)
     evidence = _evidence(logits, comparison)

@@ -85,7 +85,7 @@ def _told(run: Run) -> list[str]:
 
 def _sentence(run: Run) -> str:
     assert run.adoption is not None
-    metrics = next(task["metrics"] for task in edgetl.list_tasks() if task["name"] == run.task)
+    metrics = edgetl.list_tasks(run.task)[0]["metrics"]
     value = run.metrics.val.get(run.metrics.metric)
     measured = "undefined" if value is None else figure(value, metrics[0]["unit"])
     checked = {"answers": "its owner's answers", "claim": "its owner's claim"}.get(run.adoption.verified)

@@ -139,7 +139,7 @@ def _repeat(shown: Output, found: Repeated) -> None:
 def _people(console: Console, found: Repeated) -> None:
     from edgetl.reporting.console import print_table
 
-    metrics = next(task["metrics"] for task in edgetl.list_tasks() if task["name"] == found.runs[0].task)
+    metrics = edgetl.list_tasks(found.runs[0].task)[0]["metrics"]
     rows = [
         [metric["title"], *(_figure(value, metric["unit"]) for value in (spread.median, spread.low, spread.high))]
         for metric in metrics
@@ -186,7 +186,7 @@ def _say_of_the_data(run: Run) -> None:
 
 def _sentence(run: Run) -> str:
     val = run.metrics.val
-    metrics = next(task["metrics"] for task in edgetl.list_tasks() if task["name"] == run.task)
+    metrics = edgetl.list_tasks(run.task)[0]["metrics"]
     figures = [f"{metric['title']} {_figure(val.get(_key(metric)), metric['unit'])}" for metric in metrics]
     classes = f", {len(run.classes)} classes" if run.classes else ""
     return (

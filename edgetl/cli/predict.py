@@ -36,6 +36,8 @@ def command(
 
 
 def _sentence(answer: edgetl.Prediction) -> str:
+    if answer.tasks:
+        return "; ".join(f"{name}: {_sentence(own)}" for name, own in answer.tasks.items())
     if answer.value is not None:
         return number(answer.value)
     labels = ", ".join(f"{one.label} {percent(one.probability, 1)}" for one in answer.labels) or "no label"

@@ -103,7 +103,7 @@ def distil(
         samples: the inputs by name, (n, …) each, from the training split, or batches of them; the first
             :data:`MOST` are used, a quarter of them, :data:`HELD_OUT` at most, not trained on.
         teacher: as ``model``; None for ``model`` itself.
-        divergence: that of the task (:data:`edgetl.compress.divergences.DIVERGENCES`).
+        divergence: that of the task (:func:`edgetl.compress.divergences.divergence_of`).
         labelled: for ``training.labels``.
         training: how; None for the defaults.
         progress: told of each step.

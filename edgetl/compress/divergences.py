@@ -5,10 +5,13 @@ They are the ``divergence`` of the tasks (:mod:`edgetl.tasks`) with a temperatur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from edgetl.core.data import parts_of
 
 #: (teacher's outputs, student's outputs, temperature) → a scalar, 0 or more.
 Divergence = Callable[[Tensor, Tensor, float], Tensor]
@@ -38,6 +41,20 @@ def of_labels(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
 def of_values(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
     """Mean squared difference of values, float (n, k), in their own unit squared; the temperature does not count."""
     return functional.mse_loss(student, teacher)
+
+
+def divergence_of(kind: str, classes: Sequence[str]) -> Divergence:
+    """The divergence of a kind of label; of several tasks the sum of theirs, each of its share of the outputs."""
+    if kind in DIVERGENCES:
+        return DIVERGENCES[kind]
+    parts = parts_of(kind, classes)
+
+    def of_several(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+        pairs = ((DIVERGENCES[part.kind], part.outputs) for part in parts)
+        each = [of(teacher[:, own], student[:, own], temperature) for of, own in pairs]
+        return torch.stack(each).sum()
+
+    return of_several
 
 
 #: Kind of label (:data:`edgetl.core.data.labels.LABEL_KINDS`) → divergence.

@@ -6,7 +6,7 @@ stretched, feature by feature, and no setting of the ranges undoes that. Its wei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ _ELSEWHERE = "no remedy of its head helps"
 
 @dataclass(frozen=True)
 class Head:
-    """The last layer of a float ONNX file, a linear one that gives its only output.
+    """The last layer of a float ONNX file, a linear one that gives its only output, or all of them side by side.
 
     Attributes:
         node: its name.
@@ -52,14 +52,21 @@ def find_head(topology: Topology) -> Head:
     """The head of a float ONNX file.
 
     Raises:
-        CompressionError: its last layer is no linear one with a bias, or gives not its only output.
+        CompressionError: its last layer is no linear one with a bias, or gives not all of its outputs.
     """
-    outputs = [value.name for value in topology.model.graph.output]
-    last = topology.makers.get(outputs[0]) if len(outputs) == 1 else None
+    makers = [topology.makers.get(value.name) for value in topology.model.graph.output]
+    last = makers[0] if len(makers) == 1 else _divided(topology, makers)
     found = None if last is None else _gemm(topology, last) or _matmul(topology, last)
     if found is None:
         raise CompressionError("the network's last layer is no linear head", _ELSEWHERE)
     return found
+
+
+def _divided(topology: Topology, makers: Sequence[Any]) -> Any:
+    """The node whose one output is split into those of the network; None where there is no such one."""
+    first = makers[0]
+    alone = first is not None and first.op_type == "Split" and all(maker is first for maker in makers)
+    return topology.makers.get(first.input[0]) if alone else None
 
 
 def _gemm(topology: Topology, node: Any) -> Head | None:

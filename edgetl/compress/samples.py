@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgetl.base.errors import CompressionError
 from edgetl.base.storage import sha256_file
 from edgetl.core.compression import Calibration, CalibrationSample
-from edgetl.core.data import Dataset, Sample
+from edgetl.core.data import Dataset, Sample, label_kind
 
 SPLIT = "calibration"
 #: Of the values of a regression, each of as many samples.
@@ -107,8 +107,10 @@ def _strata(kind: str, labels: Sequence[Any]) -> tuple[str, list[int]]:
         values = np.array(labels, dtype=np.float64)
         inner = np.quantile(values, np.arange(1, BINS) / BINS)
         return f"{BINS} quantile bins", [int(i) for i in np.searchsorted(inner, values, side="right")]
-    number = {label: i for i, label in enumerate(sorted(set(labels)))}
-    return "label sets" if kind == "classes" else "classes", [number[label] for label in labels]
+    marks = label_kind(kind).marks
+    held: Sequence[Any] = labels if marks is None else marks(labels)
+    number = {label: i for i, label in enumerate(sorted(set(held)))}
+    return "classes" if marks is None else "label sets", [number[label] for label in held]
 
 
 def _balanced(labels: Sequence[int], count: int, draw: np.random.Generator) -> list[int]:

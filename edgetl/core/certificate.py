@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from edgetl.base.errors import CertifyError
@@ -83,6 +83,8 @@ class Certificate:
         sample: what one sample is called, such as image; its plural ends in s.
         labelled_by: who says what is right: the data's owner, or the trained model, where nobody labelled the samples:
             then every score is one of agreement with it.
+        parts: of several tasks, the certificate of each by its name; the figures of this one are those of the task
+            that decides, whose name its ``metric`` begins with. None of a single task.
         created: time stamp given by the caller, or empty; no clock is read.
         schema: version of this record.
 
@@ -133,6 +135,7 @@ class Certificate:
     sample: str
     created: str
     labelled_by: Literal["owner", "model"] = "owner"
+    parts: Mapping[str, Certificate] = field(default_factory=dict)
     schema: Literal[3] = SCHEMA
 
     def __post_init__(self) -> None:
@@ -148,9 +151,12 @@ class Certificate:
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values, with its digest."""
         record = {**to_json(self), "findings": [finding.to_json() for finding in self.findings]}
-        # Certificates from before there was another one do not say it.
+        # Certificates from before there was another one do not say it, and most are of one task.
         if self.labelled_by == "owner":
             del record["labelled_by"]
+        record["parts"] = {name: part.to_json() for name, part in self.parts.items()}
+        if not self.parts:
+            del record["parts"]
         return sealed(record)
 
     @property
@@ -191,6 +197,9 @@ class Certificate:
         found = "; ".join(f"{finding.title} ({finding.severity})" for finding in self.findings)
         verdict = f"Verdict at a margin of {amount(self.margin, self.unit)}: {self.verdict}."
         outcome = self._scores() if self.reference_accuracy is None else self._accuracies()
+        if self.parts:
+            name = self.metric.partition(".")[0]
+            outcome = f"Of {len(self.parts)} tasks '{name}' decides. {outcome}"
         return " ".join([outcome, verdict, *self.reasons, *([f"Found: {found}."] if found else [])])
 
     def _accuracies(self) -> str:

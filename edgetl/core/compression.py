@@ -75,7 +75,7 @@ class CalibrationSample:
 
     path: str
     sha256: str
-    label: int | float | tuple[int, ...] | None = None
+    label: int | float | tuple[Json, ...] | None = None
 
 
 @dataclass(frozen=True)

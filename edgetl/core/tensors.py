@@ -59,6 +59,11 @@ def joined(parts: Sequence[Arrays]) -> dict[str, npt.NDArray[Any]]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def packed(arrays: Arrays) -> npt.NDArray[Any]:
+    """All arrays, (n, width) each, side by side: what several outputs of a network are together."""
+    return next(iter(arrays.values())) if len(arrays) == 1 else np.concatenate(list(arrays.values()), axis=1)
+
+
 def single(arrays: Arrays) -> npt.NDArray[Any]:
     """The one array, for what knows models of one input or of one output alone.
 

@@ -14,7 +14,7 @@ from edgetl.compress import graph
 from edgetl.compress.layers.topology import Topology, module_of
 from edgetl.core.bundle import Artifact, Bundle
 from edgetl.core.findings import Finding
-from edgetl.core.tensors import Arrays, count, rows, single
+from edgetl.core.tensors import Arrays, count, packed, rows
 from edgetl.runtime.predict import infer
 from edgetl.runtime.sessions import open_session
 
@@ -54,8 +54,8 @@ def _behaviour(exported: Path, batch: Arrays) -> Iterator[Finding]:
         return
     try:
         with closing(open_session(Artifact("onnxruntime", exported, "fp32"), threads=1)) as session:
-            together = single(infer(session, batch))
-            alone = np.concatenate([single(infer(session, rows(batch, slice(i, i + 1)))) for i in range(n)])
+            together = packed(infer(session, batch))
+            alone = np.concatenate([packed(infer(session, rows(batch, slice(i, i + 1)))) for i in range(n)])
     except BackendError:
         return
     away, spread = float(np.abs(together - alone).max()), float(np.ptp(alone))

@@ -101,9 +101,9 @@ def _calibration(record: Calibration, used: int, bundle: Bundle, root: Path | No
     if count < FEWEST:
         what = f"The activation ranges come from {counted(count, noun)}; {FEWEST} are the least that this trusts."
         yield Finding("calibration-too-few", what, evidence={"images": count, "fewest": FEWEST})
-    labels = {sample.label for sample in samples}
+    labels = {str(sample.label) for sample in samples}
     if len(labels) == 1 and len(dataset.classes) > 1 and len(samples) > 1:
-        name = _name(dataset, labels.pop())
+        name = _name(dataset, samples[0].label)
         what = f"All {len(samples)} calibration {noun}s are of the class '{name}', one of {len(dataset.classes)}."
         yield Finding("calibration-one-class", what, evidence={"class": name, "images": len(samples)})
     known = {sample.sha256 for sample in dataset.samples}

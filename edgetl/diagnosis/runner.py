@@ -14,7 +14,7 @@ from edgetl.base.errors import BackendError
 from edgetl.base.progress import Progress, tracked
 from edgetl.core.bundle import Bundle
 from edgetl.core.findings import Finding
-from edgetl.core.tensors import single
+from edgetl.core.tensors import packed
 from edgetl.diagnosis.hypotheses import Preparation, hypotheses
 from edgetl.diagnosis.observations import DEPLOYED, Logits, Observations
 from edgetl.inputs import preprocess_of
@@ -63,7 +63,7 @@ def reproduce(bundle: Bundle, seen: Observations, progress: Progress) -> tuple[F
     def through(prepare: Preparation) -> Answer:
         def answer(path: Path) -> npt.NDArray[np.floating]:
             image = np.ascontiguousarray(prepare(path))[None]
-            return single(infer(session, {session.inputs[0].name: image}))
+            return packed(infer(session, {session.inputs[0].name: image}))
 
         return answer
 

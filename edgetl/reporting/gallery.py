@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgetl.base.errors import BundleError
 from edgetl.base.wording import number
 from edgetl.core.bundle import PREDICTIONS, Bundle
+from edgetl.core.data import Part, parts_of
 from edgetl.core.npz import read_npz
 from edgetl.core.tensors import Arrays
 from edgetl.reporting.samples import Card, Previews
@@ -69,14 +70,23 @@ def changes(bundle: Bundle, kind: str, noun: str, *, data_root: Path | None = No
         BundleError: the predictions are damaged or of another version.
     """
     task = find_task(bundle.manifest.task)
-    judged = bool(task.exact) or task.labels in EQUAL
+    judged = bool(task.exact) or task.labels in EQUAL or bool(task.parts)
     title = f"{noun.capitalize()}s {'lost and gained' if judged else 'whose error grew'}"
     file = bundle.path / PREDICTIONS
     if not file.is_file():
         return Changes(title, (), "There are no saved predictions: verify the bundle to get them.")
-    names = bundle.labels
-    saved = _saved(file, task, len(names))
     previews = Previews(bundle.dataset, kind, data_root)
+    if not task.parts:
+        return Changes(title, _groups(task, _saved(file, task, len(bundle.labels)), bundle.labels, previews))
+    groups: list[Group] = []
+    for part in parts_of(task.labels, bundle.labels):
+        own = task.parts[part.name]
+        found = _groups(own, _saved(file, own, len(part.classes), part), part.classes, previews)
+        groups += [replace(group, title=f"{part.name}: {group.title[:1].lower()}{group.title[1:]}") for group in found]
+    return Changes(title, tuple(groups))
+
+
+def _groups(task: Task, saved: Saved, names: Sequence[str], previews: Previews) -> tuple[Group, ...]:
     answer = ANSWERS[task.labels]
     right = _right(task, saved)
 
@@ -88,19 +98,16 @@ def changes(bundle: Bundle, kind: str, noun: str, *, data_root: Path | None = No
         return Card(saved.paths[row], previews.of(saved.paths[row]), tuple(facts))
 
     if right is None:
-        return Changes(title, (_worsened(saved, card),))
+        return (_worsened(saved, card),)
 
     def cards(rows: npt.NDArray[np.int64]) -> tuple[Card, ...]:
         return tuple(map(card, rows[:SHOWN].tolist()))
 
     before, after = (right[model] for model in _MODELS)
     lost, gained = np.flatnonzero(before & ~after), np.flatnonzero(~before & after)
-    return Changes(
-        title,
-        (
-            Group("Lost: right before, wrong after", "lost", cards(lost), len(lost)),
-            Group("Gained: wrong before, right after", "gained", cards(gained), len(gained)),
-        ),
+    return (
+        Group("Lost: right before, wrong after", "lost", cards(lost), len(lost)),
+        Group("Gained: wrong before, right after", "gained", cards(gained), len(gained)),
     )
 
 
@@ -132,13 +139,18 @@ def _right(task: Task, saved: Saved) -> dict[str, Booleans] | None:
     return equal and {model: equal(saved.answers[model], saved.labels) for model in _MODELS}
 
 
-def _saved(file: Path, task: Task, classes: int) -> Saved:
+def _saved(file: Path, task: Task, classes: int, part: Part | None = None) -> Saved:
+    """What a bundle keeps of a task, or of one of several: of the samples that have a label of it."""
     try:
         arrays = read_npz(file)
-        paths = [str(path) for path in arrays["paths"]]
-        answers = {model: _answers(arrays, model, task) for model in _MODELS}
-        labels = arrays["labels"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        paths, labels = [str(path) for path in arrays["paths"]], arrays["labels"]
+        answers = {model: _answers(arrays, model, task, "" if part is None else part.name) for model in _MODELS}
+        if part is not None:
+            known = part.known(labels)
+            paths = [path for path, has in zip(paths, known, strict=True) if has]
+            answers = {model: {key: v[known] for key, v in own.items()} for model, own in answers.items()}
+            labels = part.own(labels)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise BundleError(f"{file} is damaged or of another version", _AGAIN) from error
     given = [values for model in answers.values() for values in model.values()]
     shapes = SHAPES[task.labels](len(paths), classes)
@@ -155,12 +167,17 @@ SHAPES: Mapping[str, Callable[[int, int], tuple[tuple[int, ...], ...]]] = {
 }
 
 
-def _answers(arrays: Arrays, model: str, task: Task) -> dict[str, npt.NDArray[Any]]:
-    """An answer of one array lies under its model's name, one of several under ``MODEL.NAME``."""
+def _answers(arrays: Arrays, model: str, task: Task, part: str) -> dict[str, npt.NDArray[Any]]:
+    """An answer of one array lies under its model's name, one of several under ``MODEL.NAME``.
+
+    Those of one of several tasks lie under ``MODEL.TASK.NAME``.
+    """
     single = {"class": "class", "number": "values"}
+    of = f"{model}.{part}." if part else f"{model}."
     if task.labels in single:
-        return {single[task.labels]: arrays[model]}
-    return {"logits": arrays[f"{model}.logits"], "present": arrays[f"{model}.present"].astype(bool)}
+        key = single[task.labels]
+        return {key: arrays[f"{of}{key}" if part else model]}
+    return {"logits": arrays[f"{of}logits"], "present": arrays[f"{of}present"].astype(bool)}
 
 
 def _truth(task: Task, saved: Saved, names: Sequence[str], row: int) -> str:

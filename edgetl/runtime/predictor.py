@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -50,11 +50,13 @@ class Prediction:
             empty where the task has none.
         top: the most probable labels, whether present or not, the most probable first.
         value: the number, in the labels' own unit; None where the task gives labels.
+        tasks: of a network for several tasks, the answer of each by its name; all else is empty then.
     """
 
     labels: tuple[LabelProbability, ...] = ()
     top: tuple[LabelProbability, ...] = ()
     value: float | None = None
+    tasks: Mapping[str, Prediction] = field(default_factory=dict)
 
     @property
     def label(self) -> str | None:
@@ -68,6 +70,8 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, without what the task does not have."""
+        if self.tasks:
+            return {"tasks": {name: answer.to_json() for name, answer in self.tasks.items()}}
         if self.value is not None:
             return {"value": self.value}
         values = asdict(self)
@@ -189,7 +193,9 @@ def described(task: Task, labels: Sequence[str], outputs: Arrays, top: int = TOP
 
 
 def _prediction(found: Mapping[str, Any]) -> Prediction:
-    """Of what a task describes: ``value``; or ``top``, and with it ``labels`` or the one ``label``."""
+    """Of what a task describes: ``value``; or ``top``, and with it ``labels`` or the one ``label``; or ``tasks``."""
+    if "tasks" in found:
+        return Prediction(tasks={name: _prediction(answer) for name, answer in found["tasks"].items()})
     top = _labels(found.get("top", ()))
     labels = _labels(found["labels"]) if "labels" in found else top[:1]
     return Prediction(labels, top, found.get("value"))

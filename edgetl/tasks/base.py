@@ -124,12 +124,14 @@ class Task:
             Takes answers, too, which hold the outputs.
         agreement: share of samples, 0 to 1, on which two models' answers are the same.
         describe: answers, the classes' names and how many to name → for each sample what a person reads, JSON values:
-            ``value``; or ``top`` and with it ``labels`` or the one ``label`` (see ``runtime.predictor.Prediction``).
+            ``value``; or ``top`` and with it ``labels`` or the one ``label`` (see ``runtime.predictor.Prediction``); or
+            ``tasks``, one of these for each of several.
         by_class: evidence of the reference and of the deployed model, and how many classes there are → what happened
             to each; None where labels are no classes.
         options: what decoding can be told, with the values that it has unless it is.
         audits: kinds of fault that can be told from its records and answers (keys of ``core.findings.KINDS``).
         views: pieces of a report that it has, by name.
+        parts: of several tasks at once, each by its name; none of a single one.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Task:
     options: Mapping[str, float] = field(default_factory=dict)
     audits: frozenset[str] = frozenset()
     views: tuple[str, ...] = ()
+    parts: Mapping[str, Task] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:

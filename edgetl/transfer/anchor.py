@@ -55,7 +55,7 @@ class Teacher(nn.Module):
         outputs: Tensor = self.network(*self.view(*inputs)).float()
         if self.order:
             outputs = outputs[:, self.order]
-        return (outputs - self.scale.centre) / self.scale.spread
+        return self.scale.standardised(outputs)
 
 
 class OnnxNetwork(nn.Module):

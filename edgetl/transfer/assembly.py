@@ -81,7 +81,7 @@ class Job:
     @property
     def strategy(self) -> Strategy:
         """The strategy with this run's schedule."""
-        settings, terms = self.settings, learner_of(self.task).terms
+        settings, terms = self.settings, learner_of(self.task, self.dataset.classes).terms
         found, given = backbones.find(settings.backbone), (settings.epochs, settings.learning_rate)
         return strategies.resolve(settings.strategy, found, terms, *given, settings.options)
 
@@ -149,7 +149,8 @@ class Setup:
 def assemble(fabric: Fabric, job: Job) -> Setup:
     """Build the start of training in this process: model, what is held still, parameter groups, optimizer."""
     strategy, settings, task = job.strategy, job.settings, job.task
-    classes, labels, learner = job.dataset.classes, job.dataset.labels("train"), learner_of(task)
+    classes, labels = job.dataset.classes, job.dataset.labels("train")
+    learner = learner_of(task, classes)
     scale = learner.scale(labels)
     start = started(job).to(memory_format=torch.channels_last)
     anchor = _anchor(strategy, job, start, scale)

@@ -17,6 +17,7 @@ from edgetl.base.progress import Progress
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.run import BASELINE, CHECKPOINT, Run, record_baseline
 from edgetl.core.run_record import Baseline, RunMetrics
+from edgetl.core.tensors import packed
 from edgetl.transfer import checkpoint, strategies
 from edgetl.transfer import weights as sources
 from edgetl.transfer.assembly import Job, finished
@@ -152,7 +153,7 @@ def _random_start(order: Plan, run: Run, folder: Path, progress: Progress) -> Sc
     model = network_for(order.task, run.classes, body, order.input).eval().to(memory_format=torch.channels_last)
     outputs = val_outputs(model, run.dataset, torch.device("cpu"), progress=progress)
     scale = order.learner.scale(run.dataset.labels("train"))
-    applied = {name: scale.applied(values) for name, values in outputs.items()}
+    applied = model.named(scale.applied(packed(outputs)))
     scores = scored(order.task, applied, run.dataset.labels("val"))
     checkpoint.write_weights(epoch_file(folder / CHECKPOINT, 0), body.state_dict())
     write_json(record, {"val": scores.record()})

@@ -20,7 +20,7 @@ from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import sha256_file
 from edgetl.base.wording import counted
-from edgetl.core.data import LABEL_KINDS, SPLITS, Dataset, Label, Sample, assign_splits
+from edgetl.core.data import SPLITS, Dataset, Label, Sample, assign_splits, label_kind
 from edgetl.core.data.readers.columns import read_table, splits_of
 from edgetl.core.data.samples import Skipped
 from edgetl.core.data.walk import writable_name
@@ -77,11 +77,11 @@ def with_target(
     return _joined(source_part, held, own)
 
 
-def has_labels(target: Path, label_kind: str) -> bool:
+def has_labels(target: Path, kind: str) -> bool:
     """Whether the target's own labels certify: whether any row that serves them has one."""
     if target.is_dir():
         return False
-    return any(label and split in ("", *_CERTIFYING) for label, split in _cells(target, LABEL_KINDS[label_kind].column))
+    return any(label and split in ("", *_CERTIFYING) for label, split in _cells(target, label_kind(kind).column))
 
 
 def answered(
@@ -116,7 +116,7 @@ def _told(target: Path, dataset: Dataset, kind: str, folder: Path) -> dict[Path,
     """Label, or None, and split, or "", of each file that a table names; nothing of a folder's."""
     if target.is_dir():
         return {}
-    labels, places = LABEL_KINDS[dataset.label_kind], {name: i for i, name in enumerate(dataset.classes)}
+    labels, places = label_kind(dataset.label_kind), {name: i for i, name in enumerate(dataset.classes)}
     found: dict[Path, tuple[Label | None, str]] = {}
     rows = zip(files_of(target, kind, folder), _cells(target, labels.column), strict=True)
     for number, (file, (cell, split)) in enumerate(rows, 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +118,17 @@ class Deployable(nn.Module):
             outcome.
         definition: an image's mean and std are applied here; other inputs go to the backbone as they are.
         output: name of the output.
+        shares: names and widths of several outputs, one for each of several tasks, that lie side by side in the
+            backbone's; none where it is one.
     """
 
-    def __init__(self, backbone: nn.Module, definition: Input, output: str = "logits") -> None:
+    def __init__(
+        self, backbone: nn.Module, definition: Input, output: str = "logits", shares: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
         self.definition = definition
         self.output = output
+        self.shares = dict(shares or {})
         self.normalise = _normaliser(definition)
         self.backbone = plain_pooling(backbone)
 
@@ -134,14 +139,42 @@ class Deployable(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The output of a batch."""
-        prepared = self.normalise(*inputs) if self.normalise is not None else inputs
-        output: Tensor = self.backbone(*prepared)
-        return output.float()
+        return _answered(self.normalise, self.backbone, inputs)
+
+    def named(self, values: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        """Each output by its name, of what ``forward`` gives, (n, width)."""
+        if not self.shares:
+            return {self.output: values}
+        ends = np.cumsum(list(self.shares.values()))
+        return dict(zip(self.shares, np.split(values, ends[:-1], axis=1), strict=True))
 
     def fed(self, arrays: Arrays, device: torch.device) -> Tensor:
         """The output for named arrays, on ``device``, where the model must be."""
         output: Tensor = self(*(_moved(arrays[spec.name], device) for spec in self.definition.tensors))
         return output
+
+
+def _answered(normalise: nn.Module | None, backbone: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+    output: Tensor = backbone(*(normalise(*inputs) if normalise is not None else inputs))
+    return output.float()
+
+
+class SeveralOutputs(nn.Module):
+    """A model with a tensor for each of its outputs, as it is exported: its layers, by the names that they have."""
+
+    def __init__(self, model: Deployable) -> None:
+        super().__init__()
+        self.normalise, self.backbone = model.normalise, model.backbone
+        self._widths = list(model.shares.values())
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of a batch, in order."""
+        return tuple(torch.split(_answered(self.normalise, self.backbone, inputs), self._widths, dim=1))
+
+
+def exportable(model: Deployable) -> nn.Module:
+    """A model that gives its outputs one by one."""
+    return SeveralOutputs(model).train(model.training) if model.shares else model
 
 
 def _moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -164,15 +197,18 @@ def plain_pooling(model: nn.Module) -> nn.Module:
 
 
 def network_for(task: Task, classes: Sequence[str], body: nn.Module, definition: Input) -> Deployable:
-    """A backbone whose head is as wide as the task's output."""
-    return Deployable(body, definition, task.outputs(classes)[0].name)
+    """A backbone whose head is as wide as the task's outputs together."""
+    widths = _widths(task, classes)
+    return Deployable(body, definition, next(iter(widths)), widths if task.parts else None)
 
 
 def head_width(task: Task, classes: Sequence[str]) -> int:
     """How many numbers the head gives for a sample."""
-    width = task.outputs(classes)[0].shape[1]
-    assert width is not None
-    return width
+    return sum(_widths(task, classes).values())
+
+
+def _widths(task: Task, classes: Sequence[str]) -> dict[str, int]:
+    return {spec.name: spec.shape[1] or 0 for spec in task.outputs(classes)}
 
 
 def load_model(run: Run) -> Deployable:
@@ -215,7 +251,7 @@ def outputs(
     """What a model, in evaluation mode and on ``device``, answers in float32 to samples, in their order.
 
     Returns:
-        the network's output by its name, float32, shape (n, width of the head).
+        the network's outputs by name, float32, their widths together that of the head.
     """
     found, done = np.empty((len(store), model.width), np.float32), 0
 
@@ -229,7 +265,7 @@ def outputs(
     with torch.inference_mode():
         for indices, values in gathered(fed()):
             found[indices] = values.numpy()
-    return {model.output: found}
+    return model.named(found)
 
 
 def eval_batch(definition: Input, device: torch.device) -> int:

@@ -12,13 +12,14 @@ from typing import Any
 from edgetl.base.errors import DataError, EdgetlError
 from edgetl.base.schema import LARGEST
 from edgetl.base.storage import sha256_file
-from edgetl.core.data import DIGITS, LABEL_KINDS, SHARES, SPLITS, Dataset, is_embedded
+from edgetl.core.data import DIGITS, SHARES, SPLITS, Dataset, is_embedded, label_kind
 from edgetl.core.run import CHECKPOINT, Run
 from edgetl.inputs import INPUTS
 from edgetl.inputs.base import Input
 from edgetl.inputs.datasets import what
 from edgetl.inputs.image import Preprocess
-from edgetl.tasks import TASKS, Task, find_task
+from edgetl.tasks import Task, find_task, fitting
+from edgetl.tasks.several import NAME as MULTI_TASK
 from edgetl.transfer import backbones, definitions, strategies, weights
 from edgetl.transfer.assembly import Job
 from edgetl.transfer.augment import Augmentation, check_augmentation, read_augmentation
@@ -75,6 +76,7 @@ class Plan:
         settings: all that the outcome depends on.
         workers, checkpoint_seconds, log: what it does not depend on.
         sources: what the strategy is given besides the data.
+        classes: of the data, once it is read.
     """
 
     data: str | Path
@@ -90,6 +92,7 @@ class Plan:
     checkpoint_seconds: float
     sources: Sources = field(default_factory=Sources)
     log: str | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def checkpoints(self) -> Path:
@@ -99,7 +102,7 @@ class Plan:
     @property
     def learner(self) -> Learner:
         """How a network learns the task."""
-        return learner_of(self.task)
+        return learner_of(self.task, self.classes)
 
     @property
     def input(self) -> Input:
@@ -117,9 +120,16 @@ class Plan:
         Raises:
             DataError: arrays of different shapes.
         """
+        known = replace(self, classes=dataset.classes)
+        if self.task.parts:
+            # Only now the tasks' places in the head are known.
+            terms, settings = known.learner.terms, self.settings
+            given = (settings.epochs, settings.learning_rate)
+            strategy = strategies.resolve(settings.strategy, self.backbone, terms, *given, settings.options)
+            known = replace(known, strategy=strategy)
         if self.definition is not None:
-            return self
-        return replace(self, definition=definitions.of_arrays(self.backbone, dataset.paths("train")))
+            return known
+        return replace(known, definition=definitions.of_arrays(self.backbone, dataset.paths("train")))
 
 
 def plan(options: Options) -> Plan:
@@ -162,6 +172,8 @@ def plan(options: Options) -> Plan:
 
 def _check_serves(strategy: Strategy, task: Task, backbone: backbones.Backbone) -> None:
     """Refuse options that mean nothing to these labels or samples."""
+    if task.parts and (strategy.certifies == "target" or strategy.anchor == "teacher"):
+        raise EdgetlError("the strategy does not serve several tasks at once", "use --strategy multi-task or fine-tune")
     if strategy.labels and task.labels not in strategy.labels:
         told = "smoothing, balance, focal and head are of samples of one class each"
         raise EdgetlError(f"{told}, and the task is {task.name}", "leave out those --set")
@@ -260,14 +272,15 @@ def _definition(backbone: backbones.Backbone, source: weights.WeightsSource, siz
 def _matched(options: Options) -> tuple[Task, backbones.Backbone]:
     """The task and the backbone, which must fit each other and what the data holds."""
     kind, labels = what(options.data)
-    fitting = [task.name for task in TASKS.values() if task.labels == labels and kind in task.inputs]
-    column, held = LABEL_KINDS[labels].column, f"{options.data} holds {INPUTS[kind].noun}s"
-    others = f"use --task {' or '.join(fitting)}"
-    if options.task is None and not fitting:
+    named = fitting(labels, kind)
+    column, held = label_kind(labels).column, f"{options.data} holds {INPUTS[kind].noun}s"
+    others = f"use --task {' or '.join(named)}"
+    if options.task is None and not named:
         raise DataError(f"no task reads the column '{column}', and {held}", "see: edgetl tasks")
-    task = find_task(options.task or fitting[0])
+    several = options.task == MULTI_TASK and len(named) == 1 and bool(find_task(named[0]).parts)
+    task = find_task(named[0] if several else options.task or named[0])
     if task.labels != labels:
-        wanted = LABEL_KINDS[task.labels].column
+        wanted = label_kind(task.labels).column
         raise DataError(f"the task {task.name} reads the column '{wanted}', and {options.data} has '{column}'", others)
     if kind not in task.inputs:
         nouns = " or ".join(f"{INPUTS[name].noun}s" for name in task.inputs)

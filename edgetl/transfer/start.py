@@ -13,6 +13,7 @@ from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import check_room
 from edgetl.core.data import Dataset
+from edgetl.core.tensors import packed
 from edgetl.transfer import features, statistics
 from edgetl.transfer import weights as sources
 from edgetl.transfer.anchor import Teacher
@@ -126,12 +127,12 @@ def with_head(
             layer.bias.copy_(torch.from_numpy(fitted.bias))
     if adapts:
         _measure(order, model, beside.samples["target"].paths, "statistics of the target", progress)
-        (raw,) = val_outputs(model, dataset, device, progress=progress).values()
+        raw = packed(val_outputs(model, dataset, device, progress=progress))
     else:
         weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
         raw = np.asarray(held["val"] @ weight.T + bias, dtype=np.float32)
     told = scale.applied(raw)
-    found = scored(order.task, {model.output: told}, labels["val"])
+    found = scored(order.task, model.named(told), labels["val"])
     return model, _judged(order, model, found, (told, labels["val"]), beside, progress)
 
 
@@ -147,7 +148,7 @@ def _judged(
     validator = VALIDATORS.get(order.strategy.validator)
     if validator is not None and beside.judged is not None and order.strategy.schedule.epochs:
         store, device = store_of(order.input, beside.judged.paths), order.placement.device
-        (answers,) = outputs(model.to(device), store, device, "validating", progress).values()
+        answers = packed(outputs(model.to(device), store, device, "validating", progress))
         found = judged(found, validator, answers, val)
     model.cpu()
     return found

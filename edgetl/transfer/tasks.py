@@ -5,76 +5,22 @@ A task's labels decide it: one class a sample, any number of classes, or a numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
-from edgetl.core.data import Label
-from edgetl.core.tensors import Arrays
+from edgetl.core.data import parts_of
+from edgetl.core.tensors import Arrays, packed
 from edgetl.tasks import Task
+from edgetl.tasks.several import numbered
 from edgetl.transfer import heads, losses, scores
 from edgetl.transfer.head_search import LinearHead
+from edgetl.transfer.learner import Labels, Learner, Scale
 from edgetl.transfer.scores import Scores
+from edgetl.transfer.several import learner_of_several
 from edgetl.transfer.strategies import terms
-from edgetl.transfer.strategies.base import HeadSpec, LossTerm
-
-Floats = npt.NDArray[np.float32]
-Labels = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """From what the head gives in training to the labels' unit: output * spread + centre."""
-
-    centre: float = 0.0
-    spread: float = 1.0
-
-    def applied(self, outputs: Floats) -> Floats:
-        """Outputs of training in the labels' unit."""
-        return outputs if self == Scale() else np.asarray(outputs * self.spread + self.centre, dtype=np.float32)
-
-    def fold(self, head: nn.Linear) -> None:
-        """Make a head that was trained give the labels' unit, in place."""
-        if self != Scale():
-            with torch.no_grad():
-                head.weight.mul_(self.spread)
-                head.bias.mul_(self.spread).add_(self.centre)
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What learning needs to know of one kind of label.
-
-    Attributes:
-        labels: the kind, a key of :data:`edgetl.core.data.labels.LABEL_KINDS`.
-        scale: training labels → from what the head gives in training to their unit.
-        targets: labels and that scale → what the head is fitted to and the loss compares with, first axis n.
-        counts: training labels and the number of classes → samples of each class, float32 (classes,).
-        fit: targets of train and val with their features, classes, what the strategy asks for → the fitted head.
-        terms: of the loss, where the strategy names none.
-        answers: outputs in the labels' unit → the labels that they stand for, one a sample.
-        right: outputs and targets of a batch → samples answered rightly, a sum; None where there is no such thing.
-        loss: outputs in the labels' unit, and labels → what validation reports beside the task's metrics.
-        tempers: whether the loss is of logits, so that few samples are judged by it at their best temperature.
-        ranked: the metric by which epochs are compared, of a task that has it; else its default.
-    """
-
-    labels: str
-    scale: Callable[[Labels], Scale]
-    targets: Callable[[Labels, Scale], Labels]
-    counts: Callable[[Labels, int], Floats]
-    fit: Callable[[heads.Part, heads.Part, int, HeadSpec], LinearHead]
-    terms: tuple[LossTerm, ...]
-    answers: Callable[[Floats], list[Label]]
-    right: Callable[[Tensor, Tensor], Tensor] | None
-    loss: Callable[[Floats, Labels], float]
-    tempers: bool = False
-    ranked: str | None = None
+from edgetl.transfer.strategies.base import HeadSpec
 
 
 def _standard(labels: Labels) -> Scale:
@@ -149,15 +95,26 @@ LEARNERS: Mapping[str, Learner] = {
 }
 
 
-def learner_of(task: Task) -> Learner:
-    """How a network learns this task."""
-    return LEARNERS[task.labels]
+def learner_of(task: Task, classes: Sequence[str] = ()) -> Learner:
+    """How a network learns this task.
+
+    Args:
+        task: what it is for.
+        classes: names of the data's; only of several tasks at once they matter, and there only beyond the names of the
+            loss's terms.
+    """
+    if not task.parts:
+        return LEARNERS[task.labels]
+    return learner_of_several([(part, LEARNERS[part.kind]) for part in parts_of(task.labels, classes)])
 
 
 def scored(task: Task, outputs: Arrays, labels: Labels) -> Scores:
     """Score a network's outputs, in the labels' unit, against labels; their first axis is n."""
-    learner = learner_of(task)
-    (values,) = outputs.values()
+    learner = learner_of(task, numbered(task.parts, outputs))
+    values = packed(outputs)
     ranked = learner.ranked if learner.ranked and learner.ranked in task.metrics else task.metric
     smooth = scores.calibrated(learner.loss, values, labels) if learner.tempers and len(labels) < scores.FEW else None
     return scores.score(task, outputs, labels, learner.loss(values, labels), ranked, smooth)
+
+
+__all__ = ["LEARNERS", "Learner", "Scale", "learner_of", "scored"]

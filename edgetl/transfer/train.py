@@ -277,7 +277,7 @@ def _detail(setup: Setup, state: State) -> str:
 def evaluate(setup: Setup, store: SampleStore, labels: npt.NDArray[Any], apart: SampleStore | None = None) -> Scores:
     """Score the model on a split, and by what its validator finds on samples apart; under the training precision."""
     told = setup.scale.applied(_answers(setup, store))
-    scores = scored(setup.task, {setup.network.output: told}, labels)
+    scores = scored(setup.task, setup.network.named(told), labels)
     return scores if apart is None else judged(scores, setup.validator, _answers(setup, apart), (told, labels))
 
 

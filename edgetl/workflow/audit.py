@@ -8,12 +8,14 @@ signed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.storage import DIGEST_FIELD
@@ -121,7 +123,7 @@ def _of_predictions(bundle: Bundle, saved: Predictions) -> Iterator[str]:
     samples, kept, task = bundle.dataset.split("certify"), reference(bundle), find_task(bundle.manifest.task)
     told = {
         "task": (saved.task, task.name),
-        "labels": (saved.labels.tolist(), bundle.dataset.labels("certify").tolist()),
+        "labels": (_listed(saved.labels), _listed(bundle.dataset.labels("certify"))),
         "hashes of samples": (saved.sha256, tuple(sample.sha256 for sample in samples)),
         "paths of samples": (saved.paths, tuple(sample.path.lstrip("/") for sample in samples)),
         "names of classes": (saved.class_names, bundle.labels),
@@ -143,6 +145,13 @@ def _of_predictions(bundle: Bundle, saved: Predictions) -> Iterator[str]:
     for model, logits in (("reference", saved.reference_logits), ("deployed", saved.deployed_logits)):
         if logits is not None and not _names_the_highest(logits, saved.models[model]["class"]):
             yield f"the classes of '{model}' in {PREDICTIONS} are not those of its logits"
+
+
+def _listed(labels: npt.NDArray[Any]) -> Any:
+    """Labels as values that equal each other where they are alike: of several tasks some are NaN, for none."""
+    if labels.dtype.kind != "f" or labels.ndim != 2:
+        return labels.tolist()
+    return [[None if math.isnan(value) else value for value in row] for row in labels.tolist()]
 
 
 def _says(saved: Arrays, decoded: Arrays) -> bool:

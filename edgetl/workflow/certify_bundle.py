@@ -19,7 +19,7 @@ from edgetl.core.certificate import Certificate
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
 from edgetl.core.run import Run
-from edgetl.core.tensors import single
+from edgetl.core.tensors import packed
 from edgetl.devices.placement import Placement
 from edgetl.diagnosis import Observations, diagnose
 from edgetl.inputs import input_of, kind_of
@@ -92,7 +92,7 @@ def certify_bundle(
         at, seen = collect_answers(bundle, data, device, progress)
     kept = reference(bundle)
     outputs = {"reference": kept.reference, **seen.rungs, "deployed": seen.deployed}
-    logits = {name: single(found) for name, found in outputs.items()}
+    logits = {name: packed(found) for name, found in outputs.items()}
     labels = bundle.dataset.labels("certify")
     root = _root(seen.paths, bundle)
     observations = Observations(seen.paths, labels, logits, seen.simulated)

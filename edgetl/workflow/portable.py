@@ -36,7 +36,7 @@ def for_certifying(dataset: Dataset) -> Dataset:
     """The samples that a bundle takes along, their folder left out; of training, only numbers: they scale a margin."""
     home = samples_home(dataset)
     samples = [replace(s, path=_below(home, dataset, s.path)) for s in dataset.samples if s.split in _KEPT]
-    if dataset.label_kind == "number":
+    if "number" in (dataset.label_kind, *(part.kind for part in dataset.parts)):
         samples += [Sample("", s.label, "", "", "train") for s in dataset.split("train")]
     return replace(dataset, root=Path(NO_ROOT), samples=tuple(samples), skipped=())
 

@@ -127,17 +127,19 @@ class TorchReference:
     def export(self, out: Path, batch: int | None) -> Mapping[str, Any]:
         """See :class:`Reference`."""
         from edgetl.compress.export import check_parity, export_onnx
+        from edgetl.transfer.model import exportable
 
         run, source = self.run, input_of(self.run)
         task = find_task(run.task)
         names = tuple(spec.name for spec in task.outputs(run.classes))
-        path = export_onnx(self.module, source, out, outputs=names, batch=batch, opset=OPSET)
+        module = exportable(self.module)
+        path = export_onnx(module, source, out, outputs=names, batch=batch, opset=OPSET)
         feeds = source.batch(run.dataset.paths(run.dataset.measured)[:PARITY_SAMPLES])
 
         def agreement(expected: Arrays, found: Arrays) -> float:
             return task.agreement(task.decode(expected, task.options), task.decode(found, task.options))
 
-        return check_parity(path, self.module, feeds, outputs=names, agreement=agreement).to_json()
+        return check_parity(path, module, feeds, outputs=names, agreement=agreement).to_json()
 
     def features(self, paths: Sequence[Path], progress: Progress) -> Floats:
         """See :class:`Reference`."""

@@ -22,7 +22,7 @@ from edgetl.compress.head import features, find_head, weights_of, with_head
 from edgetl.compress.layers.topology import read_topology
 from edgetl.compress.repair import Attempt
 from edgetl.core.data import Sample
-from edgetl.core.tensors import single
+from edgetl.core.tensors import packed
 from edgetl.tasks import find_task
 from edgetl.workflow.candidates import REFIT, Candidates, Compressed
 from edgetl.workflow.reference import EXPORTED
@@ -117,19 +117,18 @@ def _to_labels(candidates: Candidates, compressed: Compressed, parts: Parts, see
     run = candidates.run
     options = run.settings.get("options", {})
     spec = find(run.strategy, options).head if run.strategy in STRATEGIES else HeadSpec()
-    learner, labels = learner_of(find_task(run.task)), [run.dataset.labels_of(part) for part in parts]
+    learner, labels = learner_of(find_task(run.task), run.classes), [run.dataset.labels_of(part) for part in parts]
     scale = learner.scale(labels[0])
     train, val = ((found, learner.targets(of, scale)) for found, of in zip(seen, labels, strict=True))
     fitted = learner.fit(train, val, len(run.classes), replace(spec, weakest_penalty=WEAKEST))
-    weight, bias = fitted.weight * scale.spread, fitted.bias * scale.spread + scale.centre
-    return weight, bias, fitted.inverse_penalty
+    return *scale.folded(fitted.weight, fitted.bias), fitted.inverse_penalty
 
 
 def _to_outputs(candidates: Candidates, compressed: Compressed, parts: Parts, seen: Any) -> tuple[Any, Any, float]:
     """By ridge regression of what the float head leaves, which needs no label: a strong penalty changes nothing."""
     from edgetl.transfer.heads import ridge
 
-    wanted = [single(candidates.trained(part)) for part in parts]
+    wanted = [packed(candidates.trained(part)) for part in parts]
     weight, bias = weights_of(read_topology(compressed.source))
     left = [(found, of - (found @ weight.T + bias)) for found, of in zip(seen, wanted, strict=True)]
     fitted = ridge(left[0], left[1], WEAKEST)

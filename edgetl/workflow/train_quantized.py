@@ -93,8 +93,9 @@ def _train(
     import safetensors.torch as tensors
 
     from edgetl.compress.distil import MOST, distil
-    from edgetl.compress.divergences import DIVERGENCES
+    from edgetl.compress.divergences import divergence_of
     from edgetl.compress.export import export_onnx
+    from edgetl.transfer.model import exportable
 
     run, teacher = candidates.run, _teacher(candidates)
     order = np.random.default_rng(run.settings.get("seed", 0)).permutation(len(samples))[:MOST]
@@ -103,10 +104,11 @@ def _train(
     labelled = _to_labels(candidates, chosen) if how.labels else None
     done = distil(
         _start(candidates, best, teacher), recipe, inputs, teacher=teacher, labelled=labelled,
-        divergence=DIVERGENCES[run.dataset.label_kind], training=how, progress=candidates.progress,
+        divergence=divergence_of(run.dataset.label_kind, run.classes), training=how, progress=candidates.progress,
     )  # fmt: skip
     names = [spec.name for spec in find_task(run.task).outputs(run.classes)]
-    export_onnx(done.model, input_of(run), folder / EXPORTED, outputs=names, batch=candidates.batch, opset=OPSET)
+    model = exportable(done.model)
+    export_onnx(model, input_of(run), folder / EXPORTED, outputs=names, batch=candidates.batch, opset=OPSET)
     write_bytes(folder / WEIGHTS, tensors.save({k: v.contiguous() for k, v in done.model.state_dict().items()}))
     write_json(folder / "training.json", dict(done.record))
 
@@ -136,17 +138,16 @@ def _to_labels(candidates: Candidates, samples: Sequence[Sample]) -> Labelled:
     from edgetl.transfer.tasks import learner_of
 
     run = candidates.run
-    learner, every = learner_of(find_task(run.task)), run.dataset.labels("train")
+    learner, every = learner_of(find_task(run.task), run.classes), run.dataset.labels("train")
     scale = learner.scale(every)
     targets = torch.from_numpy(learner.targets(run.dataset.labels_of(samples), scale))
     counts = torch.from_numpy(learner.counts(every, len(run.classes)))
     model, plain = _teacher(candidates), Strategy(ParamPolicy(), HeadSpec()).resolved(learner.terms)
 
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
-        standard = (outputs - scale.centre) / scale.spread
         device = outputs.device
         context = StepContext(
-            model, {}, targets[rows].to(device), standard, counts.to(device), {}, None, 1.0,
+            model, {}, targets[rows].to(device), scale.standardised(outputs), counts.to(device), {}, None, 1.0,
             run.dataset.label_kind, lambda network, inputs: network(*inputs.values()),
         )  # fmt: skip
         return plain.loss(context)

@@ -7,6 +7,7 @@ from edgetl.core.data.readers.digits import NAME as DIGITS
 from edgetl.core.data.readers.digits import is_embedded, write_digits
 from edgetl.core.data.reading import NEEDED, Content, read_dataset, read_listing, refuse_inside, unlisted
 from edgetl.core.data.samples import SPLITS, Dataset, Sample, Skipped, digest_of
+from edgetl.core.data.several import Part, label_kind, parts_of
 from edgetl.core.data.splits import SHARES, assign_splits, assign_unlearned
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Label",
     "LabelKind",
     "Listing",
+    "Part",
     "Reader",
     "Sample",
     "Skipped",
@@ -29,7 +31,9 @@ __all__ = [
     "digest_of",
     "find_reader",
     "is_embedded",
+    "label_kind",
     "located",
+    "parts_of",
     "read_dataset",
     "read_listing",
     "refuse_inside",

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: A class index, the sorted indexes of several classes, or a value.
-Label = int | tuple[int, ...] | float
+#: A class index, the sorted indexes of several classes, a value, or of several tasks one of these each, or None.
+Label = int | float | tuple[Any, ...]
 #: Numbers are put into this many bins at most, of this many samples at least, whose shares the splits keep.
 BINS, FEWEST_IN_BIN = 10, 20
 
@@ -28,11 +28,11 @@ class LabelKind:
         fewest: classes that a data set must have.
         parse: a cell of that column → names of classes, or a number; raises ValueError, saying what it should hold.
         label: what ``parse`` gave and the classes' indexes → a label.
-        restore: a JSON value and the number of classes → a label; raises TypeError or ValueError.
-        array: labels and the number of classes → one array: int64 (n,), uint8 (n, classes) or float64 (n,).
+        restore: a JSON value and the classes' names → a label; raises TypeError or ValueError.
+        array: labels and the classes' names → one array: int64 (n,), uint8 (n, classes) or float64 (n,).
         shown: a label and the classes' names → what a person reads.
-        strata: labels → for each what splits keep the shares of; None where a sample may have several classes, whose
-            shares are kept one by one.
+        strata: labels → for each what splits keep the shares of; None where that is several things, kept one by one.
+        marks: labels → the numbers of those; None with ``strata``.
         summary: labels and the classes' names → how many samples of each class, or the figures of numbers.
     """
 
@@ -41,11 +41,17 @@ class LabelKind:
     fewest: int
     parse: Callable[[str], tuple[str, ...] | float]
     label: Callable[[Any, Mapping[str, int]], Label]
-    restore: Callable[[Any, int], Label]
-    array: Callable[[Sequence[Any], int], npt.NDArray[Any]]
+    restore: Callable[[Any, Sequence[str]], Label]
+    array: Callable[[Sequence[Any], Sequence[str]], npt.NDArray[Any]]
     shown: Callable[[Any, Sequence[str]], str]
     strata: Callable[[Sequence[Any]], Sequence[Hashable]] | None
     summary: Callable[[Sequence[Any], Sequence[str]], dict[str, float]]
+    marks: Callable[[Sequence[Any]], Sequence[Sequence[int]]] | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether a sample may have any number of classes."""
+        return self.marks is not None
 
 
 def _name(cell: str) -> tuple[str, ...]:
@@ -68,15 +74,15 @@ def _number(cell: str) -> float:
     return value
 
 
-def _index(value: Any, classes: int) -> int:
+def _index(value: Any, classes: Sequence[str]) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"the label {value!r} is no index of a class")
-    if not 0 <= value < classes:
-        raise ValueError(f"the label {value} is the index of none of {classes} classes")
+    if not 0 <= value < len(classes):
+        raise ValueError(f"the label {value} is the index of none of {len(classes)} classes")
     return value
 
 
-def _several(value: Any, classes: int) -> tuple[int, ...]:
+def _several(value: Any, classes: Sequence[str]) -> tuple[int, ...]:
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"the label {value!r} is no list of classes")
     found = tuple(_index(entry, classes) for entry in value)
@@ -85,24 +91,24 @@ def _several(value: Any, classes: int) -> tuple[int, ...]:
     return found
 
 
-def _value(value: Any, classes: int) -> float:
+def _value(value: Any, classes: Sequence[str]) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise TypeError(f"the label {value!r} is no number")
     return float(value)
 
 
-def _indexes(labels: Sequence[int], classes: int) -> npt.NDArray[np.int64]:
+def _indexes(labels: Sequence[int], classes: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array(labels, dtype=np.int64)
 
 
-def _indicators(labels: Sequence[Sequence[int]], classes: int) -> npt.NDArray[np.uint8]:
-    marked = np.zeros((len(labels), classes), np.uint8)
+def _indicators(labels: Sequence[Sequence[int]], classes: Sequence[str]) -> npt.NDArray[np.uint8]:
+    marked = np.zeros((len(labels), len(classes)), np.uint8)
     for row, present in enumerate(labels):
         marked[row, list(present)] = 1
     return marked
 
 
-def _values(labels: Sequence[float], classes: int) -> npt.NDArray[np.float64]:
+def _values(labels: Sequence[float], classes: Sequence[str]) -> npt.NDArray[np.float64]:
     return np.array(labels, dtype=np.float64)
 
 
@@ -167,6 +173,7 @@ LABEL_KINDS: Mapping[str, LabelKind] = {
             array=_indicators,
             shown=lambda label, classes: "|".join(classes[index] for index in label) or "none",
             strata=None,
+            marks=lambda labels: labels,
             summary=_counts_each,
         ),
         LabelKind(

@@ -14,9 +14,10 @@ from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.base.storage import sha256_file
 from edgetl.base.wording import counted, enumerated
-from edgetl.core.data.labels import LABEL_KINDS, Label
+from edgetl.core.data.labels import Label
 from edgetl.core.data.readers import Listing, find_reader
 from edgetl.core.data.samples import SPLITS, Dataset, Sample, Skipped
+from edgetl.core.data.several import label_kind, together
 from edgetl.core.data.splits import SHARES, assign_splits
 from edgetl.core.data.walk import shown_name, unlistable, writable_name
 
@@ -196,7 +197,7 @@ def _refuse_if_unusable(
             f"{len(skipped)} of {total} files in {source} are unusable, more than 5 % ({named})",
             "remove or replace them",
         )
-    present = LABEL_KINDS[listing.label_kind].summary([sample.label for sample in samples], listing.classes)
+    present = label_kind(listing.label_kind).summary([sample.label for sample in samples], listing.classes)
     for name in listing.classes:
         if not present[name]:
             what = f"the class '{name}' in {source} has no usable {content.noun} ({named})"
@@ -209,17 +210,20 @@ def _without_conflicts(
     samples: Sequence[Sample], listing: Listing, content: Content
 ) -> tuple[list[Sample], tuple[Skipped, ...]]:
     """Samples apart from those that are labelled in two ways, of which one must be wrong and nobody knows which."""
-    labels: dict[str, set[Label]] = {}
+    labels: dict[str, dict[Label, None]] = {}
     for sample in samples:
-        labels.setdefault(sample.pixels, set()).add(sample.label)
-    shown = LABEL_KINDS[listing.label_kind].shown
+        labels.setdefault(sample.pixels, {})[sample.label] = None
+    agreed = {content: together(list(found), listing.label_kind) for content, found in labels.items()}
+    shown = label_kind(listing.label_kind).shown
 
     def reason(sample: Sample) -> str:
-        found = sorted(labels[sample.pixels], key=lambda label: (label,) if not isinstance(label, tuple) else label)
-        return f"the same {content.noun} is labelled " + " and ".join(shown(label, listing.classes) for label in found)
+        told = sorted(shown(label, listing.classes) for label in labels[sample.pixels])
+        return f"the same {content.noun} is labelled " + " and ".join(told)
 
-    kept = [s for s in samples if len(labels[s.pixels]) == 1]
-    return kept, tuple(Skipped(s.path, reason(s)) for s in samples if len(labels[s.pixels]) > 1)
+    kept = [replace(s, label=label) for s in samples if (label := agreed[s.pixels]) is not None]
+    lost = tuple(Skipped(s.path, reason(s)) for s in samples if agreed[s.pixels] is None)
+    # Rows of one file that say different things of it are one sample.
+    return list(dict.fromkeys(kept)), lost
 
 
 def _in_one_split(samples: Sequence[Sample]) -> tuple[list[Sample], tuple[Skipped, ...]]:

@@ -13,6 +13,7 @@ from edgetl.base.errors import DataError
 from edgetl.base.schema import Json, from_json
 from edgetl.base.storage import sha256_json
 from edgetl.core.data.labels import LABEL_KINDS, Label, LabelKind
+from edgetl.core.data.several import Part, label_kind, parts_of
 
 #: Each split has one use: weights; early stopping; ranges; choices; the certificate. ``certify`` is read once.
 SPLITS = ("train", "val", "calibration", "search", "certify")
@@ -27,7 +28,8 @@ class Sample:
 
     Attributes:
         path: relative to the dataset's root, with forward slashes.
-        label: index into the dataset's classes, sorted indexes of several, or a number (:data:`LABEL_KINDS`).
+        label: index into the dataset's classes, sorted indexes of several, or a number
+            (:data:`edgetl.core.data.labels.LABEL_KINDS`), or one of these for each of several tasks.
         sha256: of the file's bytes.
         pixels: SHA-256 of what the file holds once it is decoded; equal for copies of one sample in different files.
         split: one of :data:`SPLITS`, or "" before splitting.
@@ -57,7 +59,7 @@ class Dataset:
         classes: names; none where labels are numbers.
         samples, skipped: what was read, and what was left out.
         mirror_safe: whether a mirrored sample still has its label (letters and digits do not).
-        label_kind: key into :data:`LABEL_KINDS`.
+        label_kind: name of one (:func:`edgetl.core.data.several.label_kind`).
         ignored: how many files and folders of systems and programs lay among them, by name.
         notes: what their owner should know of them, a sentence each.
         places: path of a sample → its file, where that is not ``root / path``; see :func:`edgetl.core.data.located`.
@@ -92,12 +94,15 @@ class Dataset:
         return [self.file(sample) for sample in self.split(name)]
 
     def labels(self, name: str) -> npt.NDArray[Any]:
-        """Labels of one split: class indexes int64 (n,), indicators uint8 (n, classes), or numbers float64 (n,)."""
+        """Labels of one split: class indexes int64 (n,), indicators uint8 (n, classes), or numbers float64 (n,).
+
+        Of several tasks float64 (n, columns), as :class:`edgetl.core.data.several.Part` tells them apart.
+        """
         return self.labels_of(self.split(name))
 
     def labels_of(self, samples: Sequence[Sample]) -> npt.NDArray[Any]:
         """Labels of some samples, in the same form."""
-        return self._kind.array([sample.label for sample in samples], len(self.classes))
+        return self._kind.array([sample.label for sample in samples], self.classes)
 
     def sizes(self) -> dict[str, int]:
         """Samples of each split."""
@@ -115,8 +120,13 @@ class Dataset:
         return {name: self._kind.summary(labels[name], self.classes) for name in SPLITS}
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """The tasks that its labels are of, where they are of several; none where they are of one."""
+        return () if self.label_kind in LABEL_KINDS else parts_of(self.label_kind, self.classes)
+
+    @property
     def _kind(self) -> LabelKind:
-        return LABEL_KINDS[self.label_kind]
+        return label_kind(self.label_kind)
 
     @property
     def digest(self) -> str:
@@ -145,7 +155,7 @@ class Dataset:
             DataError: a field is missing or of the wrong kind.
         """
         listed = from_json(_Listed, record, source, DataError, "make the run again")
-        kind, count = LABEL_KINDS[listed.label_kind], len(listed.classes)
+        kind = label_kind(listed.label_kind)
         samples: list[Sample] = []
         # Tens of thousands of rows: checked here, in a third of the time that the schema takes.
         try:
@@ -155,7 +165,7 @@ class Dataset:
                     raise TypeError("a path or a hash is no string")
                 if split not in _KNOWN:
                     raise ValueError(f"there is no split {split!r:.20}")
-                samples.append(Sample(path, kind.restore(label, count), sha256, pixels, split))
+                samples.append(Sample(path, kind.restore(label, listed.classes), sha256, pixels, split))
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"{source}: samples[{len(samples)}] is malformed ({error})", "make the run again"
@@ -181,14 +191,16 @@ class _Listed:
     def __post_init__(self) -> None:
         if not isinstance(self.samples, list):
             raise ValueError("samples is no list")
-        if self.label_kind not in LABEL_KINDS:
-            raise ValueError(f"there is no kind of label {self.label_kind!r:.20}")
+        try:
+            label_kind(self.label_kind)
+        except KeyError as error:
+            raise ValueError(f"there is no kind of label {self.label_kind!r:.20}") from error
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("two classes have one name")
 
 
-def _plain(label: Label) -> Any:
-    return list(label) if isinstance(label, tuple) else label
+def _plain(label: Label | None) -> Any:
+    return [_plain(one) for one in label] if isinstance(label, tuple) else label
 
 
 def digest_of(record: Mapping[str, Any]) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from edgetl.base.errors import DataError
-from edgetl.core.data.labels import LABEL_KINDS, LabelKind
+from edgetl.core.data.labels import LabelKind
 from edgetl.core.data.samples import CLASS, SPLITS, Sample
+from edgetl.core.data.several import label_kind
 
 SHARES: Mapping[str, float] = {"train": 0.5, "val": 0.1, "calibration": 0.1, "search": 0.1, "certify": 0.2}
 #: Of samples for a model that was trained elsewhere.
@@ -42,7 +43,7 @@ def assign_splits(
         samples: what to divide.
         seed: decides which sample falls into which split; nothing else does.
         shares: of each split, summing to 1.
-        kind: of the labels, a key into :data:`LABEL_KINDS`.
+        kind: of the labels, its name.
 
     Raises:
         DataError: shares that are no partition, or one sample in two of the given splits.
@@ -59,9 +60,9 @@ def assign_splits(
         missing = {name: shares[name] for name in ("calibration", "search", "val", "certify") if name not in given}
         pool = [s for s in listed if s.split == "train"]
         rest = {"train": 1 - sum(missing.values()), **missing}
-        divided = _divide(pool, seed, rest, LABEL_KINDS[kind])
+        divided = _divide(pool, seed, rest, label_kind(kind))
         return sorted([s for s in listed if s.split != "train"] + divided, key=lambda s: s.path)
-    return sorted(_divide(listed, seed, shares, LABEL_KINDS[kind]), key=lambda s: s.path)
+    return sorted(_divide(listed, seed, shares, label_kind(kind)), key=lambda s: s.path)
 
 
 def assign_unlearned(samples: Iterable[Sample], seed: int, kind: str = CLASS) -> list[Sample]:
@@ -73,7 +74,7 @@ def assign_unlearned(samples: Iterable[Sample], seed: int, kind: str = CLASS) ->
     Args:
         samples: with the splits that the data name, all of them or none.
         seed: decides which sample falls into which split; nothing else does.
-        kind: of the labels, a key into :data:`LABEL_KINDS`.
+        kind: of the labels, its name.
 
     Raises:
         DataError: only some samples have a split, or one sample is in two of them.
@@ -88,7 +89,7 @@ def assign_unlearned(samples: Iterable[Sample], seed: int, kind: str = CLASS) ->
     pool = [s for s in listed if s.split in ("", "certify")]
     if shares:
         shares["certify"] = 1 - sum(share for name, share in shares.items() if name != "certify")
-        divided = _divide(pool, seed, shares, _pooled(LABEL_KINDS[kind], len(shares)))
+        divided = _divide(pool, seed, shares, _pooled(label_kind(kind), len(shares)))
         listed = [s for s in listed if s.split not in ("", "certify")] + divided
     return sorted(listed, key=lambda s: s.path)
 
@@ -111,9 +112,13 @@ def _divide(samples: Sequence[Sample], seed: int, shares: Mapping[str, float], k
     # In an order that depends on the seed and on the contents alone, not on names.
     order = sorted(copies, key=lambda pixels: hashlib.sha256(f"{seed}:{pixels}".encode()).digest())
     labels = [copies[pixels][0].label for pixels in order]
-    strata = kind.strata(labels) if kind.strata else None
-    names = _by_class(labels, shares) if strata is None else _by_stratum(strata, shares)
+    names = _by_class(kind.marks(labels), shares) if kind.marks else _by_stratum(_strata(kind, labels), shares)
     return [replace(s, split=name) for pixels, name in zip(order, names, strict=True) for s in copies[pixels]]
+
+
+def _strata(kind: LabelKind, labels: Sequence[Any]) -> Sequence[Hashable]:
+    assert kind.strata is not None, f"labels of the kind {kind.name} have neither strata nor marks"
+    return kind.strata(labels)
 
 
 def _pooled(kind: LabelKind, splits: int) -> LabelKind:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgetl.base.wording import ABSENT, count, number, printable
 from edgetl.core.data import SPLITS, Dataset, Skipped
+from edgetl.core.data.several import CLASS_OF
 from edgetl.reporting.runs import charts
 from edgetl.reporting.views import Plot, TableView
 
@@ -45,7 +46,7 @@ class DataView:
 
 def data_view(dataset: Dataset, noun: str, identity: str) -> DataView:
     """Prepare a data set; ``noun`` is what its samples are called."""
-    plot, table = VIEWS[dataset.label_kind](dataset, noun, identity)
+    plot, table = VIEWS.get(dataset.label_kind, _by_task)(dataset, noun, identity)
     skipped = dataset.skipped
     listed = tuple((printable(item.path), printable(item.reason)) for item in skipped[:LISTED])
     return DataView(
@@ -60,6 +61,8 @@ def data_view(dataset: Dataset, noun: str, identity: str) -> DataView:
 
 def _sentence(dataset: Dataset, noun: str) -> str:
     kinds = {"class": f" of {count(len(dataset.classes))} classes", "number": ", each with a number"}
+    if dataset.parts:
+        kinds[dataset.label_kind] = f" with labels of {count(len(dataset.parts))} tasks, or of some of them"
     of = kinds.get(dataset.label_kind, f" with any of {count(len(dataset.classes))} labels")
     left = f" {count(len(dataset.skipped))} files were left out." if dataset.skipped else " Nothing was left out."
     return f"{count(len(dataset.samples))} {noun}{of}, read from {printable(dataset.root)}.{left}"
@@ -91,6 +94,25 @@ def _by_class(dataset: Dataset, noun: str, identity: str) -> tuple[Plot, TableVi
 
 def _labels(label: Any) -> Sequence[int]:
     return label if isinstance(label, tuple | list) else (label,)
+
+
+def _by_task(dataset: Dataset, noun: str, identity: str) -> tuple[Plot, TableView]:
+    """Classes of all tasks side by side; of a task with numbers, how many samples have one."""
+    numbers = [f"{part.name} (a number)" for part in dataset.parts if part.kind == "number"]
+    names = (*dataset.classes, *numbers)
+    places = {name: i for i, name in enumerate(names)}
+
+    def marks(label: Any) -> tuple[int, ...]:
+        found: list[int] = []
+        for part, own in zip(dataset.parts, label, strict=True):
+            if own is not None and part.kind == "number":
+                found.append(places[f"{part.name} (a number)"])
+            elif own is not None:
+                found += [places[f"{part.name}{CLASS_OF}{part.classes[i]}"] for i in _labels(own)]
+        return tuple(sorted(found))
+
+    samples = tuple(replace(sample, label=marks(sample.label)) for sample in dataset.samples)
+    return _by_class(replace(dataset, classes=names, samples=samples, label_kind="classes"), noun, identity)
 
 
 def _by_number(dataset: Dataset, noun: str, identity: str) -> tuple[Plot, TableView]:

@@ -18,6 +18,7 @@ from edgetl.reporting.facts import facts
 from edgetl.reporting.runs.answers import VIEWS, Answers, Mistake, Val
 from edgetl.reporting.runs.dataset import DataView, data_view
 from edgetl.reporting.runs.learning import NO_METRICS, Learning, learning
+from edgetl.reporting.runs.several import of_several
 from edgetl.reporting.samples import Card, Previews
 from edgetl.reporting.terms import noun
 from edgetl.tasks import find_task
@@ -132,7 +133,8 @@ def _answers(run: Run, nouns: str, identity: str) -> Answers | None:
         if values is None or not spec.accepts(values) or not np.isfinite(values).all():
             raise RunError(f"{run.path / VAL_OUTPUTS} holds no finite {spec}", _AGAIN)
     truth = run.dataset.labels(run.dataset.measured)
-    return VIEWS[task.labels](Val(task.decode(outputs, task.options), truth, run.classes, nouns, identity))
+    val = Val(task.decode(outputs, task.options), truth, run.classes, nouns, identity)
+    return of_several(val, task) if task.parts else VIEWS[task.labels](val)
 
 
 def _absent(run: Run) -> str:

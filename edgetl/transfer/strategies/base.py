@@ -138,19 +138,27 @@ class LossTerm:
         loss: the mean over the batch, a scalar tensor.
         weight: its factor at a share of training done, 0 to 1.
         owns: the number of features → a module that trains along, is in checkpoints, and is never exported; None.
+        applies: whether a batch has any sample that it speaks of, a bool tensor; None for always.
     """
 
     name: str
     loss: Callable[[StepContext], Tensor]
     weight: Callable[[float], float] = lambda done: 1.0
     owns: Callable[[int], nn.Module] | None = None
+    applies: Callable[[StepContext], Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class TaskLoss:
-    """The task's own summands (:class:`edgetl.transfer.tasks.Learner`), each times ``weight``."""
+    """The task's own summands (:class:`edgetl.transfer.learner.Learner`).
+
+    Attributes:
+        weight: of each.
+        weighed: what becomes of them, such as weights that are learned; None leaves them alone.
+    """
 
     weight: float = 1.0
+    weighed: Callable[[LossTerm], LossTerm] | None = None
 
     @property
     def name(self) -> str:
@@ -159,7 +167,8 @@ class TaskLoss:
 
     def of(self, terms: tuple[LossTerm, ...]) -> tuple[LossTerm, ...]:
         """The task's terms, with their weights."""
-        return terms if self.weight == 1 else tuple(_weighted(term, self.weight) for term in terms)
+        own = terms if self.weight == 1 else tuple(_weighted(term, self.weight) for term in terms)
+        return own if self.weighed is None else tuple(map(self.weighed, own))
 
 
 def _weighted(term: LossTerm, factor: float) -> LossTerm:

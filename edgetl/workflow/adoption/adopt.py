@@ -17,7 +17,7 @@ from edgetl.base.lock import exclusive
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.base.storage import new_folder
 from edgetl.core.adoption import Adoption
-from edgetl.core.data import LABEL_KINDS, Dataset, refuse_inside
+from edgetl.core.data import Dataset, label_kind, refuse_inside
 from edgetl.core.run import Run, load_run, write_run
 from edgetl.core.run_record import RunMetrics
 from edgetl.core.val_outputs import write_val_outputs
@@ -128,7 +128,7 @@ class Subject:
 
     def ordered(self) -> tuple[Subject, str]:
         """The same with the model's classes, in its order, and where that order was told."""
-        if not LABEL_KINDS[self.dataset.label_kind].fewest:
+        if not label_kind(self.dataset.label_kind).fewest:
             return self, ""
         names, told_by = self.declared.classes, self.declared.names_told_by
         if not names:

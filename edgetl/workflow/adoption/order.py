@@ -11,7 +11,7 @@ from typing import Any
 from edgetl.base.errors import DataError, RunError
 from edgetl.base.extras import version
 from edgetl.base.storage import sha256_file
-from edgetl.core.data import LABEL_KINDS
+from edgetl.core.data import label_kind
 from edgetl.core.data.walk import is_ignored
 from edgetl.core.run import MANIFEST, Run, load_run
 from edgetl.inputs import INPUTS, what
@@ -51,7 +51,7 @@ def task_for(data: str | Path, wanted: str | None, definition: Input) -> Task:
     """The task that reads the data's labels and the model's input, or the one that was named, if it does."""
     labels = what(data)[1]
     fitting = [task for task in TASKS.values() if task.labels == labels and definition.kind in task.inputs]
-    noun, column = INPUTS[definition.kind].noun, LABEL_KINDS[labels].column
+    noun, column = INPUTS[definition.kind].noun, label_kind(labels).column
     if wanted is None and not fitting:
         raise DataError(f"no task reads the column '{column}' and {noun}s", "see: edgetl tasks")
     task = find_task(wanted) if wanted is not None else fitting[0]

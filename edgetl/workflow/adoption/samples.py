@@ -11,12 +11,12 @@ from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress
 from edgetl.base.wording import enumerated
 from edgetl.core.data import (
-    LABEL_KINDS,
     Content,
     Dataset,
     Listing,
     assign_unlearned,
     find_reader,
+    label_kind,
     read_listing,
     renumbered,
 )
@@ -81,7 +81,7 @@ def read_samples(sources: Sources, into: Path, progress: Progress) -> tuple[Data
 def _joined(seen: Listing, unseen: Listing, path: Path) -> Listing:
     """Both as one: the first serves calibration unless it says otherwise, the second search and certify."""
     if seen.label_kind != unseen.label_kind:
-        columns = [LABEL_KINDS[listing.label_kind].column for listing in (seen, unseen)]
+        columns = [label_kind(listing.label_kind).column for listing in (seen, unseen)]
         raise DataError(
             f"{path} has labels of the kind '{columns[0]}', the unseen samples '{columns[1]}'", "give one kind"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,10 +11,14 @@ from pathlib import Path
 from edgetl.base.errors import DataError
 from edgetl.core.data.labels import LABEL_KINDS, Label, LabelKind
 from edgetl.core.data.samples import SPLITS
+from edgetl.core.data.several import CLASS_OF, NAME, OF, joined, label_kind
 from edgetl.core.data.splits import SPLIT_ALIASES
 
 #: How a CSV file should look.
-WANTED = "path or text; then label (a class), labels (several, as in a|b) or target (a number); split if you like"
+WANTED = (
+    "path or text; then label (a class), labels (several, as in a|b) or target (a number), or for several tasks"
+    " label:NAME and the like for each; split if you like"
+)
 #: Columns that mean something.
 KNOWN = frozenset({"path", "text", "split", *(kind.column for kind in LABEL_KINDS.values())})
 
@@ -37,16 +41,36 @@ class Table:
     lines: tuple[int, ...]
 
     @property
+    def tasks(self) -> dict[str, LabelKind]:
+        """The tasks of its columns ``label:NAME``, ``labels:NAME`` and ``target:NAME``, with their kinds of label."""
+        pairs = [column.partition(OF) for column in self.columns]
+        found = {column: kind for kind in LABEL_KINDS.values() for column in (kind.column,)}
+        return {name: found[column] for column, of, name in pairs if of and column in found}
+
+    @property
     def kind(self) -> LabelKind:
         """The kind of label that its columns hold.
 
         Raises:
-            DataError: none of them, or several.
+            DataError: none of them, or several, or a task's column that names none, or one that was there already.
         """
+        if self.tasks and not any(kind.column in self.columns for kind in LABEL_KINDS.values()):
+            return _kind_of_tasks(self)
         found = [kind for kind in LABEL_KINDS.values() if kind.column in self.columns]
         if len(found) != 1:
             raise DataError(f"{self.path} has the columns {', '.join(self.columns) or 'none'}", f"it needs {WANTED}")
         return found[0]
+
+
+def _kind_of_tasks(table: Table) -> LabelKind:
+    columns = [column for column in table.columns if column.partition(OF)[2] in table.tasks]
+    bad = next((name for name in table.tasks if not NAME.fullmatch(name)), None)
+    if bad is not None:
+        what = f"{table.path} has a column for a task '{bad:.40}'"
+        raise DataError(what, "call it by up to 31 letters, digits, _ and -")
+    if len(columns) > len(table.tasks):
+        raise DataError(f"{table.path} has two columns for one task", f"its columns are {', '.join(columns)}")
+    return label_kind(joined({name: kind.name for name, kind in table.tasks.items()}))
 
 
 def read_table(path: Path, rows: int | None = None) -> Table:
@@ -90,17 +114,42 @@ def labels_of(table: Table) -> tuple[tuple[str, ...], list[Label]]:
     Raises:
         DataError: a cell that holds none, named by its line, or too few classes.
     """
-    kind, parsed = table.kind, []
-    for line, row in zip(table.lines, table.rows, strict=True):
+    if table.kind.name not in LABEL_KINDS:
+        return _labels_of_tasks(table)
+    classes, labels = _labels_in(table, table.kind, table.kind.column, range(len(table.rows)))
+    return classes, labels
+
+
+def _labels_of_tasks(table: Table) -> tuple[tuple[str, ...], list[Label]]:
+    """The same of several tasks, of which a row may leave some out."""
+    classes: list[str] = []
+    labels: list[list[Label | None]] = [[None] * len(table.tasks) for _ in table.rows]
+    for place, (name, kind) in enumerate(table.tasks.items()):
+        column = f"{kind.column}{OF}{name}"
+        known = [row for row, cells in enumerate(table.rows) if cells[column].strip()]
+        own, found = _labels_in(table, kind, column, known)
+        classes += [f"{name}{CLASS_OF}{c}" for c in own]
+        for row, label in zip(known, found, strict=True):
+            labels[row][place] = label
+    return tuple(classes), [tuple(row) for row in labels]
+
+
+def _labels_in(
+    table: Table, kind: LabelKind, column: str, chosen: Sequence[int]
+) -> tuple[tuple[str, ...], list[Label]]:
+    """Classes and labels that a column holds in some rows."""
+    parsed = []
+    for line, row in ((table.lines[number], table.rows[number]) for number in chosen):
         try:
-            parsed.append(kind.parse(row[kind.column]))
+            parsed.append(kind.parse(row[column]))
         except ValueError as error:
-            held = f"'{row[kind.column]}' in the column {kind.column}"
+            held = f"'{row[column]}' in the column {column}"
             raise DataError(f"{table.path}, line {line}: {held} is bad, it should be {error}", "correct it") from error
     named = {name for value in parsed if isinstance(value, tuple) for name in value}
     if len(named) < kind.fewest:
         shown = f"{len(named)} class" + ("es" if len(named) == 0 else "")
-        raise DataError(f"{table.path} names {shown}", f"it needs at least {kind.fewest}")
+        where = "" if column == kind.column else f" in the column {column}"
+        raise DataError(f"{table.path} names {shown}{where}", f"it needs at least {kind.fewest}")
     classes = tuple(sorted(named))
     indexes = {name: index for index, name in enumerate(classes)}
     return classes, [kind.label(value, indexes) for value in parsed]

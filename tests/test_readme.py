@@ -33,6 +33,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for hue, name in enumerate(("red", "green", "blue")):
         for index in range(12):
             paint(folder / "photos" / name / f"{index:02d}.png", hue, index)
+    rows = [f"photos/{name}/{index:02d}.png,{name},{index}" for name in ("red", "green", "blue") for index in range(12)]
+    (folder / "several.csv").write_text("\n".join(["path,label:colour,target:number", *rows]) + "\n")
     for index in range(40):
         paint(folder / "from-the-line" / f"{index:02d}.png", index % 3, 100 + index)
     write_foreign(folder / "model.onnx", folder / "prep.json")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from edgetl.base.errors import CertifyError
 from edgetl.base.wording import enumerated
 from edgetl.certify import reasons, sanity
+from edgetl.certify.checks import checked
 from edgetl.certify.facts import Facts, plain
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Verdict
@@ -66,15 +67,16 @@ def certify_several(
         CertifyError: no sample has a label of a task, or arrays that do not fit.
         UnknownNameError: no metric of that name.
     """
-    truth, chosen = np.asarray(labels, np.float64), task.find_metric(metric)
+    chosen = task.find_metric(metric)
+    truth, answers, named = checked(task, labels, models, names)
     scale = truth if trained is None else np.asarray(trained, np.float64)
     # What is told of the artifact is told once.
     shared = replace(facts, layers=(), robustness=None, repair=None)
     found: dict[str, Certificate] = {}
-    for part in parts_of(task.labels, names or ()):
+    for part in parts_of(task.labels, named):
         judged = task.parts[part.name]
         by = chosen.removeprefix(f"{part.name}.") if chosen.startswith(f"{part.name}.") else judged.metric
-        rows = {name: rows_of(part, truth, answers, judged) for name, answers in models.items()}
+        rows = {name: rows_of(part, truth, given, judged) for name, given in answers.items()}
         seen = _labels(part, truth)
         known = _labels(part, scale) if part.known(scale).any() else seen
         held = None if margin is None else margin / _DEFAULT * judged.metrics[by].margin_for(known)

@@ -111,7 +111,7 @@ def _listed(task: Task) -> dict[str, Any]:
 def _any_several() -> dict[str, Any]:
     """What is told of several tasks at once, whichever they are."""
     columns = [f"{kind.column}{OF}NAME" for kind in LABEL_KINDS.values()]
-    listed = _listed(several.several({"NAME": TASKS["regression"]}))
+    listed = _listed(several.several({"name": TASKS["regression"]}))
     return {
         **listed,
         "name": several.NAME,

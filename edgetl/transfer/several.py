@@ -70,7 +70,7 @@ def _targets(parts: Parts, labels: Labels, scale: Scale) -> Labels:
     found = np.full(labels.shape, np.nan, np.float32)
     for part, learner in parts:
         own = learner.targets(part.own(labels), _of(scale, part))
-        found[part.known(labels), part.labels] = own.reshape(len(own), -1)
+        found[part.known(labels), part.labels] = own.reshape(len(own), part.labels.stop - part.labels.start)
     return found
 
 

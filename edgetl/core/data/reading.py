@@ -221,9 +221,9 @@ def _without_conflicts(
         return f"the same {content.noun} is labelled " + " and ".join(told)
 
     kept = [replace(s, label=label) for s in samples if (label := agreed[s.pixels]) is not None]
-    lost = tuple(Skipped(s.path, reason(s)) for s in samples if agreed[s.pixels] is None)
+    lost = [Skipped(s.path, reason(s)) for s in samples if agreed[s.pixels] is None]
     # Rows of one file that say different things of it are one sample.
-    return list(dict.fromkeys(kept)), lost
+    return list(dict.fromkeys(kept)), tuple(dict.fromkeys(lost))
 
 
 def _in_one_split(samples: Sequence[Sample]) -> tuple[list[Sample], tuple[Skipped, ...]]:

@@ -152,7 +152,7 @@ def _packed(name: str, labels: Sequence[Any], classes: Sequence[str]) -> npt.NDA
     for place, part in enumerate(parts):
         rows = [row for row, label in enumerate(labels) if label[place] is not None]
         own = LABEL_KINDS[part.kind].array([labels[row][place] for row in rows], part.classes)
-        array[rows, part.labels] = own.reshape(len(rows), -1)
+        array[rows, part.labels] = own.reshape(len(rows), part.labels.stop - part.labels.start)
     return array
 
 

@@ -24,9 +24,13 @@ _REMEDY = "free memory, or ask for less at once: a smaller batch, image, duratio
 _LONGEST = 160
 
 
-def available() -> int | None:
-    """Bytes that this process may still take: by the kernel, its control group and its own limit; None where untold."""
-    found = [size for size in (_of_machine(), _of_group(), _of_process()) if size is not None]
+def available(groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that this process may still take: by the kernel, its control group and its own limit; None where untold.
+
+    Args:
+        groups: where the kernel tells of control groups.
+    """
+    found = [size for size in (_of_machine(), _of_group(groups), _of_process()) if size is not None]
     return min(found) if found else None
 
 
@@ -51,17 +55,28 @@ def _of_process() -> int | None:
     return None if limit == resource.RLIM_INFINITY else max(limit - pages * resource.getpagesize(), 0)
 
 
-def _of_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+def _of_group(root: Path) -> int | None:
     """What the limit of the control group leaves, its cache of files counted as free."""
-    for most, used, cached in _GROUPS:
-        try:
-            limit, taken = (root / most).read_text().strip(), int((root / used).read_text())
-            rows = (row.split() for row in (root / used).with_name("memory.stat").read_text().splitlines())
-            cache = sum(int(row[1]) for row in rows if row[0] == cached)
-        except (OSError, ValueError, IndexError):
-            continue
-        return None if limit == "max" else max(int(limit) - taken + cache, 0)
+    for folder in (_own_group(root), root):
+        for most, used, cached in _GROUPS:
+            try:
+                limit, taken = (folder / most).read_text().strip(), int((folder / used).read_text())
+                rows = (row.split() for row in (folder / used).with_name("memory.stat").read_text().splitlines())
+                cache = sum(int(row[1]) for row in rows if row[0] == cached)
+                if limit != "max":
+                    return max(int(limit) - taken + cache, 0)
+            except (OSError, ValueError, IndexError):
+                continue
     return None
+
+
+def _own_group(root: Path) -> Path:
+    """The folder of this process's group of version 2; a container sees it as the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return root
+    return root / next((line[3:] for line in lines if line.startswith("0::")), "/").lstrip("/")
 
 
 def shortage(error: BaseException) -> OutOfMemoryError | None:

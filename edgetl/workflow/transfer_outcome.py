@@ -40,7 +40,8 @@ def transfer_outcome(run: str | Path | Run) -> TransferOutcome:
     gaps = () if absent else _against_start(opened)
     if not absent and opened.metrics.epochs_run and not gaps:
         absent = f"The {opened.metrics.metric} is not defined on these validation samples: there is no gap to tell."
-    previous = dict(opened.settings.get("given") or {}).get("previous")
+    given = opened.settings.get("given")
+    previous = given.get("previous") if isinstance(given, Mapping) else None
     return TransferOutcome(
         gaps=(*gaps, *_against_baseline(opened)),
         absent=absent,

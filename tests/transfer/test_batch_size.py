@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 import edgetl as package
 from edgetl.base.errors import OutOfMemoryError
+from edgetl.base.memory import available
 from edgetl.cli.journey.file import read_journey
 from edgetl.core.run import load_run
 from edgetl.transfer.batch_size import GROWTH, MOST, search
@@ -146,6 +147,33 @@ def test_streams_and_activations_are_tried_too(tmp_path: Path, few_digits: Path)
     ahead = {**AUTO, "epochs": 1, "augment": "none", "set": {"freeze": 0.5}}
     run = finetune(few_digits, tmp_path / "ahead", **ahead)
     assert run.settings["batch_size"] == run.lineage["batch_size"]["size"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "cached", "names"),
+    [
+        ("4000000", 3000000, 500000, ("memory.max", "memory.current", "inactive_file")),
+        (
+            "4000000",
+            3000000,
+            0,
+            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+        ),
+        ("1000", 3000000, 0, ("memory.max", "memory.current", "inactive_file")),
+    ],
+)
+def test_a_control_group_bounds_the_memory(
+    tmp_path: Path, limit: str, used: int, cached: int, names: tuple[str, str, str]
+) -> None:
+    most, current, cache = names
+    (tmp_path / most).parent.mkdir(exist_ok=True)
+    (tmp_path / most).write_text(f"{limit}\n")
+    (tmp_path / current).write_text(f"{used}\n")
+    (tmp_path / current).with_name("memory.stat").write_text(f"anon 7\n{cache} {cached}\n")
+    assert available(tmp_path) == max(int(limit) - used + cached, 0)
+    (tmp_path / most).write_text("max\n" if most == "memory.max" else f"{1 << 62}\n")
+    told = available(tmp_path)
+    assert told is None or told > 4000000
 
 
 LIMITED = """

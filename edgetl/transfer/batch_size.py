@@ -4,9 +4,11 @@ The size is doubled as long as a step fits into memory and samples go through cl
 on samples that lie ready, the same few again and again; where they differ in length, the longest. lightning's
 ``Tuner.scale_batch_size`` looks for memory alone, and belongs to its Trainer.
 
-The learning rate stays what it is. Rules that raise it with the size (linearly for SGD, Goyal et al. 2017; with its
-square root for Adam, Malladi et al. 2022) keep long trainings alike; which rate a run had must not depend on whether
-its size was given or found.
+The learning rate stays what it is. The rules that raise it with the size (linearly for SGD, Goyal et al. 2017; with its
+square root for Adam, Malladi et al. 2022) hold for long trainings, where what they keep alike is the noise of many
+steps. A transfer is short, and a larger batch mostly leaves it fewer steps. EfficientNet-Lite0 at 32 pixels on 360 digits
+for 6 epochs, last epoch kept, from a linear start of 84.6 %: 91.7 % at size 16, 89.2 at 32, 86.0 at 64 and 77.5 at 128;
+with the rate doubled, as the square root says, 66.3 at 128. So an epoch keeps its steps (:data:`EPOCH`).
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ RECORD = "batch-size.json"
 #: For each device: where the search begins, the largest size that it tries, and the smallest that it falls back to.
 #: Beyond 512 a batch begins to cost accuracy on new samples (Keskar et al. 2017).
 BEGINS, MOST, LEAST = 16, 512, 2
+#: Steps that an epoch keeps at least: the sizes above that lost least to 16 leave 22 and 11, those that lost most 6 and 3.
+EPOCH = 8
 #: How much faster samples must go through in twice as large a batch, as a share.
 GROWTH = 0.05
 #: Samples that are tried, again and again.
@@ -109,7 +113,7 @@ def search(trial: Callable[[int], float], most: int) -> Found:
 
     Args:
         trial: a size → samples a second.
-        most: training samples for each device.
+        most: the largest size that leaves an epoch its steps.
 
     Raises:
         OutOfMemoryError: the smallest batch does not fit.
@@ -125,7 +129,8 @@ def search(trial: Callable[[int], float], most: int) -> Found:
     while not ended:
         twice = 2 * size
         if twice > min(most, MOST):
-            ended = f"{count(twice)} is more than " + ("is tried" if most >= MOST else "there are to train on")
+            what = "is more than is tried" if most >= MOST else f"would leave an epoch fewer than {EPOCH} steps"
+            ended = f"{count(twice)} {what}"
             break
         try:
             rates[twice] = trial(twice)
@@ -155,13 +160,13 @@ def _searched(placement: Placement, job: Job, progress: Progress) -> Found:
     (step,) = feed.epoch([np.arange(len(few.dataset.split("train")))], 0, 0)
     share = available() if fabric.device.type == "cpu" else None
     trial = _Trial(setup, step, None if share is None else share // placement.devices)
-    sizes = len(job.dataset.split("train")) // placement.devices
+    most = len(job.dataset.split("train")) // (EPOCH * placement.devices)
 
     def told(size: int) -> float:
         progress("trying batch sizes", size.bit_length() - 1, MOST.bit_length() - 1, f"{count(size)} samples a step")
         return trial(size)
 
-    return search(told, sizes)
+    return search(told, most)
 
 
 def _few(job: Job) -> Dataset:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from edgetl.workflow.rank_backbones import rank
     from edgetl.workflow.retention import retention
     from edgetl.workflow.sign_bundle import sign
+    from edgetl.workflow.transfer_outcome import transfer_outcome
 
 _HOMES = {
     "adopt": "edgetl.workflow.adoption.adopt",
@@ -96,6 +97,7 @@ _HOMES = {
     "soup": "edgetl.transfer.soup",
     "sign": "edgetl.workflow.sign_bundle",
     "staged": "edgetl.transfer.staged",
+    "transfer_outcome": "edgetl.workflow.transfer_outcome",
     "verify": "edgetl.pipeline",
 }
 
@@ -145,6 +147,7 @@ __all__ = [
     "sign",
     "soup",
     "staged",
+    "transfer_outcome",
     "verify",
 ]
 

@@ -32,6 +32,7 @@ from edgetl.workflow.requests import REPAIR_MINUTES, minutes_for, requests_for
 from edgetl.workflow.sources import open_source
 from edgetl.workflow.stage_cache import workspace
 from edgetl.workflow.time_bundle import EXPORT_SECONDS, plan_for, time_bundle
+from edgetl.workflow.transfer_outcome import transfer_outcome
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -289,9 +290,9 @@ def report(
         EdgetlError: a folder is neither a run nor a bundle, one is damaged, or the page cannot be written.
     """
     given = [sources] if isinstance(sources, str | Path | Run | Bundle) else sources
-    return write_report(
-        [open_source(source) for source in given], Path(out), data_root=None if data is None else Path(data)
-    )
+    opened = [open_source(source) for source in given]
+    transfers = {source.path: transfer_outcome(source) for source in opened if isinstance(source, Run)}
+    return write_report(opened, Path(out), data_root=None if data is None else Path(data), transfers=transfers)
 
 
 def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:

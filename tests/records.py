@@ -17,7 +17,7 @@ from edgetl.core.data import Dataset, Sample
 from edgetl.core.run import HISTORY, WEIGHTS, write_run
 from edgetl.core.run import MANIFEST as RUN
 from edgetl.core.run_record import Baseline, RunMetrics
-from edgetl.core.val_outputs import write_val_outputs
+from edgetl.core.val_outputs import START_OUTPUTS, VAL_OUTPUTS, write_val_outputs
 from edgetl.latency import bench_record
 from edgetl.runtime.measurement import Cold, Measurement, Schedule, Scheduled, Spent
 from edgetl.runtime.plan import Plan
@@ -64,7 +64,9 @@ def whole_run(folder: Path) -> Path:
     (folder / WEIGHTS).write_bytes(b"tensors")
     rows = [{"epoch": i, "val": {"accuracy": 0.5 + i / 10, "loss": 1.0 - i / 10, "n": 12}} for i in range(3)]
     (folder / HISTORY).write_text("".join(f"{json.dumps({**row, 'train_loss': 0.9})}\n" for row in rows))
-    write_val_outputs(folder, {"logits": np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)})
+    for seed, name in enumerate((VAL_OUTPUTS, START_OUTPUTS)):
+        logits = np.random.default_rng(seed).normal(size=(12, 3)).astype(np.float32)
+        write_val_outputs(folder, {"logits": logits}, name)
     metrics = RunMetrics(
         val={"accuracy": 0.7, "loss": 0.8, "n": 12}, start={"accuracy": 0.5}, best_epoch=2, epochs_run=2
     )

@@ -32,7 +32,7 @@ LAYERS = (
 #: The same within one part: what joins the stages is a strict order, too.
 WITHIN = {
     "workflow": (
-        ("fleet", "adoption", "advise", "retention"),
+        ("fleet", "adoption", "advise", "retention", "transfer_outcome"),
         ("rank_backbones",),
         ("time_bundle", "audit"),
         ("certify_bundle",),
@@ -64,6 +64,7 @@ WITHIN = {
             "artifact",
             "adaptation",
             "adoption",
+            "transfer_outcome",
         ),
     ),
     "base": (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgetl.core.run import Run
+    from edgetl.core.transfer_outcome import TransferOutcome
     from edgetl.transfer.repeated import Repeated
 
 _BASELINE = "Also train what the transfer is measured against: scratch or probe. A finished run gets it added."
@@ -40,7 +41,15 @@ _VIA = (
 _AUGMENT = "How training images vary: none, light (the default), backbone, strong, or a TOML file of transforms."
 _LOG = "Learning curves: tensorboard, whose files lie in RUN/tensorboard, or mlflow, at MLFLOW_TRACKING_URI."
 _REPEAT = "Train with so many seeds, in OUT/seed-N, and tell how far they are apart."
+_BATCH = "Samples a step, over all devices; auto finds by trial how many pay, and the run keeps the number."
 _DEVICES = "Processes or GPUs to train on (Lightning Fabric, DDP)."
+
+
+def _batch_size(given: str) -> int | Literal["auto"]:
+    try:
+        return "auto" if given == "auto" else int(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"'{given}' is neither a whole number nor auto") from error
 
 
 def command(
@@ -58,7 +67,7 @@ def command(
     augment: Annotated[str | None, typer.Option(help=_AUGMENT)] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
     seed: Annotated[int, typer.Option(help="Decides splits, order, augmentation and initialisation.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Samples a step, over all devices.")] = 32,
+    batch_size: Annotated[Any, typer.Option(parser=_batch_size, metavar="INTEGER|auto", help=_BATCH)] = 32,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Input side in pixels; the backbone's own by default.")] = None,
     weights: Annotated[str | None, typer.Option(help="Pretrained weights: a local file, or 'none'.")] = None,
@@ -86,6 +95,7 @@ def command(
     edgetl finetune photos/ --out small --strategy distillation --teacher run --target-data unlabelled/
     edgetl finetune photos/ --out there --strategy coral --target-data from-the-line/
     edgetl finetune photos/ --out run --via other-plant/ --via between/
+    edgetl finetune photos/ --out run --batch-size auto
     edgetl finetune photos/ --out run --log tensorboard
     edgetl finetune photos/ --out runs --repeat 3
     """
@@ -122,14 +132,24 @@ def command(
             return
         run = edgetl.staged(data, out, via, seed=seed, **train.keywords) if via else train(out=out, seed=seed)
         _say_of_the_data(run)
-        shown.show(run.to_json(), lambda console: say(console, _sentence(run)))
+        outcome = edgetl.transfer_outcome(run)
+        value = {**run.to_json(), "transfer": outcome.to_json()}
+        shown.show(value, lambda console: _outcome(console, run, outcome))
+
+
+def _outcome(console: Console, run: Run, outcome: TransferOutcome) -> None:
+    from edgetl.reporting.transfer import sentences
+
+    # Why layers stay was said with what was found in the data.
+    for sentence in (_sentence(run), *sentences(run, replace(outcome, frozen=""))):
+        say(console, sentence)
 
 
 def _repeat(shown: Output, found: Repeated) -> None:
     """Say how far the runs of several seeds are apart."""
     _say_of_the_data(found.runs[0])
     value = {
-        "runs": [run.to_json() for run in found.runs],
+        "runs": [{**run.to_json(), "transfer": edgetl.transfer_outcome(run).to_json()} for run in found.runs],
         "spread": {name: asdict(spread) for name, spread in found.spreads.items()},
         "middle": str(found.middle.path),
     }
@@ -171,10 +191,10 @@ def _values(given: list[str]) -> dict[str, str]:
 
 
 def _say_of_the_data(run: Run) -> None:
-    frozen, choice = run.lineage.get("frozen"), str(run.lineage.get("choice") or "")
-    reason = str(frozen.get("reason") or "") if isinstance(frozen, Mapping) else ""
+    found = [part for name in ("batch_size", "frozen") if isinstance(part := run.lineage.get(name), Mapping)]
+    reasons = [str(part.get("reason") or "") for part in found]
     told = run.adaptation.notes if run.adaptation else ()
-    for sentence in (*run.dataset.notes, *told, *filter(None, (reason, choice))):
+    for sentence in (*run.dataset.notes, *told, *filter(None, (*reasons, str(run.lineage.get("choice") or "")))):
         note(sentence)
     if run.dataset.ignored:
         note("ignored " + enumerated(f"{name} ({n})" for name, n in run.dataset.ignored.items()))

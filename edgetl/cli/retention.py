@@ -13,7 +13,7 @@ from edgetl.base.wording import change, counted, figure
 from edgetl.cli.output import Json, Quiet, output, say
 
 if TYPE_CHECKING:
-    from edgetl.workflow.retention import Retained
+    from edgetl.core.transfer_outcome import Retained
 
 _SOURCE = "A finished run, or a bundle of it, whose compressed backbone is asked then."
 _OF = "The run that it started from."
@@ -29,7 +29,8 @@ def command(
 ) -> None:
     """Tell what a model still knows of what its start knew: forgetting, after training and after compression.
 
-    The earlier run's head reads the later one's features; the difference is paired, with its interval.
+    The earlier run's head reads the later one's features; the difference is paired, with its interval. Of a run it
+    is kept next to it, and edgetl report RUN shows it.
 
     \b
     edgetl retention run --of imagenet-run

@@ -9,6 +9,8 @@
     history.jsonl        one line for each epoch
     val.npz              the finalized model's outputs on the val split (search, where there is no val), in its order:
                          ``out.NAME``, first axis n
+    val-start.npz        the same before the first step of training, where that is a linear probe
+    val-baseline.npz     the same of the baseline
     images/, samples/    only where the data hold no files for them: the embedded digits, rows of texts or arrays
     checkpoint/          only while training, or that of the baseline, is unfinished
 
@@ -40,7 +42,7 @@ from edgetl.core.adaptation import Adaptation
 from edgetl.core.adoption import Adoption
 from edgetl.core.data import Dataset
 from edgetl.core.run_record import Baseline, RunMetrics, RunRecord, read_run_record
-from edgetl.core.val_outputs import VAL_OUTPUTS, read_val_outputs
+from edgetl.core.val_outputs import BASELINE_OUTPUTS, START_OUTPUTS, VAL_OUTPUTS, read_val_outputs
 
 MANIFEST = "run.json"
 WEIGHTS = "weights.safetensors"
@@ -126,9 +128,22 @@ class Run:
         Raises:
             RunError: the file holds something else.
         """
-        if VAL_OUTPUTS not in self.hashes:
+        return self._outputs(VAL_OUTPUTS)
+
+    @property
+    def start_outputs(self) -> dict[str, npt.NDArray[Any]] | None:
+        """The same before the first step of training, where the start is a linear probe of pretrained weights."""
+        return self._outputs(START_OUTPUTS)
+
+    @property
+    def baseline_outputs(self) -> dict[str, npt.NDArray[Any]] | None:
+        """The same of the baseline; None without one, or of a time when they were not kept."""
+        return self._outputs(BASELINE_OUTPUTS)
+
+    def _outputs(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
+        if name not in self.hashes:
             return None
-        return read_val_outputs(self.path / VAL_OUTPUTS, len(self.dataset.split(self.dataset.measured)))
+        return read_val_outputs(self.path / name, len(self.dataset.split(self.dataset.measured)))
 
     @property
     def gain(self) -> float | None:
@@ -186,7 +201,7 @@ def write_run(
     write_json(path / PREPROCESS_FILE, dict(input_record))
     for name, content in (input_files or {}).items():
         write_bytes(path / name, content)
-    names = (WEIGHTS, NETWORK, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, *(input_files or ()))
+    names = (WEIGHTS, NETWORK, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, START_OUTPUTS, *(input_files or ()))
     files = {name: sha256_file(path / name) for name in names if (path / name).is_file()}
     record = RunRecord(
         backbone=backbone,
@@ -228,20 +243,21 @@ def read_splits(path: Path) -> Dataset:
 
 
 def record_baseline(path: Path, baseline: Baseline | None) -> Run:
-    """Enter in a finished run the baseline whose ``baseline.safetensors`` already lies in it; nothing else changes.
+    """Enter in a finished run the baseline whose weights and outputs already lie in it; nothing else changes.
 
     Args:
         path: the run's folder.
-        baseline: the hash of the file is added. None to take the entry out, as must be done before the file is
+        baseline: the hash of the weights is added. None to take the entry out, as must be done before the file is
             replaced.
 
     Raises:
         RunError: no whole run.
     """
     record = read_run_record(path / MANIFEST)
-    files = {name: digest for name, digest in record.files.items() if name != BASELINE}
+    own = (BASELINE, BASELINE_OUTPUTS)
+    files = {name: digest for name, digest in record.files.items() if name not in own}
     if baseline is not None:
-        files[BASELINE] = sha256_file(path / BASELINE)
+        files |= {name: sha256_file(path / name) for name in own}
         baseline = replace(baseline, sha256=files[BASELINE])
     write_sealed(path / MANIFEST, to_json(replace(record, files=files, baseline=baseline)))
     return load_run(path)

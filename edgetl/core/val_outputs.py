@@ -1,4 +1,4 @@
-"""A finalized model's outputs on the split that it is measured on, kept in its run."""
+"""Outputs of a run's models on the split that they are measured on, kept in the run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from edgetl.base.storage import write_bytes
 from edgetl.core.npz import read_npz
 from edgetl.core.tensors import Arrays
 
-VAL_OUTPUTS = "val.npz"
+#: Of the finalized model, of the start of its training, and of the baseline.
+VAL_OUTPUTS, START_OUTPUTS, BASELINE_OUTPUTS = "val.npz", "val-start.npz", "val-baseline.npz"
 _OUT = "out."
 
 
-def write_val_outputs(path: Path, outputs: Arrays) -> None:
-    """Keep a model's outputs on the split that it is measured on, (n, …) in its order, in a run without a manifest."""
+def write_val_outputs(path: Path, outputs: Arrays, name: str = VAL_OUTPUTS) -> None:
+    """Keep a model's outputs on the split that it is measured on, (n, …) in its order, before a manifest seals them."""
     stream = io.BytesIO()
-    named: dict[str, Any] = {f"{_OUT}{name}": values for name, values in outputs.items()}
+    named: dict[str, Any] = {f"{_OUT}{output}": values for output, values in outputs.items()}
     np.savez(stream, **named)
-    write_bytes(path / VAL_OUTPUTS, stream.getvalue())
+    write_bytes(path / name, stream.getvalue())
 
 
 def read_val_outputs(file: Path, samples: int) -> dict[str, npt.NDArray[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,28 @@ from edgetl.base.extras import require
 from edgetl.base.storage import write_bytes
 from edgetl.core.bundle import Bundle
 from edgetl.core.run import Run
+from edgetl.core.transfer_outcome import TransferOutcome
 from edgetl.reporting import charts, metrics, page, terms
 from edgetl.reporting.runs.section import run_section
 
 _TEMPLATE = "report.html.j2"
+NOTHING: Mapping[Path, TransferOutcome] = {}
 
 
-def write_report(sources: Sequence[Run | Bundle], out: Path, *, data_root: Path | None = None) -> Path:
+def write_report(
+    sources: Sequence[Run | Bundle],
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    transfers: Mapping[Path, TransferOutcome] = NOTHING,
+) -> Path:
     """Write the page.
 
     Args:
         sources: what to report on, in this order; at least one.
         out: the HTML file, replaced if it exists.
         data_root: where the samples lie now; by default where they lay when the run was made.
+        transfers: what each run tells of its transfer, by its folder.
 
     Returns:
         ``out``.
@@ -35,16 +44,24 @@ def write_report(sources: Sequence[Run | Bundle], out: Path, *, data_root: Path 
         BundleError, RunError: a record was altered.
         MissingExtraError: jinja2 is not installed.
     """
-    write_bytes(out, render(sources, data_root=data_root).encode())
+    write_bytes(out, render(sources, data_root=data_root, transfers=transfers).encode())
     return out
 
 
-def render(sources: Sequence[Run | Bundle], *, data_root: Path | None = None) -> str:
+def render(
+    sources: Sequence[Run | Bundle],
+    *,
+    data_root: Path | None = None,
+    transfers: Mapping[Path, TransferOutcome] = NOTHING,
+) -> str:
     """The page as text; see :func:`write_report`."""
     if not sources:
         raise EdgetlError("there is no bundle or run to report on", "name at least one")
     bundles = [source for source in sources if isinstance(source, Bundle)]
-    runs = [run_section(run, i, data_root=data_root) for i, run in enumerate(_runs(sources), 1)]
+    runs = [
+        run_section(run, i, data_root=data_root, transfer=transfers.get(run.path))
+        for i, run in enumerate(_runs(sources), 1)
+    ]
     sections = [page.section(bundle, i, data_root=data_root) for i, bundle in enumerate(bundles, 1)]
     template = _environment().get_template(_TEMPLATE)
     text: str = template.render(

@@ -18,6 +18,7 @@ from edgetl.base.storage import read_json, write_json
 from edgetl.core.run import BASELINE, CHECKPOINT, Run, record_baseline
 from edgetl.core.run_record import Baseline, RunMetrics
 from edgetl.core.tensors import packed
+from edgetl.core.val_outputs import BASELINE_OUTPUTS, write_val_outputs
 from edgetl.transfer import checkpoint, strategies
 from edgetl.transfer import weights as sources
 from edgetl.transfer.assembly import Job, finished
@@ -51,7 +52,7 @@ def check(order: Plan, kind: str) -> None:
     if kind == "scratch" and not order.backbone.pretrained:
         remedy = "leave --baseline out" if probed else "use --baseline probe"
         raise EdgetlError(f"the backbone '{order.backbone.name}' starts from scratch itself", remedy)
-    if kind == "scratch" and order.settings.batch_size < 2:
+    if kind == "scratch" and order.settings.batch_size == 1:
         raise EdgetlError(
             "batch norm cannot be trained from scratch on one sample a step", "give --batch-size 2 or more"
         )
@@ -86,13 +87,14 @@ def add(order: Plan, run: Run, kind: str, progress: Progress) -> Run:
         # A process killed between the file and the manifest must leave a run whose hashes hold.
         record_baseline(run.path, None)
     checkpoint.write_weights(run.path / BASELINE, model.backbone.state_dict())
+    write_val_outputs(run.path, outputs, BASELINE_OUTPUTS)
     entry = Baseline(kind="scratch" if kind == "scratch" else "probe", metrics=metrics, settings=settings.to_json())
     return record_baseline(run.path, entry)
 
 
 def _probe(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, Settings, State | None]:
     strategy = strategies.find_baseline("probe")
-    model, _ = with_head(order, run.dataset, strategy.head, progress)
+    model, _, _ = with_head(order, run.dataset, strategy.head, progress)
     none = replace(
         order.settings,
         strategy="probe",

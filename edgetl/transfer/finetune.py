@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgetl.base.errors import TrainingError
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.data import Dataset
 from edgetl.core.run import Run
+from edgetl.core.val_outputs import START_OUTPUTS, write_val_outputs
 from edgetl.transfer import baseline as baselines
 from edgetl.transfer import checkpoint, domains, folder, freezing, streams, train
 from edgetl.transfer.assembly import Job
+from edgetl.transfer.batch_size import sized
 from edgetl.transfer.checkpoint import epoch_file
 from edgetl.transfer.curves import check_log, recorder
 from edgetl.transfer.finish import finish
@@ -24,6 +26,7 @@ from edgetl.transfer.model import Deployable
 from edgetl.transfer.placement import reproducible
 from edgetl.transfer.plan import Options, Plan, plan
 from edgetl.transfer.scores import Scores
+from edgetl.transfer.settings import BATCH_SIZE, UNKNOWN
 from edgetl.transfer.start import check_sizes, check_strategy, with_head
 from edgetl.transfer.stores import store_of
 
@@ -39,7 +42,7 @@ def finetune(
     strategy: str = "fine-tune",
     epochs: int | None = None,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int | Literal["auto"] = BATCH_SIZE,
     learning_rate: float | None = None,
     image_size: int | None = None,
     weights: str | Path | None = None,
@@ -76,7 +79,9 @@ def finetune(
         strategy: as in ``edgetl strategies``.
         epochs: None for the strategy's or the backbone's own; means nothing to a strategy without gradient steps.
         seed: of splits, order, augmentation and everything else drawn at random.
-        batch_size: samples in a gradient step, over all devices together.
+        batch_size: samples in a gradient step, over all devices together; "auto" for as many as pay, found by trial
+            before training starts (:mod:`edgetl.transfer.batch_size`) and kept in the run's settings: who goes on with
+            it, or repeats it, has the same number. The learning rate stays.
         learning_rate: the head's highest; None for the strategy's or the backbone's own.
         image_size: height and width in pixels; None for the backbone's own. Only of images.
         weights: None for the backbone's pretrained ones, a ``.safetensors`` or ``.pth`` file, or ``"none"``.
@@ -132,6 +137,8 @@ def finetune(
 
 def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
     """The finished run, trained unless it is there, and its order with the data's part in it."""
+    if order.settings.batch_size == UNKNOWN and not fresh:
+        order = _with_batch_size(order, folder.batch_size_of(order.out))
     run = folder.standing(order.out, order.settings, fresh)
     with folder.FirstSteps(order.out, fresh) as steps:
         dataset = read_samples(order, steps, progress)
@@ -140,8 +147,16 @@ def _run(order: Plan, fresh: bool, progress: Progress) -> tuple[Plan, Run]:
             _told_again(order, run)
             return order, run
         job = begun(order, dataset, steps, progress)
+        if order.settings.batch_size == UNKNOWN:
+            job = sized(order.placement, job, progress)
+            order = _with_batch_size(order, job.settings.batch_size)
+            folder.keep_settings(order.out, order.settings)
         _train(order, job, progress)
     return order, finish(order, job, progress)
+
+
+def _with_batch_size(order: Plan, size: int) -> Plan:
+    return replace(order, settings=replace(order.settings, batch_size=size))
 
 
 def read_samples(order: Plan, steps: folder.FirstSteps, progress: Progress) -> Dataset:
@@ -184,7 +199,9 @@ def _start(order: Plan, dataset: Dataset, beside: streams.Streams, progress: Pro
     if record.is_file():
         held = read_json(record)
         return Scores(**held["val"]), Frozen.from_json(held["frozen"]) if "frozen" in held else Frozen()
-    model, start = with_head(order, dataset, order.strategy.head, progress, beside)
+    model, start, answers = with_head(order, dataset, order.strategy.head, progress, beside)
+    if order.strategy.head.start == "fitted" and order.source.kind != "none":
+        write_val_outputs(order.checkpoints, answers, START_OUTPUTS)
     checkpoint.write_weights(epoch_file(order.checkpoints, 0), model.backbone.state_dict())
     frozen = _frozen(order, dataset, model)
     write_json(record, {"val": start.record(), "frozen": frozen.to_json()})

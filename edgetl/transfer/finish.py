@@ -10,15 +10,17 @@ import torch
 
 from edgetl.base.extras import version
 from edgetl.base.progress import Progress
+from edgetl.base.storage import write_bytes
 from edgetl.base.wording import counted
 from edgetl.core.adaptation import Adaptation
 from edgetl.core.data import Dataset
 from edgetl.core.run import WEIGHTS, Run, write_run
 from edgetl.core.run_record import RunMetrics
-from edgetl.core.val_outputs import write_val_outputs
+from edgetl.core.val_outputs import START_OUTPUTS, write_val_outputs
 from edgetl.transfer import checkpoint, domains
 from edgetl.transfer.assembly import Job, finished
 from edgetl.transfer.augment import LIGHT, PRESETS
+from edgetl.transfer.batch_size import recorded
 from edgetl.transfer.checkpoint import State
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.model import Deployable, val_outputs
@@ -59,6 +61,8 @@ def finish(order: Plan, job: Job, progress: Progress) -> Run:
     )
     checkpoint.write_weights(order.out / WEIGHTS, network.backbone.state_dict())
     write_val_outputs(order.out, outputs)
+    if state.epoch and (order.checkpoints / START_OUTPUTS).is_file():
+        write_bytes(order.out / START_OUTPUTS, (order.checkpoints / START_OUTPUTS).read_bytes())
     return write_run(
         order.out,
         task=order.task.name,
@@ -142,6 +146,7 @@ def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) ->
         "versions": {name: version(name) for name in VERSIONS},
         "seed": order.settings.seed,
         "trained": dict(trained),
+        **({"batch_size": searched} if (searched := recorded(job.checkpoints)) else {}),
         **({"frozen": job.frozen.to_json()} if job.frozen.of else {}),
         **({"from": _origin(order.sources.previous)} if order.sources.previous else {}),
         "streams": {name: stream.to_json() for name, stream in job.streams.samples.items()},

@@ -31,17 +31,19 @@ from edgetl.core.run import (
     read_splits,
     write_splits,
 )
-from edgetl.core.val_outputs import VAL_OUTPUTS
+from edgetl.core.transfer_outcome import RETENTION
+from edgetl.core.val_outputs import BASELINE_OUTPUTS, START_OUTPUTS, VAL_OUTPUTS
 from edgetl.inputs import load_dataset
 from edgetl.transfer.checkpoint import LAST
 from edgetl.transfer.curves import TENSORBOARD
-from edgetl.transfer.settings import IMPLIED, Settings
+from edgetl.transfer.settings import IMPLIED, UNKNOWN, Settings
 
 SETTINGS = "settings.json"
 #: Below the checkpoint's folder: samples of streams that have no files of their own.
 STREAMS = "streams"
-_FILES = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, VAL_OUTPUTS, IMAGES, SAMPLES)
-_OWN = (*_FILES, TENSORBOARD)
+_OUTPUTS = (VAL_OUTPUTS, START_OUTPUTS, BASELINE_OUTPUTS)
+_FILES = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, IMAGES, SAMPLES, *_OUTPUTS)
+_OWN = (*_FILES, TENSORBOARD, RETENTION)
 #: The stages before, each a run of its own: the run starts from the last one's weights.
 VIA = "via"
 
@@ -86,6 +88,23 @@ def standing(out: Path, settings: Settings, fresh: bool) -> Run | None:
     elif started.is_file():
         _refuse_difference(out, "an unfinished", read_json(started, RunError), settings.to_json())
     return finished
+
+
+def batch_size_of(out: Path) -> int:
+    """The batch size of the run that stands in ``out``, finished or not; :data:`UNKNOWN` where none was found yet."""
+    held = out / CHECKPOINT / SETTINGS
+    settings: Mapping[str, Any] = {}
+    if (out / MANIFEST).is_file():
+        settings = load_run(out).settings
+    elif held.is_file():
+        settings = read_json(held, RunError)
+    size = settings.get("batch_size")
+    return size if isinstance(size, int) else UNKNOWN
+
+
+def keep_settings(out: Path, settings: Settings) -> None:
+    """Write what the run is trained with, once all of it is known."""
+    write_json(out / CHECKPOINT / SETTINGS, settings.to_json())
 
 
 class FirstSteps:
@@ -144,7 +163,7 @@ class FirstSteps:
         clear(self.out)
         if dataset.root.parent == self.own.resolve():
             dataset = replace(dataset, root=dataset.root.replace(self.out.resolve() / dataset.root.name))
-        write_json(self.out / CHECKPOINT / SETTINGS, settings.to_json())
+        keep_settings(self.out, settings)
         if self.streams.is_dir():
             self.streams.replace(self.out / CHECKPOINT / STREAMS)
         write_splits(self.out, dataset)

@@ -27,7 +27,7 @@ from edgetl.transfer.domains import SOURCE
 from edgetl.transfer.fitting import check_fit
 from edgetl.transfer.placement import Placement, place
 from edgetl.transfer.scores import Scores
-from edgetl.transfer.settings import Settings
+from edgetl.transfer.settings import AUTO, BATCH_SIZE, UNKNOWN, Settings
 from edgetl.transfer.sources import Sources, check_needs, check_teacher, find_sources
 from edgetl.transfer.strategies.base import Strategy
 from edgetl.transfer.streams import Streams
@@ -46,7 +46,7 @@ class Options:
     strategy: str
     epochs: int | None
     seed: int
-    batch_size: int
+    batch_size: int | str
     learning_rate: float | None
     image_size: int | None
     weights: str | Path | None
@@ -206,7 +206,7 @@ def _settings(
         strategy=options.strategy,
         epochs=strategy.schedule.epochs,
         learning_rate=strategy.schedule.learning_rate,
-        batch_size=options.batch_size,
+        batch_size=_batch_size(options.batch_size, strategy),
         seed=options.seed,
         weights="pretrained" if options.weights is None else str(options.weights),
         weights_sha256=sha256_file(source.file) if source.file else None,
@@ -220,6 +220,13 @@ def _settings(
         given=sources.to_json(),
         augment=_augmentation(options.augment, definition).to_json(),
     )
+
+
+def _batch_size(given: int | str, strategy: Strategy) -> int:
+    """As given; :data:`UNKNOWN` until one is found, which a strategy without gradient steps has no use for."""
+    if isinstance(given, int):
+        return given
+    return UNKNOWN if strategy.schedule.epochs else BATCH_SIZE
 
 
 def _shares(strategy: Strategy) -> Mapping[str, float]:
@@ -293,11 +300,11 @@ def _matched(options: Options) -> tuple[Task, backbones.Backbone]:
 
 
 def _check_numbers(options: Options) -> None:
-    rate = options.learning_rate
+    rate, size, least = options.learning_rate, options.batch_size, max(options.devices, 1)
     rules = (
         ("epochs", options.epochs, options.epochs is None or options.epochs >= 1, "at least 1"),
         ("seed", options.seed, options.seed >= 0, "at least 0"),
-        ("batch size", options.batch_size, options.batch_size >= max(options.devices, 1), "at least the devices"),
+        ("batch size", size, size == AUTO or (isinstance(size, int) and size >= least), f"at least {least}, or {AUTO}"),
         ("learning rate", rate, rate is None or (rate > 0 and math.isfinite(rate)), "a positive number"),
         ("number of workers", options.workers, options.workers is None or options.workers >= 0, "at least 0"),
         ("checkpoint interval", options.checkpoint_seconds, options.checkpoint_seconds >= 0, "at least 0 seconds"),

@@ -61,4 +61,9 @@ def repeat(data: str | Path, out: str | Path, times: int, *, seed: int = 0, **op
     if times < 2:
         raise EdgetlError(f"{times} seeds tell nothing of how they differ", "give --repeat 3")
     folder = Path(out)
-    return Repeated(tuple(finetune(data, folder / f"seed-{n}", seed=n, **options) for n in range(seed, seed + times)))
+    runs = list[Run]()
+    for n in range(seed, seed + times):
+        runs.append(finetune(data, folder / f"seed-{n}", seed=n, **options))
+        # A size that is found by trial is found once: the seeds must differ in nothing else.
+        options = {**options, "batch_size": runs[0].settings["batch_size"]}
+    return Repeated(tuple(runs))

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+#: The batch size unless one is given; what is given where one is to be found, and what stands for it until then.
+BATCH_SIZE, AUTO, UNKNOWN = 32, "auto", 0
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -16,7 +19,7 @@ class Settings:
         data_sha256: of a CSV file; None of a folder, whose files the run lists with their hashes.
         task, backbone, strategy: names; the strategy of a baseline is that of ``--baseline``.
         epochs, learning_rate: of the schedule; 0 for a strategy without gradient steps.
-        batch_size: samples in a gradient step, over all devices together.
+        batch_size: samples in a gradient step, over all devices together; :data:`UNKNOWN` until one is found by trial.
         seed: of everything drawn at random.
         weights: "pretrained", "none" or a file.
         weights_sha256: of the file; None without one.

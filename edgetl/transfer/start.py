@@ -13,7 +13,7 @@ from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import check_room
 from edgetl.core.data import Dataset
-from edgetl.core.tensors import packed
+from edgetl.core.tensors import Arrays, packed
 from edgetl.transfer import features, statistics
 from edgetl.transfer import weights as sources
 from edgetl.transfer.anchor import Teacher
@@ -87,7 +87,7 @@ def check_strategy(order: Plan, dataset: Dataset, network: Deployable, streams: 
 
 def with_head(
     order: Plan, dataset: Dataset, spec: HeadSpec, progress: Progress, beside: Streams = NOTHING
-) -> tuple[Deployable, Scores]:
+) -> tuple[Deployable, Scores, Arrays]:
     """The pretrained backbone of an order with the head that ``spec`` asks for; nothing is written but the features.
 
     Where batch norms adapt, the head is fitted under the statistics of the samples to train on, and the network ends
@@ -101,8 +101,8 @@ def with_head(
         beside: the target's samples, where the strategy has any.
 
     Returns:
-        the model, in evaluation mode, float32, on the CPU, its head in the scale of training, and its scores on the
-        validation samples.
+        the model, in evaluation mode, float32, on the CPU, its head in the scale of training, and its scores and
+        outputs, in the labels' unit, on the validation samples.
     """
     torch.manual_seed(order.settings.seed)
     body = sources.load(order.backbone, head_width(order.task, dataset.classes), order.source, order.input)
@@ -132,8 +132,9 @@ def with_head(
         weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
         raw = np.asarray(held["val"] @ weight.T + bias, dtype=np.float32)
     told = scale.applied(raw)
-    found = scored(order.task, model.named(told), labels["val"])
-    return model, _judged(order, model, found, (told, labels["val"]), beside, progress)
+    answers = model.named(told)
+    found = scored(order.task, answers, labels["val"])
+    return model, _judged(order, model, found, (told, labels["val"]), beside, progress), answers
 
 
 def _measure(order: Plan, model: Deployable, paths: Sequence[Path], step: str, progress: Progress) -> None:

@@ -6,8 +6,9 @@ it, has a say. Of a bundle, the features are those of its compressed backbone.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgetl.base.errors import DataError, RunError
+from edgetl.base.errors import DataError, EdgetlError, RunError
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.base.wording import counted
 from edgetl.certify import verify_arrays
@@ -23,6 +24,7 @@ from edgetl.core.bundle import Bundle
 from edgetl.core.certificate import Certificate
 from edgetl.core.data import Dataset, Sample, located, renumbered
 from edgetl.core.run import Run, load_run
+from edgetl.core.transfer_outcome import Retained, RetentionRecord, write_retention
 from edgetl.inputs import input_of, kind_of, load_dataset
 from edgetl.tasks import find_task
 from edgetl.workflow.sources import open_source
@@ -33,29 +35,6 @@ Labels = npt.NDArray[Any]
 SPLIT = "search"
 
 
-@dataclass(frozen=True)
-class Retained:
-    """What is left of a score.
-
-    Attributes:
-        n: samples of the old task; left_out: those that either run was trained on.
-        metric: of the old task.
-        before, after: of the old model, and of its head on the new backbone.
-        difference, ci_low, ci_high: the gain, paired, with the interval of the certificates at both ends.
-        unit: of the metric.
-    """
-
-    n: int
-    left_out: int
-    metric: str
-    before: float
-    after: float
-    difference: float
-    ci_low: float
-    ci_high: float
-    unit: str
-
-
 def retention(
     source: str | Path | Run | Bundle,
     of: str | Path | Run,
@@ -64,6 +43,8 @@ def retention(
     progress: Progress = silent,
 ) -> Retained:
     """How much of an earlier run's skill a later one has, which started from its weights.
+
+    Of a run it is written next to it, ``retention.json``, where its report finds it.
 
     Args:
         source: the later run; or a bundle of it, whose compressed backbone is asked.
@@ -94,7 +75,12 @@ def retention(
     head = head_of(model.backbone)[1]
     after = seen @ head.weight.detach().numpy().reshape(head.out_features, -1).T + head.bias.detach().numpy()
     reference, deployed = (_answers(task.labels, values) for values in (before, after))
-    return _told(verify_arrays(reference=reference, deployed=deployed, labels=labels, task=task.name), left_out)
+    found = _told(verify_arrays(reference=reference, deployed=deployed, labels=labels, task=task.name), left_out)
+    if isinstance(opened, Run):
+        # Where nobody can write, what was measured is told all the same.
+        with contextlib.suppress(EdgetlError):
+            write_retention(opened.path, RetentionRecord(opened.digest, old.digest, old.path.resolve().name, found))
+    return found
 
 
 def _checked(source: Run | Bundle, old: Run) -> set[str]:

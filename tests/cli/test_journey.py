@@ -269,6 +269,10 @@ def test_every_key_takes_what_its_option_takes(tmp_path: Path) -> None:
         ('out = "w"\n[finetune]\ndata = "photos"\nfresh = true', "'fresh'"),
         ('out = "w"\n[finetune]\nepochs = 1', "[finetune]: data is missing"),
         ('out = "w"\n[finetune]\ndata = "a"\nbatch-size = 1\nbatch_size = 2', "batch-size stands there twice"),
+        (
+            'out = "w"\n[finetune]\ndata = "a"\nbatch-size = "many"',
+            '[finetune]: batch-size is "many", not one of "auto"',
+        ),
         ('out = "w"\n[finetune]\ndata = "photos"\nbackbone = "efficientnet_lite"', "did you mean efficientnet_lite"),
         ('out = "w"\n[finetune]\ndata = "none"', "none"),
         ('out = "w"\n[finetun]\ndata = "photos"', "'finetun': did you mean finetune?"),

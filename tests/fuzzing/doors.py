@@ -214,8 +214,8 @@ def _of_runs(work: Path) -> Iterator[Door]:
     for name in ("run.json", "splits.json", "preprocess.json"):
         yield Door(f"run/{name}", (whole / name).read_bytes(), record, enter(name), asks)
     yield Door("run/history.jsonl", (whole / "history.jsonl").read_bytes(), lines, enter("history.jsonl"), asks)
-    (outputs,) = (path.name for path in whole.glob("*.npz"))
-    yield Door(f"run/{outputs}", (whole / outputs).read_bytes(), arrays, enter(outputs), asks)
+    for outputs in sorted(path.name for path in whole.glob("*.npz")):
+        yield Door(f"run/{outputs}", (whole / outputs).read_bytes(), arrays, enter(outputs), asks)
 
 
 def _picture(form: str, **options: Any) -> bytes:

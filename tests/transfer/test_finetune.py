@@ -160,6 +160,7 @@ def test_wrong_options_are_refused_before_any_work(tmp_path: Path, few_digits: P
         ({"learning_rate": 0.0}, EdgetlError, "learning rate"),
         ({"batch_size": 0}, EdgetlError, "batch size"),
         ({"batch_size": 1, "devices": 2}, EdgetlError, "batch size"),
+        ({"batch_size": "large"}, EdgetlError, "batch size is large: give at least 1, or auto"),
         ({"devices": 0}, EdgetlError, "devices"),
         ({"accelerator": "tpu"}, EdgetlError, "accelerator"),
         ({"precision": "int8"}, EdgetlError, "precision"),

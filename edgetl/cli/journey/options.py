@@ -83,6 +83,9 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     # In an annotation, what stands first is a name, and typer keeps it where a default stands otherwise.
     words = [str(word) for word in (info.default, *(info.param_decls or ())) if str(word).startswith("--")]
     key = words[0].split("/")[0].removeprefix("--") if words else name.replace("_", "-")
+    if info.parser is not None:
+        # What a file holds needs no parsing: it has the values themselves.
+        given = get_type_hints(info.parser)["return"]
     pairs = info.metavar == "NAME=VALUE" and _holds(given, list)
     return Option(key, name, given, default, str(info.help or ""), pairs, info.min, info.max)
 

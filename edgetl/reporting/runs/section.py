@@ -12,6 +12,7 @@ from edgetl.base.errors import RunError
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.wording import count, printable
 from edgetl.core.run import PREPROCESS_FILE, Run
+from edgetl.core.transfer_outcome import TransferOutcome
 from edgetl.core.val_outputs import VAL_OUTPUTS
 from edgetl.reporting import metrics
 from edgetl.reporting.facts import facts
@@ -21,6 +22,7 @@ from edgetl.reporting.runs.learning import NO_METRICS, Learning, learning
 from edgetl.reporting.runs.several import of_several
 from edgetl.reporting.samples import Card, Previews
 from edgetl.reporting.terms import noun
+from edgetl.reporting.transfer import is_negative, sentences
 from edgetl.tasks import find_task
 
 Facts = list[tuple[str, str]]
@@ -49,6 +51,7 @@ class RunSection:
         lead: what it was trained and scored on, in a sentence.
         scores: the task's metrics on val.
         learning: curves.
+        transfer: what it tells of its transfer, in sentences; ``negative`` says whether that cost something.
         answers: on val; None where the run did not keep them, and ``absent`` says so.
         cards: the first of the mistakes, with their samples.
         data: the data set at a glance.
@@ -68,6 +71,8 @@ class RunSection:
     lead: str
     scores: tuple[Score, ...]
     learning: Learning
+    transfer: tuple[str, ...]
+    negative: bool
     answers: Answers | None
     absent: str
     cards: tuple[Card, ...]
@@ -77,7 +82,9 @@ class RunSection:
     provenance: tuple[tuple[str, Facts], ...]
 
 
-def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSection:
+def run_section(
+    run: Run, index: int, *, data_root: Path | None = None, transfer: TransferOutcome | None = None
+) -> RunSection:
     """Prepare one run; ``index`` makes its ids unique in the page, ``data_root`` says where the samples lie now.
 
     Raises:
@@ -101,6 +108,8 @@ def run_section(run: Run, index: int, *, data_root: Path | None = None) -> RunSe
         lead=_lead(run, nouns),
         scores=_scores(run),
         learning=learning(run, identity),
+        transfer=tuple(map(printable, sentences(run, transfer or TransferOutcome()))),
+        negative=is_negative(transfer or TransferOutcome()),
         answers=answers,
         absent="" if answers else _absent(run),
         cards=_cards(run, answers.mistakes if answers else (), previews),

@@ -95,7 +95,10 @@ def resolve(
     schedule, budget = found.schedule, backbone.budget
     if not schedule.epochs:
         return found
-    rate = (budget.scratch if name in BASELINES else budget.learning_rate) or schedule.learning_rate
+    # What goes on from a run moves by steps of fine-tuning, whatever its network began with.
+    learned = any(need.name == "previous" for need in found.needs)
+    rate = budget.scratch if name in BASELINES else None if learned else budget.learning_rate
+    rate = rate or schedule.learning_rate
     fitting = replace(schedule, epochs=budget.epochs or schedule.epochs, learning_rate=rate)
     params = found.params
     if not backbone.pretrained:

@@ -26,7 +26,7 @@ from edgetl.transfer.checkpoint import epoch_file
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.features import HeadInput
 from edgetl.transfer.freezing import Frozen
-from edgetl.transfer.model import Deployable, head_width, network_for
+from edgetl.transfer.model import Deployable, filled, head_width, network_for
 from edgetl.transfer.placement import keep_depthwise_wide
 from edgetl.transfer.prefix import Cut
 from edgetl.transfer.scores import Scores
@@ -37,7 +37,6 @@ from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import Learner, Scale, learner_of
 from edgetl.transfer.trainable import Trained, counts, depths_of, prepare
 from edgetl.transfer.validators import VALIDATORS, Validator
-from edgetl.transfer.weights import filled
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from edgetl.tasks import Task, find_task
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.samples import SampleStore
 from edgetl.transfer.stores import store_of
-from edgetl.transfer.weights import filled, read_tensors
+from edgetl.transfer.weights import build, read_tensors
+from edgetl.transfer.widths import take_widths
 
 #: Samples that are evaluated at once, at most, and the values of them that a CPU's caches have activations for: 8
 #: photographs at 224 pixels took EfficientNet-Lite0 26 ms each, and 64 took it 37 ms each.
@@ -176,6 +177,18 @@ def head_width(task: Task, classes: Sequence[str]) -> int:
     width = task.outputs(classes)[0].shape[1]
     assert width is not None
     return width
+
+
+def filled(name: str, outputs: int, tensors: Mapping[str, Tensor], definition: Input | None) -> tuple[nn.Module, bool]:
+    """A backbone with all the tensors of a run, and whether its layers are narrower than the backbone's own.
+
+    Raises:
+        RuntimeError: they do not fit it.
+    """
+    body = build(name, outputs, weights="none", definition=definition)
+    narrower = take_widths(body, tensors)
+    body.load_state_dict(tensors)
+    return body, narrower
 
 
 def load_model(run: Run) -> Deployable:

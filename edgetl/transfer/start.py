@@ -17,7 +17,7 @@ from edgetl.transfer import features, statistics
 from edgetl.transfer import weights as sources
 from edgetl.transfer.anchor import Teacher
 from edgetl.transfer.classifier import head_of
-from edgetl.transfer.model import Deployable, head_width, load_model, network_for, outputs, val_outputs
+from edgetl.transfer.model import Deployable, filled, head_width, load_model, network_for, outputs, val_outputs
 from edgetl.transfer.plan import Plan
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.stores import store_of
@@ -152,7 +152,7 @@ def _narrowed(order: Plan, dataset: Dataset, network: Deployable) -> Deployable:
     assert order.strategy.narrow is not None
     tensors = order.strategy.narrow(network, order.input.batch(dataset.paths("train")[:_SAMPLES]))
     width = head_width(order.task, dataset.classes)
-    body, _ = sources.filled(order.backbone.name, width, tensors, order.input)
+    body, _ = filled(order.backbone.name, width, tensors, order.input)
     made = network_for(order.task, dataset.classes, body, order.input)
     made.eval().to(memory_format=torch.channels_last)
     return made

@@ -148,18 +148,6 @@ def load(backbone: Backbone, outputs: int, source: WeightsSource, definition: In
     return model
 
 
-def filled(name: str, outputs: int, tensors: Tensors, definition: Input | None) -> tuple[nn.Module, bool]:
-    """A backbone with all the tensors of a run, and whether its layers are narrower than the backbone's own.
-
-    Raises:
-        RuntimeError: they do not fit it.
-    """
-    body = build(name, outputs, weights="none", definition=definition)
-    narrower = take_widths(body, tensors)
-    body.load_state_dict(tensors)
-    return body, narrower
-
-
 #: Architectures of torchvision with more than one classifier.
 _AUXILIARY = ("googlenet", "inception_v3")
 

@@ -61,6 +61,7 @@ def _narrowed(network: Deployable, feeds: Arrays, *, ratio: float, multiple: int
     """
     with _quiet():
         optimizer, spaces = (require(f"modelopt.torch.nas{part}", "the strategy prune") for part in ("", ".utils"))
+        nothing = require("modelopt.torch.opt.conversion", "the strategy prune").ApplyModeError
     refused = "the channels of this backbone cannot be removed"
     try:
         with _quiet():
@@ -69,15 +70,15 @@ def _narrowed(network: Deployable, feeds: Arrays, *, ratio: float, multiple: int
             whole = {name: value.detach().clone() for name, value in space.state_dict().items()}
             spaces.sample(space, sample_func=min)
             narrow = optimizer.export(space).state_dict()
+    except nothing as error:
+        what = f"no layer of this backbone gets narrower by {percent(ratio, 0)} at a multiple of {multiple} channels"
+        raise EdgetlError(what, f"give another --set ratio=… or --set multiple=…, or {_OTHER}") from error
     except Exception as error:
-        # The library asserts what it takes for granted of an architecture, and has no exception of its own.
+        # The library asserts what it takes for granted of an architecture.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EdgetlError(f"{refused} ({reason[:120]})", _OTHER) from error
     if not _same(network, whole, feeds):
         raise EdgetlError(f"{refused}: which of them belong together is not known", _OTHER)
-    if all(narrow[name].shape == value.shape for name, value in whole.items()):
-        what = f"no layer of this backbone gets narrower by {percent(ratio, 0)} at a multiple of {multiple} channels"
-        raise EdgetlError(what, "give a larger --set ratio=… or a smaller --set multiple=…")
     return {name: value.detach().clone() for name, value in narrow.items()}
 
 

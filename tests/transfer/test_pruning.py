@@ -72,6 +72,15 @@ def test_channels_that_nothing_reads_go_and_nothing_else_changes(name: str) -> N
     assert all(torch.equal(value, before[key]) for key, value in network.backbone.state_dict().items())
 
 
+def test_the_library_adds_nothing_to_what_files_may_hold() -> None:
+    before = torch.serialization.get_safe_globals()
+    network, batch = deployable("timm/test_efficientnet")
+    without(network, batch, "timm/test_efficientnet", ratio=0.3, multiple=8)
+    after = torch.serialization.get_safe_globals()
+    assert set(after) == set(before)
+    assert not any("modelopt" in str(kind) for kind in after)
+
+
 def test_a_pruned_run_is_a_run_like_any_other(pruned: Run, tmp_path: Path) -> None:
     whole = build(pruned.backbone, 4, weights="none", definition=input_of(pruned)).state_dict()
     found = shapes(pruned)

@@ -59,13 +59,14 @@ def _narrowed(network: Deployable, feeds: Arrays, *, ratio: float, multiple: int
     Raises:
         EdgetlError: none can be removed.
     """
-    with _quiet():
+    with _alone():
         optimizer, spaces = (require(f"modelopt.torch.nas{part}", "the strategy prune") for part in ("", ".utils"))
         nothing = require("modelopt.torch.opt.conversion", "the strategy prune").ApplyModeError
+        rules = _rules(require("modelopt.torch.prune.fastnas", "the strategy prune").FastNASConfig, 1 - ratio, multiple)
     refused = "the channels of this backbone cannot be removed"
     try:
-        with _quiet():
-            space = optimizer.convert(_plain(network.backbone), mode=[(_SPACE, _rules(1 - ratio, multiple))])
+        with _alone():
+            space = optimizer.convert(_plain(network.backbone), mode=[(_SPACE, rules)])
             spaces.sort_parameters(space)
             whole = {name: value.detach().clone() for name, value in space.state_dict().items()}
             spaces.sample(space, sample_func=min)
@@ -82,11 +83,12 @@ def _narrowed(network: Deployable, feeds: Arrays, *, ratio: float, multiple: int
     return {name: value.detach().clone() for name, value in narrow.items()}
 
 
-def _rules(kept: float, multiple: int) -> dict[str, Any]:
-    """Each width as it is or so narrow, and kernels as they are."""
+def _rules(config: Any, kept: float, multiple: int) -> dict[str, Any]:
+    """Each width as it is or so narrow, and kernels as they are; of kinds that are not named, nothing."""
     channels = {"channels_ratio": (kept,), "channel_divisor": multiple, "kernel_size": ()}
     features = {"features_ratio": (kept,), "feature_divisor": multiple}
-    return {"nn.Conv2d": {"*": channels}, "nn.BatchNorm2d": {"*": features}, "nn.Linear": {"*": features}}
+    named = {"nn.Conv2d": channels, "nn.BatchNorm2d": features, "nn.Linear": features}
+    return {kind: {"*": named[kind]} if kind in named else None for kind in config()}
 
 
 def _same(network: Deployable, tensors: dict[str, Tensor], feeds: Arrays) -> bool:
@@ -117,8 +119,15 @@ def _plain(backbone: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The library prints what it does, and warns of whatever it cannot trace."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _alone() -> Iterator[None]:
+    """The library prints what it does, warns of what it cannot trace, and adds to what torch.load takes from files."""
+    from torch import serialization
+
+    known = serialization.get_safe_globals()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals(known)

@@ -140,7 +140,7 @@ def _bundle(run: Run, out: Path) -> dict[str, Any]:
     return {
         "verdict": certificate.verdict,
         "tasks": {name: [part.verdict, part.difference, part.n] for name, part in parts.items()},
-        "p50_ms": record.p50_ms if record is not None else None,
+        "p50_ms": record.deployed.p50_ms if record is not None else None,
         "bytes": done.bundle.manifest.artifacts["deployed"].bytes,
     }
 

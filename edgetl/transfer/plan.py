@@ -150,7 +150,7 @@ def plan(options: Options) -> Plan:
     if sources.teacher is not None:
         check_teacher(sources.teacher, task, backbone.input)
     placement = place(options.accelerator, options.devices, options.precision)
-    source = weights.locate(backbone, options.weights)
+    source = replace(weights.locate(backbone, options.weights), of_run=sources.previous is not None)
     definition = _definition(backbone, source, options.image_size)
     return Plan(
         data=options.data,

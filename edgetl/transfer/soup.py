@@ -30,6 +30,8 @@ from edgetl.transfer.train import write_history
 
 STRATEGY = "soup"
 _HOST = torch.device("cpu")
+#: What two runs may differ in that has no short words.
+_UNSHOWN = ("input", "samples and splits", "the channels that were pruned")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +97,10 @@ def _refuse_strangers(runs: Sequence[Run]) -> None:
             ("classes", list(first.classes), list(run.classes)),
             ("input", input_of(first).digest, input_of(run).digest),
             ("samples and splits", first.dataset.digest, run.dataset.digest),
+            ("the channels that were pruned", first.lineage.get("pruned"), run.lineage.get("pruned")),
         ):
             if one != other:
-                shown = "" if what in ("input", "samples and splits") else f": {one} and {other}"
+                shown = "" if what in _UNSHOWN else f": {one} and {other}"
                 remedy = "train them on the same data with the same --seed, and vary --learning-rate or --set"
                 raise RunError(f"{first.path} and {run.path} differ in {what}{shown}", remedy)
 

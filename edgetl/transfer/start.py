@@ -18,7 +18,7 @@ from edgetl.transfer import features, statistics
 from edgetl.transfer import weights as sources
 from edgetl.transfer.anchor import Teacher
 from edgetl.transfer.classifier import head_of
-from edgetl.transfer.model import Deployable, head_width, network_for, outputs, val_outputs
+from edgetl.transfer.model import Deployable, filled, head_width, load_model, network_for, outputs, val_outputs
 from edgetl.transfer.plan import Plan
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.stores import store_of
@@ -27,11 +27,14 @@ from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import scored
 from edgetl.transfer.trainable import check_gradients, prepare
 from edgetl.transfer.validators import VALIDATORS, judged
+from edgetl.transfer.widths import take_widths
 
 #: Files of a model's size that training keeps at once: epoch 0, the best epoch and the next best, twice the model with
 #: both moments of its optimizer, and the finished weights. A strategy without steps keeps the first and the last.
 TRAINED, FITTED = 9, 2
 NOTHING = Streams()
+#: On which a network without some of its channels is compared with the whole one.
+_SAMPLES = 2
 
 
 def check_sizes(order: Plan, dataset: Dataset) -> Deployable:
@@ -50,6 +53,8 @@ def check_sizes(order: Plan, dataset: Dataset) -> Deployable:
         body = sources.architecture(order.backbone, width, order.source, order.input)
         network: Deployable = network_for(order.task, dataset.classes, body, order.input)
         network.eval()
+        if order.sources.previous is not None:
+            take_widths(body, load_model(order.sources.previous).backbone.state_dict())
         with torch.inference_mode():
             network.fed(feeds, torch.device("cpu"))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
@@ -79,6 +84,8 @@ def check_strategy(order: Plan, dataset: Dataset, network: Deployable, streams: 
         statistics.check_norms(network.backbone, order.backbone.name)
     if streams.teacher is not None:
         Teacher(streams.teacher, order.input, dataset.classes, order.learner.scale(dataset.labels("train")))
+    if order.strategy.narrow is not None:
+        network = _narrowed(order, dataset, network)
     if order.strategy.schedule.epochs:
         trainee = prepare(order.strategy, network, streams, order.settings.seed)
         if ADDED in order.strategy.params.trains:
@@ -108,9 +115,14 @@ def with_head(
     body = sources.load(order.backbone, head_width(order.task, dataset.classes), order.source, order.input)
     model = network_for(order.task, dataset.classes, body, order.input).eval().to(memory_format=torch.channels_last)
     adapts = order.strategy.params.batch_norm == "adapt" and "target" in beside.samples
+    if order.strategy.narrow is not None:
+        model = _narrowed(order, dataset, model)
+        body = model.backbone
     device = order.placement.device
     # What never was trained has no statistics yet: a head that was fitted to features of any size upsets the training.
+    # Neither has what lost channels.
     own = adapts or (order.strategy.params.batch_norm == "train" and not order.backbone.pretrained)
+    own = own or order.strategy.narrow is not None
     if own and statistics.norms_of(body):
         _measure(order, model, dataset.paths("train"), "batch statistics", progress)
     held = _features(order, dataset, model, own, progress)
@@ -137,6 +149,17 @@ def with_head(
     return model, _judged(order, model, found, (told, labels["val"]), beside, progress), answers
 
 
+def _narrowed(order: Plan, dataset: Dataset, network: Deployable) -> Deployable:
+    """The network with the widths that the strategy leaves, in evaluation mode."""
+    assert order.strategy.narrow is not None
+    tensors = order.strategy.narrow(network, order.input.batch(dataset.paths("train")[:_SAMPLES]))
+    width = head_width(order.task, dataset.classes)
+    body, _ = filled(order.backbone.name, width, tensors, order.input)
+    made = network_for(order.task, dataset.classes, body, order.input)
+    made.eval().to(memory_format=torch.channels_last)
+    return made
+
+
 def _measure(order: Plan, model: Deployable, paths: Sequence[Path], step: str, progress: Progress) -> None:
     device, store = order.placement.device, store_of(order.input, paths)
     statistics.measure(model.to(device), store, device, step=step, progress=progress)
@@ -161,6 +184,7 @@ def _features(
     settings = order.settings
     key: list[Any] = [settings.backbone, settings.weights_sha256, settings.weights, dataset.digest]
     key += [order.input.digest, settings.seed, settings.accelerator, *(["own statistics"] if own else [])]
+    key += [settings.strategy, dict(settings.options)] if order.strategy.narrow is not None else []
 
     def computed() -> dict[str, features.Floats]:
         device, held = order.placement.device, {}

@@ -25,6 +25,7 @@ from edgetl.inputs.image import Preprocess
 from edgetl.transfer import arrays, bert
 from edgetl.transfer.backbones import Backbone, find
 from edgetl.transfer.classifier import PointwiseHead, head_of, with_head
+from edgetl.transfer.widths import take_widths
 
 Tensors = Mapping[str, torch.Tensor]
 #: Under which names trainers keep a state dict, and what they and compilers put before each of its names.
@@ -40,10 +41,12 @@ class WeightsSource:
     Attributes:
         kind: "package", "file", "hub" or "none".
         file: the file to read, for "package" and "file".
+        of_run: whether a run wrote it, whose layers may be narrower than the backbone's.
     """
 
     kind: str
     file: Path | None = None
+    of_run: bool = False
 
     def to_json(self, backbone: Backbone) -> dict[str, Any]:
         """For the run's lineage; a user's own file has no known licence."""
@@ -139,6 +142,8 @@ def load(backbone: Backbone, outputs: int, source: WeightsSource, definition: In
         with torch.device("meta"):
             expected = _timm(backbone, 1000, definition, False).state_dict()
         tensors = renamed(tensors, expected, str(source.file))
+    if source.of_run:
+        take_widths(model, tensors)
     _fill(model, tensors, str(source.file))
     return model
 

@@ -95,6 +95,10 @@ def _checked(source: Run | Bundle, old: Run) -> set[str]:
     if backbone != old.backbone:
         what = f"the later model has the backbone '{backbone}', and {old.path} has '{old.backbone}'"
         raise RunError(what, "name the run that it started from")
+    lineage = source.lineage if isinstance(source, Run) else source.manifest.lineage
+    if lineage.get("pruned") != old.lineage.get("pruned"):
+        what = f"channels were pruned that the head of {old.path} reads"
+        raise RunError(what, "name an earlier run with the same channels")
     both = (source.dataset, old.dataset)
     return {sample.pixels for dataset in both for sample in dataset.split("train")}
 

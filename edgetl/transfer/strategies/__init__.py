@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import Backbone
-from edgetl.transfer.strategies import adaptation, baselines, distillation, fine_tuning, lora, multi_task
+from edgetl.transfer.strategies import adaptation, baselines, distillation, fine_tuning, lora, multi_task, pruning
 from edgetl.transfer.strategies.base import GIVEN_BY, RUNS, LossTerm, Need, Strategy
 from edgetl.transfer.strategies.options import about, chosen, options_of, reference
 
@@ -17,6 +17,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "linear-probe": fine_tuning.linear_probe,
     "fine-tune": fine_tuning.fine_tune,
     "lora": lora.lora,
+    "prune": pruning.prune,
     "distillation": distillation.distillation,
     "multi-task": multi_task.multi_task,
     "source-only": adaptation.source_only,

@@ -15,6 +15,7 @@ from edgetl.transfer.strategies.schedule import Mix, Schedule
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgetl.core.tensors import Arrays
     from edgetl.transfer.model import Deployable
     from edgetl.transfer.streams import Streams
 
@@ -233,6 +234,8 @@ class Strategy:
             for the validation samples.
         prepare: called with the model as training starts, before anything is chosen to train, under the run's seed; it
             must do the same whenever it is called again.
+        narrow: the pretrained network and a few samples → the tensors of its backbone with narrower layers, on which
+            the head is fitted before training starts; it leaves the network as it is. None for all of it.
     """
 
     params: ParamPolicy
@@ -249,6 +252,7 @@ class Strategy:
     validator: str = ""
     keep: Literal["best", "last"] = "best"
     prepare: Callable[[Deployable, Streams], Trainee] = as_it_is
+    narrow: Callable[[Deployable, Arrays], dict[str, Tensor]] | None = None
 
     def resolved(self, own: tuple[LossTerm, ...]) -> Strategy:
         """With the task's own terms where it leaves them to the task."""

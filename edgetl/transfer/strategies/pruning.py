@@ -1,0 +1,133 @@
+"""Fewer channels (NVIDIA Model Optimizer), then fine-tuning: the artifact computes less, in whatever precision."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from edgetl.base.errors import EdgetlError
+from edgetl.base.extras import require
+from edgetl.base.wording import percent
+from edgetl.transfer.strategies.base import Strategy
+from edgetl.transfer.strategies.fine_tuning import fine_tune
+from edgetl.transfer.strategies.options import check
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgetl.core.tensors import Arrays
+    from edgetl.transfer.model import Deployable
+
+#: Of the library's search spaces the one of widths alone.
+_SPACE = "fastnas"
+#: Relative to the largest output: what another order of the same sums may come to, and no lost channel stays below.
+_ROUNDING = 1e-3
+_OTHER = "use --strategy fine-tune, or choose another backbone"
+
+
+def prune(ratio: float = 0.3, multiple: int = 16, layer_decay: float = 1.0, batch_norm: str = "train") -> Strategy:
+    """Channels with the smallest weights are removed, then the head is fitted and everything that is left trains.
+
+    Li et al. 2017, "Pruning Filters for Efficient ConvNets": one share of every layer; layers that must stay as wide as
+    each other lose the same channels. A channel counts as much as the Euclidean norm of the weights that read it.
+
+    Args:
+        ratio: share of the channels of each layer that is removed, as near as the multiple allows.
+        multiple: widths that are left are multiples of it, as kernels of 8-bit integers like them; a layer that is no
+            wider keeps its width.
+        layer_decay: factor on the learning rate for each layer group further from the head; 1 for one rate.
+        batch_norm: "frozen" keeps the statistics that are measured once the channels are gone, "train" uses and
+            updates those of the batches.
+    """
+    check("ratio", ratio, 0 < ratio < 1, "a number between 0 and 1")
+    check("multiple", multiple, 1 <= multiple <= 256, "1 to 256")
+    return replace(
+        fine_tune(layer_decay=layer_decay, batch_norm=batch_norm),
+        narrow=partial(_narrowed, ratio=ratio, multiple=multiple),
+    )
+
+
+def _narrowed(network: Deployable, feeds: Arrays, *, ratio: float, multiple: int) -> dict[str, Tensor]:
+    """The tensors of the backbone without its least channels; the network stays as it is.
+
+    Raises:
+        EdgetlError: none can be removed.
+    """
+    with _alone():
+        optimizer, spaces = (require(f"modelopt.torch.nas{part}", "the strategy prune") for part in ("", ".utils"))
+        nothing = require("modelopt.torch.opt.conversion", "the strategy prune").ApplyModeError
+        rules = _rules(require("modelopt.torch.prune.fastnas", "the strategy prune").FastNASConfig, 1 - ratio, multiple)
+    refused = "the channels of this backbone cannot be removed"
+    try:
+        with _alone():
+            space = optimizer.convert(_plain(network.backbone), mode=[(_SPACE, rules)])
+            spaces.sort_parameters(space)
+            whole = {name: value.detach().clone() for name, value in space.state_dict().items()}
+            spaces.sample(space, sample_func=min)
+            narrow = optimizer.export(space).state_dict()
+    except nothing as error:
+        what = f"no layer of this backbone gets narrower by {percent(ratio, 0)} at a multiple of {multiple} channels"
+        raise EdgetlError(what, f"give another --set ratio=… or --set multiple=…, or {_OTHER}") from error
+    except Exception as error:
+        # The library asserts what it takes for granted of an architecture.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EdgetlError(f"{refused} ({reason[:120]})", _OTHER) from error
+    if not _same(network, whole, feeds):
+        raise EdgetlError(f"{refused}: which of them belong together is not known", _OTHER)
+    return {name: value.detach().clone() for name, value in narrow.items()}
+
+
+def _rules(config: Any, kept: float, multiple: int) -> dict[str, Any]:
+    """Each width as it is or so narrow, and kernels as they are; of kinds that are not named, nothing."""
+    channels = {"channels_ratio": (kept,), "channel_divisor": multiple, "kernel_size": ()}
+    features = {"features_ratio": (kept,), "feature_divisor": multiple}
+    named = {"nn.Conv2d": channels, "nn.BatchNorm2d": features, "nn.Linear": features}
+    return {kind: {"*": named[kind]} if kind in named else None for kind in config()}
+
+
+def _same(network: Deployable, tensors: dict[str, Tensor], feeds: Arrays) -> bool:
+    """Whether a network with its channels in another order still answers as it did."""
+    import torch
+
+    host, ordered = torch.device("cpu"), copy.deepcopy(network)
+    ordered.backbone.load_state_dict(tensors)
+    with torch.inference_mode():
+        before, after = (each.eval().fed(feeds, host) for each in (copy.deepcopy(network), ordered))
+    return bool((before - after).abs().max() <= _ROUNDING * before.abs().max())
+
+
+def _plain(backbone: nn.Module) -> nn.Module:
+    """A copy whose layers are of torch's own kinds, in torch's own layout: the library knows no others.
+
+    timm's pad their input, or apply the activation, too; neither matters to which channels belong together.
+    """
+    import torch
+    from torch import nn
+
+    found = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
+    for layer in found.modules():
+        for kind in (nn.Conv2d, nn.BatchNorm2d, nn.Linear):
+            if isinstance(layer, kind):
+                layer.__class__ = kind
+    return found
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """The library prints what it does, warns of what it cannot trace, and adds to what torch.load takes from files."""
+    from torch import serialization
+
+    known = serialization.get_safe_globals()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals(known)

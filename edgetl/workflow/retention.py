@@ -92,6 +92,10 @@ def _checked(source: Run | Bundle, old: Run) -> set[str]:
         raise RunError(
             "one of the models was adopted as a graph, whose head nobody can exchange", "name runs of finetune"
         )
+    if find_task(old.task).parts:
+        raise RunError(
+            f"{old.path} is of several tasks, and retention is told of one", "name an earlier run of one task"
+        )
     if backbone != old.backbone:
         what = f"the later model has the backbone '{backbone}', and {old.path} has '{old.backbone}'"
         raise RunError(what, "name the run that it started from")

@@ -190,3 +190,14 @@ def test_arrays_in_float_come_and_go_in_onnx_order(case: str, tmp_path: Path) ->
     found, expected = (open_session(artifact).run(feeds)["y"] for artifact in artifacts)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_matrix_is_split_into_its_columns(tmp_path: Path) -> None:
+    after = """r = Flatten<axis=1>(y) m = MatMul(r, last) sizes = Constant<value_ints=[2, 3]>()
+        a, b = Split<axis=1>(m, sizes) p = MatMul(a, one) q = MatMul(b, two) logits = Add(p, q)"""
+    weights = {"last": (SIZE * SIZE * 3, 5), "one": (2, 5), "two": (3, 5)}
+    expected, found = both(model("y = Relu(x)", after, **weights), tmp_path)
+    assert found == pytest.approx(expected, abs=1e-3)
+    turned = model("y, z = Split<axis=1, num_outputs=2>(x)", last=(SIZE * SIZE * 3, 5))
+    with pytest.raises(BackendError, match="Split"):
+        convert(turned)

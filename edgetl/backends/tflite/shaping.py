@@ -58,12 +58,28 @@ def _identity(state: Lowering, node: Any) -> None:
     state.alias(node.input[0], node.output[0])
 
 
+def _split(state: Lowering, node: Any) -> None:
+    """A matrix into parts of its columns, such as the outputs of several tasks: a slice for each."""
+    source, given = node.input[0], attributes(node)
+    rows, *columns = state.shapes[source]
+    if len(columns) != 1 or given.get("axis", 0) not in (1, -1):
+        raise refused(node, f"of {state.shapes[source]} along axis {given.get('axis', 0)}")
+    tensor, first = state.in_float(source), 0
+    for output in node.output:
+        width = state.shapes[output][1]
+        places = (("begin", (0, first)), ("size", (rows, width)))
+        ends = [state.graph.constant(f"{output}/{name}", np.array(at, np.int32)) for name, at in places]
+        state.graph.operator("SLICE", [tensor, *ends], state.write(output), "SliceOptions")
+        first += width
+
+
 OPERATORS: Mapping[str, Callable[[Lowering, Any], None]] = {
     "Cast": _cast,
     "Dropout": _identity,
     "Flatten": _reshape,
     "Identity": _identity,
     "Reshape": _reshape,
+    "Split": _split,
     "Squeeze": _reshape,
     "Transpose": _transpose,
     "Unsqueeze": _reshape,

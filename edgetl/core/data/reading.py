@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress, silent, tracked
@@ -217,13 +217,19 @@ def _without_conflicts(
     shown = label_kind(listing.label_kind).shown
 
     def reason(sample: Sample) -> str:
-        told = sorted(shown(label, listing.classes) for label in labels[sample.pixels])
+        found = sorted(labels[sample.pixels], key=_order)
+        told = [shown(label, listing.classes) for label in found]
         return f"the same {content.noun} is labelled " + " and ".join(told)
 
     kept = [replace(s, label=label) for s in samples if (label := agreed[s.pixels]) is not None]
     lost = [Skipped(s.path, reason(s)) for s in samples if agreed[s.pixels] is None]
     # Rows of one file that say different things of it are one sample.
     return list(dict.fromkeys(kept)), tuple(dict.fromkeys(lost))
+
+
+def _order(label: Label) -> tuple[Any, ...]:
+    """Labels of one kind in an order of their own; what a task has no label of comes last."""
+    return tuple((own is None, 0 if own is None else own) for own in label) if isinstance(label, tuple) else (label,)
 
 
 def _in_one_split(samples: Sequence[Sample]) -> tuple[list[Sample], tuple[Skipped, ...]]:

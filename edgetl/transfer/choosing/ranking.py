@@ -117,6 +117,9 @@ def rank(
     """
     orders, left_out = _orders(data, task, names, image_size, seed, accelerator)
     known = orders[0].task
+    if known.parts:
+        what = f"{data} is of several tasks, and a backbone is judged by one"
+        raise EdgetlError(what, f"give a table with one of its columns ({', '.join(known.parts)})")
     with tempfile.TemporaryDirectory() as folder:
         kind, into = orders[0].backbone.input, Path(folder) / "samples"
         dataset = load_dataset(data, kind=kind, seed=seed, into=into, progress=progress)

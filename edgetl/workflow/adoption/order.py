@@ -12,6 +12,7 @@ from edgetl.base.errors import DataError, RunError
 from edgetl.base.extras import version
 from edgetl.base.storage import sha256_file
 from edgetl.core.data import label_kind
+from edgetl.core.data.several import taken_apart
 from edgetl.core.data.walk import is_ignored
 from edgetl.core.run import MANIFEST, Run, load_run
 from edgetl.inputs import INPUTS, what
@@ -51,6 +52,9 @@ def task_for(data: str | Path, wanted: str | None, definition: Input) -> Task:
     """The task that reads the data's labels and the model's input, or the one that was named, if it does."""
     labels = what(data)[1]
     fitting = [task for task in TASKS.values() if task.labels == labels and definition.kind in task.inputs]
+    if taken_apart(labels):
+        what_is = f"{data} is of several tasks, and a model that was trained elsewhere is adopted for one"
+        raise DataError(what_is, "give a table with one of its columns, and name the model's output: --output NAME")
     noun, column = INPUTS[definition.kind].noun, label_kind(labels).column
     if wanted is None and not fitting:
         raise DataError(f"no task reads the column '{column}' and {noun}s", "see: edgetl tasks")

@@ -36,8 +36,8 @@ RESULT = Path(__file__).parent / "results" / "multi_task.json"
 #: Task → its column.
 TASKS: Mapping[str, str] = {"digit": "label:digit", "speaker": "label:speaker", "seconds": "target:seconds"}
 TOGETHER: Mapping[str, dict[str, Any]] = {
-    "together": {"weighting": "uncertainty"},
-    "together, losses added": {"weighting": "equal"},
+    "together": {"weighting": "equal"},
+    "together, by uncertainty": {"weighting": "uncertainty"},
 }
 SHARES = {"train": 0.4, "val": 0.1, "calibration": 0.05, "search": 0.1, "certify": 0.35}
 Answers = dict[str, npt.NDArray[Any]]

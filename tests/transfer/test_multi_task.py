@@ -54,7 +54,14 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return finetune(table, tmp_path_factory.mktemp("run") / "run", **TINY, strategy="multi-task", epochs=2)
+    return finetune(
+        table,
+        tmp_path_factory.mktemp("run") / "run",
+        **TINY,
+        strategy="multi-task",
+        epochs=2,
+        set={"weighting": "uncertainty"},
+    )
 
 
 def labelled(n: int = 90) -> npt.NDArray[np.float64]:
@@ -167,6 +174,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(table: Path, run: Run, tm
             raise KeyboardInterrupt
 
     options: dict[str, Any] = {**TINY, "strategy": "multi-task", "epochs": 2, "checkpoint_seconds": 0.0}
+    options["set"] = {"weighting": "uncertainty"}
     with pytest.raises(KeyboardInterrupt):
         finetune(table, tmp_path / "run", **options, progress=stop)
     again = finetune(table, tmp_path / "run", **options)

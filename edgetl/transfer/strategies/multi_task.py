@@ -18,21 +18,21 @@ PACE = 100.0
 
 
 def multi_task(
-    weighting: str = "uncertainty",
+    weighting: str = "equal",
     layer_decay: float = 0.8,
     freeze: str = "0",
     batch_norm: str = "frozen",
     patience: int = 8,
 ) -> Strategy:
-    """Everything is fine-tuned for all tasks of the data together, each weighed by what it leaves uncertain.
+    """Everything is fine-tuned for all tasks of the data together.
 
-    Kendall, Gal and Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
-    Semantics", CVPR. The data are a CSV file with a column ``label:NAME``, ``labels:NAME`` or ``target:NAME`` for each
+    Caruana 1997, "Multitask Learning", Machine Learning 28. The data are a CSV file with a column ``label:NAME``, ``labels:NAME`` or ``target:NAME`` for each
     task; a sample without a label of a task counts for the others.
 
     Args:
-        weighting: "uncertainty" learns how much each task counts, exp(-s) times its loss plus s / 2; "equal" adds
-            their losses up.
+        weighting: "equal" adds the losses of the tasks up; "uncertainty" learns how much each counts, exp(-s) times
+            its loss plus s / 2 (Kendall, Gal and Cipolla 2018). That follows the losses: one that nears 0, such as of
+            a number that is told exactly, then outweighs those of classes, which label smoothing keeps up.
         layer_decay: factor on the learning rate for each layer group further from the head; 1 for one rate.
         freeze: the share of the layer groups, from the input on, that stays as it is, such as 0.5, or "auto".
         batch_norm: "frozen" keeps the pretrained statistics, "train" uses and updates those of the batches.

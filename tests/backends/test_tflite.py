@@ -198,6 +198,6 @@ def test_a_matrix_is_split_into_its_columns(tmp_path: Path) -> None:
     weights = {"last": (SIZE * SIZE * 3, 5), "one": (2, 5), "two": (3, 5)}
     expected, found = both(model("y = Relu(x)", after, **weights), tmp_path)
     assert found == pytest.approx(expected, abs=1e-3)
-    turned = model("y, z = Split<axis=1, num_outputs=2>(x)", last=(SIZE * SIZE * 3, 5))
+    turned = model("y, z = Split<axis=1, num_outputs=2>(x)", last=(SIZE * SIZE * 2, 5))
     with pytest.raises(BackendError, match="Split"):
         convert(turned)

@@ -26,8 +26,8 @@ def multi_task(
 ) -> Strategy:
     """Everything is fine-tuned for all tasks of the data together.
 
-    Caruana 1997, "Multitask Learning", Machine Learning 28. The data are a CSV file with a column ``label:NAME``, ``labels:NAME`` or ``target:NAME`` for each
-    task; a sample without a label of a task counts for the others.
+    Caruana 1997, "Multitask Learning", Machine Learning 28. The data are a CSV file with a column ``label:NAME``,
+    ``labels:NAME`` or ``target:NAME`` for each task; a sample without a label of a task counts for the others.
 
     Args:
         weighting: "equal" adds the losses of the tasks up; "uncertainty" learns how much each counts, exp(-s) times

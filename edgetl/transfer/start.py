@@ -119,9 +119,7 @@ def with_head(
         body = model.backbone
     device = order.placement.device
     # What never was trained has no statistics yet: a head that was fitted to features of any size upsets the training.
-    # Neither has what lost channels.
     own = adapts or (order.strategy.params.batch_norm == "train" and not order.backbone.pretrained)
-    own = own or order.strategy.narrow is not None
     if own and statistics.norms_of(body):
         _measure(order, model, dataset.paths("train"), "batch statistics", progress)
     held = _features(order, dataset, model, own, progress)

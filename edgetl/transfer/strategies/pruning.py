@@ -31,7 +31,7 @@ _ROUNDING = 1e-3
 _OTHER = "use --strategy fine-tune, or choose another backbone"
 
 
-def prune(ratio: float = 0.3, multiple: int = 16, layer_decay: float = 1.0, batch_norm: str = "train") -> Strategy:
+def prune(ratio: float = 0.3, multiple: int = 16, layer_decay: float = 1.0, batch_norm: str = "frozen") -> Strategy:
     """Channels with the smallest weights are removed, then the head is fitted and everything that is left trains.
 
     Li et al. 2017, "Pruning Filters for Efficient ConvNets": one share of every layer; layers that must stay as wide as
@@ -42,8 +42,8 @@ def prune(ratio: float = 0.3, multiple: int = 16, layer_decay: float = 1.0, batc
         multiple: widths that are left are multiples of it, as kernels of 8-bit integers like them; a layer that is no
             wider keeps its width.
         layer_decay: factor on the learning rate for each layer group further from the head; 1 for one rate.
-        batch_norm: "frozen" keeps the statistics that are measured once the channels are gone, "train" uses and
-            updates those of the batches.
+        batch_norm: "frozen" keeps the statistics of the channels that are left, "train" uses and updates those of the
+            batches.
     """
     check("ratio", ratio, 0 < ratio < 1, "a number between 0 and 1")
     check("multiple", multiple, 1 <= multiple <= 256, "1 to 256")
@@ -68,7 +68,7 @@ def _narrowed(network: Deployable, feeds: Arrays, *, ratio: float, multiple: int
         with _alone():
             space = optimizer.convert(_plain(network.backbone), mode=[(_SPACE, rules)])
             spaces.sort_parameters(space)
-            whole = {name: value.detach().clone() for name, value in space.state_dict().items()}
+            whole = {name: _read(space, name) for name in space.state_dict()}
             spaces.sample(space, sample_func=min)
             narrow = optimizer.export(space).state_dict()
     except nothing as error:
@@ -81,6 +81,13 @@ def _narrowed(network: Deployable, feeds: Arrays, *, ratio: float, multiple: int
     if not _same(network, whole, feeds):
         raise EdgetlError(f"{refused}: which of them belong together is not known", _OTHER)
     return {name: value.detach().clone() for name, value in narrow.items()}
+
+
+def _read(space: nn.Module, name: str) -> Tensor:
+    """A tensor with its channels in the order of the search space, which keeps it in its first one."""
+    layer, _, leaf = name.rpartition(".")
+    found: Tensor = getattr(space.get_submodule(layer), leaf)
+    return found.detach().clone()
 
 
 def _rules(config: Any, kept: float, multiple: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ _ROUNDING = 1e-3
 _OTHER = "use --strategy fine-tune, or choose another backbone"
 
 
-def prune(ratio: float = 0.3, multiple: int = 16, layer_decay: float = 1.0, batch_norm: str = "frozen") -> Strategy:
+def prune(ratio: float = 0.3, multiple: int = 16, layer_decay: float = 0.8, batch_norm: str = "frozen") -> Strategy:
     """Channels with the smallest weights are removed, then the head is fitted and everything that is left trains.
 
     Li et al. 2017, "Pruning Filters for Efficient ConvNets": one share of every layer; layers that must stay as wide as

@@ -3,9 +3,9 @@
     python -m benchmarks.pruning DATA --work FOLDER [--size 96] [--ratios 0.25 0.5] [--out FILE]
 
 Every run has the same samples and seed. A pruned one starts from the fine-tuned one, as does one that is only trained
-again, for as many epochs. Each is exported for x86-generic in int8, where repair may climb as it does for everybody. All artifacts
-are timed in one process, in turns, at one thread; accuracy is that of the artifacts on the certify split, against the
-unpruned one's in pairs, as in a certificate.
+again, for as many epochs. Each is exported for x86-generic in int8, where repair may climb as it does for everybody.
+All artifacts are timed in one process, in turns, at one thread; accuracy is that of the artifacts on the certify split,
+against the unpruned one's in pairs, as in a certificate.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """What pruning is worth: the int8 artifact of a fine-tuned network, and of the same without some of its channels.
 
-    python -m benchmarks.pruning DATA --work FOLDER [--size 96] [--epochs 6] [--ratios 0.25 0.5] [--out FILE]
+    python -m benchmarks.pruning DATA --work FOLDER [--size 96] [--ratios 0.25 0.5] [--out FILE]
 
-Every run has the same samples, epochs and seed; a pruned one starts from the fine-tuned one, as does one that is only
-trained again. Each is exported for x86-generic in int8, where repair may climb as it does for everybody. All artifacts
-are timed in one process, in turns, at one thread; accuracy is that of the artifacts on the certify split, against the
-unpruned one's in pairs, as in a certificate.
+Every run has the same samples and seed. A pruned one starts from the fine-tuned one, as does one that is only trained
+again, for as many epochs. Each is exported for x86-generic in int8, where repair may climb as it does for everybody.
+All artifacts are timed in one process, in turns, at one thread; accuracy is that of the artifacts on the certify split,
+against the unpruned one's in pairs, as in a certificate.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def runs(given: argparse.Namespace) -> dict[str, Run]:
     """All cells, trained unless they are there."""
     budget: dict[str, Any] = {"epochs": given.epochs, "seed": given.seed}
     found = {WHOLE: finetune(given.data, given.work / WHOLE, image_size=given.size, **budget)}
-    budget["from_run"] = found[WHOLE].path
+    budget |= {"epochs": given.again, "from_run": found[WHOLE].path}
     for ratio in given.ratios:
         name, options = f"pruned {ratio:g}", {"ratio": ratio, "multiple": given.multiple}
         found[name] = finetune(given.data, given.work / name, strategy="prune", set=options, **budget)
@@ -119,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--again", type=int, default=15, help="epochs of those that start from the first run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.25, 0.5])
     parser.add_argument("--multiple", type=int, default=16)
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = {
         name: {**told(run, bundles[name], found[WHOLE], found[name]), **timed[name]} for name, run in trained.items()
     }
-    here, options = machine(), ("size", "epochs", "seed", "multiple", "minutes", "seconds")
+    here, options = machine(), ("size", "epochs", "again", "seed", "multiple", "minutes", "seconds")
     about = {
         "data": given.data.name,
         **{name: getattr(given, name) for name in options},

@@ -33,8 +33,8 @@ from edgetl.transfer.widths import take_widths
 #: both moments of its optimizer, and the finished weights. A strategy without steps keeps the first and the last.
 TRAINED, FITTED = 9, 2
 NOTHING = Streams()
-#: On which a network without some of its channels is compared with the whole one.
-_SAMPLES = 2
+#: Of the training samples, by which a strategy chooses what of the network is left.
+_SAMPLES = 32
 
 
 def check_sizes(order: Plan, dataset: Dataset) -> Deployable:
@@ -120,9 +120,7 @@ def with_head(
         body = model.backbone
     device = order.placement.device
     # What never was trained has no statistics yet: a head that was fitted to features of any size upsets the training.
-    # Neither has what lost channels.
     own = adapts or (order.strategy.params.batch_norm == "train" and not order.backbone.pretrained)
-    own = own or order.strategy.narrow is not None
     if own and statistics.norms_of(body):
         _measure(order, model, dataset.paths("train"), "batch statistics", progress)
     held = _features(order, dataset, model, own, progress)
@@ -152,12 +150,18 @@ def with_head(
 def _narrowed(order: Plan, dataset: Dataset, network: Deployable) -> Deployable:
     """The network with the widths that the strategy leaves, in evaluation mode."""
     assert order.strategy.narrow is not None
-    tensors = order.strategy.narrow(network, order.input.batch(dataset.paths("train")[:_SAMPLES]))
+    tensors = order.strategy.narrow(network, order.input.batch(_some(dataset)))
     width = head_width(order.task, dataset.classes)
     body, _ = filled(order.backbone.name, width, tensors, order.input)
     made = network_for(order.task, dataset.classes, body, order.input)
     made.eval().to(memory_format=torch.channels_last)
     return made
+
+
+def _some(dataset: Dataset) -> list[Path]:
+    """Training samples from all over the split, which is sorted by class."""
+    paths = dataset.paths("train")
+    return list(paths[:: max(len(paths) // _SAMPLES, 1)])[:_SAMPLES]
 
 
 def _measure(order: Plan, model: Deployable, paths: Sequence[Path], step: str, progress: Progress) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgetl.base.errors import CertifyError, DataError, UnknownNameError
+from edgetl.base.storage import DIGEST_FIELD, sealed
 from edgetl.certify import certify_answers
 from edgetl.core.certificate import Certificate
 from edgetl.core.data import Dataset, label_kind, parts_of
@@ -248,3 +249,11 @@ def test_parts_know_their_columns() -> None:
     assert [(part.labels, part.outputs) for part in parts] == [
         (slice(0, 1), slice(0, 3)), (slice(1, 3), slice(3, 5)), (slice(3, 4), slice(5, 6))
     ]  # fmt: skip
+
+
+def test_a_certificate_whose_tasks_have_tasks_is_refused() -> None:
+    found, _ = judged(1, 0.1)
+    record = found.to_json()
+    record["parts"]["colour"]["parts"] = {"again": record["parts"]["age"]}
+    with pytest.raises(CertifyError, match="a task has tasks of its own"):
+        Certificate.from_json(sealed({key: value for key, value in record.items() if key != DIGEST_FIELD}))

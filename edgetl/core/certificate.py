@@ -185,6 +185,10 @@ class Certificate:
                 f"{SCHEMA})",
                 AGAIN,
             )
+        parts = record.get("parts")
+        # One level, so that nobody's nesting is followed.
+        if isinstance(parts, Mapping) and any(isinstance(part, Mapping) and "parts" in part for part in parts.values()):
+            raise CertifyError(f"{source}: a task has tasks of its own", AGAIN)
         return from_json(cls, dict(record), source, CertifyError, AGAIN)
 
     @property

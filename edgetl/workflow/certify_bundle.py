@@ -51,7 +51,8 @@ class Terms:
         """What its certificates are held to: its task's default metric, and that metric's margin, where none is named.
 
         In the labels' own unit it is a hundredth of the standard deviation of those of training, which no certificate
-        is about: 0.01 of it would be nothing to some labels, and everything to others.
+        is about: 0.01 of it would be nothing to some labels, and everything to others. Of several tasks it is a
+        hundredth, of a share or of that standard deviation, as each task's metric has it.
 
         Raises:
             CertifyError: margin or alpha is out of range.
@@ -59,8 +60,9 @@ class Terms:
         """
         known = find_task(owner.manifest.task if isinstance(owner, Bundle) else owner.task)
         name = known.find_metric(metric)
-        wanted = known.metrics[name].margin_for(_scale(owner.dataset)) if margin is None else margin
-        check_limits(known.metrics[name], wanted, alpha)
+        held = known.metrics[known.metric if known.parts else name]
+        wanted = held.margin_for(_scale(owner.dataset)) if margin is None else margin
+        check_limits(held, wanted, alpha)
         return cls(wanted, alpha, name)
 
 

@@ -211,6 +211,9 @@ def test_one_artifact_with_named_outputs_and_a_certificate_for_each(run: Run, tm
     again = edgetl.verify(done.bundle, margin=0.5)
     assert {name: part.n for name, part in again.parts.items()} == known
     spread = float(np.nanstd(run.dataset.labels("train")[:, 3]))
+    one = edgetl.verify(done.bundle, metric="ink.rmse").parts
+    assert (one["ink"].metric, one["ink"].margin) == ("rmse", pytest.approx(0.01 * spread))
+    assert (one["digit"].metric, one["digit"].margin) == ("accuracy", 0.01)
     assert {name: part.margin for name, part in again.parts.items()} == {
         "digit": 0.5, "strokes": 0.5, "ink": pytest.approx(0.5 * spread)
     }  # fmt: skip

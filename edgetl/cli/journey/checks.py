@@ -17,7 +17,8 @@ from edgetl.core.signature import read_public_key
 from edgetl.core.targets import find_target
 from edgetl.devices import find_device
 from edgetl.inputs import what
-from edgetl.tasks import TASKS, Task, find_task
+from edgetl.tasks import Task, find_task, fitting
+from edgetl.tasks.several import NAME as MULTI_TASK
 from edgetl.workflow.requests import check_batch, minutes_for, precision_for, take
 from edgetl.workflow.time_bundle import EXPORT_SECONDS, plan_for
 
@@ -41,12 +42,12 @@ def check(journey: Journey) -> None:
 def _task(arguments: Mapping[str, Any]) -> Task | None:
     """What the model is for, where the data tells it at once; the first stage says what is wrong with it otherwise."""
     try:
-        if arguments.get("task") is not None:
+        if arguments.get("task") not in (None, MULTI_TASK):
             return find_task(arguments["task"])
         kind, labels = what(arguments["data"])
     except EdgetlError:
         return None
-    return next((task for task in TASKS.values() if task.labels == labels and kind in task.inputs), None)
+    return next(map(find_task, fitting(labels, kind)), None)
 
 
 def _told(stage: Stage) -> dict[str, Any]:

@@ -45,7 +45,16 @@ WITHIN = {
         ("candidates",),
         ("network_reference",),
         ("reference",),
-        ("stage_cache", "doctor", "exported", "sources", "golden_vectors", "portable", "sign_bundle"),
+        (
+            "stage_cache",
+            "doctor",
+            "exported",
+            "sources",
+            "golden_vectors",
+            "portable",
+            "sign_bundle",
+            "attempt_outcome",
+        ),
     ),
     "core": (
         ("run", "bundle"),

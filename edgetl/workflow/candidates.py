@@ -17,11 +17,11 @@ from edgetl.base.errors import CompressionError
 from edgetl.base.progress import Progress, tracked
 from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import read_json, sha256_file, sha256_json, write_json
-from edgetl.certify import class_outcomes, expected_difference, standard_error
+from edgetl.certify import expected_difference
 from edgetl.compress.head import with_quantized_head
 from edgetl.compress.layers.attribution import attribute
 from edgetl.compress.layers.points import read_points
-from edgetl.compress.outcome import RESOLUTION, Outcome
+from edgetl.compress.outcome import Outcome
 from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import Recipe
 from edgetl.compress.repair import TRAINED, Attempt
@@ -37,6 +37,7 @@ from edgetl.runtime.predict import infer, inferred, several
 from edgetl.runtime.sessions import Session
 from edgetl.runtime.transport import read_arrays, write_arrays
 from edgetl.tasks import find_task
+from edgetl.workflow.attempt_outcome import compare
 from edgetl.workflow.reference import EXPORTED, OUTPUTS, Reference, measured_outputs
 from edgetl.workflow.stage_cache import stage, versions
 
@@ -268,30 +269,3 @@ def _milliseconds(infer: Any) -> float:
         infer()
         times.append(time.perf_counter() - began)
     return 1000 * float(np.median(times[3:]))
-
-
-def compare(run: Run, reference: Arrays, found: Arrays, integer_macs: float | None, ms: float | None) -> Outcome:
-    """What an attempt's outputs on the search split amount to; both are (n, …) by name."""
-    task, labels = find_task(run.task), run.dataset.labels("search")
-    before, after = (task.decode(outputs, task.options) for outputs in (reference, found))
-    evidence = [task.evidence(answers, labels) for answers in (before, after)]
-    metric = task.metrics[task.metric]
-    scores = [metric.of(rows) for rows in evidence]
-    gain = float(metric.gain(np.array(scores[0]), np.array(scores[1])))
-    right = [metric.right(rows) if metric.right else np.zeros(len(labels), np.bool_) for rows in evidence]
-    of_classes = task.labels == CLASS
-    outcomes = class_outcomes(before["class"], after["class"], labels, run.classes) if of_classes else ()
-    return Outcome(
-        n=len(labels),
-        score=scores[1],
-        difference=gain,
-        expected_difference=expected_difference(single(reference), single(found), labels) if of_classes else gain,
-        lost=int(np.sum(right[0] & ~right[1])),
-        gained=int(np.sum(~right[0] & right[1])),
-        divergence=task.divergence(before, after),
-        collapsed=tuple(c.name for c in outcomes if c.collapsed(0.0, 0.05)),
-        integer_macs=integer_macs,
-        ms=ms,
-        resolution=RESOLUTION * metric.margin_for(labels) / metric.margin,
-        error=None if metric.right else standard_error(metric, evidence[0], evidence[1]),
-    )

@@ -25,6 +25,7 @@ def print_certificate(console: Console, certificate: Certificate) -> None:
     _verdict(console, certificate)
     for finding in certificate.findings:
         _finding(console, finding)
+    _parts(console, certificate)
     _scores(console, certificate)
     _ladder(console, certificate)
     _layers(console, certificate.layers)
@@ -62,6 +63,13 @@ def _finding(console: Console, finding: Finding) -> None:
     console.print(Text.assemble(name, "  ", (f"{printable(finding.title)}: ", "bold"), printable(finding.what)))
     if finding.remedy:
         console.print(Text(f"         remedy: {printable(finding.remedy)}"))
+
+
+def _parts(console: Console, certificate: Certificate) -> None:
+    """The verdict on each of several tasks."""
+    if (found := tables.parts(certificate)) is not None:
+        console.print()
+        print_table(console, ["task", "verdict", "samples"], [list(row[:3]) for row in found.rows])
 
 
 def _scores(console: Console, certificate: Certificate) -> None:

@@ -51,6 +51,7 @@ class Statement:
     chart: str
     seal: str
     scores: TableView
+    parts: TableView | None
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def _statement(bundle: Bundle, certificate: Certificate, identity: str) -> State
         chart=charts.intervals(f"{identity}-interval", title, certificate.unit, [interval(certificate, bundle.target)]),
         seal=_seal(bundle),
         scores=tables.scores(certificate),
+        parts=tables.parts(certificate),
     )
 
 

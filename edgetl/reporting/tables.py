@@ -36,6 +36,32 @@ def scores(certificate: Certificate) -> TableView:
     )
 
 
+def parts(certificate: Certificate) -> TableView | None:
+    """The certificate of each task, the one that decides marked; None of a single task."""
+    if not certificate.parts:
+        return None
+    decides = certificate.metric.partition(".")[0]
+    return TableView(
+        ("Task", "Verdict", "Samples", "Metric", "Before", "After", "Difference", "Interval", "Margin"),
+        tuple(_part(name, part, name == decides) for name, part in certificate.parts.items()),
+        numbers_from=4,
+    )
+
+
+def _part(name: str, part: Certificate, decides: bool) -> tuple[str, ...]:
+    return (
+        f"{name} (decides)" if decides else name,
+        part.verdict,
+        count(part.n),
+        metrics.title(part.task, part.metric),
+        figure(part.reference_score, part.unit),
+        figure(part.deployed_score, part.unit),
+        change(part.difference, part.unit),
+        bounds(part.ci_low, part.ci_high, part.unit),
+        change(-part.margin, part.unit),
+    )
+
+
 def ordered(certificate: Certificate) -> list[tuple[str, Score]]:
     """The scores by name, in the order of the task's metrics: JSON keeps none."""
     return [(name, certificate.scores[name]) for name in metrics.ordered(certificate.task, certificate.scores)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,8 @@ def test_one_artifact_with_named_outputs_and_a_certificate_for_each(run: Run, tm
     page = edgetl.report([run, done.bundle], tmp_path / "report.html").read_text(encoding="utf-8")
     assert "strokes: " in page
     assert "accuracy of digit" in page.casefold()
+    for name in known:
+        assert re.search(rf">{name}( \(decides\))?</th>\s*<td[^>]*>{certificate.parts[name].verdict}</td>", page)
     # Judged again without inference, on another margin: of numbers in standard deviations of the training labels.
     again = edgetl.verify(done.bundle, margin=0.5)
     assert {name: part.n for name, part in again.parts.items()} == known

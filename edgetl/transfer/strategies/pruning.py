@@ -30,7 +30,7 @@ _SPACE = "fastnas"
 _ROUNDING = 1e-3
 #: Epochs without a better score that end training: none do, as what lost channels is at first worse than its fitted
 #: head makes it. EfficientNet-Lite0 without a quarter of them (magnetic-tile, 96 pixels) had no better balanced
-#: accuracy than its start in the eight epochs that end fine-tuning, while it went from 56 to 73 % of the training samples.
+#: accuracy than its start in the eight epochs that end fine-tuning, while training accuracy rose from 56 to 73 %.
 _PATIENCE = 1000
 _OTHER = "use --strategy fine-tune, or choose another backbone"
 

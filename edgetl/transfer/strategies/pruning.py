@@ -41,7 +41,8 @@ def prune(ratio: float = 0.3, multiple: int = 16, layer_decay: float = 0.8, batc
     Li et al. 2017, "Pruning Filters for Efficient ConvNets": one share of every layer; layers that must stay as wide as
     each other lose the same channels. A channel counts as much as the Euclidean norm of the weights that read it, times
     its root mean square on training samples (Sun et al. 2024, "A Simple and Effective Pruning Approach for Large
-    Language Models").
+    Language Models"). A certificate compares the artifact with the pruned model as it is trained, and says nothing of
+    what the lost channels cost: compare the run with one that has them all.
 
     Args:
         ratio: share of the channels of each layer that is removed, as near as the multiple allows.

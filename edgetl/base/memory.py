@@ -60,8 +60,14 @@ def _of_group(root: Path) -> int | None:
     for folder in (_own_group(root), root):
         for most, used, cached in _GROUPS:
             try:
-                limit, taken = (folder / most).read_text().strip(), int((folder / used).read_text())
-                rows = (row.split() for row in (folder / used).with_name("memory.stat").read_text().splitlines())
+                limit, taken = (
+                    (folder / most).read_text(encoding="ascii").strip(),
+                    int((folder / used).read_text(encoding="ascii")),
+                )
+                rows = (
+                    row.split()
+                    for row in (folder / used).with_name("memory.stat").read_text(encoding="ascii").splitlines()
+                )
                 cache = sum(int(row[1]) for row in rows if row[0] == cached)
                 if limit != "max":
                     return max(int(limit) - taken + cache, 0)

@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from queue import SimpleQueue
+from threading import Lock
 from typing import TypeVar
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 #: Of this machine.
 CORES = os.cpu_count() or 1
+#: Held while numpy reads the header of an array: it does so with ``ast``, and CPython 3.11 counts how deep its
+#: constructors are for all threads together. Two at once now and then ended in a SystemError (python/cpython 106905).
+PARSING = Lock()
 
 
 def in_order(

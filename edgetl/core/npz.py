@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.parallel import PARSING
+
 _SUFFIX = ".npy"
 #: Kinds of numpy types: bool, signed, unsigned, floating; and texts.
 NUMBERS, NUMBERS_AND_TEXTS = "biuf", "biufU"
@@ -84,7 +86,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kinds: str, how: C
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         raise ValueError(f"{member.filename!a:.100} is of version {version}")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    with PARSING:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject or dtype.kind not in kinds or not dtype.itemsize:
         raise ValueError(f"{member.filename!a:.100} holds {dtype!s:.40}, which is nothing to read here")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from edgetl.base.errors import DataError
+from edgetl.base.parallel import PARSING
 
 #: Most bytes of one sample's arrays.
 MOST_BYTES = 1 << 28
@@ -57,7 +58,8 @@ def _array(stream: IO[bytes], size: int) -> Array:
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in readers:
         raise DataError(f"is of the .npy format {version[0]}.{version[1]}", "save it again as plain numbers")
-    shape, fortran, dtype = readers[version](stream)
+    with PARSING:
+        shape, fortran, dtype = readers[version](stream)
     if dtype.hasobject or dtype.kind not in "buif":
         raise DataError(f"holds {dtype}, no numbers", "save integers or floats")
     count = math.prod(shape)

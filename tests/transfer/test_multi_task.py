@@ -128,7 +128,7 @@ def test_the_loss_is_of_what_is_labelled() -> None:
     assert told == pytest.approx(alone.item(), rel=1e-6)
     # A batch that nobody labelled for a task teaches nothing of it.
     nothing = context(outputs, torch.full_like(targets, float("nan")))
-    assert float(whole.loss(nothing)) == 0
+    assert whole.loss(nothing).item() == 0
 
 
 def test_a_task_counts_by_what_it_leaves_uncertain() -> None:
@@ -140,7 +140,7 @@ def test_a_task_counts_by_what_it_leaves_uncertain() -> None:
         owned = {term.name: term.owns(8)}
         weight = owned[term.name].weight
         plain = next(t for t in learner.terms if term.name.startswith(t.name)).loss(context(outputs, targets))
-        assert float(term.loss(context(outputs, targets, owned=owned))) == pytest.approx(float(plain), rel=1e-6)
+        assert term.loss(context(outputs, targets, owned=owned)).item() == pytest.approx(float(plain), rel=1e-6)
         # Kendall, Gal and Cipolla 2018: the best log variance of a loss L is log 2L, where the gradient is zero.
         with torch.no_grad():
             weight.fill_(float(torch.log(2 * plain)) / PACE)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import wave
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.task_data import RATE, log_mel, write_rows
+from benchmarks.task_data import RATE, spectrograms, write_rows
 from edgetl.base.extras import version
 from edgetl.base.progress import silent
 from edgetl.base.storage import read_json, write_json
@@ -45,15 +44,11 @@ Answers = dict[str, npt.NDArray[Any]]
 
 def tables(folder: Path, shared: Path, seed: int) -> dict[str, Path]:
     """A table for each task, one for all, and those of a third of the labels; every row says its split."""
-    rng, rows = np.random.default_rng(seed), []
-    for file in sorted((shared / "audio-fsdd").glob("*/*.wav")):
-        with wave.open(str(file)) as sound:
-            samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
-        place = folder / file.parent.name / f"{file.stem}.npy"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        np.save(place, log_mel(samples)[None])
-        path = place.relative_to(folder).as_posix()
-        rows.append((path, f"digit {file.parent.name}", file.stem.split("_")[1], round(len(samples) / RATE, 4)))
+    rng = np.random.default_rng(seed)
+    rows = [
+        (path, f"digit {file.parent.name}", file.stem.split("_")[1], round(samples / RATE, 4))
+        for path, file, samples in spectrograms(folder, shared)
+    ]
     ends = (np.cumsum(list(SHARES.values())) * len(rows)).round().astype(int)
     splits = [""] * len(rows)
     for name, part in zip(SHARES, np.split(rng.permutation(len(rows)), ends[:-1]), strict=True):

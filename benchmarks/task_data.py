@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import wave
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,16 +79,20 @@ def _bands() -> npt.NDArray[np.float64]:
     return np.asarray(np.maximum(0, np.minimum(rising, falling)))
 
 
-def spoken_digits(folder: Path, shared: Path) -> Path:
-    """Spectrograms of spoken digits, an array file each, with the digit."""
-    rows = []
+def spectrograms(folder: Path, shared: Path) -> Iterator[tuple[str, Path, int]]:
+    """Spectrograms of spoken digits, written as an array file each: its path, the recording and its samples."""
     for file in sorted((shared / "audio-fsdd").glob("*/*.wav")):
         with wave.open(str(file)) as sound:
             samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
         place = folder / file.parent.name / f"{file.stem}.npy"
         place.parent.mkdir(parents=True, exist_ok=True)
         np.save(place, log_mel(samples)[None])
-        rows.append((place.relative_to(folder).as_posix(), f"digit {file.parent.name}"))
+        yield place.relative_to(folder).as_posix(), file, len(samples)
+
+
+def spoken_digits(folder: Path, shared: Path) -> Path:
+    """Spectrograms of spoken digits, an array file each, with the digit."""
+    rows = [(path, f"digit {file.parent.name}") for path, file, _ in spectrograms(folder, shared)]
     return write_rows(folder / "spoken.csv", ("path", "label"), rows)
 
 

@@ -154,8 +154,9 @@ class Certificate:
         # Certificates from before there was another one do not say it, and most are of one task.
         if self.labelled_by == "owner":
             del record["labelled_by"]
-        record["parts"] = {name: part.to_json() for name, part in self.parts.items()}
-        if not self.parts:
+        if self.parts:
+            record["parts"] = {name: part.to_json() for name, part in self.parts.items()}
+        else:
             del record["parts"]
         return sealed(record)
 

@@ -7,7 +7,7 @@ task counts for none of its metrics. Between two models the tasks are compared o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import DataError
-from edgetl.core.data.several import Part, joined, own_classes, parts_of
+from edgetl.core.data.several import CLASS_OF, Part, joined, own_classes, parts_of
 from edgetl.core.tensors import Arrays, TensorSpec
 from edgetl.tasks.base import Evidence, Floats, Metric, Task, Weights
 
@@ -40,12 +40,8 @@ def several(parts: Mapping[str, Task]) -> Task:
         decode=partial(_decode, parts),
         evidence=partial(_evidence, parts, kinds),
         metrics=metrics,
-        divergence=lambda one, other: float(
-            np.mean([t.divergence(own(one, n, t), own(other, n, t)) for n, t in parts.items()])
-        ),
-        agreement=lambda one, other: float(
-            np.mean([t.agreement(own(one, n, t), own(other, n, t)) for n, t in parts.items()])
-        ),
+        divergence=partial(_averaged, parts, lambda task: task.divergence),
+        agreement=partial(_averaged, parts, lambda task: task.agreement),
         describe=partial(_describe, parts),
         parts=parts,
     )
@@ -62,6 +58,13 @@ def rows_of(part: Part, labels: npt.NDArray[Any], answers: Arrays, task: Task) -
     """One task's answers to the samples that have a label of it."""
     known = part.known(labels)
     return {key: value[known] for key, value in own(answers, part.name, task).items()}
+
+
+def _averaged(
+    parts: Mapping[str, Task], measure: Callable[[Task], Callable[[Arrays, Arrays], float]], one: Arrays, other: Arrays
+) -> float:
+    """The mean over the tasks of what each measures between two models."""
+    return float(np.mean([measure(task)(own(one, n, task), own(other, n, task)) for n, task in parts.items()]))
 
 
 def _output(task: Task) -> str:
@@ -101,7 +104,7 @@ def _evidence(parts: Mapping[str, Task], kinds: str, answers: Arrays, labels: np
 def numbered(parts: Mapping[str, Task], answers: Arrays) -> list[str]:
     """Classes of several tasks by their numbers, as many as each has logits; none of a single task."""
     widths = {name: answers[name].shape[1] for name, task in parts.items() if task.labels != "number"}
-    return [f"{name}: {i}" for name, width in widths.items() for i in range(width)]
+    return [f"{name}{CLASS_OF}{i}" for name, width in widths.items() for i in range(width)]
 
 
 def _of_part(name: str, metric: Metric) -> Metric:

@@ -80,9 +80,8 @@ class Job:
     @property
     def strategy(self) -> Strategy:
         """The strategy with this run's schedule."""
-        settings, terms = self.settings, learner_of(self.task, self.dataset.classes).terms
-        found, given = backbones.find(settings.backbone), (settings.epochs, settings.learning_rate)
-        return strategies.resolve(settings.strategy, found, terms, *given, settings.options)
+        terms = learner_of(self.task, self.dataset.classes).terms
+        return strategies.of_settings(self.settings, backbones.find(self.settings.backbone), terms)
 
 
 @dataclass(frozen=True)

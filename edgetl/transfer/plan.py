@@ -123,9 +123,7 @@ class Plan:
         known = replace(self, classes=dataset.classes)
         if self.task.parts:
             # Only now the tasks' places in the head are known.
-            terms, settings = known.learner.terms, self.settings
-            given = (settings.epochs, settings.learning_rate)
-            strategy = strategies.resolve(settings.strategy, self.backbone, terms, *given, settings.options)
+            strategy = strategies.of_settings(self.settings, self.backbone, known.learner.terms)
             known = replace(known, strategy=strategy)
         if self.definition is not None:
             return known

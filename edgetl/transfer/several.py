@@ -55,9 +55,9 @@ def _own(part: Part, labels: Labels) -> Labels:
 def _scale(parts: Parts, labels: Labels) -> Scale:
     centre, spread = list[float](), list[float]()
     for part, learner in parts:
-        own, width = learner.scale(_own(part, labels)), part.outputs.stop - part.outputs.start
-        centre += [float(np.asarray(own.centre))] * width
-        spread += [float(np.asarray(own.spread))] * width
+        own = learner.scale(_own(part, labels))
+        centre += [float(np.asarray(own.centre))] * part.width
+        spread += [float(np.asarray(own.spread))] * part.width
     return Scale(tuple(centre), tuple(spread))
 
 
@@ -70,15 +70,14 @@ def _targets(parts: Parts, labels: Labels, scale: Scale) -> Labels:
     found = np.full(labels.shape, np.nan, np.float32)
     for part, learner in parts:
         own = learner.targets(part.own(labels), _of(scale, part))
-        found[part.known(labels), part.labels] = own.reshape(len(own), part.labels.stop - part.labels.start)
+        found[part.known(labels), part.labels] = own.reshape(len(own), part.columns)
     return found
 
 
 def _counts(part: Part, learner: Learner, labels: Labels) -> Floats:
     """Samples of each class, one number for each output."""
-    width = part.outputs.stop - part.outputs.start
-    found = learner.counts(part.own(labels), width)
-    return found if len(found) else np.zeros(width, np.float32)
+    found = learner.counts(part.own(labels), part.width)
+    return found if len(found) else np.zeros(part.width, np.float32)
 
 
 def _fit(parts: Parts, train: heads.Part, val: heads.Part, classes: int, spec: HeadSpec) -> LinearHead:
@@ -89,7 +88,7 @@ def _fit(parts: Parts, train: heads.Part, val: heads.Part, classes: int, spec: H
         if not all(len(features) for features, _ in held):
             what = f"a split without any label of the task '{part.name}' cannot fit its head"
             raise DataError(what, "give more samples labels of it")
-        fitted.append(learner.fit(held[0], held[1], part.outputs.stop - part.outputs.start, spec))
+        fitted.append(learner.fit(held[0], held[1], part.width, spec))
     return LinearHead(
         np.concatenate([head.weight for head in fitted]),
         np.concatenate([head.bias for head in fitted]),

@@ -42,6 +42,16 @@ class Part:
     labels: slice
     outputs: slice
 
+    @property
+    def columns(self) -> int:
+        """Of the labels' array."""
+        return int(self.labels.stop - self.labels.start)
+
+    @property
+    def width(self) -> int:
+        """Numbers that a network gives for a sample."""
+        return int(self.outputs.stop - self.outputs.start)
+
     def known(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Which samples have a label of this task: bool (n,); ``labels`` is (n, columns), NaN where there is none."""
         return np.asarray(~np.isnan(labels[:, self.labels.start]))
@@ -148,11 +158,11 @@ def _restored(kinds: Mapping[str, LabelKind], value: Any, classes: Sequence[str]
 
 def _packed(name: str, labels: Sequence[Any], classes: Sequence[str]) -> npt.NDArray[np.float64]:
     parts = parts_of(name, classes)
-    array = np.full((len(labels), sum(p.labels.stop - p.labels.start for p in parts)), np.nan)
+    array = np.full((len(labels), sum(part.columns for part in parts)), np.nan)
     for place, part in enumerate(parts):
         rows = [row for row, label in enumerate(labels) if label[place] is not None]
         own = LABEL_KINDS[part.kind].array([labels[row][place] for row in rows], part.classes)
-        array[rows, part.labels] = own.reshape(len(rows), part.labels.stop - part.labels.start)
+        array[rows, part.labels] = own.reshape(len(rows), part.columns)
     return array
 
 

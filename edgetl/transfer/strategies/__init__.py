@@ -8,6 +8,7 @@ from typing import Any
 
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import Backbone
+from edgetl.transfer.settings import Settings
 from edgetl.transfer.strategies import adaptation, baselines, distillation, fine_tuning, lora, multi_task, pruning
 from edgetl.transfer.strategies.base import GIVEN_BY, RUNS, LossTerm, Need, Strategy
 from edgetl.transfer.strategies.options import about, chosen, options_of, reference
@@ -106,6 +107,12 @@ def resolve(
         kept = params.batch_norm == "frozen"
         params = replace(params, layer_decay=1.0, batch_norm="train" if kept else params.batch_norm)
     return replace(found, params=params, schedule=fitting).resolved(terms).scheduled(epochs, learning_rate)
+
+
+def of_settings(settings: Settings, backbone: Backbone, terms: tuple[LossTerm, ...]) -> Strategy:
+    """A strategy as a run's settings have it; backbone and terms as for :func:`resolve`."""
+    given = (settings.epochs, settings.learning_rate)
+    return resolve(settings.strategy, backbone, terms, *given, settings.options)
 
 
 def list_strategies(name: str = "") -> list[dict[str, Any]]:

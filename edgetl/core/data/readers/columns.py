@@ -44,7 +44,7 @@ class Table:
     def tasks(self) -> dict[str, LabelKind]:
         """The tasks of its columns ``label:NAME``, ``labels:NAME`` and ``target:NAME``, with their kinds of label."""
         pairs = [column.partition(OF) for column in self.columns]
-        found = {column: kind for kind in LABEL_KINDS.values() for column in (kind.column,)}
+        found = {kind.column: kind for kind in LABEL_KINDS.values()}
         return {name: found[column] for column, of, name in pairs if of and column in found}
 
     @property
@@ -116,8 +116,7 @@ def labels_of(table: Table) -> tuple[tuple[str, ...], list[Label]]:
     """
     if table.kind.name not in LABEL_KINDS:
         return _labels_of_tasks(table)
-    classes, labels = _labels_in(table, table.kind, table.kind.column, range(len(table.rows)))
-    return classes, labels
+    return _labels_in(table, table.kind, table.kind.column, range(len(table.rows)))
 
 
 def _labels_of_tasks(table: Table) -> tuple[tuple[str, ...], list[Label]]:

@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from edgetl.base.extras import version
-from edgetl.base.progress import silent
 from edgetl.base.storage import read_json, write_json
 from edgetl.certify import verify_arrays
 from edgetl.core.run import Run, load_run
 from edgetl.runtime.machine import machine
-from edgetl.workflow.reference import TorchReference
+from edgetl.transfer.model import load_baseline, load_model, outputs
+from edgetl.transfer.stores import store_of
 
 RESULT = Path(__file__).parent / "results" / "strategies.json"
 #: Name → options of ``edgetl finetune``; distillation is from a larger backbone's run.
@@ -49,9 +50,9 @@ CELLS: Mapping[str, tuple[str, ...]] = {
     "teacher": ("--backbone", "efficientnet_lite2"),
     "distilled": ("--strategy", "distillation", "--teacher", "teacher"),
     "distilled, attention": ("--strategy", "distillation", "--teacher", "teacher", "--set", "attention=5"),
-    "front half frozen": ("--set", "freeze=0.5"),
     "front frozen by gradient": ("--set", "freeze=auto"),
-    "scratch": ("--weights", "none"),
+    **{f"front {share} frozen": ("--set", f"freeze={share}") for share in (0.25, 0.5, 0.75)},
+    "scratch": ("--baseline", "scratch"),
 }
 #: Members of the mean of weights.
 SOUP = ("fine-tune", "slower", "faster")
@@ -64,7 +65,8 @@ def trained(
     place = work / f"seed-{seed}"
     own = [str(place / "teacher") if word == "teacher" and given == "--teacher" else word
            for given, word in zip(("", *words), words, strict=False)]  # fmt: skip
-    out = place / name.replace(" ", "-").replace(",", "")
+    # The baseline from scratch is added to the run that it is the baseline of.
+    out = place / ("fine-tune" if name == "scratch" else name.replace(" ", "-").replace(",", ""))
     command = [
         "finetune",
         str(data),
@@ -80,7 +82,7 @@ def trained(
     if name == "mean":
         members = [str(place / member) for member in SOUP]
         command = ["soup", *members, "--out", str(out), "--quiet"]
-    if (out / "run.json").is_file():
+    if (out / "run.json").is_file() and (name != "scratch" or load_run(out).baseline is not None):
         return load_run(out), 0.0, 0.0
     before, began = _children(), time.perf_counter()
     root = Path(__file__).resolve().parents[1]
@@ -96,15 +98,19 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def answers(run: Run) -> npt.NDArray[np.int64]:
-    """Classes that the finished float model gives the certify samples."""
-    (logits,) = TorchReference(run).outputs("certify", silent).values()
+def answers(run: Run, baseline: bool = False) -> npt.NDArray[np.int64]:
+    """Classes that the finished float model of a run, or of its baseline, gives the certify samples."""
+    model = load_baseline(run) if baseline else load_model(run)
+    store = store_of(model.definition, run.dataset.paths("certify"))
+    (logits,) = outputs(model, store, torch.device("cpu"), "answering").values()
     return np.asarray(logits.argmax(1), np.int64)
 
 
-def cell(run: Run, seconds: float, cpu: float, probe: Run) -> dict[str, Any]:
+def cell(name: str, run: Run, seconds: float, cpu: float, probe: Run) -> dict[str, Any]:
     """What a run reaches on the certify split, and how much more than the probe of its seed."""
-    labels, told, theirs = run.dataset.labels("certify"), answers(run), answers(probe)
+    scratch = name == "scratch"
+    labels, told, theirs = run.dataset.labels("certify"), answers(run, scratch), answers(probe)
+    metrics = run.baseline.metrics if scratch and run.baseline else run.metrics
     recalls = [float((told[labels == c] == c).mean()) for c in np.unique(labels)]
     tested = verify_arrays(reference=theirs, deployed=told, labels=labels)
     return {
@@ -113,8 +119,8 @@ def cell(run: Run, seconds: float, cpu: float, probe: Run) -> dict[str, Any]:
         "balanced_accuracy": float(np.mean(recalls)),
         "worst_class": min(recalls),
         "against_probe": {"difference": tested.difference, "ci_low": tested.ci_low, "ci_high": tested.ci_high},
-        "val": dict(run.metrics.val),
-        "epochs": [run.metrics.best_epoch, run.metrics.epochs_run],
+        "val": dict(metrics.val),
+        "epochs": [metrics.best_epoch, metrics.epochs_run],
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu, 1),
     }
@@ -148,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
             run, seconds, cpu = (
                 probe if name == "probe" else trained(name, CELLS.get(name, ()), data, work, seed, given.size)
             )
-            known[key] = cell(run, seconds, cpu, probe[0])
+            known[key] = cell(name, run, seconds, cpu, probe[0])
             write_json(given.out, {**about, "cells": known})
             print(key, known[key]["accuracy"], known[key]["seconds"], flush=True)
 

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 import torchvision
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from edgetl.base.extras import version
@@ -46,40 +47,62 @@ BACKBONE, BATCH = "efficientnet_lite0", 32
 TRAIN, VAL = 0.5, 0.1
 
 
-def reference(data: Path, size: int, epochs: int, workers: int) -> int:
-    """Train as torchvision's references do; the images that were trained on."""
-    found = backbones.find(BACKBONE)
-    assert found.preprocess is not None
-    last = [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(found.preprocess.mean, found.preprocess.std),
-    ]
+class Files(Dataset[tuple[Any, int]]):
+    """Pictures of files with their classes, as torchvision's ImageFolder gives them."""
+
+    def __init__(self, rows: Sequence[tuple[str, int]], transform: Any) -> None:
+        self.rows, self.transform = rows, transform
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """A prepared image, float32 (3, size, size), and its class."""
+        path, label = self.rows[index]
+        return self.transform(default_loader(path)), label
+
+
+def transforms(size: int) -> tuple[Any, Any]:
+    """Of training, and of evaluation."""
+    prepared = backbones.find(BACKBONE).preprocess
+    assert prepared is not None
+    last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(prepared.mean, prepared.std)]
     varied = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *last])
-    plain = v2.Compose([v2.Resize(round(size / 0.875)), v2.CenterCrop(size), *last])
-    train, val = (torchvision.datasets.ImageFolder(str(data), transform) for transform in (varied, plain))
-    order = np.random.default_rng(0).permutation(len(train))
-    ends = (np.cumsum([TRAIN, VAL]) * len(order)).round().astype(int)
-    parts = (Subset(train, order[: ends[0]].tolist()), Subset(val, order[ends[0] : ends[1]].tolist()))
+    return varied, v2.Compose([v2.Resize(round(size / 0.875)), v2.CenterCrop(size), *last])
+
+
+def plainly_trained(
+    train: Sequence[tuple[str, int]], val: Sequence[tuple[str, int]], classes: int, size: int, epochs: int, workers: int
+) -> nn.Module:
+    """The network that torchvision's reference loop ends with: files and their classes, SGD, a validation an epoch."""
+    found, (varied, plain) = backbones.find(BACKBONE), transforms(size)
     loaders = [
-        DataLoader(part, BATCH, shuffle=part is parts[0], num_workers=workers, drop_last=part is parts[0])
-        for part in parts
+        DataLoader(Files(train, varied), BATCH, shuffle=True, num_workers=workers, drop_last=True),
+        DataLoader(Files(val, plain), BATCH, num_workers=workers),
     ]
-    model = weights.load(found, len(train.classes), weights.locate(found, None), found.preprocess)
+    model = weights.load(found, classes, weights.locate(found, None), found.preprocess)
     loss, optimizer = nn.CrossEntropyLoss(label_smoothing=0.1), torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-    seen = 0
+    rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
         model.train()
         for images, labels in loaders[0]:
             optimizer.zero_grad()
             loss(model(images), labels).backward()
             optimizer.step()
-            seen += len(labels)
+        rates.step()
         model.eval()
         with torch.inference_mode():
             for images, _ in loaders[1]:
                 model(images)
-    return seen
+    return model
+
+
+def reference(data: Path, size: int, epochs: int, workers: int) -> None:
+    """Train as torchvision's references do, on as many files as edgetl does."""
+    folder = torchvision.datasets.ImageFolder(str(data))
+    rows = [folder.samples[index] for index in np.random.default_rng(0).permutation(len(folder))]
+    ends = (np.cumsum([TRAIN, VAL]) * len(rows)).round().astype(int)
+    plainly_trained(rows[: ends[0]], rows[ends[0] : ends[1]], len(folder.classes), size, epochs, workers)
 
 
 def timed(words: Sequence[object]) -> float:

@@ -19,7 +19,7 @@ from edgetl.core.run import CHECKPOINT
 from edgetl.core.tensors import Arrays
 from edgetl.inputs.base import Input
 from edgetl.tasks import Task, find_task
-from edgetl.transfer import backbones, checkpoint, strategies
+from edgetl.transfer import backbones, checkpoint, depthwise, strategies
 from edgetl.transfer.anchor import Teacher, frozen, held_start
 from edgetl.transfer.averaging import Average, blended
 from edgetl.transfer.checkpoint import epoch_file
@@ -27,7 +27,6 @@ from edgetl.transfer.classifier import head_of
 from edgetl.transfer.features import HeadInput
 from edgetl.transfer.freezing import Frozen
 from edgetl.transfer.model import Deployable, filled, head_width, network_for
-from edgetl.transfer.placement import keep_depthwise_wide
 from edgetl.transfer.prefix import Cut
 from edgetl.transfer.scores import Scores
 from edgetl.transfer.settings import Settings
@@ -155,7 +154,7 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
     network = prepare(strategy, start, job.streams, settings.seed, job.frozen.groups).network
     network = _statistics_shared(fabric, network, strategy)
     if fabric.device.type == "cpu":
-        keep_depthwise_wide(network)
+        depthwise.quicken(network)
     schedule = strategy.schedule
     optimizer = timm.optim.create_optimizer_v2(
         network.backbone,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
 
 from edgetl.base.errors import EdgetlError
 
@@ -96,22 +94,6 @@ def reproducible(device: torch.device) -> Iterator[None]:
         for (module, name, _), value in zip(wanted, before, strict=True):
             setattr(module, name, value)
         torch.use_deterministic_algorithms(strict, warn_only=warned)
-
-
-def keep_depthwise_wide(network: nn.Module) -> None:
-    """Run grouped convolutions in float32 inside CPU autocast, in place.
-
-    Their bfloat16 backward has no fast kernel: EfficientNet-Lite0 at 224 pixels trains at 10.4 images a second on one
-    core with all of it in bfloat16, 12.9 in float32 and 15.7 with only these in float32 (torch 2.15, Zen 4).
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.forward = functools.partial(_in_float32, module.forward)
-
-
-def _in_float32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    with torch.autocast("cpu", enabled=False):
-        return forward(x.float())
 
 
 def _precision(accelerator: str) -> str:

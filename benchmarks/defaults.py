@@ -1,7 +1,7 @@
 """What the settings of fine-tuning are worth: rate, epochs and start of the head, against a probe and a plain loop.
 
-    python -m benchmarks.defaults [DATA …] --data FOLDER --work FOLDER [--seeds 3] [--train 240] [--size 64]
-        [--out FILE]
+    python -m benchmarks.defaults [DATA …] --data FOLDER --work FOLDER [--seeds 3] [--only CELL …]
+        [--train 240] [--size 64] [--out FILE]
 
 DATA are magnetic-tile, crops (of imagenet-sample), usps, spoken (digits, as pictures of mel bands) and sst2, whose
 files FOLDER holds. Of each, every seed draws other samples to train on, a quarter as many to validate with, and up to
@@ -44,6 +44,8 @@ from edgetl.transfer.strategies.base import HeadSpec, Strategy
 from edgetl.transfer.strategies.fine_tuning import fine_tune
 
 RESULT = Path(__file__).parent / "results" / "defaults.json"
+#: All epochs, and the weights of the last one: nothing is chosen by the few samples to validate with.
+LAST: Mapping[str, Any] = {"keep": "last", "patience": 1000}
 #: Name → the strategy, and options of ``finetune``; rates are relative to fine-tuning's own.
 CELLS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "probe": ("linear-probe", {}),
@@ -52,6 +54,8 @@ CELLS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "three times the rate": ("fine-tune", {"rate": 3.0}),
     "5 epochs": ("fine-tune", {"epochs": 5}),
     "30 epochs": ("fine-tune", {"epochs": 30}),
+    "last epoch": ("fine-tune", {"set": LAST}),
+    "three times the rate, last epoch": ("fine-tune", {"rate": 3.0, "set": LAST}),
     "head from random weights": ("random-head", {}),
 }
 PLAIN = "plain loop"
@@ -145,10 +149,11 @@ def edgetls(name: str, table: Path, out: Path, seed: int, size: int) -> tuple[Ru
     strategy, varied = CELLS[name]
     texts = "text" in listed(table)[0]
     options: dict[str, Any] = {"strategy": strategy, "seed": seed, "epochs": varied.get("epochs")}
+    options["set"] = dict(varied.get("set", {}))
     options |= {} if texts else {"image_size": size}
     if "rate" in varied:
         options["learning_rate"] = fine_tune().schedule.learning_rate * varied["rate"]
-    run = finetune(table, out / name.replace(" ", "-"), **options)
+    run = finetune(table, out / name.replace(" ", "-").replace(",", ""), **options)
     model = load_model(run)
     (logits,) = outputs(model, store_of(model.definition, run.dataset.paths("certify")), torch.device("cpu")).values()
     return run, logits
@@ -174,7 +179,7 @@ def measured(name: str, seed: int, options: argparse.Namespace, known: dict[str,
     probe, theirs = edgetls("probe", table, table.parent, seed, options.size)
     labels = probe.dataset.labels("certify")
     for cell in [*CELLS, *([PLAIN] if name != SENTENCES else [])]:
-        if (key := f"{name}, {cell}, {seed}") in known:
+        if (key := f"{name}, {cell}, {seed}") in known or cell not in options.only:
             continue
         began = time.process_time()
         run, logits = (
@@ -202,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=[*CELLS, PLAIN], metavar="CELL")
     parser.add_argument("--train", type=int, default=240)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--out", type=Path, default=RESULT)

@@ -182,11 +182,12 @@ def measured(name: str, seed: int, options: argparse.Namespace, known: dict[str,
         if (key := f"{name}, {cell}, {seed}") in known or cell not in options.only:
             continue
         began = time.process_time()
-        run, logits = (
-            (probe, plain(table, options.size, 15, probe))
-            if cell == PLAIN
-            else edgetls(cell, table, table.parent, seed, options.size)
-        )
+        if cell == "probe":
+            run, logits = probe, theirs
+        elif cell == PLAIN:
+            run, logits = probe, plain(table, options.size, 15, probe)
+        else:
+            run, logits = edgetls(cell, table, table.parent, seed, options.size)
         tested = verify_arrays(reference=theirs.argmax(1), deployed=logits.argmax(1), labels=labels)
         against = {"difference": tested.difference, "ci_low": tested.ci_low, "ci_high": tested.ci_high}
         epochs = {} if cell == PLAIN else {"epochs": [run.metrics.best_epoch, run.metrics.epochs_run]}

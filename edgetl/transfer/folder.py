@@ -34,6 +34,7 @@ from edgetl.core.run import (
 from edgetl.core.transfer_outcome import RETENTION
 from edgetl.core.val_outputs import BASELINE_OUTPUTS, START_OUTPUTS, VAL_OUTPUTS
 from edgetl.inputs import load_dataset
+from edgetl.inputs.text import TOKENIZER
 from edgetl.transfer.checkpoint import LAST
 from edgetl.transfer.curves import TENSORBOARD
 from edgetl.transfer.settings import IMPLIED, UNKNOWN, Settings
@@ -43,7 +44,7 @@ SETTINGS = "settings.json"
 STREAMS = "streams"
 _OUTPUTS = (VAL_OUTPUTS, START_OUTPUTS, BASELINE_OUTPUTS)
 _FILES = (MANIFEST, CHECKPOINT, WEIGHTS, BASELINE, SPLITS_FILE, PREPROCESS_FILE, HISTORY, IMAGES, SAMPLES, *_OUTPUTS)
-_OWN = (*_FILES, TENSORBOARD, RETENTION)
+_OWN = (*_FILES, TOKENIZER, TENSORBOARD, RETENTION)
 #: The stages before, each a run of its own: the run starts from the last one's weights.
 VIA = "via"
 

@@ -44,6 +44,12 @@ def probe(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return finetune(reviews, tmp_path_factory.mktemp("probe") / "run", **OPTIONS, strategy="linear-probe")
 
 
+def test_a_finished_run_is_not_done_again(probe: Run, reviews: Path) -> None:
+    stamp = (probe.path / "run.json").stat().st_mtime_ns
+    assert finetune(reviews, probe.path, **OPTIONS, strategy="linear-probe").digest == probe.digest
+    assert (probe.path / "run.json").stat().st_mtime_ns == stamp
+
+
 def test_a_linear_probe_of_minilm_tells_food_from_weather(probe: Run) -> None:
     assert (probe.task, probe.backbone) == ("text-classification", "minilm")
     assert probe.metrics.val["accuracy"] > 0.9

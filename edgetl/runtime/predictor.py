@@ -78,9 +78,10 @@ class Prediction:
         return {"labels": list(values["labels"]), "top": list(values["top"])}
 
 
-#: One sample as a program has it: a file (of text bundles, a Path), a text, a Pillow image, an array, arrays by name.
+#: One sample as a program has it: a file (of text bundles, a Path) or its bytes, a text, a Pillow image, an array,
+#: arrays by name.
 if TYPE_CHECKING:
-    Source = str | Path | Image | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
+    Source = str | Path | bytes | Image | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 
 
 class Predictor:
@@ -125,7 +126,7 @@ class Predictor:
         Args:
             source: an image's path, a Pillow image or a uint8 array of it, RGB (h, w, 3); for text bundles a text, or
                 the Path of a file that holds one; for tensor bundles the path of an .npy or .npz file, an array, or
-                arrays by name; or a list of these.
+                arrays by name; the bytes of any such file; or a list of these.
             top: most labels that :attr:`Prediction.top` names.
 
         Raises:

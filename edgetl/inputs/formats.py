@@ -54,7 +54,7 @@ def refuse_raw(path: Path) -> None:
 def unread(source: Path | bytes) -> DataError:
     """The error for a file, or the bytes of one, that Pillow does not know."""
     if isinstance(source, bytes):
-        name, head = "the image", source[:HEAD]
+        name, head = "the file", source[:HEAD]
     else:
         name = str(source)
         try:

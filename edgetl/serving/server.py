@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import signal
 import socket
+import struct
+import sys
 import threading
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +26,9 @@ _MOST_HEAD, _HEAD_S = 1 << 16, 30.0
 #: Connections that the kernel may hold until they are accepted.
 _BACKLOG = 2048
 #: Seconds in which clients with an open connection may send what they were about to, once the server is to end.
-_LINGER_S = 1.0
+_LINGER_S, _LOOK_S = 1.0, 0.02
+#: Of Linux: "return so many bytes of the packet", and the option that has a socket filter its packets.
+_BPF_RET, _SO_ATTACH_FILTER = 0x06, 26
 
 
 @dataclass(frozen=True)
@@ -104,16 +109,16 @@ class _Server(uvicorn.Server):
         self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what comes and close each connection with it, for a moment; then listen no more, and finish."""
+        """Take no new connections, answer on those that there are, and close each with its answer."""
         self._service.draining = True
+        for listening in sockets or ():
+            _take_no_more(listening)
         loop = asyncio.get_running_loop()
         end = loop.time() + _LINGER_S
+        # One look at least: what the kernel has taken before is accepted meanwhile.
+        await asyncio.sleep(_LOOK_S)
         while self.server_state.connections and loop.time() < end:
-            await asyncio.sleep(0.02)
-        for listening in sockets or ():
-            # Connections that the kernel took would be reset: it takes no more, and those it has are accepted first.
-            listening.listen(0)
-        await asyncio.sleep(0.05)
+            await asyncio.sleep(_LOOK_S)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -128,6 +133,19 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _take_no_more(listening: socket.socket) -> None:
+    """Have the kernel ignore who wants to connect: a connection that it takes and nobody accepts is reset at the end.
+
+    Linux alone has a filter for that (socket(7), SO_ATTACH_FILTER); it is one instruction, which keeps nothing.
+    """
+    if sys.platform != "linux":
+        return
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET, 0, 0, 0))
+    program = struct.pack("HL", 1, ctypes.addressof(instruction))
+    with contextlib.suppress(OSError):
+        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def _listening(host: str, port: int) -> socket.socket:

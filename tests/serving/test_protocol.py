@@ -16,7 +16,8 @@ from edgetl.core.bundle import Bundle
 from edgetl.core.tensors import TensorSpec
 from edgetl.serving.protocol import RequestError, Signature, read_request
 from tests.runtime import tiny
-from tests.serving.conftest import Served, answers
+from tests.serving.conftest import answers
+from tests.serving.process import Served
 
 LENGTH = "Inference-Header-Content-Length"
 TAKES = Signature((TensorSpec("x", "float32", (None, 3)),), (TensorSpec("y", "float32", (None, 2)),), 4, 0)

@@ -22,7 +22,8 @@ from edgetl.base.errors import EdgetlError
 from edgetl.core.bundle import Bundle
 from edgetl.runtime.releases import data_home, install
 from tests.runtime import tiny
-from tests.serving.conftest import Served, image_bundle, serving
+from tests.serving.conftest import image_bundle
+from tests.serving.process import Served, serving
 
 INFER, PREDICT = "/v2/models/pictures/infer", "/v2/models/pictures/predict"
 IMAGE = tiny.pictures(1, seed=3)

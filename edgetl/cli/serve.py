@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def command(
     bundle: Annotated[list[Path], typer.Argument(help="Bundles, or links to them such as NAME/current of a deploy.")],
     name: Annotated[
-        list[str] | None, typer.Option(help="A model's name in URLs, once for each bundle, in order; its folder's.")
+        list[str] | None, typer.Option(help="Name in URLs, once for each bundle, in order; its folder's by default.")
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")

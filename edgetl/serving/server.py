@@ -27,6 +27,8 @@ _MOST_HEAD, _HEAD_S = 1 << 16, 30.0
 _BACKLOG = 2048
 #: Seconds in which clients with an open connection may send what they were about to, once the server is to end.
 _LINGER_S, _LOOK_S = 1.0, 0.02
+#: Seconds in which the last answers have to be taken: who does not read holds up the end no longer.
+_END_S = 60
 #: Of Linux: "return so many bytes of the packet", and the option that has a socket filter its packets.
 _BPF_RET, _SO_ATTACH_FILTER = 0x06, 26
 
@@ -207,6 +209,6 @@ def serve(
 
         config = uvicorn.Config(
             made, http=_Protocol, ws="none", loop="asyncio", lifespan="on", backlog=_BACKLOG, log_config=None,
-            log_level="critical", access_log=False, server_header=False,
+            log_level="critical", access_log=False, server_header=False, timeout_graceful_shutdown=_END_S,
         )  # fmt: skip
         _Server(config, service, listening).run([socket_])

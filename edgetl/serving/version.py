@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import BundleError
@@ -128,8 +129,11 @@ class Version:
 
         Raises:
             DataError: they are no such sample.
+            RequestError: the network's answer to it is no number.
         """
         outputs = self._run(self._input.feeds(content))
+        if not all(np.isfinite(values).all() for values in outputs.values()):
+            raise RequestError("the model answers with what is no finite number", "send smaller numbers")
         return described(self._task, self._labels, outputs, top)[0].to_json()
 
     def selftest(self) -> SelfTest:

@@ -18,14 +18,31 @@ from tests.serving.process import Served, serving
 pytest.importorskip("starlette", reason="edgetl[serve] serves")
 
 
-def image_bundle(folder: Path, seed: int = 0, *, wrong: bool = False) -> Bundle:
-    """The tiny network for images; ``wrong``: its golden vectors are another's."""
+def image_bundle(
+    folder: Path, seed: int = 0, *, batch: int | None = None, wrong: bool = False, backend: str = "onnxruntime"
+) -> Bundle:
+    """The tiny network for images.
+
+    Args:
+        folder: to be made.
+        seed: of its weights.
+        batch: that it is fixed to.
+        wrong: its golden vectors are another's.
+        backend: ``onnxruntime`` or ``openvino``.
+    """
     file = folder / "model" / "model.onnx"
     file.parent.mkdir(parents=True)
     file.write_bytes(tiny.model(seed=seed).SerializeToString())
     images = tiny.pictures(4, seed=9)
     logits = answers(file, images)
-    return tiny.seal(folder, Artifact("onnxruntime", file, "fp32"), golden=(images, logits[::-1] if wrong else logits))
+    file.write_bytes(tiny.model(batch, seed).SerializeToString())
+    artifact = Artifact(backend, file, "fp32")
+    if backend == "openvino":
+        library = pytest.importorskip("openvino", reason="edgetl[openvino] brings the runtime")
+        library.save_model(library.convert_model(file), file.with_suffix(".xml"), compress_to_fp16=False)
+        file.unlink()
+        artifact = Artifact(backend, file.with_suffix(".xml"), "fp32", "CPU")
+    return tiny.seal(folder, artifact, golden=(images, logits[::-1] if wrong else logits))
 
 
 def answers(file: Path, images: np.ndarray) -> Any:
@@ -35,10 +52,12 @@ def answers(file: Path, images: np.ndarray) -> Any:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
-    """One for images, one for texts, one for arrays of two inputs."""
+    """For images, by ONNX Runtime, with a fixed batch of 2, and by OpenVINO; for texts; for arrays of two inputs."""
     folder = tmp_path_factory.mktemp("served")
     return {
         "pictures": image_bundle(folder / "pictures"),
+        "pairs": image_bundle(folder / "pairs", batch=2),
+        "openvino": image_bundle(folder / "openvino", backend="openvino"),
         "texts": tiny.text_bundle(folder / "texts"),
         "arrays": tiny.tensor_bundle(folder / "arrays", "multi-label"),
     }

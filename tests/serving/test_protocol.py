@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as draws
 
+import edgetl
 from edgetl.core.bundle import Bundle
 from edgetl.core.tensors import TensorSpec
 from edgetl.serving.protocol import RequestError, Signature, read_request
@@ -27,6 +30,13 @@ IDS = Signature(
     most_samples=4,
     most_open=8,
 )
+
+
+@pytest.fixture(name="cli")
+def command_line(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """:func:`tests.conftest.edgetl`, whose name is the package's."""
+    found: Callable[..., Any] = request.getfixturevalue("edgetl")
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +87,49 @@ def test_tritonclient_gets_the_networks_own_answers(client: Any, bundles: dict[s
     assert named.get_response()["id"] == "seven"
     later = client.async_infer("pictures", [asked]).get_result()
     np.testing.assert_array_equal(later.as_numpy("logits"), plain.as_numpy("logits"))
+
+
+def test_a_fixed_batch_is_filled_up_and_not_exceeded(client: Any, bundles: dict[str, Bundle]) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    assert client.get_model_metadata("pairs")["inputs"][0]["shape"] == [2, 32, 24, 3]
+    images = tiny.pictures(3, seed=2)
+    expected = answers(bundles["pictures"].artifact().path, images)
+    for count in (1, 2):
+        found = client.infer("pairs", [given("image", images[:count], "UINT8")]).as_numpy("logits")
+        np.testing.assert_allclose(found, expected[:count], rtol=1e-5)
+    with pytest.raises(InferenceServerException, match="takes 1 to 2"):
+        client.infer("pairs", [given("image", images, "UINT8")])
+
+
+def test_a_runtime_whose_session_takes_one_thread_at_a_time(served: Served, bundles: dict[str, Bundle]) -> None:
+    images = tiny.pictures(16, seed=4)
+    expected = answers(bundles["pictures"].artifact().path, images)
+
+    def asked(row: int) -> Any:
+        entry = {"name": "image", "datatype": "UINT8", "shape": [1, 32, 24, 3], "data": images[row].ravel().tolist()}
+        found = served.json("POST", "/v2/models/openvino/infer", json.dumps({"inputs": [entry]}).encode())
+        return found["outputs"][0]["data"]
+
+    # Four at once are what its queue has room for.
+    with ThreadPoolExecutor(4) as pool:
+        np.testing.assert_allclose(list(pool.map(asked, range(16))), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_answers_that_are_no_numbers(client: Any, served: Served) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    left, right = np.full((1, 4), 3e38, np.float32), np.zeros((1, 3), np.float32)
+    entries = [given("left", left, "FP32"), given("right", right, "FP32")]
+    assert np.isinf(client.infer("arrays", entries).as_numpy("logits")[0, 0])
+    import tritonclient.http as library
+
+    with pytest.raises(InferenceServerException, match="ask for it in binary"):
+        client.infer("arrays", entries, outputs=[library.InferRequestedOutput("logits", binary_data=False)])
+    packed = io.BytesIO()
+    np.savez(packed, left=left[0], right=right[0])
+    status, _, told = served.ask("POST", "/v2/models/arrays/predict", packed.getvalue())
+    assert (status, "no finite number" in told.decode()) == (400, True), told
 
 
 def test_several_inputs_and_open_axes(client: Any) -> None:
@@ -266,20 +319,27 @@ def test_malformed_requests_leave_the_server_as_it_was(served: Served) -> None:
 
 
 def test_the_same_answer_as_predict(
-    served: Served, bundles: dict[str, Bundle], photo: Path, tmp_path: Path, edgetl: Callable[..., Any]
+    served: Served, bundles: dict[str, Bundle], photo: Path, tmp_path: Path, cli: Callable[..., Any]
 ) -> None:
     (tmp_path / "review.txt").write_text("a bad film\n")
     np.savez(tmp_path / "sample.npz", left=np.ones(4), right=np.zeros(3))
     files = {"pictures": photo, "texts": tmp_path / "review.txt", "arrays": tmp_path / "sample.npz"}
     for name, file in files.items():
-        told = json.loads(edgetl("predict", bundles[name].path, file, "--top", "2", "--json").stdout)
-        (expected,) = told["predictions"]
-        found = served.json("POST", f"/v2/models/{name}/predict?top=2", file.read_bytes())
-        assert {"file": str(file), **found} == expected
-        again = served.json(
-            "POST", f"/v2/models/{name}/versions/{bundles[name].digest}/predict?top=2", file.read_bytes()
-        )
-        assert again == found
+        body, bundle = file.read_bytes(), bundles[name]
+        (expected,) = edgetl.predict(bundle, [file], top=2)
+        assert served.json("POST", f"/v2/models/{name}/predict?top=2", body) == expected.to_json()
+        one = f"/v2/models/{name}/versions/{bundle.digest}/predict?top=2"
+        assert served.json("POST", one, body) == expected.to_json()
+    told = json.loads(cli("predict", bundles["pictures"].path, photo, "--json").stdout)
+    (answer,) = told["predictions"]
+    assert answer == {"file": str(photo), **served.json("POST", "/v2/models/pictures/predict", photo.read_bytes())}
+
+
+def test_an_archive_that_unpacks_to_more_than_a_sample_has(served: Served) -> None:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, left=np.ones(4), right=np.zeros(1 << 22))
+    status, _, told = served.ask("POST", "/v2/models/arrays/predict", packed.getvalue())
+    assert (status, "unpacks to more than" in told.decode()) == (400, True), told
 
 
 def test_a_file_that_is_no_sample(served: Served) -> None:

@@ -56,7 +56,9 @@ class Service:
         draining: whether it takes its last requests: it is not ready any more, and closes each connection it answers.
     """
 
-    def __init__(self, models: Mapping[str, Model], limits: Limits, metrics: Metrics, tell: Callable[[str], None]):
+    def __init__(
+        self, models: Mapping[str, Model], limits: Limits, metrics: Metrics, tell: Callable[[str], None]
+    ) -> None:
         self.models, self.draining = models, False
         self._limits, self._metrics, self._tell = limits, metrics, tell
 
@@ -167,9 +169,9 @@ class Service:
         if isinstance(error, RequestError | DataError):
             status = error.status if isinstance(error, RequestError) else 400
             return refusal(str(error), status)
-        known = error if isinstance(error, EdgetlError) else missing(error) or shortage(error)
-        if known is not None and shortage(error) is not None:
-            return refusal(known.what, 503)
+        if (short := shortage(error)) is not None:
+            return refusal(short.what, 503)
+        known = error if isinstance(error, EdgetlError) else missing(error)
         if model is not None:
             model.failed()
         # What the runtime said may tell of this machine: it is for whoever runs it.

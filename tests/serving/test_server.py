@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 import edgetl
 from edgetl.base.errors import EdgetlError
 from edgetl.core.bundle import Bundle
 from edgetl.runtime.releases import data_home, install
+from edgetl.serving import app
 from tests.runtime import tiny
 from tests.serving.conftest import image_bundle
 from tests.serving.process import Served, serving
@@ -279,3 +281,18 @@ def test_limits_that_are_none_in_python(bundles: dict[str, Bundle]) -> None:
             edgetl.serve(bundles["pictures"].path, port=0, **limits)
     with pytest.raises(EdgetlError, match="no bundle to serve"):
         edgetl.serve([], port=0)
+
+
+def test_an_application_for_a_server_of_ones_own(bundles: dict[str, Bundle]) -> None:
+    made = app({"birds": bundles["pictures"].path}, threads=1)
+    server = uvicorn.Server(uvicorn.Config(made, port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    until(lambda: server.started)
+    connection = http.client.HTTPConnection(*server.servers[0].sockets[0].getsockname(), timeout=60)
+    connection.request("POST", "/v2/models/birds/infer", ASKED)
+    assert json.loads(connection.getresponse().read())["model_name"] == "birds"
+    connection.close()
+    server.should_exit = True
+    thread.join(timeout=60)
+    assert not thread.is_alive()

@@ -32,7 +32,7 @@ Made = TypeVar("Made")
 class Version:
     """A bundle that is ready to answer; what takes time is called in threads of its own, by :meth:`submit`.
 
-    Nothing of the bundle's folder is read once it is made: releases that are in charge no longer are removed.
+    But for its self-test, nothing of the folder is read once it is made: releases that are in charge no longer go.
 
     Args:
         folder: the bundle's own, no link to it.

@@ -26,7 +26,7 @@ _MOST_HEAD, _HEAD_S = 1 << 16, 30.0
 #: Connections that the kernel may hold until they are accepted.
 _BACKLOG = 2048
 #: Seconds in which clients with an open connection may send what they were about to, once the server is to end.
-_LINGER_S, _LOOK_S = 1.0, 0.02
+_LINGER_S, _LOOK_S = 2.0, 0.02
 #: Seconds in which the last answers have to be taken: who does not read holds up the end no longer.
 _END_S = 60
 #: Of Linux: "return so many bytes of the packet", and the option that has a socket filter its packets.

@@ -50,7 +50,7 @@ def answer(connection: socket.socket) -> tuple[int, Any]:
     return found.status, json.loads(found.read())
 
 
-def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+def until(holds: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end

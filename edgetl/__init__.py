@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgetl.pipeline import bench, demo, export, predict, report, verify
     from edgetl.runtime.loaded import load_bundle
     from edgetl.runtime.predictor import Prediction
+    from edgetl.serving.server import serve
     from edgetl.tasks import list_tasks
     from edgetl.transfer.backbones import list_backbones
     from edgetl.transfer.choosing.shift import shift
@@ -93,6 +94,7 @@ _HOMES = {
     "report": "edgetl.pipeline",
     "retention": "edgetl.workflow.retention",
     "rollback": "edgetl.workflow.fleet",
+    "serve": "edgetl.serving.server",
     "shift": "edgetl.transfer.choosing.shift",
     "soup": "edgetl.transfer.soup",
     "sign": "edgetl.workflow.sign_bundle",
@@ -143,6 +145,7 @@ __all__ = [
     "report",
     "retention",
     "rollback",
+    "serve",
     "shift",
     "sign",
     "soup",

@@ -21,7 +21,7 @@ LAYERS = (
     ("workflow",),
     ("diagnosis",),
     ("transfer", "compress", "certify", "robustness", "latency", "reporting"),
-    ("devices",),
+    ("devices", "serving"),
     ("backends",),
     ("runtime",),
     ("tasks",),
@@ -98,6 +98,9 @@ HEAVY = (
     "rich",
     "ai_edge_litert",
     "tokenizers",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
 )
 ALLOWED_ON_DEVICE = {
     *("numpy", "PIL", "tokenizers"),
@@ -216,7 +219,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_no_package_bears_a_verbs_name() -> None:
-    verbs = {"finetune", "adopt", "export", "verify", "bench", "deploy", "rollback", "report", "demo"}
+    verbs = {"finetune", "adopt", "export", "verify", "bench", "deploy", "rollback", "serve", "report", "demo"}
     assert not verbs & {part(module) for module in modules()}
 
 
@@ -255,6 +258,7 @@ VERBS = [
     "bench",
     "deploy",
     "rollback",
+    "serve",
     "report",
     "demo",
     "run",

@@ -41,6 +41,10 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "tensorboard": ("tensorboard", "log"),
     "mlflow": ("mlflow-skinny", "log"),
     "cryptography": ("cryptography", "sign"),
+    "starlette": ("starlette", "serve"),
+    "uvicorn": ("uvicorn", "serve"),
+    "httptools": ("httptools", "serve"),
+    "prometheus_client": ("prometheus-client", "serve"),
     "mlperf_loadgen": ("mlcommons-loadgen", "loadgen"),
 }
 

@@ -24,6 +24,7 @@ from edgetl.cli import (
     report,
     retention,
     rollback,
+    serve,
     shift,
     sign,
     soup,
@@ -70,7 +71,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_root)
-    for module in (demo, finetune, adopt, export, verify, predict, bench, sign, deploy, rollback, report):
+    for module in (demo, finetune, adopt, export, verify, predict, bench, sign, deploy, rollback, serve, report):
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
     app.command("run")(journey.command)
     app.add_typer(targets.app, name="targets")

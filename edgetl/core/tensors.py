@@ -29,9 +29,13 @@ class TensorSpec:
 
     def accepts(self, array: npt.NDArray[Any]) -> bool:
         """Whether an array has this dtype and fits this shape."""
-        sizes = zip(self.shape, array.shape, strict=False)
-        fits = len(self.shape) == array.ndim and all(want in (None, got) for want, got in sizes)
-        return fits and array.dtype == np.dtype(self.dtype)
+        return self.fits(array.shape) and array.dtype == np.dtype(self.dtype)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether an array of this shape fits."""
+        return len(self.shape) == len(shape) and all(
+            want in (None, got) for want, got in zip(self.shape, shape, strict=True)
+        )
 
     def __str__(self) -> str:
         sizes = "x".join("n" if size is None else str(size) for size in self.shape)

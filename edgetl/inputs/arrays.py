@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
+import os
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -20,31 +22,38 @@ MOST_BYTES = 1 << 28
 Array = npt.NDArray[Any]
 
 
-def read_arrays(path: Path, only: str) -> dict[str, Array]:
+def read_arrays(source: Path | bytes, only: str, most: int = MOST_BYTES) -> dict[str, Array]:
     """The arrays of an .npy file, called ``only``, or of an .npz file, by their names.
+
+    Args:
+        source: the file, or its bytes.
+        only: the name of an array that has none.
+        most: bytes that an .npz file may unpack to.
 
     Raises:
         DataError: missing, damaged, too large, or with Python objects in it.
     """
+    name = str(source) if isinstance(source, Path) else "the file"
     try:
-        with path.open("rb") as stream:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
             if stream.read(2) == b"PK":
-                return _zipped(path)
+                return _zipped(stream, most)
+            size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
-            return {only: _array(stream, path.stat().st_size)}
+            return {only: _array(stream, size)}
     except DataError as error:
-        raise DataError(f"{path} {error.what}", error.remedy) from error
+        raise DataError(f"{name} {error.what}", error.remedy) from error
     except FileNotFoundError as error:
-        raise DataError(f"there is no array {path}", "restore the file or make the run again") from error
+        raise DataError(f"there is no array {name}", "restore the file or make the run again") from error
     except Exception as error:  # damaged bytes lead zipfile and numpy into errors of many kinds
-        raise DataError(f"{path} is no .npy or .npz file, or damaged ({error})", "remove it or replace it") from error
+        raise DataError(f"{name} is no .npy or .npz file, or damaged ({error})", "remove it or replace it") from error
 
 
-def _zipped(path: Path) -> dict[str, Array]:
-    with zipfile.ZipFile(path) as archive:
+def _zipped(file: IO[bytes], most: int) -> dict[str, Array]:
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        if sum(member.file_size for member in members) > MOST_BYTES:
-            raise DataError(f"unpacks to more than {MOST_BYTES} bytes", "split it or remove it")
+        if sum(member.file_size for member in members) > most:
+            raise DataError(f"unpacks to more than {most} bytes", "split it or remove it")
         held = {}
         for member in members:
             with archive.open(member) as stream:

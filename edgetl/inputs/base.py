@@ -37,7 +37,7 @@ class Input(Protocol):
         ...
 
     def feeds(self, source: Any) -> dict[str, npt.NDArray[Any]]:
-        """One sample, from its file or from what a program holds instead (an image, a text, an array).
+        """One sample, from its file or from what a program holds instead (a file's bytes, an image, a text, an array).
 
         Returns:
             an array for each of :attr:`tensors`, with a first axis of 1.

@@ -48,22 +48,26 @@ def refuse_raw(path: Path) -> None:
         DataError: it is one.
     """
     if path.suffix.lower() in RAW_SUFFIXES and path.is_file():
-        raise _unread(path, "a camera's raw file")
+        raise _unread(str(path), "a camera's raw file")
 
 
-def unread(path: Path) -> DataError:
-    """The error for a file that Pillow does not know."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(HEAD)
-    except OSError as error:
-        return DataError(f"{path} cannot be read ({error.strerror or error})", "restore it or remove it")
+def unread(source: Path | bytes) -> DataError:
+    """The error for a file, or the bytes of one, that Pillow does not know."""
+    if isinstance(source, bytes):
+        name, head = "the file", source[:HEAD]
+    else:
+        name = str(source)
+        try:
+            with source.open("rb") as stream:
+                head = stream.read(HEAD)
+        except OSError as error:
+            return DataError(f"{name} cannot be read ({error.strerror or error})", "restore it or remove it")
     kind = _kind(head)
-    return DataError(f"{path} is not an image", "remove it or replace it") if kind is None else _unread(path, kind)
+    return DataError(f"{name} is not an image", "remove it or replace it") if kind is None else _unread(name, kind)
 
 
-def _unread(path: Path, kind: str) -> DataError:
-    return DataError(f"{path} is {kind}, no image that is read", _REMEDIES.get(kind, _CONVERT))
+def _unread(name: str, kind: str) -> DataError:
+    return DataError(f"{name} is {kind}, no image that is read", _REMEDIES.get(kind, _CONVERT))
 
 
 def _kind(head: bytes) -> str | None:

@@ -19,7 +19,7 @@ from edgetl.base.errors import DataError
 from edgetl.base.storage import sha256_json
 from edgetl.core.tensors import TensorSpec
 from edgetl.inputs.base import InputKind
-from edgetl.inputs.pictures import as_rgb, decoded, fingerprint, grey, opened, remark, resize
+from edgetl.inputs.pictures import as_rgb, decoded, fingerprint, grey, named, opened, remark, resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,8 +118,9 @@ class Preprocess:
         """None."""
         return {}
 
-    def feeds(self, source: Path | str | Image | npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        """One image, from its file, from Pillow, or as a uint8 array, RGB (h, w, 3), RGBA (h, w, 4) or grey (h, w).
+    def feeds(self, source: Path | str | bytes | Image | npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+        """One image, from its file or the bytes of one, from Pillow, or as a uint8 array, RGB (h, w, 3), RGBA (h, w, 4)
+        or grey (h, w).
 
         An image is turned upright, as its EXIF orientation says, wherever it comes from.
 
@@ -142,7 +143,7 @@ class Preprocess:
             raise DataError("there is no image", "give at least one")
         return {"image": np.concatenate(images)}
 
-    def apply(self, source: Path | Image) -> npt.NDArray[np.uint8]:
+    def apply(self, source: Path | bytes | Image) -> npt.NDArray[np.uint8]:
         """Decode, resize, crop or pad, and order the channels of one image.
 
         Returns:
@@ -161,7 +162,7 @@ class Preprocess:
         shaped = pixels if pixels.ndim == 3 else pixels[..., None]
         return np.ascontiguousarray(shaped[..., ::-1]) if self.channels == "BGR" else shaped
 
-    def resized(self, source: Path | Image) -> Image:
+    def resized(self, source: Path | bytes | Image) -> Image:
         """Decode, resize and pad one image without cropping it; :meth:`apply` crops what this returns.
 
         Doing it again to what it returns changes nothing.
@@ -173,14 +174,14 @@ class Preprocess:
             DataError: the file is missing, truncated or no image, or its shape would take too much memory.
         """
         by_content = self.version >= 3
-        if isinstance(source, Path):
+        if isinstance(source, Path | bytes):
             with decoded(source, by_content=by_content) as image:
-                return self._resized(image, str(source))
+                return self._resized(image, named(source))
         try:
             image = as_rgb(source, by_content=by_content)
         except DataError as error:
             raise DataError(f"the image {error.what}", error.remedy) from error
-        return self._resized(image, "the image")
+        return self._resized(image, named(source))
 
     def _resized(self, image: Image, name: str) -> Image:
         if self.channels == "L":

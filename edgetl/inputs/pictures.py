@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import os
 import threading
 import warnings
@@ -77,36 +78,44 @@ def decode(path: Path, *, by_content: bool = True) -> Image:
 
 
 @contextlib.contextmanager
-def decoded(path: Path, *, by_content: bool = True) -> Iterator[Image]:
-    """As :func:`decode`; of the pictures of more than :data:`LARGE` pixels, one at a time is inside."""
+def decoded(source: Path | bytes, *, by_content: bool = True) -> Iterator[Image]:
+    """As :func:`decode`, of a file or its bytes; of the pictures of more than :data:`LARGE` pixels, one at a time is
+    inside."""
     with contextlib.ExitStack() as stack:
         try:
-            image = _read(path, by_content, stack)
+            image = _read(source, by_content, stack)
         except FileNotFoundError as error:
-            raise DataError(f"there is no image {path}", "restore the file or make the run again") from error
+            raise DataError(f"there is no image {named(source)}", "restore the file or make the run again") from error
         except DataError:
             raise
         except Exception as error:  # Pillow's decoders raise whatever the damaged bytes lead them into
-            raise _explained(path, error) from error
+            raise _explained(source, error) from error
         yield image
 
 
-def _explained(path: Path, error: Exception) -> DataError:
+def named(source: object) -> str:
+    """A picture in messages: its file, where it is one."""
+    return str(source) if isinstance(source, Path) else "the image"
+
+
+def _explained(source: Path | bytes, error: Exception) -> DataError:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError | PermissionError | IsADirectoryError):
-        return unread(path)
+        return unread(source)
     if isinstance(error, _pillow().DecompressionBombError):
-        return DataError(f"{path} has too many pixels", f"shrink it; {MOST_DECODED} are the most")
-    return DataError(f"{path} is a damaged image ({error})", "remove it or replace it")
+        return DataError(f"{named(source)} has too many pixels", f"shrink it; {MOST_DECODED} are the most")
+    return DataError(f"{named(source)} is a damaged image ({error})", "remove it or replace it")
 
 
-def _read(path: Path, by_content: bool, stack: contextlib.ExitStack) -> Image:
-    refuse_raw(path)
-    with _pillow().open(path) as image:
+def _read(source: Path | bytes, by_content: bool, stack: contextlib.ExitStack) -> Image:
+    name = named(source)
+    if isinstance(source, Path):
+        refuse_raw(source)
+    with _pillow().open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         pixels = image.width * image.height
         if pixels > MOST_DECODED:
-            what = f"{path} has {image.width}x{image.height} pixels"
+            what = f"{name} has {image.width}x{image.height} pixels"
             raise DataError(what, f"shrink it; {MOST_DECODED} are the most")
         if pixels > LARGE:
             stack.enter_context(_one_large.lock)
@@ -115,21 +124,23 @@ def _read(path: Path, by_content: bool, stack: contextlib.ExitStack) -> Image:
         try:
             found = as_rgb(upright(image), by_content=by_content)
         except DataError as error:
-            raise DataError(f"{path} {error.what}", error.remedy) from error
+            raise DataError(f"{name} {error.what}", error.remedy) from error
     if wide and by_content and 0 < int(np.asarray(found.getextrema()).max()) <= _TWELVE_BITS:
-        what = f"{path} holds colours of 16 bits of which 12 are used at most, and only the upper 8 are read"
+        what = f"{name} holds colours of 16 bits of which 12 are used at most, and only the upper 8 are read"
         raise DataError(what, "save it with 8 bits for each colour")
     return found
 
 
-def opened(source: Path | str | Image | npt.NDArray[np.uint8]) -> Path | Image:
-    """What a program has for an image, as a file's path or an upright picture.
+def opened(source: Path | str | bytes | Image | npt.NDArray[np.uint8]) -> Path | bytes | Image:
+    """What a program has for an image, as a file's path or bytes, or an upright picture.
 
     Raises:
         DataError: an array that is no image, or something else altogether.
     """
     if isinstance(source, (str, Path)):
         return Path(source)
+    if isinstance(source, bytes):
+        return source
     if isinstance(source, _pillow().Image):
         try:
             source.load()

@@ -19,6 +19,8 @@ from edgetl.inputs.base import InputKind
 
 #: What the only array of an .npy file is called.
 ONLY = "x"
+#: Bytes of the largest number in a file, and of what surrounds the numbers of one array there.
+_WIDEST, _AROUND = 16, 1 << 12
 Array = npt.NDArray[Any]
 
 
@@ -125,8 +127,8 @@ class Tensors:
         """None."""
         return {}
 
-    def feeds(self, source: Path | str | Array | Mapping[str, Array]) -> dict[str, Array]:
-        """One sample, from an .npy or .npz file, or as its array, or as arrays by name.
+    def feeds(self, source: Path | str | bytes | Array | Mapping[str, Array]) -> dict[str, Array]:
+        """One sample, from an .npy or .npz file or the bytes of one, or as its array, or as arrays by name.
 
         Returns:
             an array for each of :attr:`tensors`, float32 (1, …), not yet normalised.
@@ -134,7 +136,11 @@ class Tensors:
         Raises:
             DataError: missing or damaged, of other names or shapes, or with values that are no finite numbers.
         """
-        held = _held(source)
+        if isinstance(source, bytes):
+            most = sum(math.prod(spec.shape) * _WIDEST + _AROUND for spec in self.arrays)
+            held = read_arrays(source, ONLY, most)
+        else:
+            held = _held(source)
         where = str(source) if isinstance(source, (str, Path)) else "the sample"
         names = [spec.name for spec in self.arrays]
         if list(held) == [ONLY] and len(names) == 1:

@@ -84,8 +84,8 @@ class Text:
         """``tokenizer.json``."""
         return {TOKENIZER: self.tokenizer}
 
-    def feeds(self, source: Path | str) -> dict[str, npt.NDArray[Any]]:
-        """One text, or a UTF-8 file of one, without padding.
+    def feeds(self, source: Path | str | bytes) -> dict[str, npt.NDArray[Any]]:
+        """One text, or a UTF-8 file of one, or the bytes of such a file, without padding.
 
         Returns:
             ``input_ids`` and ``attention_mask``, int64 (1, T).
@@ -96,7 +96,7 @@ class Text:
         ids = self._ids(source)
         return {"input_ids": np.array([ids], np.int64), "attention_mask": np.ones((1, len(ids)), np.int64)}
 
-    def batch(self, sources: Iterable[Path | str]) -> dict[str, npt.NDArray[Any]]:
+    def batch(self, sources: Iterable[Path | str | bytes]) -> dict[str, npt.NDArray[Any]]:
         """Several texts, each padded on the right to the longest of them: int64 (n, T).
 
         Raises:
@@ -116,7 +116,7 @@ class Text:
         """One text's tokens as the tokenizer writes them, the special ones too."""
         return [str(token) for token in self._encoder.encode(read_text(source)).tokens]
 
-    def _ids(self, source: Path | str) -> list[int]:
+    def _ids(self, source: Path | str | bytes) -> list[int]:
         ids: list[int] = self._encoder.encode(read_text(source)).ids
         if not ids:
             raise DataError(f"{_name(source)} holds nothing that the tokenizer knows", "remove it or replace it")
@@ -187,16 +187,18 @@ def _own_padding(content: bytes) -> int | None:
     return None if padding is None else int(padding["pad_id"])
 
 
-def read_text(source: Path | str) -> str:
-    """A text, or that of a file, without white space at its ends.
+def read_text(source: Path | str | bytes) -> str:
+    """A text, or that of a file or of its bytes, without white space at its ends.
 
     Raises:
         DataError: the file is missing, larger than :data:`MOST_BYTES` or no UTF-8, or there is no text in it.
     """
     name = _name(source)
-    if not isinstance(source, (str, Path)):
+    if not isinstance(source, (str, Path, bytes)):
         raise DataError(f"a {type(source).__name__} is no text", "give a text, or the path of a file")
-    if isinstance(source, str):
+    if isinstance(source, bytes):
+        content = source
+    elif isinstance(source, str):
         content = source.encode(errors="surrogatepass")
     else:
         try:
@@ -218,7 +220,9 @@ def read_text(source: Path | str) -> str:
     return text
 
 
-def _name(source: Path | str) -> str:
+def _name(source: Path | str | bytes) -> str:
+    if isinstance(source, bytes):
+        return "the text"
     return f"the text {source[:40]!a}" if isinstance(source, str) else str(source)
 
 

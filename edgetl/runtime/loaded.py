@@ -10,6 +10,7 @@ Needs numpy, the bundle's one runtime, and Pillow for images or ``tokenizers`` f
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,18 +34,28 @@ class LoadedBundle(Bundle):
         return Predictor(self, simulated=self.manifest.target.executes_on_host() == "simulated")
 
     @overload
-    def predict(self, source: list[Any] | tuple[Any, ...], *, top: int = TOP) -> list[Prediction]: ...
+    def predict(self, source: list[Any] | tuple[Any, ...], *, top: int = TOP, batch: int = 1) -> list[Prediction]: ...
     @overload
-    def predict(self, source: Source, *, top: int = TOP) -> Prediction: ...
-    def predict(self, source: Any, *, top: int = TOP) -> Prediction | list[Prediction]:
+    def predict(self, source: Source, *, top: int = TOP, batch: int = 1) -> Prediction: ...
+    def predict(self, source: Any, *, top: int = TOP, batch: int = 1) -> Prediction | list[Prediction]:
         """Answer for one sample, or for each of a list; see :meth:`edgetl.runtime.predictor.Predictor.predict`.
 
         Raises:
             DataError: a file is missing or damaged, or no such sample.
             BackendError: the runtime refuses the artifact or is not installed.
         """
-        found: Prediction | list[Prediction] = self.predictor.predict(source, top=top)
+        found: Prediction | list[Prediction] = self.predictor.predict(source, top=top, batch=batch)
         return found
+
+    @overload
+    async def predict_async(
+        self, source: list[Any] | tuple[Any, ...], *, top: int = TOP, batch: int = 1
+    ) -> list[Prediction]: ...
+    @overload
+    async def predict_async(self, source: Source, *, top: int = TOP, batch: int = 1) -> Prediction: ...
+    async def predict_async(self, source: Any, *, top: int = TOP, batch: int = 1) -> Prediction | list[Prediction]:
+        """As :meth:`predict`, in a thread: the event loop goes on meanwhile, also while the artifact is loaded."""
+        return await asyncio.to_thread(self.predict, source, top=top, batch=batch)
 
 
 def load_bundle(path: str | Path | Bundle, public_key: str | Path | None = None) -> LoadedBundle:

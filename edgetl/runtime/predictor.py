@@ -2,12 +2,15 @@
 
     with open_bundle("out/rpi5") as model:
         print(model.predict("photo.jpg").label)
+        answers = model.predict(files, batch=8)              # eight in one inference
+        answer = await model.predict_async(jpeg)             # in a thread, while the event loop goes on
 
 Needs numpy, the bundle's one runtime, and Pillow for images or ``tokenizers`` for texts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -23,7 +26,7 @@ from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.core.tensors import Arrays
 from edgetl.inputs import input_of
 from edgetl.runtime.predict import infer, task_of
-from edgetl.runtime.sessions import open_session
+from edgetl.runtime.sessions import fixed_batch, open_session
 from edgetl.tasks import Task
 
 if TYPE_CHECKING:
@@ -78,9 +81,10 @@ class Prediction:
         return {"labels": list(values["labels"]), "top": list(values["top"])}
 
 
-#: One sample as a program has it: a file (of text bundles, a Path), a text, a Pillow image, an array, arrays by name.
+#: One sample as a program has it: a file (of text bundles, a Path) or its bytes, a text, a Pillow image, an array,
+#: arrays by name.
 if TYPE_CHECKING:
-    Source = str | Path | Image | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
+    Source = str | Path | bytes | Image | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 
 
 class Predictor:
@@ -108,7 +112,8 @@ class Predictor:
         public_key: str | Path | None = None,
     ) -> None:
         self.bundle = load_bundle(bundle, public_key)
-        self._input = input_of(self.bundle)
+        # A release is removed when later ones are in charge: what answers take of its folder is read now.
+        self._input, self._task, self._labels = input_of(self.bundle), task_of(self.bundle), self.bundle.labels
         self._session = open_session(
             self.bundle.artifact(role), threads=threads or os.cpu_count() or 1, simulated=simulated
         )
@@ -116,29 +121,51 @@ class Predictor:
         self._closed = False
 
     @overload
-    def predict(self, source: list[Any] | tuple[Any, ...], *, top: int = TOP) -> list[Prediction]: ...
+    def predict(self, source: list[Any] | tuple[Any, ...], *, top: int = TOP, batch: int = 1) -> list[Prediction]: ...
     @overload
-    def predict(self, source: Source, *, top: int = TOP) -> Prediction: ...
-    def predict(self, source: Any, *, top: int = TOP) -> Prediction | list[Prediction]:
+    def predict(self, source: Source, *, top: int = TOP, batch: int = 1) -> Prediction: ...
+    def predict(self, source: Any, *, top: int = TOP, batch: int = 1) -> Prediction | list[Prediction]:
         """Answer for one sample, or for each of a list.
 
         Args:
             source: an image's path, a Pillow image or a uint8 array of it, RGB (h, w, 3); for text bundles a text, or
                 the Path of a file that holds one; for tensor bundles the path of an .npy or .npz file, an array, or
-                arrays by name; or a list of these.
+                arrays by name; the bytes of any such file; or a list of these.
             top: most labels that :attr:`Prediction.top` names.
+            batch: samples of a list that one inference computes, or as many as the artifact has a fixed batch for, if
+                those are fewer. Texts of one batch are padded to the longest. A runtime may sum up in another order
+                than for one sample, so that last digits differ.
 
         Raises:
             DataError: a file is missing or damaged, or no such sample.
             BundleError: the predictor was closed.
         """
-        if isinstance(source, list | tuple):
-            return [describe(self.bundle, self.outputs(one), top)[0] for one in source]
-        return describe(self.bundle, self.outputs(source), top)[0]
+        if not isinstance(source, list | tuple):
+            return self._described(self.outputs(source), top)[0]
+        most = max(1, min(batch, fixed_batch(self._session.inputs) or batch))
+        if most == 1:
+            return [self._described(self.outputs(one), top)[0] for one in source]
+        parts = [source[start : start + most] for start in range(0, len(source), most)]
+        return [found for part in parts for found in self._described(self._inferred(self._input.batch(part)), top)]
+
+    @overload
+    async def predict_async(
+        self, source: list[Any] | tuple[Any, ...], *, top: int = TOP, batch: int = 1
+    ) -> list[Prediction]: ...
+    @overload
+    async def predict_async(self, source: Source, *, top: int = TOP, batch: int = 1) -> Prediction: ...
+    async def predict_async(self, source: Any, *, top: int = TOP, batch: int = 1) -> Prediction | list[Prediction]:
+        """As :meth:`predict`, in a thread: the event loop goes on meanwhile. Several may be awaited at once."""
+        return await asyncio.to_thread(self.predict, source, top=top, batch=batch)
 
     def outputs(self, source: Source) -> dict[str, npt.NDArray[Any]]:
         """The network's outputs for one sample by name, (1, …), as the artifact gave them."""
-        feeds = self._input.feeds(source)
+        return self._inferred(self._input.feeds(source))
+
+    def _described(self, outputs: Arrays, top: int) -> list[Prediction]:
+        return described(self._task, self._labels, outputs, top)
+
+    def _inferred(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         with self._lock:
             if self._closed:
                 raise BundleError(f"{self.bundle.path} was closed", "open it again")

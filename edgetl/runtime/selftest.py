@@ -12,7 +12,7 @@ import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from edgetl.inputs import input_of
 from edgetl.runtime.installed import SelfTest
 from edgetl.runtime.predict import infer, open_role, output_specs, task_of
 from edgetl.runtime.predictor import described
+from edgetl.runtime.sessions import Session
 from edgetl.tasks import Task
 
 #: Of a file's name.
@@ -119,15 +120,23 @@ def read_golden(bundle: Bundle, name: str = GOLDEN) -> Golden:
     return Golden(samples, outputs, words, content, str(stored.get(_SUFFIX, "")), probe)
 
 
-def selftest(bundle: Bundle, *, threads: int | None = None, simulated: bool = False) -> SelfTest:
+def selftest(
+    bundle: Bundle, *, threads: int | None = None, simulated: bool = False, session: Session | None = None
+) -> SelfTest:
     """Does this machine read the probe, compute the golden outputs, and name the answers, as is expected?
+
+    Args:
+        bundle: opened and checked.
+        threads, simulated: of the session that is opened for it.
+        session: of the deployed artifact, which stays open; tested in the stead of a new one.
 
     Raises:
         BundleError: the bundle has no golden vectors, or they are another network's.
     """
     known = read_golden(bundle)
-    with closing(open_role(bundle, "deployed", threads, simulated)) as session:
-        found = joined([infer(session, sample) for sample in known.feeds])
+    opened = closing(open_role(bundle, "deployed", threads, simulated)) if session is None else nullcontext(session)
+    with opened as used:
+        found = joined([infer(used, sample) for sample in known.feeds])
     shapes = [{name: x.shape for name, x in outputs.items()} for outputs in (known.outputs, found)]
     if shapes[0] != shapes[1]:
         raise BundleError(f"{bundle.path} has golden vectors of another network", "export it again")

@@ -26,6 +26,7 @@ commands = {
     "verify --check": ["verify", bundle, "--check"],
     "sign": ["sign", bundle, "--key", photos],
     "report": ["report", bundle, "--out", out],
+    "serve": ["serve", bundle, "--port", "0"],
     "targets": ["targets"],
     "targets check": ["targets", "check", bundle],
     "backbones": ["backbones"],
@@ -50,6 +51,7 @@ calls = {
     "predict()": lambda: edgetl.load_bundle(bundle).predict(photos),
     "demo()": lambda: edgetl.demo(out),
     "report()": lambda: edgetl.report(bundle, out),
+    "serve()": lambda: edgetl.serve(bundle, port=0),
     "list_backbones()": lambda: edgetl.list_backbones("resnet*"),
     "load_dataset()": lambda: edgetl.load_dataset("digits"),
     "verify()": lambda: edgetl.verify(reference=[0, 1], deployed=[0, 1], labels=[0, 1]),
@@ -67,6 +69,7 @@ for name in edgetl.__all__:
 print(json.dumps(told), file=sys.__stderr__)
 """
 TRAIN, REPORT = "pip install 'edgetl[train]'", "pip install 'edgetl[report]'"
+SERVE = "pip install 'edgetl[serve]'"
 #: Exit status, and what the line of error ends with.
 EXPECTED = {
     "demo": (2, TRAIN),
@@ -76,6 +79,7 @@ EXPECTED = {
     "verify --check": (0, ""),
     "sign": (2, "pip install 'edgetl[sign]'"),
     "report": (2, REPORT),
+    "serve": (2, SERVE),
     "targets": (0, ""),
     "targets check": (2, TRAIN),
     "backbones": (0, ""),
@@ -92,6 +96,7 @@ EXPECTED = {
     "predict()": (2, "pip install 'edgetl[openvino]'"),
     "demo()": (2, TRAIN),
     "report()": (2, REPORT),
+    "serve()": (2, SERVE),
     "list_backbones()": (2, TRAIN),
     "load_dataset()": (2, TRAIN),
     "verify()": (0, ""),

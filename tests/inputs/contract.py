@@ -74,6 +74,17 @@ class InputContract:
                 alone = made.feeds(file)[spec.name][0]
                 np.testing.assert_array_equal(batch[spec.name][row][tuple(map(slice, alone.shape))], alone)
 
+    def test_the_bytes_of_a_file_are_the_file(self, tmp_path: Path) -> None:
+        made = self.made()
+        for file in self.write(tmp_path)[0]:
+            expected = made.feeds(file)
+            for name, array in made.feeds(file.read_bytes()).items():
+                np.testing.assert_array_equal(array, expected[name])
+        for file in filter(Path.is_file, self.spoilt(tmp_path)):
+            with pytest.raises(DataError) as caught:
+                made.feeds(file.read_bytes())
+            assert str(tmp_path) not in str(caught.value)
+
     def test_what_a_program_holds_is_what_its_file_holds(self, tmp_path: Path) -> None:
         made = self.made()
         for file, held in zip(*self.write(tmp_path), strict=True):

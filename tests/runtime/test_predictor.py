@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +14,10 @@ import pytest
 import tiny
 from PIL import Image
 
+import edgetl
 from edgetl.base.errors import BackendError, BundleError, DataError
 from edgetl.core.bundle import Artifact, Bundle
-from edgetl.runtime import LabelProbability, Predictor, open_bundle, selftest
+from edgetl.runtime import LabelProbability, Prediction, Predictor, open_bundle, selftest
 
 MakeBundle = Callable[..., Bundle]
 NAMES = ("ash", "birch", "cedar", "fir")
@@ -45,6 +48,39 @@ def test_several_threads_may_ask(float_bundle: MakeBundle, image_files: list[Pat
         alone = model.predict(image_files)
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(model.predict, image_files * 5)) == alone * 5
+
+
+def test_several_in_one_inference_answer_as_each_alone(float_bundle: MakeBundle, image_files: list[Path]) -> None:
+    for fixed in (None, 4, 1):
+        with open_bundle(float_bundle(fixed, seed=fixed or 0)) as model:
+            alone = [model.predict(file) for file in image_files]
+            for batch in (1, 4, 100):
+                together = model.predict(image_files, batch=batch)
+                assert [answer.label for answer in together] == [answer.label for answer in alone]
+                found = [answer.probability for answer in together]
+                assert found == pytest.approx([answer.probability for answer in alone], rel=1e-4)
+            assert model.predict([], batch=4) == []
+
+
+def test_an_event_loop_goes_on_while_it_waits(float_bundle: MakeBundle, image_files: list[Path]) -> None:
+    bundle = edgetl.load_bundle(float_bundle().path)
+
+    async def asked() -> tuple[list[Prediction], list[Prediction]]:
+        each = await asyncio.gather(*(bundle.predict_async(file.read_bytes()) for file in image_files))
+        return list(each), await bundle.predict_async(image_files, batch=3)
+
+    each, together = asyncio.run(asked())
+    assert each == [bundle.predict(file) for file in image_files]
+    assert [answer.label for answer in together] == [answer.label for answer in each]
+    bundle.predictor.close()
+
+
+def test_it_answers_though_its_folder_is_gone(float_bundle: MakeBundle, image_files: list[Path]) -> None:
+    bundle = float_bundle()
+    with open_bundle(bundle) as model:
+        before = model.predict(image_files[0])
+        shutil.rmtree(bundle.path)
+        assert model.predict(image_files[0]) == before
 
 
 def test_a_text_is_a_text_and_a_path_is_a_file(tmp_path: Path) -> None:

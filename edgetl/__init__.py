@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgetl.base.errors import EdgetlError
     from edgetl.certify import Certificate
     from edgetl.core.bundle import Artifact, Bundle
+    from edgetl.core.bundle_archive import pack, unpack
     from edgetl.core.data import Dataset
     from edgetl.core.run import Run, load_run
     from edgetl.core.targets import Target, load_targets
@@ -85,6 +86,7 @@ _HOMES = {
     "load_dataset": "edgetl.inputs",
     "load_run": "edgetl.core.run",
     "load_targets": "edgetl.core.targets",
+    "pack": "edgetl.core.bundle_archive",
     "probe_device": "edgetl.devices",
     "remove_device": "edgetl.devices",
     "predict": "edgetl.pipeline",
@@ -98,6 +100,7 @@ _HOMES = {
     "sign": "edgetl.workflow.sign_bundle",
     "staged": "edgetl.transfer.staged",
     "transfer_outcome": "edgetl.workflow.transfer_outcome",
+    "unpack": "edgetl.core.bundle_archive",
     "verify": "edgetl.pipeline",
 }
 
@@ -135,6 +138,7 @@ __all__ = [
     "load_dataset",
     "load_run",
     "load_targets",
+    "pack",
     "predict",
     "probe_device",
     "rank",
@@ -148,6 +152,7 @@ __all__ = [
     "soup",
     "staged",
     "transfer_outcome",
+    "unpack",
     "verify",
 ]
 

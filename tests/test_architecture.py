@@ -57,6 +57,7 @@ WITHIN = {
         ),
     ),
     "core": (
+        ("bundle_archive",),
         ("run", "bundle"),
         ("certificate", "bundle_files"),
         ("manifest", "run_record", "data", "targets", "val_outputs"),
@@ -74,10 +75,12 @@ WITHIN = {
             "adaptation",
             "adoption",
             "transfer_outcome",
+            "bill",
+            "licences",
         ),
     ),
     "base": (
-        ("storage", "lock", "extras", "resources", "schema", "memory"),
+        ("storage", "lock", "extras", "resources", "schema", "memory", "stored_zip"),
         ("errors", "progress"),
         ("names", "wording", "ed25519"),
     ),

@@ -14,7 +14,7 @@ from typing import Literal
 
 from edgetl.base.schema import Json
 
-#: Of SPDX's list (3.25), those that weights, data and tools for machine learning come under; others are kept as words.
+#: Of SPDX's list, those that weights, data and tools for machine learning come under; others are kept as words.
 _IDENTIFIERS = (
     *("0BSD", "AFL-3.0", "AGPL-3.0-only", "AGPL-3.0-or-later", "Apache-2.0", "Artistic-2.0"),
     *("BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause-Clear", "BSD-4-Clause", "BSL-1.0", "C-UDA-1.0"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import edgetl
-from edgetl.base.errors import BundleError
+from edgetl.base.errors import BundleError, CertifyError
 from edgetl.base.extras import PROVIDERS
 from edgetl.base.storage import read_json, readable_json
 from edgetl.core.adoption import MAYBE_SEEN, Adoption
@@ -153,6 +153,12 @@ def test_what_is_sealed_again_does_not_follow(bundle: Path) -> None:
     assert "MODEL_CARD.md is not what this edgetl writes" in str(edgetl.check(bundle))
     edgetl.verify(bundle)
     assert edgetl.check(bundle) is None
+
+
+def test_without_a_certificate_there_are_none(bundle: Path) -> None:
+    (bundle / CERTIFICATE).unlink()
+    with pytest.raises(CertifyError, match="has no certificate"):
+        papers(load_bundle(bundle))
 
 
 def judged(bundle: Path, **changes: Any) -> tuple[Any, str]:

@@ -17,7 +17,7 @@ def papers(bundle: Bundle) -> dict[str, bytes]:
 
     Raises:
         BundleError: a record was altered.
-        CertifyError: the certificate is of another version.
+        CertifyError: there is no certificate, or it is of another version.
     """
     card = model_card(bundle)
     return {BILL: readable_json(bill(bundle, card)), MODEL_CARD: text(card).encode()}

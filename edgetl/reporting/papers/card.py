@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from edgetl.base.storage import DIGEST_FIELD
 from edgetl.base.wording import counted, enumerated
-from edgetl.core.bundle import CERTIFICATE, Bundle
+from edgetl.core.bundle import CERTIFICATE, Bundle, check_certificate
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Unit
 from edgetl.core.licences import PACKAGES, Source, sources_of
@@ -85,19 +86,17 @@ def model_card(bundle: Bundle) -> ModelCard:
     """What is known of a certified bundle's model.
 
     Raises:
-        BundleError: a record was altered, or it has no certificate.
-        CertifyError: the certificate is of another version.
+        BundleError: a record was altered.
+        CertifyError: there is no certificate, or it is of another version.
     """
-    certificate, record = bundle.certificate, bundle.record(CERTIFICATE)
-    assert certificate is not None, "papers are made with a certificate"
-    assert record is not None
+    certificate, record = check_certificate(bundle), bundle.record(CERTIFICATE) or {}
     manifest, tools = bundle.manifest, _tools(bundle)
     settings = manifest.run.settings if manifest.run is not None else {}
     data = PurePosixPath(str(settings.get("data") or "")).name
     return ModelCard(
         name=manifest.name or manifest.target.name,
         bundle=bundle.digest,
-        certificate=str(record["digest"]),
+        certificate=str(record.get(DIGEST_FIELD)),
         certified=certificate,
         trained=manifest.run,
         use=_use(bundle, certificate),

@@ -258,6 +258,8 @@ VERBS = [
     "bench",
     "deploy",
     "rollback",
+    "pack",
+    "unpack",
     "report",
     "demo",
     "run",

@@ -227,6 +227,9 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
         manifest: target, quantization, lineage and whatever else is known; files, artifacts and splits are filled in.
         artifacts: by role, ``deployed`` and ``float``; their paths lie inside ``folder``.
     """
+    # They follow from a certificate, and what one said of the folder before is not said of this bundle.
+    for name in (BILL, MODEL_CARD):
+        (folder / name).unlink(missing_ok=True)
     files = {
         file.relative_to(folder).as_posix(): FileEntry(sha256_file(file), file.stat().st_size)
         for file in sorted(folder.rglob("*"))

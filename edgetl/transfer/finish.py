@@ -148,9 +148,9 @@ def _choice(start: Scores, best: Scores) -> str:
 def _data_licences(order: Plan) -> dict[str, str]:
     """What is stated beside the data, this run's and those of the run that it goes on from."""
     previous = order.sources.previous
-    earlier = {} if previous is None else previous.lineage.get("data_licences", {})
+    earlier = None if previous is None else previous.lineage.get("data_licences")
     given = [str(source["data"]) for source in order.settings.given.values() if source.get("data")]
-    return {**earlier, **licences_beside([order.data, *given])}
+    return {**(earlier if isinstance(earlier, Mapping) else {}), **licences_beside([order.data, *given])}
 
 
 def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) -> dict[str, Any]:

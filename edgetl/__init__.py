@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgetl.base.errors import EdgetlError
     from edgetl.certify import Certificate
     from edgetl.core.bundle import Artifact, Bundle
+    from edgetl.core.bundle_archive import pack, unpack
     from edgetl.core.data import Dataset
     from edgetl.core.run import Run, load_run
     from edgetl.core.targets import Target, load_targets
@@ -86,6 +87,7 @@ _HOMES = {
     "load_dataset": "edgetl.inputs",
     "load_run": "edgetl.core.run",
     "load_targets": "edgetl.core.targets",
+    "pack": "edgetl.core.bundle_archive",
     "probe_device": "edgetl.devices",
     "remove_device": "edgetl.devices",
     "predict": "edgetl.pipeline",
@@ -100,6 +102,7 @@ _HOMES = {
     "sign": "edgetl.workflow.sign_bundle",
     "staged": "edgetl.transfer.staged",
     "transfer_outcome": "edgetl.workflow.transfer_outcome",
+    "unpack": "edgetl.core.bundle_archive",
     "verify": "edgetl.pipeline",
 }
 
@@ -137,6 +140,7 @@ __all__ = [
     "load_dataset",
     "load_run",
     "load_targets",
+    "pack",
     "predict",
     "probe_device",
     "rank",
@@ -151,6 +155,7 @@ __all__ = [
     "soup",
     "staged",
     "transfer_outcome",
+    "unpack",
     "verify",
 ]
 

@@ -12,7 +12,16 @@ import numpy as np
 from edgetl.base.schema import to_json
 from edgetl.base.storage import read_json, sha256_file, sha256_json, write_bytes, write_json, write_sealed
 from edgetl.core.bench import Energy
-from edgetl.core.bundle import BENCH, CERTIFICATE, MANIFEST, PREPROCESS_FILE, REPAIR, load_bundle
+from edgetl.core.bundle import (
+    BENCH,
+    BILL,
+    CERTIFICATE,
+    MANIFEST,
+    MODEL_CARD,
+    PREPROCESS_FILE,
+    REPAIR,
+    load_bundle,
+)
 from edgetl.core.data import Dataset, Sample
 from edgetl.core.run import HISTORY, WEIGHTS, write_run
 from edgetl.core.run import MANIFEST as RUN
@@ -106,6 +115,8 @@ def seal(file: Path) -> None:
 def put_into_bundle(folder: Path, name: str, content: bytes) -> None:
     """Put another content into a whole bundle, and set every hash right that speaks of it."""
     write_bytes(folder / name, content)
+    for paper in (BILL, MODEL_CARD):  # a command wrote them of another certificate
+        (folder / paper).unlink(missing_ok=True)
     if name in RECORDS:
         seal(folder / name)
         return

@@ -15,7 +15,7 @@ import pytest
 import edgetl
 from edgetl.base.storage import read_json, sha256_file, write_sealed
 from edgetl.certify import Predictions
-from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, load_bundle
+from edgetl.core.bundle import BILL, CERTIFICATE, MODEL_CARD, PREDICTIONS, load_bundle
 from edgetl.core.certificate import Certificate
 from edgetl.workflow.audit import CLAIMED, audit
 
@@ -25,9 +25,11 @@ Keys = tuple[str | int, ...]
 
 @pytest.fixture
 def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny bundle, whose certificate follows from it."""
+    """A copy of the tiny bundle, whose certificate follows from it; whoever changes that takes its papers away."""
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
     assert edgetl.check(tmp_path / "bundle") is None
+    for name in (BILL, MODEL_CARD):
+        (tmp_path / "bundle" / name).unlink()
     return tmp_path / "bundle"
 
 

@@ -17,10 +17,12 @@ import pytest
 import edgetl
 from edgetl.base.errors import CertifyError, EdgetlError
 from edgetl.base.schema import to_json
-from edgetl.core.bundle import BENCH, CERTIFICATE, PREDICTIONS, load_bundle
+from edgetl.core.bundle import BENCH, BILL, CERTIFICATE, MODEL_CARD, PREDICTIONS, load_bundle
 from tests.conftest import ROOT
 
 TARGETS = ("jetson", "intel-cpu", "x86-generic")
+#: What is written anew when a bundle is judged again.
+JUDGED = (CERTIFICATE, BILL, MODEL_CARD)
 
 
 def start_export(run: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -79,10 +81,10 @@ def test_export_killed_at_any_stage_resumes_to_the_same_outcome(
 
 
 def test_the_same_export_again_does_nothing(tiny_run: Path, whole: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file() and p.name != CERTIFICATE}
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file() and p.name not in JUDGED}
     process = start_export(tiny_run, whole)
     process.communicate()
-    after = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file() and p.name != CERTIFICATE}
+    after = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file() and p.name not in JUDGED}
     assert before == after
 
 

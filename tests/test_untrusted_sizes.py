@@ -128,6 +128,7 @@ def planted(bundle: Path, name: str, write: Write) -> None:
     if name in manifest["files"]:
         manifest["files"][name] = {"sha256": sha256_file(bundle / name), "bytes": (bundle / name).stat().st_size}
     write_sealed(bundle / MANIFEST, manifest)
+    (bundle / "bom.cdx.json").unlink(missing_ok=True)
     digest = read_json(bundle / MANIFEST)["digest"]
     for record in ("certificate.json", "bench.json"):
         changed = {**read_json(bundle / record), "manifest": digest}

@@ -37,7 +37,7 @@ def relabel(bundle: Path, names: list[str]) -> None:
     size = (bundle / "labels.json").stat().st_size
     manifest["files"]["labels.json"] = {"sha256": sha256_file(bundle / "labels.json"), "bytes": size}
     write_sealed(bundle / MANIFEST, manifest)
-    for name in ("certificate.json", "predictions.npz", "bench.json"):
+    for name in ("certificate.json", "predictions.npz", "bench.json", "bom.cdx.json"):
         (bundle / name).unlink()
 
 
@@ -80,7 +80,7 @@ def test_a_device_that_speaks_to_the_terminal(bundle: Path, tmp_path: Path, edge
     manifest = read_json(bundle / MANIFEST)
     manifest["target"]["name"] = EVIL
     write_sealed(bundle / MANIFEST, manifest)
-    for name in ("certificate.json", "predictions.npz", "bench.json"):
+    for name in ("certificate.json", "predictions.npz", "bench.json", "bom.cdx.json"):
         (bundle / name).unlink()
     done = edgetl("deploy", bundle, "--device", "local", "--force", XDG_DATA_HOME=str(tmp_path / "data"))
     assert done.returncode == 2

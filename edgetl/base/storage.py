@@ -1,6 +1,6 @@
 """Bytes on disk: canonical JSON, content hashes, and writes that are whole or absent.
 
-Every file and folder that edgetl leaves behind goes through :func:`write_bytes` or :func:`new_folder`, so
+Every file and folder that edgetl leaves behind goes through :func:`new_file` or :func:`new_folder`, so
 that a reader never meets a half-written one, whatever killed the writer.
 """
 
@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgetl.base.errors import EdgetlError
 
@@ -89,34 +89,52 @@ def check_room(folder: Path, needed: int, what: str) -> None:
         raise EdgetlError(sizes, "free space or choose another --out")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name beside ``path``, then rename it into place.
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file under a temporary name beside ``path``, then rename it into place, replacing what stood there.
+
+    Leaves nothing behind if the body raises. An :class:`OSError` of the body that names another file passes unchanged.
 
     Raises:
-        EdgetlError: the folder is read-only or the disk is full; nothing is left behind.
+        EdgetlError: the folder is read-only or the disk is full.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        temporary = None
     except OSError as error:
+        if temporary is None or error.filename is None or str(error.filename) == temporary:
+            raise _unwritable(path, error) from error
+        raise
+    finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name beside ``path``, then rename it into place.
+
+    Raises:
+        EdgetlError: the folder is read-only or the disk is full; nothing is left behind.
+    """
+    with new_file(path) as stream:
+        stream.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, whole or not at all."""
-    write_bytes(path, _readable_json(value))
+    write_bytes(path, readable_json(value))
 
 
-def _readable_json(value: Any) -> bytes:
+def readable_json(value: Any) -> bytes:
+    """The bytes that :func:`write_json` writes."""
     return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
@@ -187,7 +205,7 @@ def read_sealed(path: Path, error: type[EdgetlError] = EdgetlError) -> dict[str,
     """
     record = read_json(path, error)
     # The digest covers values; a byte can also change between them or in how a number is spelled.
-    if not isinstance(record, dict) or not is_sealed(record) or path.read_bytes() != _readable_json(record):
+    if not isinstance(record, dict) or not is_sealed(record) or path.read_bytes() != readable_json(record):
         raise error(f"{path} was altered or damaged (its digest does not match)", "make it again")
     return record
 

@@ -19,6 +19,7 @@ from edgetl.cli import (
     finetune,
     lists,
     lr_find,
+    pack,
     predict,
     rank,
     report,
@@ -29,6 +30,7 @@ from edgetl.cli import (
     sign,
     soup,
     targets,
+    unpack,
     verify,
 )
 from edgetl.cli.journey import command as journey
@@ -71,7 +73,9 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_root)
-    for module in (demo, finetune, adopt, export, verify, predict, bench, sign, deploy, rollback, serve, report):
+    for module in (
+        demo, finetune, adopt, export, verify, predict, bench, sign, pack, unpack, deploy, rollback, serve, report,
+    ):  # fmt: skip
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
     app.command("run")(journey.command)
     app.add_typer(targets.app, name="targets")

@@ -13,6 +13,7 @@
     float/            its float twin for the same runtime: the yardstick of ``edgetl bench``
     exported/         the float ONNX file that all was made from, where the twin is not that very file
     certificate.json, predictions.npz, bench.json, repair.json (where the model had to be mended)   records
+    bom.cdx.json, MODEL_CARD.md   what the certificate says, for whoever asks for papers: written anew with it
     signature.json, signature.sig   where somebody vouches for it (see :mod:`edgetl.core.signature`)
 
 Records are not in the manifest, because they hold times or are made later, on the device too; each is sealed by itself
@@ -32,6 +33,7 @@ from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import read_json, read_sealed, sha256_file, write_sealed
 from edgetl.core import artifact as artifacts
 from edgetl.core.bench import BenchRecord
+from edgetl.core.bill import read_bill
 from edgetl.core.bundle_files import NO_ROOT, check_files, file_of, samples_root
 from edgetl.core.certificate import Certificate
 from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
@@ -53,7 +55,8 @@ CERTIFICATE = "certificate.json"
 PREDICTIONS = "predictions.npz"
 BENCH = "bench.json"
 REPAIR = "repair.json"
-RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR)
+BILL, MODEL_CARD = "bom.cdx.json", "MODEL_CARD.md"
+RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR, BILL, MODEL_CARD)
 
 Artifact = artifacts.Artifact
 _T = TypeVar("_T")
@@ -224,6 +227,9 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
         manifest: target, quantization, lineage and whatever else is known; files, artifacts and splits are filled in.
         artifacts: by role, ``deployed`` and ``float``; their paths lie inside ``folder``.
     """
+    # They follow from a certificate, and what one said of the folder before is not said of this bundle.
+    for name in (BILL, MODEL_CARD):
+        (folder / name).unlink(missing_ok=True)
     files = {
         file.relative_to(folder).as_posix(): FileEntry(sha256_file(file), file.stat().st_size)
         for file in sorted(folder.rglob("*"))
@@ -264,6 +270,8 @@ def load_bundle(path: str | Path | Bundle, public_key: str | Path | None = None)
     check_files(folder, manifest)
     bundle = Bundle(folder, manifest, key)
     bundle.record(BENCH)
+    if file_of(folder, BILL).is_file():
+        read_bill(folder / BILL, bundle.digest)
     _refuse_other_predictions(bundle, bundle.certificate)
     return bundle
 

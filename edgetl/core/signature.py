@@ -90,7 +90,7 @@ def statement(folder: Path) -> bytes:
     Raises:
         BundleError: it holds something that is no file, or whose name cannot be used.
     """
-    found = dict(_files(folder))
+    found = dict(every_file(folder))
     return canonical_json(to_json(Statement(files={name: sha256_file(file) for name, file in sorted(found.items())})))
 
 
@@ -126,7 +126,7 @@ def check_signature(folder: Path, public_key: str) -> None:
         raise BundleError(f"{folder} is not signed", "sign it: edgetl sign BUNDLE --key KEY; or take one that is")
     if not verify(bytes.fromhex(public_key), signature, CONTEXT + signed):
         raise BundleError(f"{folder} is not signed by the key {public_key[:16]}…, or its signature was altered", again)
-    expected, found = _read(folder / STATEMENT).files, dict(_files(folder))
+    expected, found = _read(folder / STATEMENT).files, dict(every_file(folder))
     for name in sorted({*expected, *found}):
         if name not in expected:
             raise BundleError(f"{folder}: {name} is not among what was signed", again)
@@ -150,7 +150,7 @@ def _raw(folder: Path, name: str, most: int) -> bytes | None:
         raise BundleError(f"cannot read {folder / name} ({error})", "take the bundle from whoever signed it") from error
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+def every_file(folder: Path) -> Iterator[tuple[str, Path]]:
     """Every file in a folder but the signature's own two.
 
     Raises:

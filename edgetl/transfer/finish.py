@@ -14,6 +14,7 @@ from edgetl.base.storage import write_bytes
 from edgetl.base.wording import counted
 from edgetl.core.adaptation import Adaptation
 from edgetl.core.data import Dataset
+from edgetl.core.licences import licences_beside
 from edgetl.core.run import WEIGHTS, Run, write_run
 from edgetl.core.run_record import RunMetrics
 from edgetl.core.val_outputs import START_OUTPUTS, write_val_outputs
@@ -114,6 +115,7 @@ def _origin(run: Run) -> dict[str, Any]:
         "strategy": run.strategy,
         "classes": len(run.classes),
         "val": dict(run.metrics.val),
+        **{name: run.lineage[name] for name in ("weights", "weights_sha256", "licence") if name in run.lineage},
         **({"from": earlier} if isinstance(earlier, dict) else {}),
     }
 
@@ -143,6 +145,14 @@ def _choice(start: Scores, best: Scores) -> str:
     return told
 
 
+def _data_licences(order: Plan) -> dict[str, str]:
+    """What is stated beside the data, this run's and those of the run that it goes on from."""
+    previous = order.sources.previous
+    earlier = None if previous is None else previous.lineage.get("data_licences")
+    given = [str(source["data"]) for source in order.settings.given.values() if source.get("data")]
+    return {**(earlier if isinstance(earlier, Mapping) else {}), **licences_beside([order.data, *given])}
+
+
 def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) -> dict[str, Any]:
     """Where the run came from; clocks belong here, because they differ between equal runs."""
     speed = state.epoch * len(job.dataset.split("train")) / state.seconds if state.seconds else None
@@ -166,6 +176,7 @@ def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) ->
         **_pruned(order, job),
         **({"frozen": job.frozen.to_json()} if job.frozen.of else {}),
         **({"from": _origin(order.sources.previous)} if order.sources.previous else {}),
+        **({"data_licences": stated} if (stated := _data_licences(order)) else {}),
         "streams": {name: stream.to_json() for name, stream in job.streams.samples.items()},
         "command": shlex.join(command),
         "threads": torch.get_num_threads(),

@@ -28,6 +28,7 @@ from edgetl.core.findings import Finding
 from edgetl.core.signature import is_signed
 from edgetl.core.tensors import Arrays
 from edgetl.diagnosis import OF_FILES_ALONE, UNREAD, of_files
+from edgetl.reporting.papers import papers
 from edgetl.tasks import find_task
 from edgetl.workflow.answers import FLOAT_RUNG, reference
 from edgetl.workflow.certify_bundle import Terms, certificate_of, earlier_findings, facts_of
@@ -226,6 +227,10 @@ def _of_findings(bundle: Bundle, record: Certificate) -> Iterator[str]:
 
 def _of_records(bundle: Bundle) -> Iterator[str]:
     repair = bundle.repair
+    for name, content in papers(bundle).items():
+        file = bundle.path / name
+        if file.is_file() and file.read_bytes() != content:
+            yield f"{name} is not what this edgetl writes of its certificate: verify the bundle again"
     if bundle.record(REPAIR) is not None and (repair is None or repair.untimed() != bundle.manifest.repair):
         yield f"{REPAIR} is not what the manifest says of the repair"
 

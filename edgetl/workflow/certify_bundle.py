@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from edgetl.base.progress import Progress
-from edgetl.base.storage import sha256_file, sha256_json
+from edgetl.base.storage import sha256_file, sha256_json, write_bytes
 from edgetl.base.wording import amount
 from edgetl.certify import Explain, Facts, Predictions, certify_answers, check_limits
-from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, Bundle, check_certificate
+from edgetl.core.bundle import BILL, CERTIFICATE, MODEL_CARD, PREDICTIONS, Bundle, check_certificate
 from edgetl.core.certificate import Certificate
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
@@ -23,6 +23,7 @@ from edgetl.core.tensors import packed
 from edgetl.devices.placement import Placement
 from edgetl.diagnosis import Observations, diagnose
 from edgetl.inputs import input_of, kind_of
+from edgetl.reporting.papers import papers
 from edgetl.tasks import find_task
 from edgetl.workflow.answers import (
     Answers,
@@ -104,7 +105,7 @@ def certify_bundle(
         robustness = under_corruptions(bundle, at, seen.paths, (terms.margin, terms.alpha), progress)
     saved = _saved(bundle, kept, seen)
     # Should this be killed now, a missing certificate is better than one of other predictions.
-    (bundle.path / CERTIFICATE).unlink(missing_ok=True)
+    _forget(bundle, CERTIFICATE, BILL, MODEL_CARD)
     saved.save(bundle.path / PREDICTIONS)
     facts = {**seen.facts, "robustness": robustness}
     explain = partial(layers_behind, bundle, facts["executed"], root)
@@ -230,8 +231,16 @@ def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
 
 
 def _written(bundle: Bundle, certificate: Certificate) -> Certificate:
+    _forget(bundle, BILL, MODEL_CARD)
     bundle.write_record(CERTIFICATE, certificate.to_json())
+    for name, content in papers(bundle).items():
+        write_bytes(bundle.path / name, content)
     return certificate
+
+
+def _forget(bundle: Bundle, *names: str) -> None:
+    for name in names:
+        (bundle.path / name).unlink(missing_ok=True)
 
 
 def hashes(bundle: Bundle) -> dict[str, str]:

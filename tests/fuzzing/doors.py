@@ -24,6 +24,7 @@ from edgetl import devices
 from edgetl.base.schema import to_json
 from edgetl.base.storage import read_json, sha256_bytes, sha256_file, write_json, write_sealed
 from edgetl.core.bundle import Artifact, load_bundle
+from edgetl.core.bundle_archive import pack, unpack
 from edgetl.core.run import load_run
 from edgetl.core.targets import load_targets
 from edgetl.devices import receiver
@@ -72,6 +73,7 @@ def doors(work: Path, end: DeviceEnd) -> list[Door]:
         *_of_bundles(work),
         *_at_devices(work, end),
         *_of_signed_bundles(work, end),
+        *_of_archives(work),
         *_of_runs(work),
         *_of_samples(work),
         *_of_tables(work),
@@ -193,6 +195,21 @@ def _of_signed_bundles(work: Path, end: DeviceEnd) -> Iterator[Door]:
 
     read: dict[str, Ask] = {"load --public-key": lambda file: call(lambda: load_bundle(whole, file))}
     yield Door("a public key", f"{key}\n".encode(), damaged, give, read)
+
+
+def _of_archives(work: Path) -> Iterator[Door]:
+    whole = pack(_small(work / "to-pack"), work / "packed.zip").read_bytes()
+
+    def put(content: bytes) -> Path:
+        shutil.rmtree(work / "unpacked", ignore_errors=True)
+        (work / "entered.zip").write_bytes(content)
+        return work / "entered.zip"
+
+    asks: dict[str, Ask] = {
+        "unpack": lambda file: call(lambda: unpack(file, work / "unpacked")),
+        "unpack --json": lambda file: command("unpack", file, "--out", work / "unpacked", "--json"),
+    }
+    yield Door("an archive", whole, damaged, put, asks)
 
 
 def _of_runs(work: Path) -> Iterator[Door]:

@@ -14,6 +14,7 @@ from edgetl.base.storage import sha256_file
 from edgetl.core.data import label_kind
 from edgetl.core.data.several import taken_apart
 from edgetl.core.data.walk import is_ignored
+from edgetl.core.licences import licences_beside
 from edgetl.core.run import MANIFEST, Run, load_run
 from edgetl.inputs import INPUTS, what
 from edgetl.inputs.base import Input
@@ -138,6 +139,7 @@ def lineage_of(
     """
     model = asked.get("model")
     words = _located(str(model)) if isinstance(model, (str, Path)) else given.model
+    places = (sources.data, sources.unseen)
     command = ["edgetl", "adopt", words, "--data", _place(sources.data), "--out", str(out)]
     command += ["--task", declared.task.name, "--seed", str(sources.seed)]
     if sources.unseen is not None:
@@ -150,6 +152,7 @@ def lineage_of(
         "weights": given.model,
         "weights_sha256": given.sha256,
         "licence": "",
+        **({"data_licences": stated} if (stated := licences_beside(filter(None, places))) else {}),
         "versions": {name: version(name) for name in _VERSIONS},
         "seed": sources.seed,
         "command": shlex.join(command),

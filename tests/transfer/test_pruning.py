@@ -46,9 +46,9 @@ def shapes(run: Run) -> dict[str, tuple[int, ...]]:
 
 def without(network: Deployable, batch: dict[str, Any], name: str, **options: Any) -> Deployable:
     """The network with the widths and weights that the strategy leaves."""
-    narrow = find("prune", options).narrow
+    narrow = find("prune", options).rebuild
     assert narrow is not None
-    body, narrower = filled(name, network.width, narrow(network, batch), network.definition)
+    body, narrower = filled(name, network.width, narrow(network, batch, None), network.definition)
     assert narrower
     return Deployable(body, network.definition).eval()
 

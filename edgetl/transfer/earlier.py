@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from edgetl.base.progress import Progress
 from edgetl.base.wording import counted
 from edgetl.core.data import SPLITS, Dataset, Label, Sample, located
 from edgetl.core.data.several import CLASS_OF, joined
-from edgetl.core.run import Run
+from edgetl.core.run import Run, load_run
 from edgetl.inputs import kind_of
 from edgetl.tasks import Task, find_task
 from edgetl.transfer.domains import joined_with
@@ -54,8 +54,8 @@ def earlier_tasks(run: Run) -> dict[str, str]:
 def with_earlier(dataset: Dataset, run: Run, task: Task, own: Path, progress: Progress) -> Dataset:
     """New data with what an earlier run holds back, each sample with its labels of its own tasks.
 
-    A sample that the run knows already keeps the split that it had there: nothing that is to be measured on was learned
-    from, then or now.
+    A sample that the run knows already keeps the split that it had there, and what a run before it learned from trains
+    again: nothing that is to be measured on was learned from, then or now.
 
     Args:
         dataset: the new data.
@@ -70,7 +70,9 @@ def with_earlier(dataset: Dataset, run: Run, task: Task, own: Path, progress: Pr
     names = list(earlier_tasks(run))
     new = [name for name in task.parts if name not in names]
     old = located(run.dataset, None, HELD, kind_of(run).noun, progress)
-    known = {sample.pixels: sample for sample in run.dataset.samples}
+    learned, gone = _learned(run)
+    known = {pixels: Sample("", (), "", pixels, "train") for pixels in learned}
+    known |= {sample.pixels: sample for sample in run.dataset.samples}
     samples = [_known(sample, known.get(sample.pixels), dataset, old, len(names)) for sample in dataset.samples]
     again = {sample.pixels for sample in samples}
     held = [
@@ -84,10 +86,30 @@ def with_earlier(dataset: Dataset, run: Run, task: Task, own: Path, progress: Pr
         samples=tuple(samples),
         classes=(*_named(old, names[0]), *_named(dataset, new[0])),
         label_kind=task.labels,
-        notes=(*dataset.notes, *_notes(run, names, len(held), moved)),
+        notes=(*dataset.notes, *_notes(run, names, len(held), moved), *gone),
     )
     _refuse_unmeasured(whole, new, run)
     return joined_with(whole, held, own, "earlier")
+
+
+def _learned(run: Run) -> tuple[set[str], list[str]]:
+    """Contents of what a run and those before it learned from; and what to say of one that is not there any more."""
+    found, seen = set[str](), set[str]()
+    while run.digest not in seen:
+        seen.add(run.digest)
+        found |= {sample.pixels for sample in run.dataset.split("train")}
+        given = run.settings.get("given")
+        before = given.get("previous") if isinstance(given, Mapping) else None
+        if not isinstance(before, Mapping):
+            break
+        try:
+            run = load_run(str(before.get("run")))
+            there = run.digest == before.get("digest")
+        except EdgetlError:
+            there = False
+        if not there:
+            return found, [f"{before.get('run')} is gone: of what it learned from, some may be measured on"]
+    return found, []
 
 
 def _known(sample: Sample, before: Sample | None, dataset: Dataset, old: Dataset, tasks: int) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -98,7 +99,9 @@ def _layers(column: nn.Module, shapes: Sequence[tuple[str, tuple[int, ...]]]) ->
     if len(set(sizes)) >= _STAGES:
         yield from (name for (name, _), (one, next_) in zip(found, pairwise(sizes), strict=False) if one != next_)
     elif found:
-        yield from dict.fromkeys(found[max(round(depth * len(found)) - 1, 0)][0] for depth in _DEPTHS)
+        kinds = Counter(type(column.get_submodule(name)) for name, _ in found)
+        alike = [name for name, _ in found if isinstance(column.get_submodule(name), kinds.most_common(1)[0][0])]
+        yield from dict.fromkeys(alike[math.ceil(depth * len(alike)) - 1] for depth in _DEPTHS)
     yield head
 
 

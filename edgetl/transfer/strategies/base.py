@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgetl.transfer.strategies.new_column import NewColumn
 from edgetl.transfer.strategies.schedule import Mix, Schedule
 
 if TYPE_CHECKING:
@@ -211,20 +212,6 @@ class Trainee:
 def as_it_is(network: Deployable, streams: Streams) -> Trainee:
     """Nothing is put in, nothing is taken out."""
     return Trainee(network, lambda: network)
-
-
-@dataclass(frozen=True)
-class NewColumn:
-    """What learns the data's task beside those of an earlier run, which stay as they are (progressive networks).
-
-    Attributes:
-        name: of the task; "" for its number.
-        start: its weights: the backbone's "pretrained" ones (or those of ``--weights``), or those of the "previous"
-            run's newest column.
-    """
-
-    name: str = ""
-    start: Literal["pretrained", "previous"] = "pretrained"
 
 
 @dataclass(frozen=True)

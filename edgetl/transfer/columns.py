@@ -153,7 +153,9 @@ def _joined(
     """
 
     def behind(layer: str) -> Callable[..., Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> Tensor:
+            if not isinstance(output, Tensor):
+                raise RuntimeError(f"the layer {layer} gives no single tensor")
             seen[layer] = output + added[layer] if layer in added else output
             return seen[layer]
 

@@ -113,7 +113,8 @@ def with_head(
         the model, in evaluation mode, float32, on the CPU, its head in the scale of training, and its scores and
         outputs, in the labels' unit, on the validation samples.
     """
-    torch.manual_seed(order.settings.seed)
+    # A column that starts at random is not to be the one again that an earlier run drew from the same seed.
+    torch.manual_seed(order.settings.seed + len(order.kept))
     body = sources.load(order.backbone, _own_width(order, dataset), order.source, order.input)
     model = network_for(order.task, dataset.classes, body, order.input).eval().to(memory_format=torch.channels_last)
     adapts = order.strategy.params.batch_norm == "adapt" and "target" in beside.samples

@@ -6,8 +6,9 @@
 FOLDER holds ``usps`` and ``mnist-test``. A small network from random weights learns the one kind first, from so many
 samples with the splits of edgetl, and then the other one from few. "in sequence" is fine-tuning from the first run, of
 which the old head on the new backbone says what it still knows; "separate" is a second network that starts from random
-weights; "progressive" is both in one, the new column reading the old one, and "unread" the same without its adapters'
-part, which tells what they are worth to the column as it was trained. Accuracies are on the certify splits; differences
+weights; "progressive" is both in one, the new column reading the old one, "progressive, from it" the same with a new
+column that starts from the old one's weights, and "unread" the former without its adapters' part, which tells what they
+are worth to the column as it was trained. Accuracies are on the certify splits; differences
 to "separate" are paired, with the interval of the certificates. Each is exported for x86-generic, without repair.
 Results are added to FILE seed by seed: what was interrupted goes on where it stopped. Reading USPS takes h5py.
 """
@@ -105,21 +106,34 @@ def measured(work: Path, shared: Path, way: str, seed: int, samples: int, few: i
     alone = finetune(new_data, place / "separate", backbone="cnn", **how)
     sequence = finetune(new_data, place / "sequence", from_run=old.path, **how)
     both = finetune(new_data, place / "progressive", from_run=old.path, strategy="progressive", **how)
+    further = {"from_run": old.path, "strategy": "progressive", "set": {"start": "previous"}}
+    begun = finetune(new_data, place / "begun", **further, **how)
     before, labels = answered(old, old), alone.dataset.labels("certify")
     new = {
         "separate": answered(alone, alone), "in sequence": answered(sequence, alone),
         "progressive": answered(both, alone, "task2"), "unread": answered(both, alone, "task2", unread=True),
+        "progressive, from it": answered(begun, alone, "task2"),
     }  # fmt: skip
     kept = answered(both, old, "task1")
     after = {"separate": before, "in sequence": remembered(old, sequence), "progressive": kept, "unread": kept}
-    cells: dict[str, Any] = {"same bits": bool(np.array_equal(before, kept)), "columns": both.lineage["columns"]}
+    after["progressive, from it"] = answered(begun, old, "task1")
+    cells: dict[str, Any] = {
+        "same bits": all(np.array_equal(before, after[name]) for name in after if name.startswith("progressive")),
+        "columns": both.lineage["columns"],
+    }
     for name, logits in new.items():
         test = verify_arrays(reference=new["separate"].argmax(1), deployed=logits.argmax(1), labels=labels)
         cells[name] = {
             "old before": right(before, old), "old after": right(after[name], old), "new": right(logits, alone),
             "gain": [test.difference, test.ci_low, test.ci_high],
         }  # fmt: skip
-    deployed = {"old": old, "separate": alone, "in sequence": sequence, "progressive": both}
+    deployed = {
+        "old": old,
+        "separate": alone,
+        "in sequence": sequence,
+        "progressive": both,
+        "progressive, from it": begun,
+    }
     cells["int8"] = {name: _bundle(run, work / f"out {way} {seed} {name}") for name, run in deployed.items()}
     return cells
 

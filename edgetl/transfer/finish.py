@@ -167,6 +167,13 @@ def _choice(start: Scores, best: Scores) -> str:
     return told
 
 
+def _unmoved(order: Plan, state: State) -> str:
+    """That a new column is what it started as, in a sentence; "" elsewhere."""
+    if order.strategy.column is None or state.best_epoch:
+        return ""
+    return "No epoch is better than the start: the new column is what it started as, and its adapters add nothing."
+
+
 def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) -> dict[str, Any]:
     """Where the run came from; clocks belong here, because they differ between equal runs."""
     speed = state.epoch * len(job.dataset.split("train")) / state.seconds if state.seconds else None
@@ -194,6 +201,6 @@ def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) ->
         "streams": {name: stream.to_json() for name, stream in job.streams.samples.items()},
         "command": shlex.join(command),
         "threads": torch.get_num_threads(),
-        "choice": _choice(job.start, state.best) if state.epoch else "",
+        "choice": (_choice(job.start, state.best) or _unmoved(order, state)) if state.epoch else "",
         "timing": {"train_seconds": round(state.seconds, 1), "samples_per_second": speed and round(speed, 1)},
     }

@@ -106,8 +106,8 @@ def measured(work: Path, shared: Path, way: str, seed: int, samples: int, few: i
     alone = finetune(new_data, place / "separate", backbone="cnn", **how)
     sequence = finetune(new_data, place / "sequence", from_run=old.path, **how)
     both = finetune(new_data, place / "progressive", from_run=old.path, strategy="progressive", **how)
-    further = {"from_run": old.path, "strategy": "progressive", "set": {"start": "previous"}}
-    begun = finetune(new_data, place / "begun", **further, **how)
+    start = {"start": "previous"}
+    begun = finetune(new_data, place / "begun", from_run=old.path, strategy="progressive", set=start, **how)
     before, labels = answered(old, old), alone.dataset.labels("certify")
     new = {
         "separate": answered(alone, alone), "in sequence": answered(sequence, alone),

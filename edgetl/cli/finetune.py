@@ -62,7 +62,7 @@ def command(
     teacher: Annotated[Path | None, typer.Option(help="A finished run to learn from, where the strategy does.")] = None,
     target_data: Annotated[Path | None, typer.Option(help=_TARGET)] = None,
     retain: Annotated[Path | None, typer.Option(help=_RETAIN)] = None,
-    from_run: Annotated[Path | None, typer.Option("--from", help="A finished run whose weights are the start.")] = None,
+    from_run: Annotated[Path | None, typer.Option("--from", help="A finished run to go on from.")] = None,
     via: Annotated[list[Path] | None, typer.Option(help=_VIA)] = None,
     augment: Annotated[str | None, typer.Option(help=_AUGMENT)] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,

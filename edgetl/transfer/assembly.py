@@ -79,7 +79,7 @@ class Job:
     @property
     def strategy(self) -> Strategy:
         """The strategy with this run's schedule."""
-        terms = learner_of(self.task, self.dataset.classes).terms
+        terms = learner_of(self.task, self.dataset.classes, self.dataset.unlearned).terms
         return strategies.of_settings(self.settings, backbones.find(self.settings.backbone), terms)
 
 
@@ -147,7 +147,7 @@ def assemble(fabric: Fabric, job: Job) -> Setup:
     """Build the start of training in this process: model, what is held still, parameter groups, optimizer."""
     strategy, settings, task = job.strategy, job.settings, job.task
     classes, labels = job.dataset.classes, job.dataset.labels("train")
-    learner = learner_of(task, classes)
+    learner = learner_of(task, classes, job.dataset.unlearned)
     scale = learner.scale(labels)
     start = started(job).to(memory_format=torch.channels_last)
     anchor = _anchor(strategy, job, start, scale)

@@ -42,9 +42,12 @@ def check(order: Plan, kind: str) -> None:
 
     Raises:
         EdgetlError: an unknown kind, a linear probe measured against itself, a start from scratch measured against
-            itself, or batches of one sample from scratch.
+            itself, batches of one sample from scratch, or tasks that the data have no labels of.
     """
     strategies.find_baseline(kind)
+    if order.strategy.column is not None:
+        what = "no baseline learns the earlier run's tasks, of which there are no samples to train on"
+        raise EdgetlError(what, "leave --baseline out, and measure against a run of the new data by itself")
     probed = order.settings.strategy == "linear-probe"
     if kind == "probe" and probed:
         other = "--baseline scratch" if order.backbone.pretrained else "--strategy fine-tune"
@@ -94,7 +97,7 @@ def add(order: Plan, run: Run, kind: str, progress: Progress) -> Run:
 
 def _probe(order: Plan, run: Run, progress: Progress) -> tuple[Deployable, Settings, State | None]:
     strategy = strategies.find_baseline("probe")
-    whole = replace(order, strategy=replace(order.strategy, narrow=None))
+    whole = replace(order, strategy=replace(order.strategy, rebuild=None))
     model, _, _ = with_head(whole, run.dataset, strategy.head, progress)
     none = replace(
         order.settings,

@@ -74,7 +74,7 @@ def with_target(
     noun = INPUTS[kind].noun
     note = f"the target {target.name} gave {counted(len(held), noun)} for calibration, search and certify"
     source_part = replace(dataset, samples=kept, skipped=(*dataset.skipped, *unused), notes=(*dataset.notes, note))
-    return _joined(source_part, held, own)
+    return joined_with(source_part, held, own, "target")
 
 
 def has_labels(target: Path, kind: str) -> bool:
@@ -188,14 +188,21 @@ def _assigned(samples: Sequence[Sample], shares: Mapping[str, float], seed: int,
     return assign_splits([replace(sample, split="") for sample in samples], seed, whole, kind)
 
 
-def _joined(dataset: Dataset, held: Sequence[tuple[Path, Sample]], own: Path) -> Dataset:
-    """Both under one root: what a reader wrote for the run takes the target's files to it."""
+def joined_with(dataset: Dataset, held: Sequence[tuple[Path, Sample]], own: Path, name: str) -> Dataset:
+    """A data set and samples from elsewhere under one root: the folder above both, or what a reader wrote for the run.
+
+    Args:
+        dataset: the samples to train on, and others.
+        held: files and their samples, which the data set does not have.
+        own: the folder that holds what readers write for the run; what lies there takes the files to it.
+        name: of their folder there.
+    """
     root = dataset.root.resolve()
     if root.parent == own.resolve():
-        (root / "target").mkdir(exist_ok=True)
+        (root / name).mkdir(exist_ok=True)
         placed = []
         for number, (file, sample) in enumerate(held):
-            kept = root / "target" / f"{number:06}{file.suffix.lower()}"
+            kept = root / name / f"{number:06}{file.suffix.lower()}"
             shutil.copyfile(file, kept)
             placed.append((kept, sample))
         held = placed

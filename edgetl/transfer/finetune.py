@@ -14,7 +14,7 @@ from edgetl.core.data import Dataset
 from edgetl.core.run import Run
 from edgetl.core.val_outputs import START_OUTPUTS, write_val_outputs
 from edgetl.transfer import baseline as baselines
-from edgetl.transfer import checkpoint, domains, folder, freezing, streams, train
+from edgetl.transfer import checkpoint, domains, earlier, folder, freezing, streams, train
 from edgetl.transfer.assembly import Job
 from edgetl.transfer.batch_size import sized
 from edgetl.transfer.checkpoint import epoch_file
@@ -160,9 +160,14 @@ def _with_batch_size(order: Plan, size: int) -> Plan:
 
 
 def read_samples(order: Plan, steps: folder.FirstSteps, progress: Progress) -> Dataset:
-    """The samples with their splits; of a strategy for two domains, those of both."""
+    """The samples with their splits; of a strategy for two domains those of both, and beside an earlier run its own."""
     settings, kind, target = order.settings, order.backbone.input, order.sources.target
     asked = (order.data, kind, settings.seed, settings.shares, progress)
+    if order.strategy.column is not None and order.sources.previous is not None:
+        dataset = steps.read(*asked)
+        if steps.goes_on:
+            return dataset
+        return earlier.with_earlier(dataset, order.sources.previous, order.task, steps.own, progress)
     if order.strategy.certifies == "data" or target is None:
         return steps.read(*asked)
     dataset = steps.read(*asked, needed=("train", "val"))

@@ -24,6 +24,7 @@ from edgetl.transfer.augment import LIGHT, PRESETS
 from edgetl.transfer.batch_size import recorded
 from edgetl.transfer.checkpoint import State
 from edgetl.transfer.classifier import head_of
+from edgetl.transfer.columns import LATERAL, columns_of
 from edgetl.transfer.model import Deployable, val_outputs
 from edgetl.transfer.model import outputs as model_outputs
 from edgetl.transfer.plan import Plan
@@ -125,13 +126,36 @@ def _pruned(order: Plan, job: Job) -> dict[str, Any]:
 
     Handed down to runs that start from this one: whoever takes the mean of two runs must know that theirs are the same.
     """
-    if order.strategy.narrow is None:
+    if order.strategy.column is not None:
+        return {}
+    if order.strategy.rebuild is None:
         previous = order.sources.previous
         return {} if previous is None else {k: v for k, v in previous.lineage.items() if k == "pruned"}
     start = started(job).backbone
     whole = architecture(order.backbone, head_of(start)[1].out_features, order.source, order.input)
     left, of = (sum(value.numel() for value in each.parameters()) for each in (start, whole))
     return {"pruned": {"parameters": left, "of": of, "start_sha256": digest(start)}}
+
+
+def _columns(order: Plan, job: Job) -> dict[str, Any]:
+    """Of several columns the tasks that each answers, its parameters, and those of the adapters that read for it."""
+    if order.strategy.column is None:
+        return {}
+    network, parts = started(job).backbone, iter(job.dataset.parts)
+    told: list[dict[str, Any]] = []
+    for number, column in enumerate(columns_of(network)):
+        tasks, left = list[str](), head_of(column)[1].out_features
+        while left > 0:
+            part = next(parts)
+            tasks, left = [*tasks, part.name], left - part.width
+        own = sum(value.numel() for value in column.parameters())
+        lateral = sum(
+            value.numel() for name, value in network.named_parameters() if name.startswith(f"{LATERAL}.{number}.")
+        )
+        told.append({"tasks": tasks, "parameters": own, "lateral": lateral})
+    before = sum(each["parameters"] + each["lateral"] for each in told[:-1])
+    grown = (told[-1]["parameters"] + told[-1]["lateral"]) / before
+    return {"columns": told, "grown_by": round(grown, 4)}
 
 
 def _choice(start: Scores, best: Scores) -> str:
@@ -151,6 +175,13 @@ def _data_licences(order: Plan) -> dict[str, str]:
     earlier = None if previous is None else previous.lineage.get("data_licences")
     given = [str(source["data"]) for source in order.settings.given.values() if source.get("data")]
     return {**(earlier if isinstance(earlier, Mapping) else {}), **licences_beside([order.data, *given])}
+
+
+def _unmoved(order: Plan, state: State) -> str:
+    """That a new column is what it started as, in a sentence; "" elsewhere."""
+    if order.strategy.column is None or state.best_epoch:
+        return ""
+    return "No epoch is better than the start: the new column is what it started as, and its adapters add nothing."
 
 
 def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) -> dict[str, Any]:
@@ -174,12 +205,13 @@ def _lineage(order: Plan, job: Job, state: State, trained: Mapping[str, int]) ->
         "trained": dict(trained),
         **({"batch_size": searched} if (searched := recorded(job.checkpoints)) else {}),
         **_pruned(order, job),
+        **_columns(order, job),
         **({"frozen": job.frozen.to_json()} if job.frozen.of else {}),
         **({"from": _origin(order.sources.previous)} if order.sources.previous else {}),
         **({"data_licences": stated} if (stated := _data_licences(order)) else {}),
         "streams": {name: stream.to_json() for name, stream in job.streams.samples.items()},
         "command": shlex.join(command),
         "threads": torch.get_num_threads(),
-        "choice": _choice(job.start, state.best) if state.epoch else "",
+        "choice": (_choice(job.start, state.best) or _unmoved(order, state)) if state.epoch else "",
         "timing": {"train_seconds": round(state.seconds, 1), "samples_per_second": speed and round(speed, 1)},
     }

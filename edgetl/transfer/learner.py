@@ -49,12 +49,20 @@ class Scale:
         return np.asarray(weight * column), np.asarray(bias * spread + np.asarray(self.centre, np.float32))
 
     def fold(self, head: nn.Linear) -> None:
-        """Make a head that was trained give the labels' unit, in place."""
+        """Make a head that was trained give the labels' unit, in place; one of fewer outputs gives the last of them."""
         if self != Scale():
-            weight, bias = self.folded(head.weight.detach().cpu().numpy(), head.bias.detach().cpu().numpy())
+            weight, bias = self._last(head.out_features).folded(
+                head.weight.detach().cpu().numpy(), head.bias.detach().cpu().numpy()
+            )
             with torch.no_grad():
                 head.weight.copy_(torch.from_numpy(weight))
                 head.bias.copy_(torch.from_numpy(bias))
+
+    def _last(self, outputs: int) -> Scale:
+        centre, spread = (
+            value[-outputs:] if isinstance(value, tuple) else value for value in (self.centre, self.spread)
+        )
+        return Scale(centre, spread)
 
 
 @dataclass(frozen=True)

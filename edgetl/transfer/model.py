@@ -23,6 +23,7 @@ from edgetl.inputs.base import Input
 from edgetl.inputs.image import Preprocess
 from edgetl.tasks import Task, find_task
 from edgetl.transfer.classifier import head_of
+from edgetl.transfer.columns import are_of_columns, of_tensors
 from edgetl.transfer.samples import SampleStore
 from edgetl.transfer.stores import store_of
 from edgetl.transfer.weights import build, read_tensors
@@ -139,7 +140,7 @@ class Deployable(nn.Module):
     @property
     def width(self) -> int:
         """Of the output: how many numbers there are for a sample."""
-        return int(head_of(self.backbone)[1].out_features)
+        return sum(self.shares.values()) or int(head_of(self.backbone)[1].out_features)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The output of a batch."""
@@ -161,24 +162,6 @@ class Deployable(nn.Module):
 def _answered(normalise: nn.Module | None, backbone: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     output: Tensor = backbone(*(normalise(*inputs) if normalise is not None else inputs))
     return output.float()
-
-
-class SeveralOutputs(nn.Module):
-    """A model with a tensor for each of its outputs, as it is exported: its layers, by the names that they have."""
-
-    def __init__(self, model: Deployable) -> None:
-        super().__init__()
-        self.normalise, self.backbone = model.normalise, model.backbone
-        self._widths = list(model.shares.values())
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of a batch, in order."""
-        return tuple(torch.split(_answered(self.normalise, self.backbone, inputs), self._widths, dim=1))
-
-
-def exportable(model: Deployable) -> nn.Module:
-    """A model that gives its outputs one by one."""
-    return SeveralOutputs(model).train(model.training) if model.shares else model
 
 
 def _moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -216,15 +199,24 @@ def _widths(task: Task, classes: Sequence[str]) -> dict[str, int]:
 
 
 def filled(name: str, outputs: int, tensors: Mapping[str, Tensor], definition: Input | None) -> tuple[nn.Module, bool]:
-    """A backbone with all the tensors of a run, and whether its layers are narrower than the backbone's own.
+    """A backbone with all the tensors of a run, and whether its shape is one that they told: of several columns, or of
+    layers narrower than the backbone's own.
 
     Raises:
         RuntimeError: they do not fit it.
     """
-    body = build(name, outputs, weights="none", definition=definition)
-    narrower = take_widths(body, tensors)
+
+    several = are_of_columns(tensors)
+    narrower = list[bool]()
+
+    def column(width: int, own: Mapping[str, Tensor]) -> nn.Module:
+        made = build(name, width, weights="none", definition=definition)
+        narrower.append(take_widths(made, own))
+        return made
+
+    body = of_tensors(tensors, outputs, column) if several else column(outputs, tensors)
     body.load_state_dict(tensors)
-    return body, narrower
+    return body, several or any(narrower)
 
 
 def load_model(run: Run) -> Deployable:
@@ -253,9 +245,9 @@ def _filled(run: Run, file: Path) -> Deployable:
     task, definition = find_task(run.task), input_of(run)
     tensors = read_tensors(file)
     try:
-        body, narrower = filled(run.backbone, head_width(task, run.classes), tensors, definition)
+        body, told = filled(run.backbone, head_width(task, run.classes), tensors, definition)
         model = network_for(task, run.classes, body, definition)
-        if narrower:
+        if told:
             _check_widths(model)
     except RuntimeError as error:
         raise RunError(f"{file} does not fit the backbone '{run.backbone}'", "train the run again") from error
@@ -264,7 +256,7 @@ def _filled(run: Run, file: Path) -> Deployable:
 
 
 def _check_widths(model: Deployable) -> None:
-    """Feed the shapes of a sample to layers whose widths a file told; nothing is computed.
+    """Feed the shapes of a sample to layers whose shapes a file told; nothing is computed.
 
     Raises:
         RuntimeError: they do not fit each other.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from edgetl.base.errors import DataError, EdgetlError
-from edgetl.base.schema import LARGEST
 from edgetl.base.storage import sha256_file
 from edgetl.core.data import DIGITS, SHARES, SPLITS, Dataset, is_embedded, label_kind
-from edgetl.core.run import CHECKPOINT, Run
-from edgetl.inputs import INPUTS
+from edgetl.core.data.several import taken_apart
+from edgetl.core.run import CHECKPOINT
+from edgetl.inputs import INPUTS, input_of
 from edgetl.inputs.base import Input
 from edgetl.inputs.datasets import what
 from edgetl.inputs.image import Preprocess
@@ -24,44 +22,17 @@ from edgetl.transfer import backbones, definitions, strategies, weights
 from edgetl.transfer.assembly import Job
 from edgetl.transfer.augment import Augmentation, check_augmentation, read_augmentation
 from edgetl.transfer.domains import SOURCE
+from edgetl.transfer.earlier import earlier_tasks
 from edgetl.transfer.fitting import check_fit
+from edgetl.transfer.options import Options, beside, check_numbers, going_on
 from edgetl.transfer.placement import Placement, place
 from edgetl.transfer.scores import Scores
-from edgetl.transfer.settings import AUTO, BATCH_SIZE, UNKNOWN, Settings
+from edgetl.transfer.settings import BATCH_SIZE, UNKNOWN, Settings
 from edgetl.transfer.sources import Sources, check_needs, check_teacher, find_sources
 from edgetl.transfer.strategies.base import Strategy
 from edgetl.transfer.streams import Streams
 from edgetl.transfer.tasks import Learner, learner_of
 from edgetl.transfer.validators import VALIDATORS
-
-
-@dataclass(frozen=True)
-class Options:
-    """The arguments of :func:`edgetl.transfer.finetune.finetune`, as given."""
-
-    data: str | Path
-    out: str | Path
-    task: str | None
-    backbone: str | None
-    strategy: str
-    epochs: int | None
-    seed: int
-    batch_size: int | str
-    learning_rate: float | None
-    image_size: int | None
-    weights: str | Path | None
-    devices: int
-    accelerator: str
-    precision: str
-    workers: int | None
-    shares: Mapping[str, float] | None
-    checkpoint_seconds: float
-    set: Mapping[str, Any] = field(default_factory=dict)
-    teacher: str | Path | None = None
-    target_data: str | Path | None = None
-    retain: str | Path | None = None
-    from_run: str | Path | None = None
-    augment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +48,7 @@ class Plan:
         workers, checkpoint_seconds, log: what it does not depend on.
         sources: what the strategy is given besides the data.
         classes: of the data, once it is read.
+        kept: tasks, of several, that stay as an earlier run has them.
     """
 
     data: str | Path
@@ -93,6 +65,7 @@ class Plan:
     sources: Sources = field(default_factory=Sources)
     log: str | None = None
     classes: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def checkpoints(self) -> Path:
@@ -102,7 +75,7 @@ class Plan:
     @property
     def learner(self) -> Learner:
         """How a network learns the task."""
-        return learner_of(self.task, self.classes)
+        return learner_of(self.task, self.classes, self.kept)
 
     @property
     def input(self) -> Input:
@@ -118,8 +91,11 @@ class Plan:
         """This order, once the data is read.
 
         Raises:
-            DataError: arrays of different shapes.
+            DataError: arrays of different shapes, or a task that no sample to train on has a label of.
         """
+        lacking = [name for name in dataset.unlearned if name not in self.kept]
+        if lacking:
+            raise DataError(f"no sample to train on has a label of the task '{lacking[0]}'", "add some to every split")
         known = replace(self, classes=dataset.classes)
         if self.task.parts:
             # Only now the tasks' places in the head are known.
@@ -136,20 +112,26 @@ def plan(options: Options) -> Plan:
     Raises:
         EdgetlError: whatever can be seen to be wrong without reading a sample; see ``finetune``.
     """
-    _check_numbers(options)
+    check_numbers(options)
     sources = find_sources(options.teacher, options.from_run, options.target_data, options.retain)
-    options = _going_on(options, sources.previous)
-    task, backbone = _matched(options)
     values = strategies.options_for(options.strategy, options.set)
+    column = strategies.find(options.strategy, values).column
+    options = going_on(options, sources.previous, column)
+    task, backbone = _matched(options, column is not None)
+    earlier = None if column is None else sources.previous
+    kept = () if earlier is None else tuple(earlier_tasks(earlier))
+    if column is not None and earlier is not None:
+        task = beside(options, task, earlier, column)
     given = (options.epochs, options.learning_rate)
-    strategy = strategies.resolve(options.strategy, backbone, learner_of(task).terms, *given, values)
+    strategy = strategies.resolve(options.strategy, backbone, learner_of(task, kept=kept).terms, *given, values)
     check_needs(options.strategy, strategy, sources)
     _check_serves(strategy, task, backbone)
     if sources.teacher is not None:
         check_teacher(sources.teacher, task, backbone.input)
     placement = place(options.accelerator, options.devices, options.precision)
-    source = replace(weights.locate(backbone, options.weights), of_run=sources.previous is not None)
-    definition = _definition(backbone, source, options.image_size)
+    of_run = sources.previous is not None and (column is None or column.start == "previous")
+    source = replace(weights.locate(backbone, options.weights), of_run=of_run)
+    definition = _definition(backbone, source, options.image_size) if earlier is None else input_of(earlier)
     return Plan(
         data=options.data,
         out=Path(options.out),
@@ -165,6 +147,7 @@ def plan(options: Options) -> Plan:
         workers=_default_workers(placement, backbone) if options.workers is None else options.workers,
         checkpoint_seconds=options.checkpoint_seconds,
         sources=sources,
+        kept=kept,
     )
 
 
@@ -246,25 +229,6 @@ def _augmentation(given: str | None, definition: Input | None) -> Augmentation:
     return found
 
 
-def _going_on(options: Options, previous: Run | None) -> Options:
-    """An order that starts from a run's weights: its backbone and size, unless others are given.
-
-    Raises:
-        EdgetlError: other weights are given, too.
-    """
-    if previous is None:
-        return options
-    if options.weights is not None:
-        raise EdgetlError("--from and --weights both say what to start from", "give one of them")
-    height = previous.input_record.get("height")
-    size = options.image_size if options.image_size is not None or not isinstance(height, int) else height
-    backbone = options.backbone or previous.backbone
-    if backbone != previous.backbone:
-        what = f"{previous.path} is a run of the backbone '{previous.backbone}', not '{backbone}'"
-        raise EdgetlError(what, "leave --backbone out")
-    return replace(options, weights=previous.weights.resolve(), backbone=backbone, image_size=size)
-
-
 def _definition(backbone: backbones.Backbone, source: weights.WeightsSource, size: int | None) -> Input | None:
     """How a file becomes the network's input, which the network takes; None of arrays."""
     found = definitions.before_data(backbone, size)
@@ -274,10 +238,13 @@ def _definition(backbone: backbones.Backbone, source: weights.WeightsSource, siz
     return found
 
 
-def _matched(options: Options) -> tuple[Task, backbones.Backbone]:
-    """The task and the backbone, which must fit each other and what the data holds."""
+def _matched(options: Options, beside: bool) -> tuple[Task, backbones.Backbone]:
+    """The task of the data and the backbone, which must fit each other and what the data holds."""
     kind, labels = what(options.data)
     named = fitting(labels, kind)
+    if beside and options.task is not None and taken_apart(options.task):
+        # All tasks of the run, as its record has them; the data's is the last.
+        options = replace(options, task=None)
     column, held = label_kind(labels).column, f"{options.data} holds {INPUTS[kind].noun}s"
     others = f"use --task {' or '.join(named)}"
     if options.task is None and not named:
@@ -297,23 +264,6 @@ def _matched(options: Options) -> tuple[Task, backbones.Backbone]:
     return task, backbone
 
 
-def _check_numbers(options: Options) -> None:
-    rate, size, least = options.learning_rate, options.batch_size, max(options.devices, 1)
-    rules = (
-        ("epochs", options.epochs, options.epochs is None or options.epochs >= 1, "at least 1"),
-        ("seed", options.seed, options.seed >= 0, "at least 0"),
-        ("batch size", size, size == AUTO or (isinstance(size, int) and size >= least), f"at least {least}, or {AUTO}"),
-        ("learning rate", rate, rate is None or (rate > 0 and math.isfinite(rate)), "a positive number"),
-        ("number of workers", options.workers, options.workers is None or options.workers >= 0, "at least 0"),
-        ("checkpoint interval", options.checkpoint_seconds, options.checkpoint_seconds >= 0, "at least 0 seconds"),
-    )
-    for name, given, fine, wanted in rules:
-        if not fine:
-            raise EdgetlError(f"the {name} is {given}", f"give {wanted}")
-        if isinstance(given, int) and given > LARGEST:
-            raise EdgetlError(f"the {name} is {given}", f"give at most {LARGEST}")
-
-
 def _default_workers(placement: Placement, backbone: backbones.Backbone) -> int:
     # Texts and arrays lie in memory as they are fed. On the CPU the model takes all cores, and one loader is enough to
     # overlap with it.
@@ -321,3 +271,6 @@ def _default_workers(placement: Placement, backbone: backbones.Backbone) -> int:
         return 0
     share = (os.cpu_count() or 1) // placement.devices
     return min(8, max(share - 1, 1)) if placement.accelerator == "cuda" else int(share > 1)
+
+
+__all__ = ["Options", "Plan", "plan"]

@@ -6,7 +6,7 @@ A sample counts in the loss, the fit and the scores of those tasks that it has a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,15 +25,21 @@ from edgetl.transfer.strategies.base import HeadSpec, LossTerm, StepContext
 Parts = Sequence[tuple[Part, Learner]]
 
 
-def learner_of_several(parts: Parts) -> Learner:
-    """How several tasks are learned together; each one's loss is a term of its own."""
+def learner_of_several(parts: Parts, kept: Collection[str] = ()) -> Learner:
+    """How several tasks are learned together; each one's loss is a term of its own.
+
+    Args:
+        parts: the tasks, each with how it is learned by itself.
+        kept: names of those whose outputs are to stay as they are: no head is fitted for them, no loss counts them.
+    """
+    learned = [(part, learner) for part, learner in parts if part.name not in kept]
     return Learner(
         labels="+".join(part.name for part, _ in parts),
-        scale=partial(_scale, parts),
+        scale=partial(_scale, parts, kept),
         targets=partial(_targets, parts),
         counts=lambda labels, classes: np.concatenate([_counts(part, learner, labels) for part, learner in parts]),
-        fit=partial(_fit, parts),
-        terms=tuple(_term(part, learner, term) for part, learner in parts for term in learner.terms),
+        fit=partial(_fit, learned),
+        terms=tuple(_term(part, learner, term) for part, learner in learned for term in learner.terms),
         answers=lambda outputs: list(zip(*(own.answers(outputs[:, part.outputs]) for part, own in parts), strict=True)),
         right=None,
         loss=partial(_loss, parts),
@@ -52,10 +58,10 @@ def _own(part: Part, labels: Labels) -> Labels:
     return found
 
 
-def _scale(parts: Parts, labels: Labels) -> Scale:
+def _scale(parts: Parts, kept: Collection[str], labels: Labels) -> Scale:
     centre, spread = list[float](), list[float]()
     for part, learner in parts:
-        own = learner.scale(_own(part, labels))
+        own = Scale() if part.name in kept else learner.scale(_own(part, labels))
         centre += [float(np.asarray(own.centre))] * part.width
         spread += [float(np.asarray(own.spread))] * part.width
     return Scale(tuple(centre), tuple(spread))

@@ -90,6 +90,9 @@ def _refuse_strangers(runs: Sequence[Run]) -> None:
     adopted = [run.path for run in runs if run.adoption is not None]
     if adopted:
         raise RunError(f"{adopted[0]} was adopted", "name runs that finetune made")
+    columns = [run.path for run in runs if "columns" in run.lineage]
+    if columns:
+        raise RunError(f"{columns[0]} has a column for each of its tasks", "name runs of one network")
     for run in runs[1:]:
         for what, one, other in (
             ("backbone", first.backbone, run.backbone),

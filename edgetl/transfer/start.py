@@ -18,6 +18,7 @@ from edgetl.transfer import features, statistics
 from edgetl.transfer import weights as sources
 from edgetl.transfer.anchor import Teacher
 from edgetl.transfer.classifier import head_of
+from edgetl.transfer.columns import newest_of
 from edgetl.transfer.model import Deployable, filled, head_width, load_model, network_for, outputs, val_outputs
 from edgetl.transfer.plan import Plan
 from edgetl.transfer.scores import Scores
@@ -49,12 +50,11 @@ def check_sizes(order: Plan, dataset: Dataset) -> Deployable:
     """
     feeds = order.input.batch(dataset.paths("train")[:1])
     try:
-        width = head_width(order.task, dataset.classes)
-        body = sources.architecture(order.backbone, width, order.source, order.input)
+        body = sources.architecture(order.backbone, _own_width(order, dataset), order.source, order.input)
         network: Deployable = network_for(order.task, dataset.classes, body, order.input)
         network.eval()
-        if order.sources.previous is not None:
-            take_widths(body, load_model(order.sources.previous).backbone.state_dict())
+        if order.sources.previous is not None and order.source.of_run:
+            take_widths(body, newest_of(load_model(order.sources.previous).backbone.state_dict()))
         with torch.inference_mode():
             network.fed(feeds, torch.device("cpu"))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
@@ -63,6 +63,8 @@ def check_sizes(order: Plan, dataset: Dataset) -> Deployable:
         remedy = "choose another --image-size or --backbone" if "image" in feeds else "choose another --backbone"
         raise EdgetlError(f"the backbone '{order.backbone.name}' cannot take {shown} ({reason})", remedy) from error
     size = sum(tensor.numel() * tensor.element_size() for tensor in body.state_dict().values())
+    if order.strategy.column is not None and order.sources.previous is not None:
+        size += order.sources.previous.weights.stat().st_size
     files = TRAINED if order.strategy.schedule.epochs else FITTED
     check_room(order.out, files * size, "training")
     return network
@@ -84,8 +86,8 @@ def check_strategy(order: Plan, dataset: Dataset, network: Deployable, streams: 
         statistics.check_norms(network.backbone, order.backbone.name)
     if streams.teacher is not None:
         Teacher(streams.teacher, order.input, dataset.classes, order.learner.scale(dataset.labels("train")))
-    if order.strategy.narrow is not None:
-        network = _narrowed(order, dataset, network)
+    if order.strategy.rebuild is not None:
+        network = _rebuilt(order, dataset, network.eval())
     if order.strategy.schedule.epochs:
         trainee = prepare(order.strategy, network, streams, order.settings.seed)
         if ADDED in order.strategy.params.trains:
@@ -111,12 +113,13 @@ def with_head(
         the model, in evaluation mode, float32, on the CPU, its head in the scale of training, and its scores and
         outputs, in the labels' unit, on the validation samples.
     """
-    torch.manual_seed(order.settings.seed)
-    body = sources.load(order.backbone, head_width(order.task, dataset.classes), order.source, order.input)
+    # A column that starts at random is not to be the one again that an earlier run drew from the same seed.
+    torch.manual_seed(order.settings.seed + len(order.kept))
+    body = sources.load(order.backbone, _own_width(order, dataset), order.source, order.input)
     model = network_for(order.task, dataset.classes, body, order.input).eval().to(memory_format=torch.channels_last)
     adapts = order.strategy.params.batch_norm == "adapt" and "target" in beside.samples
-    if order.strategy.narrow is not None:
-        model = _narrowed(order, dataset, model)
+    if order.strategy.rebuild is not None:
+        model = _rebuilt(order, dataset, model)
         body = model.backbone
     device = order.placement.device
     # What never was trained has no statistics yet: a head that was fitted to features of any size upsets the training.
@@ -135,9 +138,11 @@ def with_head(
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(fitted.weight))
             layer.bias.copy_(torch.from_numpy(fitted.bias))
-    if adapts:
-        _measure(order, model, beside.samples["target"].paths, "statistics of the target", progress)
-        raw = packed(val_outputs(model, dataset, device, progress=progress))
+    if adapts or order.strategy.column is not None:
+        if adapts:
+            _measure(order, model, beside.samples["target"].paths, "statistics of the target", progress)
+        raw = packed(val_outputs(model.to(device), dataset, device, progress=progress))
+        model.cpu()
     else:
         weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
         raw = np.asarray(held["val"] @ weight.T + bias, dtype=np.float32)
@@ -147,10 +152,17 @@ def with_head(
     return model, _judged(order, model, found, (told, labels["val"]), beside, progress), answers
 
 
-def _narrowed(order: Plan, dataset: Dataset, network: Deployable) -> Deployable:
-    """The network with the widths that the strategy leaves, in evaluation mode."""
-    assert order.strategy.narrow is not None
-    tensors = order.strategy.narrow(network, order.input.batch(_some(dataset)))
+def _own_width(order: Plan, dataset: Dataset) -> int:
+    """Outputs of the head that is learned: of several tasks those that are not kept as they are."""
+    widths = {part.name: part.width for part in dataset.parts if part.name not in order.kept}
+    return sum(widths.values()) or head_width(order.task, dataset.classes)
+
+
+def _rebuilt(order: Plan, dataset: Dataset, network: Deployable) -> Deployable:
+    """The network of the shape that the strategy gives it, in evaluation mode."""
+    assert order.strategy.rebuild is not None
+    previous = None if order.sources.previous is None else load_model(order.sources.previous)
+    tensors = order.strategy.rebuild(network, order.input.batch(_some(dataset)), previous)
     width = head_width(order.task, dataset.classes)
     body, _ = filled(order.backbone.name, width, tensors, order.input)
     made = network_for(order.task, dataset.classes, body, order.input)
@@ -188,7 +200,8 @@ def _features(
     settings = order.settings
     key: list[Any] = [settings.backbone, settings.weights_sha256, settings.weights, dataset.digest]
     key += [order.input.digest, settings.seed, settings.accelerator, *(["own statistics"] if own else [])]
-    key += [settings.strategy, dict(settings.options)] if order.strategy.narrow is not None else []
+    if order.strategy.rebuild is not None:
+        key += [settings.strategy, dict(settings.options), settings.to_json()["given"]]
 
     def computed() -> dict[str, features.Floats]:
         device, held = order.placement.device, {}

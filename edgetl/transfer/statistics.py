@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgetl.base.errors import EdgetlError
 from edgetl.base.progress import Progress, silent
+from edgetl.transfer.columns import learns
 from edgetl.transfer.model import Deployable
 from edgetl.transfer.samples import SampleStore
 
@@ -20,11 +21,11 @@ _BATCH = 32
 
 
 def norms_of(backbone: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Batch norms that keep statistics."""
+    """Batch norms that keep statistics, and may change them."""
     return [
         module
-        for module in backbone.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats and learns(backbone, name)
     ]
 
 

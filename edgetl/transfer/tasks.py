@@ -5,7 +5,7 @@ A task's labels decide it: one class a sample, any number of classes, or a numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,17 +95,18 @@ LEARNERS: Mapping[str, Learner] = {
 }
 
 
-def learner_of(task: Task, classes: Sequence[str] = ()) -> Learner:
+def learner_of(task: Task, classes: Sequence[str] = (), kept: Collection[str] = ()) -> Learner:
     """How a network learns this task.
 
     Args:
         task: what it is for.
         classes: names of the data's; only of several tasks at once they matter, and there only beyond the names of the
             loss's terms.
+        kept: of several tasks, those whose outputs are to stay as they are.
     """
     if not task.parts:
         return LEARNERS[task.labels]
-    return learner_of_several([(part, LEARNERS[part.kind]) for part in parts_of(task.labels, classes)])
+    return learner_of_several([(part, LEARNERS[part.kind]) for part in parts_of(task.labels, classes)], kept)
 
 
 def scored(task: Task, outputs: Arrays, labels: Labels) -> Scores:

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-import timm.models
-import timm.optim
 import torch
 from torch import Tensor, nn
 
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.classifier import head_of
+from edgetl.transfer.columns import learns
+from edgetl.transfer.layer_groups import layer_groups
 from edgetl.transfer.model import Deployable
 from edgetl.transfer.strategies.base import ADDED, ParamPolicy, Strategy, Trainee
 from edgetl.transfer.streams import Streams
@@ -57,7 +57,7 @@ def hold(backbone: nn.Module, groups: int) -> None:
 
 
 def _chosen(policy: ParamPolicy, backbone: nn.Module, added: Collection[str]) -> set[str]:
-    known, (head, _) = [name for name, _ in backbone.named_parameters()], head_of(backbone)
+    known, (head, _) = [name for name, _ in backbone.named_parameters() if learns(backbone, name)], head_of(backbone)
     tables = set(_embeddings(backbone)) if policy.embeddings == "frozen" else set()
     found = set[str]()
     for word in (word.strip() for word in policy.trains.split(",")):
@@ -85,12 +85,7 @@ def depths_of(backbone: nn.Module) -> dict[int, int]:
     The groups are the architecture's own stages where timm knows them, and else those that it finds in the order of
     the modules.
     """
-    matcher = getattr(backbone, "group_matcher", None)
-    found: dict[str, int] = (
-        timm.models.group_parameters(backbone, matcher(coarse=True), reverse=True)
-        if matcher is not None
-        else timm.optim._param_groups.auto_group_layers(backbone)
-    )
+    found = layer_groups(backbone)
     numbers = sorted(set(found.values()), reverse=True)
     return {id(value): numbers.index(found[name]) for name, value in backbone.named_parameters() if name in found}
 

@@ -25,6 +25,7 @@ from edgetl.inputs.image import Preprocess
 from edgetl.transfer import arrays, bert
 from edgetl.transfer.backbones import Backbone, find
 from edgetl.transfer.classifier import PointwiseHead, head_of, with_head
+from edgetl.transfer.columns import newest_of
 from edgetl.transfer.widths import take_widths
 
 Tensors = Mapping[str, torch.Tensor]
@@ -143,6 +144,7 @@ def load(backbone: Backbone, outputs: int, source: WeightsSource, definition: In
             expected = _timm(backbone, 1000, definition, False).state_dict()
         tensors = renamed(tensors, expected, str(source.file))
     if source.of_run:
+        tensors = newest_of(tensors)
         take_widths(model, tensors)
     _fill(model, tensors, str(source.file))
     return model

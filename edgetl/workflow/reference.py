@@ -127,7 +127,7 @@ class TorchReference:
     def export(self, out: Path, batch: int | None) -> Mapping[str, Any]:
         """See :class:`Reference`."""
         from edgetl.compress.export import check_parity, export_onnx
-        from edgetl.transfer.model import exportable
+        from edgetl.transfer.exportable import exportable
 
         run, source = self.run, input_of(self.run)
         task = find_task(run.task)

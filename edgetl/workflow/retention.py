@@ -100,6 +100,9 @@ def _checked(source: Run | Bundle, old: Run) -> set[str]:
         what = f"the later model has the backbone '{backbone}', and {old.path} has '{old.backbone}'"
         raise RunError(what, "name the run that it started from")
     lineage = source.lineage if isinstance(source, Run) else source.manifest.lineage
+    if "columns" in lineage:
+        what = "earlier tasks have columns of their own in the later model, whose answers stay bit for bit"
+        raise RunError(what, "name a run of another strategy; a bundle's certificate tells of each task")
     if lineage.get("pruned") != old.lineage.get("pruned"):
         what = f"channels were pruned that the head of {old.path} reads"
         raise RunError(what, "name an earlier run with the same channels")

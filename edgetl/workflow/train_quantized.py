@@ -95,7 +95,7 @@ def _train(
     from edgetl.compress.distil import MOST, distil
     from edgetl.compress.divergences import divergence_of
     from edgetl.compress.export import export_onnx
-    from edgetl.transfer.model import exportable
+    from edgetl.transfer.exportable import exportable
 
     run, teacher = candidates.run, _teacher(candidates)
     order = np.random.default_rng(run.settings.get("seed", 0)).permutation(len(samples))[:MOST]
@@ -138,7 +138,8 @@ def _to_labels(candidates: Candidates, samples: Sequence[Sample]) -> Labelled:
     from edgetl.transfer.tasks import learner_of
 
     run = candidates.run
-    learner, every = learner_of(find_task(run.task), run.classes), run.dataset.labels("train")
+    learner = learner_of(find_task(run.task), run.classes, run.dataset.unlearned)
+    every = run.dataset.labels("train")
     scale = learner.scale(every)
     targets = torch.from_numpy(learner.targets(run.dataset.labels_of(samples), scale))
     counts = torch.from_numpy(learner.counts(every, len(run.classes)))

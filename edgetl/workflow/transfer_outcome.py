@@ -43,7 +43,9 @@ def transfer_outcome(run: str | Path | Run) -> TransferOutcome:
     if not absent and opened.metrics.epochs_run and not gaps:
         absent = f"The {opened.metrics.metric} is not defined on these validation samples: there is no gap to tell."
     given = opened.settings.get("given")
-    previous = given.get("previous") if isinstance(given, Mapping) else None
+    # What has a column of its own is not forgotten.
+    kept = "columns" in opened.lineage
+    previous = given.get("previous") if isinstance(given, Mapping) and not kept else None
     return TransferOutcome(
         gaps=(*gaps, *_against_baseline(opened)),
         absent=absent,

@@ -46,9 +46,9 @@ def shapes(run: Run) -> dict[str, tuple[int, ...]]:
 
 def without(network: Deployable, batch: dict[str, Any], name: str, **options: Any) -> Deployable:
     """The network with the widths and weights that the strategy leaves."""
-    narrow = find("prune", options).narrow
+    narrow = find("prune", options).rebuild
     assert narrow is not None
-    body, narrower = filled(name, network.width, narrow(network, batch), network.definition)
+    body, narrower = filled(name, network.width, narrow(network, batch, None), network.definition)
     assert narrower
     return Deployable(body, network.definition).eval()
 
@@ -186,6 +186,18 @@ def test_what_cannot_be_pruned_is_refused_before_any_work(few_digits: Path, tmp_
         with pytest.raises(EdgetlError, match=words):
             finetune(few_digits, tmp_path / "run", **{**TINY, **options}, strategy="prune")
         assert not (tmp_path / "run").exists()
+
+
+def test_a_pruned_run_becomes_a_column_as_narrow_as_it_is(pruned: Run, few_digits: Path, tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        shutil.copytree(few_digits / name, tmp_path / "new" / name)
+    plain = {key: TINY[key] for key in ("weights", "precision", "accelerator", "workers", "batch_size")}
+    run = finetune(tmp_path / "new", tmp_path / "run", **plain, strategy="progressive", epochs=1, from_run=pruned.path)
+    store = store_of(load_model(run).definition, pruned.dataset.paths("certify"))
+    before, after = (outputs(load_model(each), store, HOST) for each in (pruned, run))
+    assert np.array_equal(before["logits"], after["task1"])
+    held = run.lineage["columns"]
+    assert held[0]["parameters"] < 0.8 * held[1]["parameters"]
 
 
 def test_networks_for_arrays_are_pruned(tmp_path: Path) -> None:

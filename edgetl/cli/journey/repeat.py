@@ -146,8 +146,10 @@ def _finetune(trained: _Trained) -> dict[str, Json]:
     height, width = trained.input.get("height"), trained.input.get("width")
     values["image-size"] = height if height == width else None
     weights = values.get("weights")
-    # A start from another run is kept as the weights of that run, too.
-    if weights == "pretrained" or "from" in values:
+    # A start from another run is kept as the weights of that run, too; a column beside it has its own.
+    column = dict(settings.get("details") or {}).get("column")
+    beside = column is not None and dict(column).get("start") != "previous"
+    if weights == "pretrained" or ("from" in values and not beside):
         values["weights"] = None
     elif weights not in (None, "none") and Path(str(weights)).exists():
         values["weights"] = str(Path(str(weights)).resolve())

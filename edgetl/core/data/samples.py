@@ -125,6 +125,12 @@ class Dataset:
         return () if self.label_kind in LABEL_KINDS else parts_of(self.label_kind, self.classes)
 
     @property
+    def unlearned(self) -> tuple[str, ...]:
+        """Names of those tasks, of several, that no sample to train on has a label of."""
+        labels = self.labels("train")
+        return tuple(part.name for part in self.parts if not part.known(labels).any())
+
+    @property
     def _kind(self) -> LabelKind:
         return label_kind(self.label_kind)
 

@@ -9,7 +9,16 @@ from typing import Any
 from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.transfer.backbones import Backbone
 from edgetl.transfer.settings import Settings
-from edgetl.transfer.strategies import adaptation, baselines, distillation, fine_tuning, lora, multi_task, pruning
+from edgetl.transfer.strategies import (
+    adaptation,
+    baselines,
+    distillation,
+    fine_tuning,
+    lora,
+    multi_task,
+    progressive,
+    pruning,
+)
 from edgetl.transfer.strategies.base import GIVEN_BY, RUNS, LossTerm, Need, Strategy
 from edgetl.transfer.strategies.options import about, chosen, options_of, reference
 
@@ -21,6 +30,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "prune": pruning.prune,
     "distillation": distillation.distillation,
     "multi-task": multi_task.multi_task,
+    "progressive": progressive.progressive,
     "source-only": adaptation.source_only,
     "adabn": adaptation.adabn,
     "coral": adaptation.coral,
@@ -99,6 +109,7 @@ def resolve(
         return found
     # What goes on from a run moves by steps of fine-tuning, whatever its network began with.
     learned = any(need.name == "previous" for need in found.needs)
+    learned = learned and (found.column is None or found.column.start == "previous")
     rate = budget.scratch if name in BASELINES else None if learned else budget.learning_rate
     rate = rate or schedule.learning_rate
     fitting = replace(schedule, epochs=budget.epochs or schedule.epochs, learning_rate=rate)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgetl.transfer.strategies.new_column import NewColumn
 from edgetl.transfer.strategies.schedule import Mix, Schedule
 
 if TYPE_CHECKING:
@@ -234,8 +235,10 @@ class Strategy:
             for the validation samples.
         prepare: called with the model as training starts, before anything is chosen to train, under the run's seed; it
             must do the same whenever it is called again.
-        narrow: the pretrained network and a few samples → the tensors of its backbone with narrower layers, on which
-            the head is fitted before training starts; it leaves the network as it is. None for all of it.
+        rebuild: the pretrained network, a few samples and the model that the run starts from, if there is one → the
+            tensors of a backbone of another shape, with narrower layers or of several columns, on which the head is
+            fitted before training starts; it leaves the network as it is. None for the backbone as it is.
+        column: of a strategy that leaves the run before as it is, and learns the data's task beside that run's tasks.
     """
 
     params: ParamPolicy
@@ -252,7 +255,8 @@ class Strategy:
     validator: str = ""
     keep: Literal["best", "last"] = "best"
     prepare: Callable[[Deployable, Streams], Trainee] = as_it_is
-    narrow: Callable[[Deployable, Arrays], dict[str, Tensor]] | None = None
+    rebuild: Callable[[Deployable, Arrays, Deployable | None], dict[str, Tensor]] | None = None
+    column: NewColumn | None = None
 
     def resolved(self, own: tuple[LossTerm, ...]) -> Strategy:
         """With the task's own terms where it leaves them to the task."""
@@ -281,6 +285,7 @@ class Strategy:
         mixing = {"mix": asdict(self.mix)} if self.mix else {}
         average = {"average": self.average} if self.average else {}
         kept = {"keep": self.keep} if self.keep != "best" else {}
+        column = {"column": asdict(self.column)} if self.column else {}
         blend = {"start_share": self.start_share} if self.start_share else {}
         domain = {"certifies": self.certifies, "validator": self.validator} if self.certifies == "target" else {}
         return {
@@ -293,6 +298,7 @@ class Strategy:
             **average,
             **blend,
             **domain,
+            **column,
             **kept,
         }
 
@@ -305,6 +311,7 @@ __all__ = [
     "LossTerm",
     "Mix",
     "Need",
+    "NewColumn",
     "ParamPolicy",
     "Schedule",
     "StepContext",

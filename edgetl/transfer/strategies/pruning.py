@@ -56,11 +56,13 @@ def prune(ratio: float = 0.3, multiple: int = 16, layer_decay: float = 0.8, batc
     check("multiple", multiple, 1 <= multiple <= 256, "1 to 256")
     return replace(
         fine_tune(layer_decay=layer_decay, batch_norm=batch_norm, patience=_PATIENCE),
-        narrow=partial(_narrowed, ratio=ratio, multiple=multiple),
+        rebuild=partial(_narrowed, ratio=ratio, multiple=multiple),
     )
 
 
-def _narrowed(network: Deployable, feeds: Arrays, *, ratio: float, multiple: int) -> dict[str, Tensor]:
+def _narrowed(
+    network: Deployable, feeds: Arrays, previous: Deployable | None, *, ratio: float, multiple: int
+) -> dict[str, Tensor]:
     """The tensors of the backbone without its least channels; the network stays as it is.
 
     Raises:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -26,8 +24,6 @@ from tests.conftest import ROOT
 SOURCE = ROOT / "runner"
 #: An ONNX file that says its version and nothing else: enough where no runtime is asked.
 _NO_NETWORK = b"\x08\x09"
-#: Folders that the build depends on.
-_COMPILED = ("cmake", "include", "src", "tools")
 
 
 @dataclass(frozen=True)
@@ -37,17 +33,20 @@ class Runner:
     Attributes:
         folder: CMake's.
         start: the command that starts ``edgetl-run``, with its first options.
-        with_ort: it was compiled with ONNX Runtime's header.
     """
 
     folder: Path
     start: tuple[str, ...]
-    with_ort: bool
 
     @property
     def library(self) -> Path:
         """The shared library."""
         return self.folder / "libedgetl.so"
+
+    def compiled_with(self, definition: str) -> bool:
+        """Whether a runtime's headers were there."""
+        files = [*self.folder.rglob("flags.make"), self.folder / "build.ninja"]
+        return any(definition in file.read_text() for file in files if file.is_file())
 
     def run(self, *arguments: object, paths: Iterable[Path] = ()) -> subprocess.CompletedProcess[str]:
         """Run ``edgetl-run``; names of pictures go to its standard input."""
@@ -67,24 +66,14 @@ class Runner:
 
 
 def compiled(folder: Path, options: Sequence[str]) -> Path:
-    """Configure and build in a folder that other processes may use at the same time."""
+    """Configure, build and install in a folder that other processes may use at the same time; again, what changed."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
-            configure = [
-                "cmake",
-                "-S",
-                SOURCE,
-                "-B",
-                folder,
-                f"-DCMAKE_INSTALL_PREFIX={folder / 'installed'}",
-                *options,
-            ]
-            for command in (configure, ["cmake", "--build", folder], ["cmake", "--install", folder]):
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
-            (folder / "done").touch()
+        configure = ["cmake", "-S", SOURCE, "-B", folder, f"-DCMAKE_INSTALL_PREFIX={folder / 'installed'}", *options]
+        for command in (configure, ["cmake", "--build", folder], ["cmake", "--install", folder]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return folder
 
 
@@ -100,16 +89,6 @@ def packages(what: str, folder: Path) -> Path | None:
                 return None
             (folder / "done").touch()
     return folder
-
-
-def build_folder(shared: Path) -> Path:
-    """Where builds of these very sources lie; ``EDGETL_TEST_RUNNER`` names a folder that keeps them."""
-    kept = os.environ.get("EDGETL_TEST_RUNNER")
-    digest = hashlib.sha256()
-    parts = (SOURCE / "CMakeLists.txt", *(file for name in _COMPILED for file in (SOURCE / name).rglob("*.*")))
-    for file in sorted(parts):
-        digest.update(file.relative_to(SOURCE).as_posix().encode() + b"\0" + file.read_bytes())
-    return (Path(kept) if kept else shared / "runner") / digest.hexdigest()[:16]
 
 
 def need(*programs: str) -> None:

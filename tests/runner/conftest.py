@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
 from edgetl.base.extras import available
-from tests.runner.built import Runner, build_folder, compiled, need, need_headers, packages
+from tests.runner.built import Runner, compiled, need, need_headers, packages
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of all processes of this session."""
+    """A folder of all processes of this session; ``EDGETL_TEST_RUNNER`` names one that stays for the next."""
+    if kept := os.environ.get("EDGETL_TEST_RUNNER"):
+        return Path(kept)
     base = tmp_path_factory.getbasetemp()
-    return build_folder(base.parent if base.name.startswith("popen-") else base)
+    return (base.parent if base.name.startswith("popen-") else base) / "runner"
 
 
 @pytest.fixture(scope="session")
 def header(shared: Path) -> tuple[str, ...]:
-    """CMake's option that leads to ONNX Runtime's header; none where the system has it, or nobody does."""
-    found = packages("header", shared.parent / "header")
-    return () if found is None else (f"-DONNXRUNTIME_INCLUDE_DIR={found}/usr/include/onnxruntime",)
+    """CMake's options that lead to the headers of runtimes, those that this machine has or apt offers."""
+    found = packages("header", shared / "header")
+    options = () if found is None else (f"-DONNXRUNTIME_INCLUDE_DIR={found}/usr/include/onnxruntime",)
+    wheel = importlib.util.find_spec("openvino") if available("openvino") else None
+    if wheel is not None:
+        options = (*options, f"-DOPENVINO_INCLUDE_DIR={Path(str(wheel.origin)).parent / 'include'}")
+    return options
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +38,7 @@ def runner(shared: Path, header: tuple[str, ...]) -> Runner:
     need("cmake", "cc", "c++", "dpkg-deb")
     need_headers("jpeglib.h", "png.h", "openssl/evp.h", "nlohmann/json.hpp")
     folder = compiled(shared / "host", header)
-    with_ort = "EDGETL_ONNXRUNTIME" in _defined(folder)
-    return Runner(folder, (str(folder / "edgetl-run"),), with_ort)
-
-
-def _defined(folder: Path) -> str:
-    files = [*folder.rglob("flags.make"), folder / "build.ninja"]
-    return "".join(file.read_text() for file in files if file.is_file())
+    return Runner(folder, (str(folder / "edgetl-run"),))
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +52,18 @@ def ort_library() -> Path:
 
 
 @pytest.fixture(scope="session")
+def openvino(runner: Runner) -> Runner:
+    """The runner with OpenVINO, on one thread."""
+    wheel = importlib.util.find_spec("openvino") if available("openvino") else None
+    found = sorted(Path(str(wheel.origin)).parent.glob("libs/libopenvino_c.so.*")) if wheel else []
+    if not found or not runner.compiled_with("EDGETL_OPENVINO"):
+        pytest.skip("openvino (edgetl[openvino]) brings the headers and the library")
+    return Runner(runner.folder, (*runner.start, "--library", str(found[0]), "--threads", "1"))
+
+
+@pytest.fixture(scope="session")
 def ort(runner: Runner, ort_library: Path) -> Runner:
     """The runner with ONNX Runtime, on one thread."""
-    if not runner.with_ort:
+    if not runner.compiled_with("EDGETL_ONNXRUNTIME"):
         pytest.skip("onnxruntime_c_api.h was not found, and apt does not offer libonnxruntime-dev here")
-    options = ("--library", str(ort_library), "--threads", "1")
-    return Runner(runner.folder, (*runner.start, *options), runner.with_ort)
+    return Runner(runner.folder, (*runner.start, "--library", str(ort_library), "--threads", "1"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -96,8 +97,6 @@ def test_several_tasks(ort: Runner, tmp_path: Path, photos_of_all_sorts: list[Pa
 def test_a_network_of_any_and_of_a_fixed_batch(
     ort: Runner, tmp_path: Path, photos_of_all_sorts: list[Path], batch: int | None
 ) -> None:
-    import onnx
-
     folder = tmp_path / "bundle"
     (folder / "model").mkdir(parents=True)
     onnx.save(model(batch), folder / "model/model.onnx")
@@ -106,8 +105,6 @@ def test_a_network_of_any_and_of_a_fixed_batch(
 
 
 def test_the_float_twin(ort: Runner, tmp_path: Path, photos_of_all_sorts: list[Path]) -> None:
-    import onnx
-
     folder = tmp_path / "bundle"
     for name, seed in (("model", 0), ("float", 5)):
         (folder / name).mkdir(parents=True)
@@ -139,8 +136,6 @@ def test_text_is_refused(ort: Runner, tmp_path: Path) -> None:
 
 
 def test_a_picture_that_the_network_does_not_take(ort: Runner, tmp_path: Path) -> None:
-    import onnx
-
     folder = tmp_path / "bundle"
     (folder / "model").mkdir(parents=True)
     onnx.save(model(), folder / "model/model.onnx")
@@ -149,3 +144,16 @@ def test_a_picture_that_the_network_does_not_take(ort: Runner, tmp_path: Path) -
     done = ort.run(bundle.path)
     assert done.returncode == 3
     assert "preprocess.json" in done.stderr
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_openvino(openvino: Runner, tmp_path: Path, photos_of_all_sorts: list[Path], batch: int | None) -> None:
+    ov = pytest.importorskip("openvino", reason="openvino (edgetl[openvino]) makes and runs these")
+    folder = tmp_path / "bundle"
+    (folder / "model").mkdir(parents=True)
+    onnx.save(model(batch), tmp_path / "model.onnx")
+    ov.save_model(ov.convert_model(tmp_path / "model.onnx"), folder / "model/model.xml", compress_to_fp16=False)
+    bundle = seal(folder, Artifact("openvino", folder / "model/model.xml", "fp32", "CPU"))
+    compare(openvino, bundle, photos_of_all_sorts)
+    done = openvino.run("--self-test", bundle.path)
+    assert done.returncode == 0, done.stderr

@@ -58,7 +58,9 @@ inline size_t sample_bytes(const Slot &slot) {
 // A shared library, opened by a path or else by the first of its usual names, and never closed: runtimes keep threads.
 void *open_library(const std::string &path, const std::vector<std::string> &names, const std::string &what);
 
+// Each throws Failure; also where its headers were not there when the runner was compiled.
 std::unique_ptr<Backend> open_onnxruntime(Artifact artifact, const std::string &library, int threads);
+std::unique_ptr<Backend> open_openvino(Artifact artifact, const std::string &library, int threads);
 
 // The backend that the artifact is made for. Throws Failure.
 std::unique_ptr<Backend> open_backend(Artifact artifact, const std::string &library, int threads);

@@ -26,6 +26,7 @@ void *open_library(const std::string &path, const std::vector<std::string> &name
 std::unique_ptr<Backend> open_backend(Artifact artifact, const std::string &library, int threads) {
   if (artifact.backend == "onnxruntime") return open_onnxruntime(std::move(artifact), library, threads);
   if (artifact.backend == "openvino") return open_openvino(std::move(artifact), library, threads);
+  if (artifact.backend == "litert") return open_litert(std::move(artifact), library, threads);
   fail(ETL_UNSUPPORTED, "artifacts for " + artifact.backend.substr(0, 100) + " are not run by this runner");
 }
 

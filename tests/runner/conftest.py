@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.base.extras import available
+from edgetl.base.extras import available, version
 from tests.runner.built import Runner, compiled, need, need_headers, packages
 
 
@@ -59,6 +59,16 @@ def openvino(runner: Runner) -> Runner:
     if not found or not runner.compiled_with("EDGETL_OPENVINO"):
         pytest.skip("openvino (edgetl[openvino]) brings the headers and the library")
     return Runner(runner.folder, (*runner.start, "--library", str(found[0]), "--threads", "1"))
+
+
+@pytest.fixture(scope="session")
+def litert(runner: Runner) -> Runner:
+    """The runner with LiteRT, on one thread."""
+    wheel = importlib.util.find_spec("ai_edge_litert") if available("ai_edge_litert") else None
+    library = Path(str(wheel.origin)).parent / "libLiteRt.so" if wheel else Path()
+    if not library.is_file() or not str(version("ai_edge_litert")).startswith("2.3."):
+        pytest.skip("ai-edge-litert 2.3 (edgetl[litert]) brings the library whose functions the runner knows")
+    return Runner(runner.folder, (*runner.start, "--library", str(library), "--threads", "1"))
 
 
 @pytest.fixture(scope="session")

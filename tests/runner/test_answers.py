@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgetl.backends.tflite import convert
 from edgetl.core.bundle import Artifact, Bundle, load_bundle
 from edgetl.inputs import Preprocess
 from edgetl.runtime import open_bundle
@@ -157,3 +159,27 @@ def test_openvino(openvino: Runner, tmp_path: Path, photos_of_all_sorts: list[Pa
     compare(openvino, bundle, photos_of_all_sorts)
     done = openvino.run("--self-test", bundle.path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_litert(litert: Runner, tmp_path: Path, photos_of_all_sorts: list[Path], batch: int) -> None:
+    folder = tmp_path / "bundle"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model/model.tflite").write_bytes(convert(model(batch)))
+    bundle = seal(folder, Artifact("litert", folder / "model/model.tflite", "fp32"))
+    compare(litert, bundle, photos_of_all_sorts)
+    done = litert.run("--self-test", bundle.path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_litert_that_nobody_tried(litert: Runner, tmp_path: Path) -> None:
+    """Its functions may take other parameters under the same names, and then crash."""
+    folder = tmp_path / "bundle"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model/model.tflite").write_bytes(convert(model(1)))
+    bundle = seal(folder, Artifact("litert", folder / "model/model.tflite", "fp32"))
+    (tmp_path / "package").mkdir()
+    library = Path(shutil.copy(litert.start[litert.start.index("--library") + 1], tmp_path / "package"))
+    done = litert.run("--library", library, bundle.path)
+    assert done.returncode == 6
+    assert "2.3" in done.stderr

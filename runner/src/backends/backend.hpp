@@ -61,6 +61,7 @@ void *open_library(const std::string &path, const std::vector<std::string> &name
 // Each throws Failure; also where its headers were not there when the runner was compiled.
 std::unique_ptr<Backend> open_onnxruntime(Artifact artifact, const std::string &library, int threads);
 std::unique_ptr<Backend> open_openvino(Artifact artifact, const std::string &library, int threads);
+std::unique_ptr<Backend> open_litert(Artifact artifact, const std::string &library, int threads);
 
 // The backend that the artifact is made for. Throws Failure.
 std::unique_ptr<Backend> open_backend(Artifact artifact, const std::string &library, int threads);

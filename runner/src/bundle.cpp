@@ -2,11 +2,13 @@
 #include "bundle.hpp"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <openssl/evp.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <memory>
@@ -87,6 +89,13 @@ std::string below(const std::string &folder, const std::string &name, etl_status
   }
   return folder + "/" + name;
 }
+
+struct OpenFile {
+  int number;
+  ~OpenFile() {
+    if (number >= 0) close(number);
+  }
+};
 
 struct Held {
   std::string sha256, content;
@@ -188,7 +197,9 @@ void list_files(const std::string &folder, const std::string &prefix, std::set<s
 std::string whole(const std::string &folder, const std::string &name) {
   const std::string path = below(folder, name, ETL_SIGNATURE);
   if (path.empty()) fail(ETL_SIGNATURE, folder + " is not signed: sign it, or take one that is");
-  return read_file(path, most_json, ETL_SIGNATURE);
+  std::string content;
+  read_file(path.c_str(), most_json, ETL_SIGNATURE, content);
+  return content;
 }
 
 // What was signed, name → SHA-256; exactly the files that are there. Their content is not looked at here.
@@ -439,17 +450,21 @@ void refuse_references(const Artifact &artifact) {
 
 }  // namespace
 
-std::string read_file(const std::string &path, uint64_t most, etl_status status) {
+void read_file(const char *path, uint64_t most, etl_status status, std::string &content) {
+  const OpenFile file{open(path, O_RDONLY | O_CLOEXEC)};
   struct stat kind{};
-  if (stat(path.c_str(), &kind) != 0) fail(status, "there is no file " + path);
-  if (!S_ISREG(kind.st_mode)) fail(status, path + " is no file");
+  if (file.number < 0 || fstat(file.number, &kind) != 0) fail(status, std::string("there is no file ") + path);
+  if (!S_ISREG(kind.st_mode)) fail(status, std::string(path) + " is no file");
   if (static_cast<uint64_t>(kind.st_size) > most)
-    fail(status, path + " has " + std::to_string(kind.st_size) + " bytes: " + std::to_string(most) + " are the most");
-  std::string content(static_cast<size_t>(kind.st_size), '\0');
-  std::ifstream stream(path, std::ios::binary);
-  stream.read(content.data(), static_cast<std::streamsize>(content.size()));
-  if (!stream || stream.gcount() != static_cast<std::streamsize>(content.size())) fail(status, "cannot read " + path);
-  return content;
+    fail(status, std::string(path) + " has " + std::to_string(kind.st_size) + " bytes: " + std::to_string(most) +
+                     " are the most");
+  content.resize(static_cast<size_t>(kind.st_size));
+  for (size_t at = 0; at < content.size();) {
+    errno = 0;
+    const ssize_t got = read(file.number, content.data() + at, content.size() - at);
+    if (got <= 0 && errno != EINTR) fail(status, std::string("cannot read ") + path);
+    if (got > 0) at += static_cast<size_t>(got);
+  }
 }
 
 std::map<std::string, Array> read_golden(const Bundle &bundle) {
@@ -464,7 +479,8 @@ Bundle open_bundle(const std::string &folder, const std::string &role, const uin
   const Hashes vouched = key != nullptr ? signed_hashes(folder, key) : Hashes{};
   const std::string path = below(folder, manifest_name, ETL_BUNDLE);
   if (path.empty()) fail(ETL_BUNDLE, folder + " is not a bundle (it has no manifest.json)");
-  const std::string text = read_file(path, most_json, ETL_BUNDLE);
+  std::string text;
+  read_file(path.c_str(), most_json, ETL_BUNDLE, text);
   check_signed(vouched, manifest_name, key != nullptr ? sha256(text) : "");
   const Json manifest = read_manifest(text, folder);
 

@@ -58,8 +58,8 @@ struct Bundle {
 // Throws Failure. `key` is 32 bytes, or null.
 Bundle open_bundle(const std::string &folder, const std::string &role, const uint8_t *key);
 
-// A regular file's content. Throws Failure with `status`.
-std::string read_file(const std::string &path, uint64_t most, etl_status status);
+// A regular file's content, into memory that is used again. Throws Failure with `status`.
+void read_file(const char *path, uint64_t most, etl_status status, std::string &content);
 
 // The golden vectors, read again and held against their hash.
 std::map<std::string, Array> read_golden(const Bundle &bundle);

@@ -391,7 +391,7 @@ etl_status etl_run_file(etl_model *model, const char *path, etl_answers *answers
   return guarded(model, [&] {
     (void)backend(*model);
     if (path == nullptr) fail(ETL_USAGE, "there is no name of a picture");
-    model->file = read_file(path, model->max_bytes, ETL_INPUT);
+    read_file(path, model->max_bytes, ETL_INPUT, model->file);
     preprocess(*model, model->file.data(), model->file.size(), model->input.data());
     run_picture(*model, answers);
   });

@@ -63,8 +63,10 @@ Array read_npy(const std::string &data) {
   const uint64_t length = little(data, 8, 2);
   if (length > data.size() - 10) no_npz("it is cut off");
   const std::string header = data.substr(10, length);
-  Array array{header_value(header, "descr", ',').substr(1), shape_of(header_value(header, "shape", ')')), data.substr(10 + length)};
-  if (!array.type.empty()) array.type.pop_back();
+  Array array{header_value(header, "descr", ',').substr(1), shape_of(header_value(header, "shape", ')')),
+              data.substr(10 + length)};
+  if (array.type.empty() || array.type.front() == '>') no_npz("an array is of another order of bytes");
+  array.type.pop_back();
   uint64_t bytes = item_bytes(array.type);
   for (const int64_t size : array.shape) {
     if (size != 0 && bytes > std::numeric_limits<uint64_t>::max() / static_cast<uint64_t>(size)) bytes = 0;
@@ -85,9 +87,9 @@ std::pair<uint64_t, uint64_t> directory_of(const std::string &data) {
 
 std::string member(const std::string &data, uint64_t entry, std::string &name) {
   const uint64_t size = little(data, entry + 24, 4), packed = little(data, entry + 20, 4);
-  name = data.substr(entry + 46, little(data, entry + 28, 2));
   if (little(data, entry + 10, 2) != 0 || size != packed) no_npz("it is compressed");
   const uint64_t local = little(data, entry + 42, 4);
+  name = data.substr(entry + 46, little(data, entry + 28, 2));
   if (little(data, local, 4) != 0x04034b50) no_npz("it is cut off");
   const uint64_t begin = local + 30 + little(data, local + 26, 2) + little(data, local + 28, 2);
   if (begin > data.size() || size > data.size() - begin) no_npz("it is cut off");

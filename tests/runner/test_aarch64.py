@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from edgetl.base.extras import version
+from edgetl.base.storage import write_sealed
 from edgetl.devices.arm_kernel import write_kernel_files
+from edgetl.devices.base import DeviceProbe
+from edgetl.devices.c_runner import predict_in_c
+from edgetl.devices.emulated import EmulatedDevice
+from edgetl.devices.placement import Placement
+from edgetl.devices.rootfs import MARKER
 from tests.runner import ugly
 from tests.runner.built import Runner, compiled, need, packages
 from tests.runner.test_answers import LABELS, colour_bundle
@@ -47,7 +53,7 @@ def arm_ort(arm: Runner, shared: Path) -> Runner:
     """With ONNX Runtime's aarch64 library, of the wheel of the version that is installed here."""
     if not arm.compiled_with("EDGETL_ONNXRUNTIME"):
         pytest.skip("onnxruntime_c_api.h was not found, and apt does not offer libonnxruntime-dev here")
-    folder = shared / "arm64-wheel"
+    folder = arm.folder / "root/usr/local/lib/python3/dist-packages"
     if not list(folder.rglob("libonnxruntime.so.*")):
         tags = [argument for minor in (34, 28, 27) for argument in ("--platform", f"manylinux_2_{minor}_aarch64")]
         chosen = [*tags, "--only-binary=:all:", "--no-deps", "--target", str(folder), "--no-compile", "--quiet"]
@@ -77,3 +83,15 @@ def test_the_same_answers(arm_ort: Runner, ort: Runner, tmp_path: Path) -> None:
         assert np.allclose(there["outputs"]["logits"], here["outputs"]["logits"], rtol=1e-5, atol=1e-5)
     done = arm_ort.run("--self-test", bundle)
     assert done.returncode == 0, done.stderr
+
+
+def test_python_asks_it_on_an_emulated_machine(arm_ort: Runner, ort: Runner, tmp_path: Path) -> None:
+    root = arm_ort.folder / "root"
+    write_sealed(root / MARKER, {"schema": 1, "arch": "aarch64", "cpu": _CPU, "python": "none", "packages": {}})
+    bundle = colour_bundle(tmp_path / "bundle", "classification", {"logits": 4}, LABELS)
+    paths = written(tmp_path / "pictures", list(ugly.jpegs())[:5])
+    device = EmulatedDevice("pi", root)
+    at = Placement(device, device.executed, DeviceProbe(reachable=True))
+    found = predict_in_c(at, bundle, paths, arm_ort.folder / "edgetl-run")
+    wanted = [line["outputs"]["logits"] for line in ort.lines("--outputs", bundle.path, paths=paths)]
+    assert np.allclose(found["logits"], wanted, rtol=1e-5, atol=1e-5)

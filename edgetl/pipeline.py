@@ -131,6 +131,7 @@ def verify(
     device: str | None = None,
     predictions: str | Path | None = None,
     corruptions: bool = False,
+    runner: str | None = None,
     public_key: str | Path | None = None,
     progress: Progress = silent,
 ) -> Certificate: ...
@@ -169,6 +170,7 @@ def verify_bundle(
     device: str | None = None,
     predictions: str | Path | None = None,
     corruptions: bool = False,
+    runner: str | None = None,
     public_key: str | Path | None = None,
     progress: Progress = silent,
 ) -> Certificate:
@@ -177,13 +179,15 @@ def verify_bundle(
     Args:
         bundle: the bundle to test.
         data: where the certify samples lie now; they are recognised by their hashes. Saved predictions are
-            judged again when neither ``data``, ``device``, ``predictions`` nor ``corruptions`` is given.
+            judged again when neither ``data``, ``device``, ``predictions``, ``corruptions`` nor ``runner`` is given.
         margin, alpha, metric: see :func:`verify_arrays`; a margin of mae or rmse that is None is a hundredth of the
             standard deviation of the training labels.
         device: name of the device to run on; this machine when None.
         predictions: an ``.npz`` with the answers of a program of your own: ``logits`` (n, classes) and ``sha256`` (n)
             of the files.
         corruptions: also test under blur, noise, JPEG, brightness and contrast: of images, where accuracy is a metric.
+        runner: run the deployed model through the C runner: its program ``edgetl-run``, compiled for the device, or
+            ``c`` for the one on the search path; Python's runtime when None.
         public_key: that must have signed the bundle: a file, or 64 hexadecimal digits.
         progress: told of each sample.
 
@@ -192,13 +196,20 @@ def verify_bundle(
     """
     opened = load_bundle(bundle, public_key)
     terms = Terms.of(opened, margin, alpha, metric)
-    if data is None and device is None and predictions is None and not corruptions:
+    if data is None and device is None and predictions is None and not corruptions and runner is None:
         saved = certify_again(opened, terms)
         if saved is not None:
             return saved
     answers = None if predictions is None else Path(predictions)
     return certify_bundle(
-        opened, terms, data=data, device=device, predictions=answers, corruptions=corruptions, progress=progress
+        opened,
+        terms,
+        data=data,
+        device=device,
+        predictions=answers,
+        corruptions=corruptions,
+        progress=progress,
+        runner=runner,
     )
 
 

@@ -27,6 +27,9 @@ def command(
         bool,
         typer.Option("--corruptions", help="Also under blur, noise, JPEG, brightness and contrast: classes of images."),
     ] = False,
+    runner: Annotated[
+        str | None, typer.Option(help="Through the C runner: c, or its program for the device (edgetl-run).")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only: does the certificate follow from this bundle?")] = False,
     public_key: PublicKey = None,
     json: Json = False,
@@ -41,12 +44,14 @@ def command(
     edgetl verify out/intel-cpu --margin 0.005
     edgetl verify out/intel-cpu --corruptions
     edgetl verify out/rpi5 --predictions answers.npz
+    edgetl verify out/intel-cpu --runner c
     edgetl verify out/intel-cpu --check
 
     --check works out again whatever the bundle's files determine, and says what is taken on trust. --public-key refuses
     a bundle that this key did not sign.
 
-    Exit status: 0 pass, 3 fail, 4 underpowered. Without --data and --device, saved predictions are judged again.
+    Exit status: 0 pass, 3 fail, 4 underpowered. Without --data, --device and --runner, saved predictions are judged
+    again.
     """
     from edgetl.reporting.outcome import print_certificate
     from edgetl.workflow.audit import audit
@@ -68,6 +73,7 @@ def command(
             device=device,
             predictions=predictions,
             corruptions=corruptions,
+            runner=runner,
             public_key=public_key,
             progress=shown.progress,
         )

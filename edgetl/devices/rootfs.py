@@ -119,6 +119,11 @@ def _again(root: Path) -> str:
     return f"edgetl devices remove {name}, then edgetl devices create {name} --arch arm64"
 
 
+def emulated_start(root: Path) -> list[str]:
+    """The words before a program of a finished root folder's architecture that start it under the emulator."""
+    return [QEMU, "-cpu", str(read_marker(root)["cpu"]), "-L", str(root)]
+
+
 def emulated_python(root: Path, cpu: str, python: str) -> list[str]:
     """The command that starts the root folder's Python under the emulator."""
     folder = next((place for place in _PYTHON_PLACES if (root / place / python).exists()), _PYTHON_PLACES[-1])

@@ -19,6 +19,7 @@ from edgetl.core.bundle_files import NO_ROOT
 from edgetl.core.data import located
 from edgetl.core.npz import NUMBERS, read_npz
 from edgetl.core.tensors import Arrays, rows
+from edgetl.devices.c_runner import described, find_runner, predict_in_c
 from edgetl.devices.placement import Placement, place
 from edgetl.inputs import kind_of
 from edgetl.runtime.predict import output_specs
@@ -48,19 +49,28 @@ class Answers:
 
 
 def collect_answers(
-    bundle: Bundle, data: str | Path | None, device: str | None, progress: Progress
+    bundle: Bundle, data: str | Path | None, device: str | None, progress: Progress, runner: str | None = None
 ) -> tuple[Placement, Answers]:
-    """Run the certify samples through the bundle, and through the rungs above it that this machine can run."""
+    """Run the certify samples through the bundle, and through the rungs above it that this machine can run.
+
+    Args:
+        bundle, data, device, progress: see :func:`edgetl.verify`.
+        runner: the C runner's program, through which the deployed model answers; None: Python's runtime.
+    """
     at = place(bundle, device)
+    program = None if runner is None else find_runner(runner)
     paths = certify_files(bundle, data, progress)
     here = devices.find_device("local")
-    deployed = devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress)
+    if program is None:
+        deployed = devices.predict(at.device, bundle, paths, simulated=at.emulates, progress=progress)
+    else:
+        deployed = predict_in_c(at, bundle, paths, program, progress=progress)
     rungs = {FLOAT_RUNG: reference(bundle).exported}
     if bundle.precision == "int8" and not at.emulates and _has_pairs(bundle):
         rungs[QDQ_RUNG] = devices.predict(here, bundle, paths, simulated=True, progress=progress)
-    if at.device.kind != "local" and bundle.manifest.target.executes_on_host() == "host":
+    if (at.device.kind != "local" or program is not None) and bundle.manifest.target.executes_on_host() == "host":
         rungs[HOST_RUNG] = devices.predict(here, bundle, paths, progress=progress)
-    return at, Answers(tuple(paths), deployed, rungs, _facts(bundle, at), at.emulates)
+    return at, Answers(tuple(paths), deployed, rungs, _facts(bundle, at, program), at.emulates)
 
 
 def _has_pairs(bundle: Bundle) -> bool:
@@ -181,7 +191,7 @@ def reproduced(bundle: Bundle) -> tuple[float, float, int]:
     return recorded, measured, int(n)
 
 
-def _facts(bundle: Bundle, at: Placement) -> dict[str, Any]:
+def _facts(bundle: Bundle, at: Placement, program: Path | None = None) -> dict[str, Any]:
     backend = bundle.artifact().backend
     written_out = at.emulates and backend in ("tensorrt", "litert") and _has_pairs(bundle)
     runs = "onnxruntime" if written_out else backend
@@ -190,7 +200,10 @@ def _facts(bundle: Bundle, at: Placement) -> dict[str, Any]:
     if runs != backend:
         runtime = f"{backend}, its Q/DQ graph in float by {runtime}"
     machine = {key: to_json(getattr(at.probe.machine, key)) for key in ("arch", "cpu_model", "board", "isa_features")}
-    return {"executed": at.executed, "runtime": runtime, "executed_on": {"device": at.device.name, **machine}}
+    executed_on = {"device": at.device.name, **machine}
+    if program is not None:
+        runtime, executed_on = f"C runner, {runtime}", {**executed_on, "runner": described(program)}
+    return {"executed": at.executed, "runtime": runtime, "executed_on": executed_on}
 
 
 def certify_files(bundle: Bundle, data: str | Path | None, progress: Progress) -> list[Path]:

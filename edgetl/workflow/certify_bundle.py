@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError
 from edgetl.base.progress import Progress
 from edgetl.base.storage import sha256_file, sha256_json, write_bytes
 from edgetl.base.wording import amount
@@ -80,19 +81,23 @@ def certify_bundle(
     predictions: Path | None,
     corruptions: bool,
     progress: Progress,
+    runner: str | None = None,
 ) -> Certificate:
     """Obtain answers for the certify samples, diagnose them, keep them and write the certificate.
 
     Raises:
-        CertifyError: corruptions that cannot be tested, or samples that are not there.
+        CertifyError: corruptions that cannot be tested, samples that are not there, or a runner with answers from
+            elsewhere or corruptions.
     """
+    if runner is not None and (corruptions or predictions is not None):
+        raise CertifyError("the C runner answers the certify samples alone", "leave out predictions and corruptions")
     if corruptions:
         check_corruptible(bundle, predictions)
     at: Placement | None = None
     if predictions is not None:
         seen = read_answers(bundle, predictions)
     else:
-        at, seen = collect_answers(bundle, data, device, progress)
+        at, seen = collect_answers(bundle, data, device, progress, runner)
     kept = reference(bundle)
     outputs = {"reference": kept.reference, **seen.rungs, "deployed": seen.deployed}
     logits = {name: packed(found) for name, found in outputs.items()}

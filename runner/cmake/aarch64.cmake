@@ -1,0 +1,17 @@
+# Debian's cross toolchain (g++-aarch64-linux-gnu); EDGETL_SYSROOT holds the arm64 libraries and their headers, such as
+# runner/fetch_packages.sh unpacks.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_LIBRARY_ARCHITECTURE aarch64-linux-gnu)
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES EDGETL_SYSROOT)
+set(CMAKE_C_FLAGS_INIT "-isystem ${EDGETL_SYSROOT}/usr/include/aarch64-linux-gnu")
+set(CMAKE_CXX_FLAGS_INIT "${CMAKE_C_FLAGS_INIT}")
+foreach(kind EXE SHARED)
+  set(CMAKE_${kind}_LINKER_FLAGS_INIT "-Wl,-rpath-link,${EDGETL_SYSROOT}/lib/aarch64-linux-gnu")
+endforeach()
+set(CMAKE_FIND_ROOT_PATH ${EDGETL_SYSROOT})
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)

@@ -110,6 +110,7 @@ import fcntl, json, os, signal, sys, types
 import sysconfig
 import asyncio, ctypes, multiprocessing, platform, pathlib, shutil, subprocess, tempfile, zipfile
 import jinja2, numpy.random, onnxruntime, PIL.Image, rich.console, rich.progress, tomlkit, typer.testing
+import prometheus_client, starlette.applications, uvicorn.protocols.http.httptools_impl
 
 sysconfig.get_config_vars()
 msvcrt = types.ModuleType("msvcrt")

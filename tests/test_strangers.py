@@ -179,7 +179,7 @@ def test_a_strategy(copy: Copy) -> None:
     file = copy.root / "edgetl/transfer/strategies/__init__.py"
     line = '    "fine-tune": fine_tuning.fine_tune,\n'
     text = file.read_text().replace(line, f'{line}    "plain": plain.plain,\n')
-    file.write_text(text.replace("fine_tuning, lora", "fine_tuning, lora, plain"))
+    file.write_text(text.replace("    lora,\n", "    lora,\n    plain,\n"))
     rng = np.random.default_rng(0)
     np.savez(copy.root / "data.npz", x=rng.normal(0, 1, (60, 4)).astype(np.float32), y=np.arange(60) % 2)
     found = copy.run(
@@ -259,7 +259,7 @@ def test_a_strategy_with_a_need_an_option_and_layers_of_its_own(copy: Copy) -> N
     file = copy.root / "edgetl/transfer/strategies/__init__.py"
     line = '    "lora": lora.lora,\n'
     text = file.read_text().replace(line, f'{line}    "rehearsal": rehearsal.rehearsal,\n')
-    file.write_text(text.replace("fine_tuning, lora", "fine_tuning, lora, rehearsal"))
+    file.write_text(text.replace("    lora,\n", "    lora,\n    rehearsal,\n"))
     rng = np.random.default_rng(0)
     for name, count in (("new", 60), ("old", 20)):
         x = rng.normal(0, 1, (count, 4)).astype(np.float32)

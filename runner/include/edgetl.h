@@ -83,7 +83,7 @@ typedef struct etl_answers {
 
 typedef struct etl_tensor {
   const char *name; /* NULL where the network has one input */
-  const void *data; /* one sample, in the network's own type, rows first */
+  const void *data; /* one sample, in the network's own type and aligned for it, rows first */
   size_t bytes;
 } etl_tensor;
 

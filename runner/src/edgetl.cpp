@@ -242,9 +242,11 @@ void take_tensors(etl_model &m, const etl_tensor *inputs, size_t count) {
       return inputs[i].name == nullptr ? count == 1 : known.name == inputs[i].name;
     });
     if (slot == slots.end()) fail(ETL_USAGE, "the network has no such input: the first is '" + slots[0].name + "'");
-    if (inputs[i].data == nullptr || inputs[i].bytes != sample_bytes(*slot))
+    if (inputs[i].data == nullptr || inputs[i].bytes == 0 || inputs[i].bytes != sample_bytes(*slot))
       fail(ETL_USAGE, "a sample of '" + slot->name + "' has " + std::to_string(sample_bytes(*slot)) + " bytes of " +
                           slot->type + ", not " + std::to_string(inputs[i].bytes));
+    if (reinterpret_cast<uintptr_t>(inputs[i].data) % type_bytes(slot->type) != 0)
+      fail(ETL_USAGE, "the numbers of '" + slot->name + "' do not lie at a multiple of their size, as " + slot->type + " must");
     m.sample[static_cast<size_t>(slot - slots.begin())] = inputs[i].data;
   }
   if (std::count(m.sample.begin(), m.sample.end(), nullptr) != 0) fail(ETL_USAGE, "an input is given twice");
@@ -360,8 +362,8 @@ void test_outputs(etl_model &m, const std::map<std::string, Array> &golden, etl_
   for (size_t i = 0; i < slots.size(); i++) {
     const Array &array = golden_array(golden, "out." + slots[i].name, "f4");
     std::vector<float> expected(array.bytes.size() / sizeof(float));
+    if (expected.empty() || expected.size() != found[i].size()) fail(ETL_BUNDLE, "golden.npz is of another network");
     std::memcpy(expected.data(), array.bytes.data(), expected.size() * sizeof(float));
-    if (expected.size() != found[i].size()) fail(ETL_BUNDLE, "golden.npz is of another network");
     Range range;
     compare(expected.data(), found[i].data(), expected.size(), range);
     if (!range.numbers) fail(ETL_SELF_TEST, "the answers to the golden samples are no numbers");

@@ -116,10 +116,10 @@ int main(int, char **words) {
   void *first[4];
   (void)backtrace(first, 4);
   for (int i = 0; i < frames / 4 + 4; i++) frame();
-  const long before = resident();
   watched = true;
   for (int i = 0; i < 20; i++) frame();
   watched = false;
+  const long before = resident();
   for (int i = 0; i < frames; i++) frame();
   std::printf("%ld %ld %ld\n", own, others, resident() - before);
   etl_close(model);

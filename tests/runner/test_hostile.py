@@ -23,10 +23,10 @@ from edgetl.core.manifest import Manifest
 from edgetl.core.targets import find_target
 from tests.runner import ugly
 from tests.runner.built import Runner, pixel_bundle
-from tests.runner.test_abi import INPUT, OK, USAGE, Model, Options, opened
+from tests.runner.test_abi import INPUT, OK, USAGE, Model, Options, Tensor, opened
 from tests.runner.test_answers import LABELS, colour_bundle
 from tests.runner.test_pixels import definition, written
-from tests.runtime.tiny import HEIGHT, WIDTH, model, save_onnx, seal
+from tests.runtime.tiny import HEIGHT, WIDTH, model, save_onnx, seal, tensor_bundle
 
 
 @pytest.fixture
@@ -87,6 +87,15 @@ def test_a_stride_that_no_memory_holds(ort: Runner, ort_library: Path, bundle: B
         given = (handle.handle, pixels.ctypes.data_as(c_void_p), 30, 30)
         for stride in (1 << 63, (1 << 64) - 90, (1 << 64) // 30 + 90):
             assert handle.etl.etl_run_rgb(*given, c_size_t(stride), None) == USAGE
+
+
+def test_numbers_that_lie_askew(ort: Runner, ort_library: Path, tmp_path: Path) -> None:
+    numbers = np.zeros(8, np.float32)
+    with opened(ort, ort_library, tensor_bundle(tmp_path / "bundle").path) as handle:
+        for shift, status in ((0, OK), (1, USAGE), (2, USAGE)):
+            at = numbers.ctypes.data + shift
+            inputs = (Tensor * 2)(Tensor(b"left", at, 16), Tensor(b"right", numbers.ctypes.data, 12))
+            assert handle.etl.etl_run_tensor(handle.handle, inputs, c_size_t(2), None) == status
 
 
 def test_errors_of_opening_belong_to_their_thread(runner: Runner, tmp_path: Path) -> None:

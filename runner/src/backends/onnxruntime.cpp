@@ -193,7 +193,7 @@ class OnnxRuntime final : public Backend {
     check(api_->GetTensorShapeElementCount(info, &count));
     void *data = nullptr;
     check(api_->GetTensorMutableData(value, &data));
-    if (axes == 0 || found.shape[0] < 1) fail(ETL_RUNTIME, "the output '" + name + "' holds no sample");
+    if (axes == 0 || count == 0) fail(ETL_RUNTIME, "the output '" + name + "' holds no sample");
     count /= static_cast<size_t>(found.shape[0]);
     found.shape[0] = 1;
     found.values.resize(count);

@@ -197,12 +197,12 @@ class OpenVino final : public Backend {
     if (shape.dims != nullptr) ov_.ov_shape_free(&shape);
     check(ov_.ov_tensor_get_element_type(tensor, &kind));
     const std::string &name = outputs_[index].name;
-    if (found.shape.empty() || found.shape[0] < 1) fail(ETL_RUNTIME, "the output '" + name + "' holds no sample");
+    size_t count = found.shape.empty() || found.shape[0] < 1 ? 0 : 1;
+    for (size_t i = 1; i < found.shape.size(); i++) count *= static_cast<size_t>(found.shape[i]);
+    if (count == 0) fail(ETL_RUNTIME, "the output '" + name + "' holds no sample");
     if (kind != F32 && kind != F64)
       fail(ETL_UNSUPPORTED, "the output '" + name + "' is of " + name_of(kind) + ": export it as float");
     check(ov_.ov_tensor_data(tensor, &data));
-    size_t count = 1;
-    for (size_t i = 1; i < found.shape.size(); i++) count *= static_cast<size_t>(found.shape[i]);
     found.values.resize(count);
     if (kind == F32) std::memcpy(found.values.data(), data, count * sizeof(float));
     else std::copy_n(static_cast<const double *>(data), count, found.values.begin());

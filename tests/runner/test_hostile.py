@@ -185,7 +185,7 @@ def _external(path: Path) -> bytes:
 def _overlong(content: bytes) -> bytes:
     """The field of the graph under a number whose bits beyond 32 parsers drop."""
     proto = onnx.load_from_string(content)
-    graph = proto.graph.SerializeToString()
+    graph = bytes(proto.graph.SerializeToString())
     proto.ClearField("graph")
     size, left = b"", len(graph)
     while left >= 128:

@@ -5,7 +5,7 @@
  * leaves the library.
  *
  * Structures that may grow begin with `size`, which the caller sets to sizeof: a library that knows more fields leaves
- * those beyond it alone.
+ * those beyond it alone, and takes fields of options that it does not know only where they are 0.
  */
 #ifndef EDGETL_H
 #define EDGETL_H
@@ -78,12 +78,12 @@ typedef struct etl_answers {
   uint32_t top;      /* in: how many of the most probable labels to name for each task; 0: 5 */
   etl_answer *items; /* in: the caller's array */
   size_t capacity;   /* in: its length; etl_info.labels + etl_info.tasks always suffice */
-  size_t count;      /* out: how many there are; more than capacity with ETL_USAGE */
+  size_t count;      /* out: how many there are; more than capacity with ETL_USAGE; 0 where the run failed */
 } etl_answers;
 
 typedef struct etl_tensor {
   const char *name; /* NULL where the network has one input */
-  const void *data; /* one sample, in the network's own type, rows first */
+  const void *data; /* one sample, in the network's own type and aligned for it, rows first */
   size_t bytes;
 } etl_tensor;
 
@@ -112,7 +112,8 @@ ETL_API etl_status etl_run_tensor(etl_model *model, const etl_tensor *inputs, si
 /* The network's picture, uint8 (height, width, channels), of a file's bytes; capacity in bytes. */
 ETL_API etl_status etl_preprocess(etl_model *model, const void *jpeg_or_png, size_t bytes, uint8_t *input,
                                   size_t capacity);
-/* Output `index` of the last run; *count: how many numbers it has, also where capacity is too small or values NULL. */
+/* Output `index` of the last run, if that did not fail; *count: how many numbers it has, also where capacity is too
+ * small or values NULL. */
 ETL_API etl_status etl_outputs(etl_model *model, int32_t index, float *values, size_t capacity, size_t *count);
 
 ETL_API etl_status etl_describe(const etl_model *model, etl_info *info);

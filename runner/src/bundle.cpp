@@ -23,9 +23,10 @@ using Json = nlohmann::json;
 using Hashes = std::map<std::string, std::string>;
 
 constexpr char context[] = "edgetl bundle signature 1\n";
-constexpr uint64_t most_json = 64 << 20, most_file = uint64_t{4} << 30;
+constexpr uint64_t most_json = 16 << 20, most_file = uint64_t{4} << 30;
 constexpr int deepest = 64;
-constexpr int64_t longest_side = 1 << 16;
+constexpr int64_t longest_side = 1 << 16, most_pixels = 1 << 26;
+constexpr size_t most_tasks = 256;
 const std::string statement_name = "signature.json", signature_name = "signature.sig", manifest_name = "manifest.json";
 const std::string again = ": export it again or copy it whole";
 
@@ -48,12 +49,6 @@ struct Digest {
     return shown;
   }
 };
-
-std::string sha256(const std::string &data) {
-  Digest digest;
-  digest.add(data.data(), data.size());
-  return digest.text();
-}
 
 // --- names and files ---
 
@@ -215,6 +210,7 @@ Hashes signed_hashes(const std::string &folder, const uint8_t *key) {
     if (!hash.is_string()) malformed(statement_name, name);
     hashes[name] = hash.get<std::string>();
   }
+  if (hashes.empty()) malformed(statement_name, "files");
   std::set<std::string> there;
   list_files(folder, "", there);
   for (const std::string &name : there)
@@ -332,6 +328,7 @@ std::vector<Task> tasks_of(const std::string &name, const std::vector<std::strin
   }
   for (size_t begin = 0; begin <= name.size();) {
     const size_t end = std::min(name.find('+', begin), name.size());
+    if (tasks.size() == most_tasks) malformed(manifest_name, "task");
     const std::string pair = name.substr(begin, end - begin), own = pair.substr(0, pair.find(':'));
     if (own.size() == pair.size()) malformed(manifest_name, "task");
     Task task = task_of(pair.substr(own.size() + 1));
@@ -380,6 +377,7 @@ etl_definition read_picture(const Json &record, bool &by_content) {
     if (!pad[i].is_number_integer() || pad[i] < 0 || pad[i] > 255) malformed("preprocess.json", "pad");
     d.pad[i] = pad[i].get<uint8_t>();
   }
+  if (int64_t{d.height} * d.width > most_pixels) malformed("preprocess.json", "height times width");
   const int32_t least = d.mode == ETL_SQUASH ? std::min(d.height, d.width) : std::max(d.height, d.width);
   if (d.resize < least || (d.mode >= ETL_LETTERBOX && d.resize != least)) malformed("preprocess.json", "resize");
   return d;
@@ -439,8 +437,12 @@ const Held &wanted_file(const std::map<std::string, Held> &files, const std::str
   return found->second;
 }
 
+// A model must be of the kind that its name says: runtimes go by the content, and one that begins otherwise would not be
+// looked through for names of other files.
 void refuse_references(const Artifact &artifact) {
   const std::string suffix = ".onnx";
+  if (suffixes(artifact).first == ".xml" && artifact.model.compare(0, 1, "<") != 0)
+    fail(ETL_BUNDLE, "the model " + artifact.file + " is no XML: export the bundle again");
   if (artifact.file.size() < suffix.size() ||
       artifact.file.compare(artifact.file.size() - suffix.size(), suffix.size(), suffix) != 0)
     return;
@@ -450,8 +452,15 @@ void refuse_references(const Artifact &artifact) {
 
 }  // namespace
 
+std::string sha256(const std::string &data) {
+  Digest digest;
+  digest.add(data.data(), data.size());
+  return digest.text();
+}
+
 void read_file(const char *path, uint64_t most, etl_status status, std::string &content) {
-  const OpenFile file{open(path, O_RDONLY | O_CLOEXEC)};
+  // Without waiting: a named pipe that nobody writes to would be waited for for ever, and is refused below.
+  const OpenFile file{open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)};
   struct stat kind{};
   if (file.number < 0 || fstat(file.number, &kind) != 0) fail(status, std::string("there is no file ") + path);
   if (!S_ISREG(kind.st_mode)) fail(status, std::string(path) + " is no file");

@@ -61,6 +61,9 @@ Bundle open_bundle(const std::string &folder, const std::string &role, const uin
 // A regular file's content, into memory that is used again. Throws Failure with `status`.
 void read_file(const char *path, uint64_t most, etl_status status, std::string &content);
 
+// In hexadecimal digits.
+std::string sha256(const std::string &data);
+
 // The golden vectors, read again and held against their hash.
 std::map<std::string, Array> read_golden(const Bundle &bundle);
 

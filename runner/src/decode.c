@@ -12,6 +12,8 @@
 #include "picture.h"
 
 enum { ORIENTATION = 0x0112, MOST_SCANS = 500, TWELVE_BITS = 15, LONGEST_CHUNK = 64 << 20 };
+/* Of texts in a PNG: what Pillow unpacks of one, and what all may take. */
+enum { LEAST_TEXT = 1 << 20, MOST_TEXTS = 256 << 20 };
 
 static uint32_t number(const uint8_t *data, int bytes, int little) {
   uint32_t value = 0;
@@ -165,7 +167,9 @@ static etl_status decode_jpeg(const uint8_t *data, size_t bytes, const etl_decod
   errors.base.emit_message = jpeg_warn;
   progress.progress_monitor = jpeg_watch;
   if (setjmp(errors.leave)) {
+    const int memory = errors.base.msg_code == JERR_OUT_OF_MEMORY;
     jpeg_destroy_decompress(&jpeg);
+    if (memory) return etl_fail(failure, ETL_MEMORY, "there is no memory for the picture: shrink it");
     return etl_fail(failure, ETL_INPUT, "it is a damaged JPEG (%s): replace it", errors.text);
   }
   jpeg_create_decompress(&jpeg);
@@ -184,6 +188,8 @@ static etl_status decode_jpeg(const uint8_t *data, size_t bytes, const etl_decod
 typedef struct png_source {
   const uint8_t *data;
   size_t left;
+  int whole; /* all pixels are read: damage behind them takes nothing from the picture */
+  etl_status status;
   char text[128];
 } png_source;
 
@@ -298,34 +304,55 @@ static etl_status png_rows(png_structp png, png_infop info, const etl_decoding *
   return ETL_OK;
 }
 
-/* Chunks behind the pixels may hold the orientation; damage there takes nothing from the picture. */
-static void read_end(png_structp png, png_infop info) {
-  if (setjmp(png_jmpbuf(png)) == 0) png_read_end(png, info);
+/* Most bytes that one chunk may become: what the longest one has in the file. 0 where there are so many packed texts,
+ * each of which a few bytes may say, that all memory would go. */
+static png_alloc_size_t chunk_limit(const uint8_t *data, size_t bytes) {
+  size_t longest = LEAST_TEXT, texts = 0;
+  for (size_t at = 8; at + 8 <= bytes;) {
+    const size_t length = number(data + at, 4, 0);
+    const uint8_t *name = data + at + 4;
+    if (memcmp(name, "zTXt", 4) == 0 || memcmp(name, "iTXt", 4) == 0) texts++;
+    if (length > bytes - at - 8) break;
+    if (memcmp(name, "IDAT", 4) != 0 && length > longest) longest = length;
+    at += 8 + length + 4;
+  }
+  if (longest > LONGEST_CHUNK) longest = LONGEST_CHUNK;
+  return texts > MOST_TEXTS / longest ? 0 : longest;
+}
+
+/* What libpng leaves by longjmp it leaves to here: this frame alone lives as long as `png`. */
+static etl_status png_guarded(png_structp png, png_infop info, const etl_decoding *how, etl_picture *picture,
+                              etl_failure *failure) {
+  png_source *source = png_get_error_ptr(png);
+  if (setjmp(png_jmpbuf(png)) == 0) {
+    png_read_info(png, info);
+    source->status = png_rows(png, info, how, picture, failure);
+    source->whole = source->status == ETL_OK;
+    /* Chunks behind the pixels may hold the orientation. */
+    if (source->whole) png_read_end(png, info);
+  } else if (!source->whole) {
+    return etl_fail(failure, ETL_INPUT, "it is a damaged PNG (%s): replace it", source->text);
+  }
+  return source->status;
 }
 
 static etl_status decode_png(const uint8_t *data, size_t bytes, const etl_decoding *how, etl_picture *picture,
                              int *orientation, etl_failure *failure) {
-  png_source source = {data, bytes, ""};
+  png_source source = {data, bytes, 0, ETL_INPUT, ""};
+  const png_alloc_size_t limit = chunk_limit(data, bytes);
+  if (limit == 0) return etl_fail(failure, ETL_INPUT, "it holds too many texts: remove them");
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &source, png_leave, png_warn);
   png_infop info = png == NULL ? NULL : png_create_info_struct(png);
   if (info == NULL) {
     png_destroy_read_struct(&png, NULL, NULL);
     return etl_fail(failure, ETL_MEMORY, "there is no memory for the picture: shrink it");
   }
-  if (setjmp(png_jmpbuf(png))) {
-    png_destroy_read_struct(&png, &info, NULL);
-    return etl_fail(failure, ETL_INPUT, "it is a damaged PNG (%s): replace it", source.text);
-  }
   png_set_user_limits(png, 0x7FFFFFFF, 0x7FFFFFFF);
-  png_set_chunk_malloc_max(png, LONGEST_CHUNK);
+  png_set_chunk_malloc_max(png, limit);
   png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
   png_set_read_fn(png, &source, png_take);
-  png_read_info(png, info);
-  etl_status status = png_rows(png, info, how, picture, failure);
-  if (status == ETL_OK) {
-    read_end(png, info);
-    *orientation = png_orientation(png, info);
-  }
+  const etl_status status = png_guarded(png, info, how, picture, failure);
+  if (status == ETL_OK) *orientation = png_orientation(png, info);
   png_destroy_read_struct(&png, &info, NULL);
   return status;
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <new>
 
@@ -27,6 +28,7 @@ std::unique_ptr<Backend> open_backend(Artifact artifact, const std::string &libr
   if (artifact.backend == "onnxruntime") return open_onnxruntime(std::move(artifact), library, threads);
   if (artifact.backend == "openvino") return open_openvino(std::move(artifact), library, threads);
   if (artifact.backend == "litert") return open_litert(std::move(artifact), library, threads);
+  if (artifact.backend == "tensorrt") return open_tensorrt(std::move(artifact), library, threads);
   fail(ETL_UNSUPPORTED, "artifacts for " + artifact.backend.substr(0, 100) + " are not run by this runner");
 }
 
@@ -34,7 +36,8 @@ namespace {
 
 // As edgetl/runtime/selftest.py.
 constexpr double golden_tolerance = 0.05, input_tolerance = 0.006;
-constexpr size_t usual_top = 5;
+constexpr size_t usual_top = 5, largest_structure = 4096;
+constexpr int64_t most_samples = 1 << 20;
 thread_local std::string open_error;
 
 using Clock = std::chrono::steady_clock;
@@ -47,9 +50,20 @@ template <class T>
 T taken(const T *given) {
   T whole{};
   if (given == nullptr) return whole;
-  if (given->size < sizeof given->size) fail(ETL_USAGE, "a structure's size is not set: set it to sizeof");
+  if (given->size < sizeof given->size || given->size > largest_structure)
+    fail(ETL_USAGE, "a structure's size is not set: set it to sizeof");
   std::memcpy(&whole, given, std::min(given->size, sizeof(T)));
   return whole;
+}
+
+// What a later header added and this library does not know must not be asked for: it would be left undone in silence.
+void refuse_unknown(const etl_options *given) {
+  if (given == nullptr) return;
+  const auto *bytes = reinterpret_cast<const unsigned char *>(given);
+  const bool more = given->size > sizeof *given &&
+                    std::any_of(bytes + sizeof *given, bytes + given->size, [](unsigned char byte) { return byte != 0; });
+  const bool flags = given->size >= offsetof(etl_options, threads) && (given->flags & ~uint32_t{ETL_NO_RUNTIME}) != 0;
+  if (more || flags) fail(ETL_USAGE, "the options ask for what this library does not know: take the one of that header");
 }
 
 template <class T>
@@ -72,6 +86,7 @@ struct etl_model {
   std::unique_ptr<Answers> answers;
   std::vector<const void *> sample;
   std::vector<Output> outputs;
+  bool answered = false;  // the outputs are those of the last run
   etl_picture picture{};
   etl_resizer resizer{};
   std::vector<uint8_t> input;
@@ -154,11 +169,19 @@ void infer(etl_model &m) {
   const auto start = Clock::now();
   m.backend->run(m.sample, m.outputs);
   m.timing.run_ms = since(start);
+  m.answered = true;
 }
 
 Backend &backend(etl_model &m) {
   if (!m.backend) fail(ETL_USAGE, "the bundle was opened without a runtime");
   return *m.backend;
+}
+
+// What follows is a new run: whatever becomes of it, nothing of the one before is taken for its answer.
+void begin(etl_model &m, etl_answers *answers) {
+  m.answered = false;
+  if (answers != nullptr && answers->size >= offsetof(etl_answers, count) + sizeof answers->count) answers->count = 0;
+  (void)backend(m);
 }
 
 void answer(etl_model &m, etl_answers *answers) {
@@ -219,9 +242,11 @@ void take_tensors(etl_model &m, const etl_tensor *inputs, size_t count) {
       return inputs[i].name == nullptr ? count == 1 : known.name == inputs[i].name;
     });
     if (slot == slots.end()) fail(ETL_USAGE, "the network has no such input: the first is '" + slots[0].name + "'");
-    if (inputs[i].data == nullptr || inputs[i].bytes != sample_bytes(*slot))
+    if (inputs[i].data == nullptr || inputs[i].bytes == 0 || inputs[i].bytes != sample_bytes(*slot))
       fail(ETL_USAGE, "a sample of '" + slot->name + "' has " + std::to_string(sample_bytes(*slot)) + " bytes of " +
                           slot->type + ", not " + std::to_string(inputs[i].bytes));
+    if (reinterpret_cast<uintptr_t>(inputs[i].data) % type_bytes(slot->type) != 0)
+      fail(ETL_USAGE, "the numbers of '" + slot->name + "' do not lie at a multiple of their size, as " + slot->type + " must");
     m.sample[static_cast<size_t>(slot - slots.begin())] = inputs[i].data;
   }
   if (std::count(m.sample.begin(), m.sample.end(), nullptr) != 0) fail(ETL_USAGE, "an input is given twice");
@@ -311,13 +336,15 @@ std::vector<std::vector<float>> golden_outputs(etl_model &m, const std::map<std:
   const auto &slots = backend(m).inputs();
   std::vector<const Array *> fed;
   for (const Slot &slot : slots) fed.push_back(&golden_array(golden, "in." + slot.name, short_type(slot.type)));
-  const int64_t count = fed.at(0)->shape[0];
+  const int64_t count = fed.empty() ? 0 : fed[0]->shape[0];
+  if (count < 1 || count > most_samples) fail(ETL_BUNDLE, "golden.npz holds no samples: export the bundle again");
   std::vector<std::vector<float>> found(m.backend->outputs().size());
   m.sample.resize(slots.size());
   for (int64_t row = 0; row < count; row++) {
     for (size_t i = 0; i < slots.size(); i++) {
       const size_t bytes = sample_bytes(slots[i]);
-      if (fed[i]->bytes.size() != bytes * static_cast<size_t>(count)) fail(ETL_BUNDLE, "golden.npz is of another network");
+      if (bytes == 0 || fed[i]->bytes.size() / bytes != static_cast<size_t>(count) || fed[i]->bytes.size() % bytes != 0)
+        fail(ETL_BUNDLE, "golden.npz is of another network");
       m.sample[i] = fed[i]->bytes.data() + bytes * static_cast<size_t>(row);
     }
     infer(m);
@@ -335,8 +362,8 @@ void test_outputs(etl_model &m, const std::map<std::string, Array> &golden, etl_
   for (size_t i = 0; i < slots.size(); i++) {
     const Array &array = golden_array(golden, "out." + slots[i].name, "f4");
     std::vector<float> expected(array.bytes.size() / sizeof(float));
+    if (expected.empty() || expected.size() != found[i].size()) fail(ETL_BUNDLE, "golden.npz is of another network");
     std::memcpy(expected.data(), array.bytes.data(), expected.size() * sizeof(float));
-    if (expected.size() != found[i].size()) fail(ETL_BUNDLE, "golden.npz is of another network");
     Range range;
     compare(expected.data(), found[i].data(), expected.size(), range);
     if (!range.numbers) fail(ETL_SELF_TEST, "the answers to the golden samples are no numbers");
@@ -361,7 +388,9 @@ etl_status etl_open(const char *bundle, const etl_options *options, etl_model **
   return guarded(open_error, [&] {
     if (bundle == nullptr) fail(ETL_USAGE, "there is no name of a bundle");
     auto opened = std::make_unique<etl_model>();
-    open_model(bundle, taken(options), *opened);
+    const etl_options known = taken(options);
+    refuse_unknown(options);
+    open_model(bundle, known, *opened);
     *model = opened.release();
   });
 }
@@ -372,11 +401,12 @@ const char *etl_error(const etl_model *model) { return model != nullptr ? model-
 
 etl_status etl_self_test(etl_model *model, etl_check *check) {
   return guarded(model, [&] {
-    (void)backend(*model);
+    begin(*model, nullptr);
     etl_check result{};
     const auto golden = read_golden(model->bundle);
     test_probe(*model, golden, result);
     test_outputs(*model, golden, result);
+    model->answered = false;
     if (check != nullptr) give(check, result);
     if (result.max_difference > golden_tolerance)
       fail(ETL_SELF_TEST, "the golden outputs differ by " + std::to_string(result.max_difference) + " of their range");
@@ -389,7 +419,7 @@ etl_status etl_self_test(etl_model *model, etl_check *check) {
 
 etl_status etl_run_file(etl_model *model, const char *path, etl_answers *answers) {
   return guarded(model, [&] {
-    (void)backend(*model);
+    begin(*model, answers);
     if (path == nullptr) fail(ETL_USAGE, "there is no name of a picture");
     read_file(path, model->max_bytes, ETL_INPUT, model->file);
     preprocess(*model, model->file.data(), model->file.size(), model->input.data());
@@ -399,7 +429,7 @@ etl_status etl_run_file(etl_model *model, const char *path, etl_answers *answers
 
 etl_status etl_run_encoded(etl_model *model, const void *jpeg_or_png, size_t bytes, etl_answers *answers) {
   return guarded(model, [&] {
-    (void)backend(*model);
+    begin(*model, answers);
     preprocess(*model, jpeg_or_png, bytes, model->input.data());
     run_picture(*model, answers);
   });
@@ -408,9 +438,11 @@ etl_status etl_run_encoded(etl_model *model, const void *jpeg_or_png, size_t byt
 etl_status etl_run_rgb(etl_model *model, const uint8_t *rgb, int32_t width, int32_t height, size_t stride,
                        etl_answers *answers) {
   return guarded(model, [&] {
-    (void)backend(*model);
+    begin(*model, answers);
     if (rgb == nullptr || width < 1 || height < 1 || stride < static_cast<size_t>(width) * 3)
       fail(ETL_USAGE, "no such picture: give its pixels, width, height, and bytes from row to row");
+    if (stride > static_cast<size_t>(PTRDIFF_MAX) / static_cast<size_t>(height))
+      fail(ETL_USAGE, "no memory holds such a picture: a row has " + std::to_string(stride) + " bytes");
     model->timing.decode_ms = 0;
     prepare(*model, rgb, width, height, stride, model->input.data());
     run_picture(*model, answers);
@@ -419,6 +451,7 @@ etl_status etl_run_rgb(etl_model *model, const uint8_t *rgb, int32_t width, int3
 
 etl_status etl_run_tensor(etl_model *model, const etl_tensor *inputs, size_t count, etl_answers *answers) {
   return guarded(model, [&] {
+    begin(*model, answers);
     take_tensors(*model, inputs, count);
     model->timing.decode_ms = model->timing.resize_ms = 0;
     infer(*model);
@@ -437,7 +470,8 @@ etl_status etl_preprocess(etl_model *model, const void *jpeg_or_png, size_t byte
 
 etl_status etl_outputs(etl_model *model, int32_t index, float *values, size_t capacity, size_t *count) {
   return guarded(model, [&] {
-    if (index < 0 || static_cast<size_t>(index) >= model->outputs.size()) fail(ETL_USAGE, "there is no such output yet");
+    if (!model->answered || index < 0 || static_cast<size_t>(index) >= model->outputs.size())
+      fail(ETL_USAGE, "there is no such output: the last run failed, or there was none");
     const std::vector<float> &found = model->outputs[static_cast<size_t>(index)].values;
     if (count != nullptr) *count = found.size();
     if (values == nullptr && count != nullptr) return;

@@ -14,6 +14,8 @@
 enum { BITS = 22, HALF = 1 << (BITS - 1) };
 /* As MOST_PIXELS of edgetl/inputs/pictures.py: what resizing may hold at once. */
 static const int64_t most_pixels = (int64_t)1 << 26;
+/* Weights of one axis: 512 MiB. A strip of any length may become one of a few pixels, each of which needs all of it. */
+static const int64_t most_taps = (int64_t)1 << 27;
 static const double pi = 3.14159265358979323846;
 
 int etl_buffer_reserve(etl_buffer *buffer, size_t bytes) {
@@ -100,14 +102,23 @@ static void fill_taps(etl_taps *taps, int32_t i, const double *weights, double t
   }
 }
 
+/* How far from its centre a place of the result takes pixels of the source. */
+static double reach(etl_filter filter, double scale) {
+  static const double supports[] = {0.0, 1.0, 2.0, 3.0};
+  return supports[filter] * (scale < 1.0 ? 1.0 : scale);
+}
+
+static int too_many_taps(etl_filter filter, int32_t from, int64_t to, int32_t count) {
+  return from != to && (2.0 * ceil(reach(filter, (double)from / (double)to)) + 3.0) * count > (double)most_taps;
+}
+
 /* Taps of places begin … begin + count - 1 of an axis that goes from `from` pixels to `to`. */
 static int make_taps(etl_taps *taps, etl_filter filter, int32_t from, int32_t to, int32_t begin, int32_t count,
                      etl_buffer *scratch) {
-  static const double supports[] = {0.0, 1.0, 2.0, 3.0};
   if (filter == ETL_NEAREST) return nearest_taps(taps, from, to, begin, count);
   const double scale = (double)from / to;
   const double widened = scale < 1.0 ? 1.0 : scale;
-  const double support = supports[filter] * widened;
+  const double support = reach(filter, scale);
   const int32_t most = (int32_t)ceil(support) * 2 + 1;
   if (!reserve_taps(taps, count, most) || !etl_buffer_reserve(scratch, (size_t)most * sizeof(double))) return 0;
   double *weights = (double *)(void *)scratch->data;
@@ -210,8 +221,8 @@ static void scaled_size(const etl_definition *d, int64_t width, int64_t height, 
 static etl_status arrange(const etl_definition *d, int32_t width, int32_t height, geometry *g, etl_failure *failure) {
   int64_t across = 0, down = 0;
   scaled_size(d, width, height, &across, &down);
-  const int64_t held = across * (down > height ? down : height);
-  if (across > most_pixels || down > most_pixels || held > most_pixels)
+  /* In this order: the product of any two sides may be more than int64 holds. */
+  if (across > most_pixels || down > most_pixels || across * (down > height ? down : height) > most_pixels)
     return etl_fail(failure, ETL_INPUT,
                     "the picture has %dx%d pixels, of which resizing to %lldx%lld makes too many to hold: crop it",
                     (int)width, (int)height, (long long)across, (long long)down);
@@ -225,6 +236,9 @@ static etl_status arrange(const etl_definition *d, int32_t width, int32_t height
   g->rows = padded ? g->scaled_height : d->height;
   g->to_left = centred ? (d->width - g->scaled_width) / 2 : 0;
   g->to_top = centred ? (d->height - g->scaled_height) / 2 : 0;
+  if (too_many_taps(d->filter, width, across, g->columns) || too_many_taps(d->filter, height, down, g->rows))
+    return etl_fail(failure, ETL_INPUT, "the picture has %dx%d pixels, and one of the network's needs too many: crop it",
+                    (int)width, (int)height);
   return ETL_OK;
 }
 

@@ -144,7 +144,7 @@ void print_check(edgetl::Model &model) {
 }
 
 bool read_key(const char *text, std::string &key) {
-  if (std::strlen(text) != 64) return false;
+  if (std::strlen(text) != 64 || std::strspn(text, "0123456789abcdefABCDEF") != 64) return false;
   for (int i = 0; i < 64; i += 2) {
     unsigned value = 0;
     if (std::sscanf(std::string(text + i, 2).c_str(), "%2x", &value) != 1) return false;

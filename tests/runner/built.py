@@ -65,13 +65,22 @@ class Runner:
         return [line.get("pixels") for line in self.lines("--pixels", bundle, paths=paths)]
 
 
-def compiled(folder: Path, options: Sequence[str]) -> Path:
-    """Configure, build and install in a folder that other processes may use at the same time; again, what changed."""
+def compiled(folder: Path, options: Sequence[str], target: str | None = None) -> Path:
+    """Configure, build and install in a folder that other processes may use at the same time; again, what changed.
+
+    Args:
+        folder: CMake's.
+        options: of configuring.
+        target: to be built alone, without being installed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    build = ["cmake", "--build", str(folder)]
+    steps = [[*build, "--target", target]] if target else [build, ["cmake", "--install", str(folder)]]
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        configure = ["cmake", "-S", SOURCE, "-B", folder, f"-DCMAKE_INSTALL_PREFIX={folder / 'installed'}", *options]
-        for command in (configure, ["cmake", "--build", folder], ["cmake", "--install", folder]):
+        installed = f"-DCMAKE_INSTALL_PREFIX={folder / 'installed'}"
+        configure = ["cmake", "-S", str(SOURCE), "-B", str(folder), installed, *options]
+        for command in (configure, *steps):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return folder

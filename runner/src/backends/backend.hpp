@@ -48,11 +48,21 @@ inline size_t type_bytes(const std::string &type) {
   return type == "float64" || type == "int64" || type == "uint64" ? 8 : 0;
 }
 
-// Bytes of one sample; 0 where an axis besides the batch's is open.
+// Bytes of one sample; 0 where an axis besides the batch's is open, or where they are more than a machine has.
 inline size_t sample_bytes(const Slot &slot) {
+  constexpr size_t most = size_t{1} << (sizeof(size_t) * 8 - 8);
   size_t bytes = type_bytes(slot.type);
-  for (size_t i = 1; i < slot.shape.size(); i++) bytes *= slot.shape[i] < 0 ? 0 : static_cast<size_t>(slot.shape[i]);
+  for (size_t i = 1; i < slot.shape.size() && bytes != 0; i++) {
+    const size_t size = slot.shape[i] < 0 ? 0 : static_cast<size_t>(slot.shape[i]);
+    bytes = size == 0 || bytes > most / size ? 0 : bytes * size;
+  }
   return bytes;
+}
+
+// Something of a runtime's that is given back however its block is left.
+template <class T, class F>
+std::unique_ptr<T, F> owned(T *held, F give_back) {
+  return {held, give_back};
 }
 
 // A shared library, opened by a path or else by the first of its usual names, and never closed: runtimes keep threads.
@@ -62,6 +72,7 @@ void *open_library(const std::string &path, const std::vector<std::string> &name
 std::unique_ptr<Backend> open_onnxruntime(Artifact artifact, const std::string &library, int threads);
 std::unique_ptr<Backend> open_openvino(Artifact artifact, const std::string &library, int threads);
 std::unique_ptr<Backend> open_litert(Artifact artifact, const std::string &library, int threads);
+std::unique_ptr<Backend> open_tensorrt(Artifact artifact, const std::string &library, int threads);
 
 // The backend that the artifact is made for. Throws Failure.
 std::unique_ptr<Backend> open_backend(Artifact artifact, const std::string &library, int threads);

@@ -172,10 +172,11 @@ class LiteRt final : public Backend {
 
   void set_threads(int threads) {
     const std::string text = "num_threads = " + std::to_string(threads) + "\n";
-    char *copy = strdup(text.c_str());
+    auto copy = owned(strdup(text.c_str()), free);
     Handle opaque = nullptr;
-    if (copy == nullptr) throw std::bad_alloc();
-    check(lrt_.LiteRtCreateOpaqueOptions("xnnpack", copy, free, &opaque), "set its threads");
+    if (!copy) throw std::bad_alloc();
+    check(lrt_.LiteRtCreateOpaqueOptions("xnnpack", copy.get(), free, &opaque), "set its threads");
+    (void)copy.release();
     check(lrt_.LiteRtAddOpaqueOptions(options_, opaque), "set its threads");
   }
 

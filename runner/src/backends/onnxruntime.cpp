@@ -100,6 +100,10 @@ class OnnxRuntime final : public Backend {
     fail(ETL_RUNTIME, "ONNX Runtime cannot run " + path_ + " (" + text.substr(0, 400) + ")");
   }
 
+  void forget(OrtStatus *status) {
+    if (status != nullptr) api_->ReleaseStatus(status);
+  }
+
   // The settings of edgetl/runtime/ort.py, so that both give the same numbers.
   void open(const std::string &model, int threads) {
     const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -125,10 +129,14 @@ class OnnxRuntime final : public Backend {
       const bool in = i < inputs;
       check(in ? api_->SessionGetInputName(session_, i, allocator, &name)
                : api_->SessionGetOutputName(session_, i - inputs, allocator, &name));
-      Slot slot{name, "", {}};
-      check(api_->AllocatorFree(allocator, name));
+      Slot slot;
+      {
+        const auto held = owned(name, [&](char *text) { forget(api_->AllocatorFree(allocator, text)); });
+        slot.name = name;
+      }
       check(in ? api_->SessionGetInputTypeInfo(session_, i, &type)
                : api_->SessionGetOutputTypeInfo(session_, i - inputs, &type));
+      const auto held = owned(type, [&](OrtTypeInfo *info) { api_->ReleaseTypeInfo(info); });
       describe(type, slot);
       (in ? inputs_ : outputs_).push_back(std::move(slot));
     }
@@ -138,7 +146,7 @@ class OnnxRuntime final : public Backend {
     filled_.resize(inputs);
   }
 
-  void describe(OrtTypeInfo *type, Slot &slot) {
+  void describe(const OrtTypeInfo *type, Slot &slot) {
     const OrtTensorTypeAndShapeInfo *info = nullptr;
     ONNXTensorElementDataType kind = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     size_t axes = 0;
@@ -149,7 +157,6 @@ class OnnxRuntime final : public Backend {
     slot.type = name_of(kind);
     slot.shape.resize(axes);
     check(api_->GetDimensions(info, slot.shape.data(), axes));
-    api_->ReleaseTypeInfo(type);
   }
 
   OrtValue *value_of(size_t index, const void *sample) {
@@ -178,15 +185,15 @@ class OnnxRuntime final : public Backend {
     ONNXTensorElementDataType kind = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     size_t axes = 0, count = 0;
     check(api_->GetTensorTypeAndShape(value, &info));
+    const auto held = owned(info, [&](OrtTensorTypeAndShapeInfo *told) { api_->ReleaseTensorTypeAndShapeInfo(told); });
     check(api_->GetTensorElementType(info, &kind));
     check(api_->GetDimensionsCount(info, &axes));
     found.shape.resize(axes);
     check(api_->GetDimensions(info, found.shape.data(), axes));
     check(api_->GetTensorShapeElementCount(info, &count));
-    api_->ReleaseTensorTypeAndShapeInfo(info);
     void *data = nullptr;
     check(api_->GetTensorMutableData(value, &data));
-    if (axes == 0 || found.shape[0] < 1) fail(ETL_RUNTIME, "the output '" + name + "' holds no sample");
+    if (axes == 0 || count == 0) fail(ETL_RUNTIME, "the output '" + name + "' holds no sample");
     count /= static_cast<size_t>(found.shape[0]);
     found.shape[0] = 1;
     found.values.resize(count);

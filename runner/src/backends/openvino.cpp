@@ -143,8 +143,8 @@ class OpenVino final : public Backend {
       const bool in = i < inputs;
       check(in ? ov_.ov_compiled_model_input_by_index(compiled_, i, &port)
                : ov_.ov_compiled_model_output_by_index(compiled_, i - inputs, &port));
+      const auto held = owned(port, ov_.ov_output_const_port_free);
       (in ? inputs_ : outputs_).push_back(slot_of(port));
-      ov_.ov_output_const_port_free(port);
     }
   }
 
@@ -153,13 +153,16 @@ class OpenVino final : public Backend {
     ov_partial_shape_t shape{};
     ov_element_type_e kind = DYNAMIC;
     check(ov_.ov_port_get_any_name(port, &name));
-    Slot slot{name, "", {}};
-    ov_.ov_free(name);
+    Slot slot;
+    {
+      const auto held = owned(name, [&](const char *text) { ov_.ov_free(text); });
+      slot.name = name;
+    }
     check(ov_.ov_port_get_element_type(port, &kind));
     check(ov_.ov_port_get_partial_shape(port, &shape));
+    const auto held = owned(&shape, ov_.ov_partial_shape_free);
     for (int64_t i = 0; i < shape.rank.max; i++)
       slot.shape.push_back(shape.dims[i].min == shape.dims[i].max ? shape.dims[i].max : -1);
-    ov_.ov_partial_shape_free(&shape);
     slot.type = name_of(kind);
     return slot;
   }
@@ -171,13 +174,13 @@ class OpenVino final : public Backend {
     ov_tensor_t *tensor = nullptr;
     void *data = nullptr;
     check(ov_.ov_infer_request_get_input_tensor_by_index(request_, index, &tensor));
+    const auto held = owned(tensor, ov_.ov_tensor_free);
     shape_ = slot.shape;
     if (!shape_.empty()) shape_[0] = batch;
     ov_status_e status = ov_.ov_tensor_set_shape(tensor, {static_cast<int64_t>(shape_.size()), shape_.data()});
     if (status == OK) status = ov_.ov_tensor_data(tensor, &data);
     for (int64_t i = 0; status == OK && i < batch; i++)
       std::memcpy(static_cast<char *>(data) + bytes * static_cast<size_t>(i), sample, bytes);
-    ov_.ov_tensor_free(tensor);
     check(status);
   }
 
@@ -188,22 +191,21 @@ class OpenVino final : public Backend {
     ov_element_type_e kind = DYNAMIC;
     void *data = nullptr;
     check(ov_.ov_infer_request_get_output_tensor_by_index(request_, index, &tensor));
-    ov_status_e status = ov_.ov_tensor_get_shape(tensor, &shape);
-    if (status == OK) status = ov_.ov_tensor_get_element_type(tensor, &kind);
-    if (status == OK) status = ov_.ov_tensor_data(tensor, &data);
+    const auto held = owned(tensor, ov_.ov_tensor_free);
+    check(ov_.ov_tensor_get_shape(tensor, &shape));
     found.shape.assign(shape.dims, shape.dims + (shape.dims != nullptr ? shape.rank : 0));
     if (shape.dims != nullptr) ov_.ov_shape_free(&shape);
-    size_t count = found.shape.empty() ? 0 : 1;
+    check(ov_.ov_tensor_get_element_type(tensor, &kind));
+    const std::string &name = outputs_[index].name;
+    size_t count = found.shape.empty() || found.shape[0] < 1 ? 0 : 1;
     for (size_t i = 1; i < found.shape.size(); i++) count *= static_cast<size_t>(found.shape[i]);
-    if (status == OK && (kind == F32 || kind == F64)) {
-      found.values.resize(count);
-      if (kind == F32) std::memcpy(found.values.data(), data, count * sizeof(float));
-      else std::copy_n(static_cast<const double *>(data), count, found.values.begin());
-    }
-    ov_.ov_tensor_free(tensor);
-    check(status);
+    if (count == 0) fail(ETL_RUNTIME, "the output '" + name + "' holds no sample");
     if (kind != F32 && kind != F64)
-      fail(ETL_UNSUPPORTED, "the output '" + outputs_[index].name + "' is of " + name_of(kind) + ": export it as float");
+      fail(ETL_UNSUPPORTED, "the output '" + name + "' is of " + name_of(kind) + ": export it as float");
+    check(ov_.ov_tensor_data(tensor, &data));
+    found.values.resize(count);
+    if (kind == F32) std::memcpy(found.values.data(), data, count * sizeof(float));
+    else std::copy_n(static_cast<const double *>(data), count, found.values.begin());
   }
 
   void release() {

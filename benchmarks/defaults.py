@@ -31,17 +31,19 @@ from benchmarks.repair_remedies import crops
 from benchmarks.task_data import sentences, spectrograms, write_rows
 from benchmarks.training_speed import Files, plainly_trained, transforms
 from edgetl.base.extras import version
+from edgetl.base.progress import silent
 from edgetl.base.storage import read_json, write_json
 from edgetl.certify import verify_arrays
+from edgetl.core.data.readers.columns import has_column
 from edgetl.core.run import Run
 from edgetl.runtime.machine import machine
-from edgetl.tasks.logits import log_softmax
+from edgetl.tasks import find_task
 from edgetl.transfer.finetune import finetune
-from edgetl.transfer.model import load_model, outputs
-from edgetl.transfer.stores import store_of
 from edgetl.transfer.strategies import STRATEGIES
 from edgetl.transfer.strategies.base import HeadSpec, Strategy
 from edgetl.transfer.strategies.fine_tuning import fine_tune
+from edgetl.transfer.tasks import scored
+from edgetl.workflow.reference import TorchReference
 
 RESULT = Path(__file__).parent / "results" / "defaults.json"
 #: All epochs, and the weights of the last one: nothing is chosen by the few samples to validate with.
@@ -94,15 +96,10 @@ def spoken(folder: Path, shared: Path) -> Rows:
     return [(str(path.with_suffix(".png")), label) for path, label in found]
 
 
-def listed(table: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file."""
-    with table.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
 def cut(folder: Path, shared: Path) -> Rows:
     """Crops of photographs; how these are divided is kept."""
-    return [(str(folder / row["path"]), row["label"]) for row in listed(crops(folder, shared))]
+    with crops(folder, shared).open(newline="", encoding="utf-8") as stream:
+        return [(str(folder / row["path"]), row["label"]) for row in csv.DictReader(stream)]
 
 
 POOLS: Mapping[str, Callable[[Path, Path], Rows]] = {
@@ -135,27 +132,17 @@ def drawn(name: str, work: Path, shared: Path, seed: int, train: int) -> Path:
     return write_rows(table, ("path", "label", "split"), told)
 
 
-def judged(logits: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, Any]:
-    """Scores on what no choice has seen."""
-    told = logits.argmax(1)
-    recalls = [float((told[labels == c] == c).mean()) for c in np.unique(labels)]
-    loss = -log_softmax(logits)[np.arange(len(labels)), labels]
-    return {"n": len(labels), "accuracy": float((told == labels).mean()), "balanced_accuracy": float(np.mean(recalls)),
-            "loss": float(loss.mean())}  # fmt: skip
-
-
 def edgetls(name: str, table: Path, out: Path, seed: int, size: int) -> tuple[Run, npt.NDArray[Any]]:
     """The run of a cell, and its logits of the certify split."""
     strategy, varied = CELLS[name]
-    texts = "text" in listed(table)[0]
+    texts = has_column(table, "text")
     options: dict[str, Any] = {"strategy": strategy, "seed": seed, "epochs": varied.get("epochs")}
     options["set"] = dict(varied.get("set", {}))
     options |= {} if texts else {"image_size": size}
     if "rate" in varied:
         options["learning_rate"] = fine_tune().schedule.learning_rate * varied["rate"]
     run = finetune(table, out / name.replace(" ", "-").replace(",", ""), **options)
-    model = load_model(run)
-    (logits,) = outputs(model, store_of(model.definition, run.dataset.paths("certify")), torch.device("cpu")).values()
+    (logits,) = TorchReference(run).outputs("certify", silent).values()
     return run, logits
 
 
@@ -177,7 +164,7 @@ def measured(name: str, seed: int, options: argparse.Namespace, known: dict[str,
     work, shared = options.work.resolve(), options.data.resolve()
     table = drawn(name, work, shared, seed, options.train)
     probe, theirs = edgetls("probe", table, table.parent, seed, options.size)
-    labels = probe.dataset.labels("certify")
+    labels, task = probe.dataset.labels("certify"), find_task(probe.task)
     for cell in [*CELLS, *([PLAIN] if name != SENTENCES else [])]:
         if (key := f"{name}, {cell}, {seed}") in known or cell not in options.only:
             continue
@@ -192,7 +179,12 @@ def measured(name: str, seed: int, options: argparse.Namespace, known: dict[str,
         against = {"difference": tested.difference, "ci_low": tested.ci_low, "ci_high": tested.ci_high}
         epochs = {} if cell == PLAIN else {"epochs": [run.metrics.best_epoch, run.metrics.epochs_run]}
         seconds = round(time.process_time() - began, 1)
-        known[key] = {**judged(logits, labels), "against_probe": against, **epochs, "cpu_seconds": seconds}
+        known[key] = {
+            **scored(task, {"logits": logits}, labels).to_json(),
+            "against_probe": against,
+            **epochs,
+            "cpu_seconds": seconds,
+        }
         here = machine()
         told = {"cpu_model": here["cpu_model"], "cores": here["cores"]}
         versions = {module: version(module) for module in ("torch", "timm", "sklearn")}

@@ -10,26 +10,22 @@ the interval of the certificates. Results are added to FILE cell by cell: what w
 from __future__ import annotations
 
 import argparse
-import os
-import resource
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from benchmarks.peers_export import timed
 from edgetl.base.extras import version
+from edgetl.base.progress import silent
 from edgetl.base.storage import read_json, write_json
 from edgetl.certify import verify_arrays
 from edgetl.core.run import Run, load_run
 from edgetl.runtime.machine import machine
-from edgetl.transfer.model import load_baseline, load_model, outputs
-from edgetl.transfer.stores import store_of
+from edgetl.workflow.reference import TorchReference
 
 RESULT = Path(__file__).parent / "results" / "strategies.json"
 #: Name → options of ``edgetl finetune``; distillation is from a larger backbone's run.
@@ -84,25 +80,14 @@ def trained(
         command = ["soup", *members, "--out", str(out), "--quiet"]
     if (out / "run.json").is_file() and (name != "scratch" or load_run(out).baseline is not None):
         return load_run(out), 0.0, 0.0
-    before, began = _children(), time.perf_counter()
-    root = Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    subprocess.run(
-        [sys.executable, "-m", "edgetl", *command], check=True, cwd=work, env=environment, stdout=subprocess.DEVNULL
-    )
-    return load_run(out), time.perf_counter() - began, _children() - before
-
-
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    spent = timed([sys.executable, "-m", "edgetl", *command], (0,))
+    return load_run(out), spent["seconds"], spent["cpu_seconds"]
 
 
 def answers(run: Run, baseline: bool = False) -> npt.NDArray[np.int64]:
     """Classes that the finished float model of a run, or of its baseline, gives the certify samples."""
-    model = load_baseline(run) if baseline else load_model(run)
-    store = store_of(model.definition, run.dataset.paths("certify"))
-    (logits,) = outputs(model, store, torch.device("cpu"), "answering").values()
+    reference = TorchReference(run)
+    (logits,) = (reference.baseline(silent) if baseline else reference.outputs("certify", silent)).values()
     return np.asarray(logits.argmax(1), np.int64)
 
 
@@ -121,8 +106,8 @@ def cell(name: str, run: Run, seconds: float, cpu: float, probe: Run) -> dict[st
         "against_probe": {"difference": tested.difference, "ci_low": tested.ci_low, "ci_high": tested.ci_high},
         "val": dict(metrics.val),
         "epochs": [metrics.best_epoch, metrics.epochs_run],
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu, 1),
+        "seconds": seconds,
+        "cpu_seconds": cpu,
     }
 
 

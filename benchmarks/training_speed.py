@@ -13,11 +13,7 @@ augmentation: with their activations computed once, and computed each time.
 from __future__ import annotations
 
 import argparse
-import os
-import resource
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
+from benchmarks.peers_export import timed
 from edgetl.base.extras import version
 from edgetl.base.storage import read_json, write_json
 from edgetl.core.run import load_run
@@ -106,22 +103,15 @@ def reference(data: Path, size: int, epochs: int, workers: int) -> None:
     plainly_trained(rows[: ends[0]], rows[ends[0] : ends[1]], len(folder.classes), size, epochs, workers)
 
 
-def timed(words: Sequence[object]) -> dict[str, float]:
-    """Seconds of a process and those that it started: by the wall clock, and of all processors."""
-    began, before = time.perf_counter(), _children()
-    subprocess.run([sys.executable, *map(str, words)], check=True, env={**os.environ}, stdout=subprocess.DEVNULL)
-    return {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(_children() - before, 1)}
-
-
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def run_python(words: Sequence[object]) -> dict[str, float]:
+    """Seconds of a Python process and those that it starts: by the wall clock, and of all processors."""
+    return timed([sys.executable, *map(str, words)], (0,))
 
 
 def ours(options: argparse.Namespace, out: Path, *more: object, start: Sequence[str] = PLAIN) -> dict[str, Any]:
     """A run of edgetl, which never stops early: seconds, and what it reaches."""
     words = [*start, "finetune", options.data, "--image-size", options.size, "--epochs", options.epochs]
-    seconds = timed([*words, "--set", "patience=1000", "--out", out, "--fresh", "--quiet", *more])
+    seconds = run_python([*words, "--set", "patience=1000", "--out", out, "--fresh", "--quiet", *more])
     run = load_run(out)
     trained = run.lineage["timing"]["train_seconds"]
     return {**seconds, "loop_seconds": trained, "accuracy": run.metrics.val["accuracy"],
@@ -140,7 +130,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "--size",
         options.size,
     ]
-    theirs = timed([*words, "--epochs", options.epochs, "--workers", options.workers])
+    theirs = run_python([*words, "--epochs", options.epochs, "--workers", options.workers])
     rows: dict[str, Any] = {"torchvision": theirs}
     rows["edgetl"] = ours(options, options.work / "plain")
     for share in options.freeze:

@@ -127,6 +127,8 @@ class Dataset:
     @property
     def unlearned(self) -> tuple[str, ...]:
         """Names of those tasks, of several, that no sample to train on has a label of."""
+        if not self.parts:
+            return ()
         labels = self.labels("train")
         return tuple(part.name for part in self.parts if not part.known(labels).any())
 

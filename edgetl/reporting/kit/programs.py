@@ -12,7 +12,7 @@ from edgetl.inputs import Tensors
 from edgetl.reporting.kit.quoting import c_string
 from edgetl.reporting.kit.subject import Subject
 
-_HERE = Path(__file__).parent / "programs"
+_HERE = Path(__file__).parent / "sources"
 #: What of ``runner/`` it takes to build the runner, in the order of the alphabet.
 RUNNER = ("CMakeLists.txt", "LICENSE", "README.md", "cmake", "fetch_packages.sh", "include", "src", "tools")
 #: Kind of labels → statements that print an answer, in C and in C++.

@@ -13,15 +13,13 @@ from edgetl.reporting.kit.hosting import PLACE, PLATFORMS, on_device
 from edgetl.reporting.kit.programs import source
 from edgetl.reporting.kit.quoting import model_name, shell_word
 from edgetl.reporting.kit.runtimes import IN_C, SITE, CRuntime
-from edgetl.reporting.kit.subject import Subject
+from edgetl.reporting.kit.subject import LABELS, Subject
 from edgetl.reporting.papers.text import plain
 
 #: Most names of classes that the page lists.
 _LISTED = 50
 #: Debian's packages that compile the runner.
 _BUILD = "cmake g++ libjpeg-dev libpng-dev libssl-dev nlohmann-json3-dev python3-venv"
-#: Where a program finds an answer, for each kind of labels; several tasks have several.
-_ANSWER = {"class": "label", "classes": "labels", "number": "value"}
 _CAMERA = "v4l2src ! videoconvert ! video/x-raw,format=RGB ! appsink name=frames max-buffers=1 drop=true"
 _GSTREAMER = (
     "`gstreamer.c` takes the frames of a pipeline from its `appsink`; it is built with the examples where "
@@ -197,11 +195,14 @@ def _in_python(subject: Subject) -> Iterator[str]:
     ]
     yield from _block("sh", commands)
     yield "In a program, with that environment:"
+    # A text is given as it is: a name of a file would be judged for a text.
+    given = "What it is to judge." if isinstance(subject.definition, Text) else subject.sample
+    found = ".tasks" if subject.does.parts else f".{LABELS[kind]}" if (kind := subject.does.labels) in LABELS else ""
     program = [
         "import edgetl",
         "",
         f"bundle = edgetl.load_bundle({subject.name!a})",
-        f'print(bundle.predict("{subject.sample}").{_ANSWER.get(subject.does.labels, "tasks")})',
+        f'print(bundle.predict("{given}"){found})',
     ]
     yield from _block("python", program)
 

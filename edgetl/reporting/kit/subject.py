@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from edgetl.tasks import Task, find_task
 _OLD = 1
 #: Kind of input → the file in the commands.
 _SAMPLES = {"image": "photo.jpg", "tensor": "sample.npz"}
+#: Kind of labels that the C runner knows → where a prediction in Python has the answer.
+LABELS = {"class": "label", "classes": "labels", "number": "value"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,10 @@ class Subject:
     @property
     def not_in_c(self) -> str | None:
         """Why the C runner does not serve it, in a clause; None where it does."""
-        if self.definition.kind == "text":
-            return "the C runner cuts no texts into tokens"
+        if self.definition.kind not in _SAMPLES:
+            return f"the C runner reads pictures and arrays, and no {INPUTS[self.definition.kind].noun}s"
+        if not {task.labels for task in self.does.parts.values() or [self.does]} <= LABELS.keys():
+            return f"the C runner does not know what {self.task} answers"
         if self.backend not in IN_C:
             return f"the C runner of edgetl {__version__} has no backend for {self.runtime}"
         if isinstance(self.definition, Preprocess) and self.definition.version == _OLD:
@@ -80,8 +85,9 @@ class Subject:
 
     @property
     def made(self) -> str:
-        """Version of the runtime that made it; "" where nobody knows."""
-        return self.versions.get(PYTHON.get(self.backend, ("", ""))[1]) or ""
+        """Version of the runtime that made it; "" where nobody knows, or what is known is none."""
+        found = self.versions.get(PYTHON.get(self.backend, ("", ""))[1]) or ""
+        return found if re.fullmatch(r"[A-Za-z0-9.+!_-]*", found) else ""
 
     def pinned(self) -> str:
         """The runtime's package for pip, of the version that made the bundle, as a shell's word."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from edgetl import __version__
@@ -12,7 +11,7 @@ from edgetl.inputs import Input, Preprocess, Tensors, Text
 from edgetl.reporting.kit.hosting import PLACE, PLATFORMS, on_device
 from edgetl.reporting.kit.programs import source
 from edgetl.reporting.kit.quoting import model_name, shell_word
-from edgetl.reporting.kit.runtimes import IN_C, SITE, CRuntime
+from edgetl.reporting.kit.runtimes import IN_C, CRuntime
 from edgetl.reporting.kit.subject import LABELS, Subject
 from edgetl.reporting.papers.text import plain
 
@@ -147,15 +146,17 @@ def _in_c(subject: Subject, examples: Mapping[str, str]) -> Iterator[str]:
 
 
 def _commands(subject: Subject, runtime: CRuntime) -> Iterator[str]:
-    bundle, kit, library = shell_word(subject.name), _kit(subject), f"{SITE}/{runtime.library}"
+    bundle, kit = shell_word(subject.name), _kit(subject)
     yield f"sudo apt-get install --yes {_BUILD}"
-    yield "python3 -m venv runtime"
-    yield f"runtime/bin/pip install --no-deps {shlex.quote(runtime.package) if runtime.package else subject.pinned()}"
+    if runtime.package is not None:
+        yield "python3 -m venv runtime"
+        package = shell_word(runtime.package) if runtime.package else subject.pinned()
+        yield f"runtime/bin/pip install --no-deps {package}"
     yield from (command.replace("KIT", kit) for command in runtime.headers)
     yield " ".join(["cmake", "-S", kit, "-B", "build", *runtime.options])
     yield "cmake --build build"
-    yield f"build/runner/edgetl-run --self-test --library {library} {bundle}"
-    yield f"build/example {bundle} {_given(subject)} {library}"
+    yield f"build/runner/edgetl-run --self-test --library {runtime.library} {bundle}"
+    yield f"build/example {bundle} {_given(subject)} {runtime.library}"
 
 
 def _kit(subject: Subject) -> str:
@@ -243,7 +244,7 @@ def _gstreamer(subject: Subject) -> Iterator[str]:
     yield from _part("GStreamer")
     yield _GSTREAMER
     runtime, bundle = IN_C[subject.backend], shell_word(subject.name)
-    start = f"build/gstreamer {bundle} {SITE}/{runtime.library}"
+    start = f"build/gstreamer {bundle} {runtime.library}"
     plugins = "gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
     commands = [
         f"sudo apt-get install --yes pkg-config libgstreamer-plugins-base1.0-dev {plugins}",

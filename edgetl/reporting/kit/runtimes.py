@@ -11,14 +11,15 @@ class CRuntime:
     """How the C runner comes by a runtime.
 
     Attributes:
-        package: requirement of pip that brings its shared library; "" takes the version that made the bundle.
-        library: the shared library below ``site-packages``, as a shell's pattern.
+        package: requirement of pip that brings its shared library; "" takes the version that made the bundle, and None
+            says that the device's system brings it.
+        library: the shared library, as a shell's pattern.
         headers: commands that bring headers which that package lacks; KIT is the kit's folder.
         options: of CMake, a word each, that lead to the headers.
         remark: what else there is to know, a sentence or none.
     """
 
-    package: str
+    package: str | None
     library: str
     headers: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ SITE = "runtime/lib/python3*/site-packages"
 IN_C: Mapping[str, CRuntime] = {
     "onnxruntime": CRuntime(
         "",
-        "onnxruntime/capi/libonnxruntime.so.*",
+        f"{SITE}/onnxruntime/capi/libonnxruntime.so.*",
         headers=("sh KIT/runner/fetch_packages.sh header headers",),
         options=('-DONNXRUNTIME_INCLUDE_DIR="$PWD/headers/usr/include/onnxruntime"',),
         remark="`fetch_packages.sh` unpacks Debian's `libonnxruntime-dev` for its header, on Debian 12 and 13. On "
@@ -53,13 +54,13 @@ IN_C: Mapping[str, CRuntime] = {
     ),
     "openvino": CRuntime(
         "",
-        "openvino/libs/libopenvino_c.so.*",
+        f"{SITE}/openvino/libs/libopenvino_c.so.*",
         options=(f'-DOPENVINO_INCLUDE_DIR="$(echo $PWD/{SITE}/openvino/include)"',),
         remark="The wheel brings headers, library and plugins.",
     ),
     "litert": CRuntime(
         "ai-edge-litert==2.3.*",
-        "ai_edge_litert/libLiteRt.so",
+        f"{SITE}/ai_edge_litert/libLiteRt.so",
         remark="The library comes without headers, and the runner knows the functions of 2.3 alone.",
     ),
 }

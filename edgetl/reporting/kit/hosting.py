@@ -15,6 +15,32 @@ PLATFORMS = {"aarch64": "linux/arm64", "x86_64": "linux/amd64"}
 _CACHE = "/var/cache/edgetl"
 #: Nobody, by number: a host knows other names than a container.
 _USER = "65534"
+#: What the service may not do, and when it is started.
+_CONFINED = (
+    "DynamicUser=yes",
+    "NoNewPrivileges=yes",
+    "CapabilityBoundingSet=",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "ProtectClock=yes",
+    "ProtectControlGroups=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "LockPersonality=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallErrorNumber=EPERM",
+    "",
+    "[Install]",
+    "WantedBy=multi-user.target",
+)
 _READY = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready')"
 
 
@@ -56,31 +82,7 @@ def _service(subject: Subject) -> Iterator[str]:
         yield "SupplementaryGroups=video render"
     else:
         yield "PrivateDevices=yes"
-    yield from (
-        "DynamicUser=yes",
-        "NoNewPrivileges=yes",
-        "CapabilityBoundingSet=",
-        "ProtectSystem=strict",
-        "ProtectHome=yes",
-        "PrivateTmp=yes",
-        "ProtectClock=yes",
-        "ProtectControlGroups=yes",
-        "ProtectHostname=yes",
-        "ProtectKernelLogs=yes",
-        "ProtectKernelModules=yes",
-        "ProtectKernelTunables=yes",
-        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
-        "RestrictNamespaces=yes",
-        "RestrictRealtime=yes",
-        "RestrictSUIDSGID=yes",
-        "LockPersonality=yes",
-        "SystemCallArchitectures=native",
-        "SystemCallFilter=@system-service",
-        "SystemCallErrorNumber=EPERM",
-        "",
-        "[Install]",
-        "WantedBy=multi-user.target",
-    )
+    yield from _CONFINED
 
 
 def dockerfile(subject: Subject) -> str:

@@ -129,7 +129,7 @@ def _in_c(subject: Subject, examples: Mapping[str, str]) -> Iterator[str]:
     )
     yield from _block("sh", list(_commands(subject, runtime)))
     if on_device(subject):
-        yield f"The driver of the {subject.target.runtime_device} is the system's."
+        yield f"The driver of the {subject.target.runtime_device or 'GPU'} is the system's."
     yield (
         f"{runtime.remark} `edgetl-run --self-test` runs the bundle's golden vectors, and says whether this machine "
         "answers as expected."

@@ -51,6 +51,8 @@ def test_the_wheel_holds_the_page_template_and_the_type_marker(unpacked: Path) -
     names = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob("*")}
     assert {"edgetl/reporting/templates/report.html.j2", "edgetl/py.typed", "edgetl/runtime/build_engine.py"} <= names
     assert {f"edgetl/devices/remote/{name}.sh" for name in ("connect", "greet", "run")} <= names
+    assert {f"edgetl/reporting/kit/sources/{name}" for name in ("CMakeLists.txt", "picture.c.in", "ros.cpp")} <= names
+    assert {f"edgetl/_data/runner/{name}" for name in ("CMakeLists.txt", "include/edgetl.h", "LICENSE")} <= names
     assert {"edgetl/backends/build_engine.sh", "edgetl/_data/targets/tensorrt/10.3.toml"} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 

@@ -1,4 +1,4 @@
-"""Where the data that travels with edgetl lies: target descriptions and calibration recipes."""
+"""Where the data that travels with edgetl lies: target descriptions, calibration recipes, the C runner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def resource(name: str) -> Path:
-    """The folder ``targets`` or ``calibration``, in a wheel, in a checkout or in an editable install.
+    """The folder ``targets``, ``calibration`` or ``runner``, in a wheel, in a checkout or in an editable install.
 
     Raises:
         EdgetlError: the installation lacks it.

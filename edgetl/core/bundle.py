@@ -12,6 +12,7 @@
     model/            the deployed artifact
     float/            its float twin for the same runtime: the yardstick of ``edgetl bench``
     exported/         the float ONNX file that all was made from, where the twin is not that very file
+    kit/              how it is run on its target: README.md, examples in C and C++ with the runner's sources, a service
     certificate.json, predictions.npz, bench.json, repair.json (where the model had to be mended)   records
     bom.cdx.json, MODEL_CARD.md   what the certificate says, for whoever asks for papers: written anew with it
     signature.json, signature.sig   where somebody vouches for it (see :mod:`edgetl.core.signature`)

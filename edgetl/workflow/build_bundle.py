@@ -20,6 +20,7 @@ from edgetl.core.bundle import (
     REPAIR,
     SOURCE,
     SPLITS_FILE,
+    Artifact,
     Bundle,
     Precision,
     load_bundle,
@@ -30,6 +31,7 @@ from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.run import Run
 from edgetl.core.targets import Target
 from edgetl.inputs import input_of, write_input
+from edgetl.reporting.kit import Subject, write_kit
 from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.given_artifact import compressed_elsewhere
 from edgetl.workflow.golden_vectors import write_golden
@@ -125,9 +127,23 @@ def _fill(
     )
     simulated = request.target.executes_on_host() == "simulated"
     write_golden(folder, run, artifacts["deployed"], simulated=simulated)
+    write_kit(folder, _subject(manifest, run, artifacts["deployed"]))
     write_manifest(folder, manifest, artifacts)
     if selected.repair and selected.repair.needed:
         load_bundle(folder).write_record(REPAIR, to_json(selected.repair))
+
+
+def _subject(manifest: Manifest, run: Run, deployed: Artifact) -> Subject:
+    return Subject(
+        name=manifest.name,
+        target=manifest.target,
+        task=run.task,
+        classes=run.classes,
+        definition=input_of(run),
+        backend=deployed.backend,
+        precision=deployed.precision,
+        versions=manifest.versions,
+    )
 
 
 def _trained(run: Run) -> TrainedRun:

@@ -21,19 +21,19 @@ def text(card: ModelCard) -> str:
 
 def _lines(card: ModelCard) -> Iterator[str]:
     certificate, run = card.certified, card.trained
-    yield f"# Model card: {_plain(card.name)}"
+    yield f"# Model card: {plain(card.name)}"
     yield ""
-    yield _plain(card.use)
+    yield plain(card.use)
     yield ""
-    yield f"**Verdict at its margin: {certificate.verdict}.** {_plain(card.limits[0])}"
+    yield f"**Verdict at its margin: {certificate.verdict}.** {plain(card.limits[0])}"
     yield from _part("Measured", _figures(card))
     yield from _part("Limits", _listed(card.limits[1:]))
     if card.worst is not None:
         name, found = card.worst
-        yield from _part("Worst class", [f"{_plain(name)}: {_plain(found)}"])
+        yield from _part("Worst class", [f"{plain(name)}: {plain(found)}"])
     if card.tradeoffs:
         yield from _part("Given up", _listed(card.tradeoffs))
-    rows = [f"| {_ROLES[each.role]} | {_plain(each.name)} | {_plain(each.stated)} |" for each in card.sources]
+    rows = [f"| {_ROLES[each.role]} | {plain(each.name)} | {plain(each.stated)} |" for each in card.sources]
     yield from _part("Licences", ["| what | name | licence |", "| --- | --- | --- |", *rows])
     made = {
         "task": certificate.task,
@@ -54,7 +54,7 @@ def _part(title: str, lines: Sequence[str] | Iterator[str]) -> Iterator[str]:
 
 
 def _listed(sentences: Sequence[str] | Iterator[str]) -> Iterator[str]:
-    return (f"- {_plain(sentence)}" for sentence in sentences)
+    return (f"- {plain(sentence)}" for sentence in sentences)
 
 
 def _figures(card: ModelCard) -> Iterator[str]:
@@ -62,12 +62,13 @@ def _figures(card: ModelCard) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for each in card.figures:
         value = figure(each.value, each.unit) if each.low is None else change(each.value, each.unit)
-        yield f"| {_plain(each.what)} | {_plain(each.part or 'all')} | {value} | {_interval(each)} |"
+        yield f"| {plain(each.what)} | {plain(each.part or 'all')} | {value} | {_interval(each)} |"
 
 
 def _interval(each: Measured) -> str:
     return "" if each.low is None else bounds(each.low, each.high, each.unit)
 
 
-def _plain(words: str) -> str:
+def plain(words: str) -> str:
+    """Words that are printed as they are: Markdown and HTML make nothing else of them."""
     return _SPECIAL.sub(r"\\\1", printable(words))

@@ -63,4 +63,12 @@ IN_C: Mapping[str, CRuntime] = {
         f"{SITE}/ai_edge_litert/libLiteRt.so",
         remark="The library comes without headers, and the runner knows the functions of 2.3 alone.",
     ),
+    "tensorrt": CRuntime(
+        None,
+        "/usr/lib/*-linux-gnu/libnvinfer.so.1?",
+        options=("-DCUDA_INCLUDE=/usr/local/cuda/include",),
+        remark="The headers and the library are the device's own, on a Jetson those of JetPack (`libnvinfer-dev`). The "
+        "runner loads the engine that `edgetl bench` or the bundle's `build_engine.sh` has built there. It was "
+        "compiled with the headers of TensorRT 10 and 11, and has not run on a GPU yet.",
+    ),
 }

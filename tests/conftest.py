@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -16,6 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgetl.base.errors import DeviceError
+from edgetl.devices import Device, create_device, find_device, list_devices
+from edgetl.devices.rootfs import check_tools
 from tests.warm import HEAVY, READ_LATE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,6 +133,30 @@ def tiny_bundle(edgetl: Callable[..., subprocess.CompletedProcess[str]], tiny_ru
     done = edgetl("export", tiny_run, "--target", "x86-generic", "--precision", "fp32", "--out", out, "--quiet")
     assert done.returncode == 0, done.stderr
     return out / "x86-generic"
+
+
+@pytest.fixture(scope="session")
+def of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if base.name.startswith("popen-") else base
+
+
+@pytest.fixture(scope="session")
+def emulated(of_all_processes: Path) -> Device:
+    """An emulated Arm machine, made once; ``EDGETL_TEST_ROOTFS`` names a folder that keeps it for the next time."""
+    try:
+        check_tools()
+    except DeviceError as error:
+        pytest.skip(str(error))
+    home = Path(os.environ.get("EDGETL_TEST_ROOTFS") or of_all_processes / "edgetl-home")
+    home.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv("EDGETL_HOME", str(home))
+        if "pi" not in [device.name for device in list_devices()]:
+            create_device("pi", "arm64", extras=("tokenizers",))
+        return find_device("pi")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -33,6 +33,7 @@ C, PROGRAM = "c", "edgetl-run"
 _LIBRARIES: Mapping[str, tuple[str, str]] = {
     "onnxruntime": ("onnxruntime", "capi/libonnxruntime.so.*"),
     "openvino": ("openvino", "libs/libopenvino_c.so.*"),
+    "litert": ("ai_edge_litert", "libLiteRt.so"),
 }
 #: Of the runner's exit statuses and of its lines: a picture that it does not take.
 _INPUT = 5

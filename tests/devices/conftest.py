@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from edgetl.base.errors import DeviceError
 from edgetl.base.storage import write_json
 from edgetl.core.bundle import (
     GOLDEN,
@@ -29,9 +27,7 @@ from edgetl.core.bundle import (
 from edgetl.core.data import Dataset
 from edgetl.core.manifest import Manifest
 from edgetl.core.targets import find_target
-from edgetl.devices import Device, create_device, find_device, list_devices
 from edgetl.devices.connection import disconnect
-from edgetl.devices.rootfs import check_tools
 from edgetl.inputs.image import Preprocess
 from edgetl.runtime import predict
 from tests.devices.real_sshd import Heard, Sshd, running_sshd
@@ -183,28 +179,6 @@ def _quantize(source: Path, out: Path, images: npt.NDArray[np.uint8]) -> None:
         per_channel=True,
         op_types_to_quantize=["Conv", "Gemm"],
     )
-
-
-@pytest.fixture(scope="session")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Device:
-    """An emulated Arm machine, made once; ``EDGETL_TEST_ROOTFS`` names a folder that keeps it for the next time."""
-    try:
-        check_tools()
-    except DeviceError as error:
-        pytest.skip(str(error))
-    kept = os.environ.get("EDGETL_TEST_ROOTFS")
-    home = Path(kept) if kept else tmp_path_factory.mktemp("edgetl-home")
-    before = os.environ.get("EDGETL_HOME")
-    os.environ["EDGETL_HOME"] = str(home)
-    try:
-        if "pi" not in [device.name for device in list_devices()]:
-            create_device("pi", "arm64", extras=("tokenizers",))
-        return find_device("pi")
-    finally:
-        if before is None:
-            del os.environ["EDGETL_HOME"]
-        else:
-            os.environ["EDGETL_HOME"] = before
 
 
 @pytest.fixture(scope="module")

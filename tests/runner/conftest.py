@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edgetl.base.extras import available, version
+from edgetl.devices.arm_kernel import write_kernel_files
 from tests.runner.built import Runner, compiled, need, need_headers, packages
+
+_CROSS = Path("/usr/aarch64-linux-gnu/lib")
+#: Of the emulated machine.
+CPU = "cortex-a76"
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of all processes of this session; ``EDGETL_TEST_RUNNER`` names one that stays for the next."""
-    if kept := os.environ.get("EDGETL_TEST_RUNNER"):
-        return Path(kept)
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if base.name.startswith("popen-") else base) / "runner"
+def shared(of_all_processes: Path) -> Path:
+    """Where the runner is built; ``EDGETL_TEST_RUNNER`` names a folder that stays for the next session."""
+    return Path(os.environ.get("EDGETL_TEST_RUNNER") or of_all_processes / "runner")
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +82,40 @@ def ort(runner: Runner, ort_library: Path) -> Runner:
     if not runner.compiled_with("EDGETL_ONNXRUNTIME"):
         pytest.skip("onnxruntime_c_api.h was not found, and apt does not offer libonnxruntime-dev here")
     return Runner(runner.folder, (*runner.start, "--library", str(ort_library), "--threads", "1"))
+
+
+@pytest.fixture(scope="session")
+def arm(shared: Path, header: tuple[str, ...]) -> Runner:
+    """The runner for aarch64, with what an Arm machine's kernel says."""
+    if platform.machine() == "aarch64":
+        pytest.skip("this machine is one already")
+    need("cmake", "aarch64-linux-gnu-g++", "qemu-aarch64-static", "dpkg-deb")
+    libraries = packages("arm64", shared / "arm64")
+    if libraries is None:
+        pytest.skip("apt offers no arm64 packages of libjpeg, libpng and libcrypto here")
+    toolchain = Path(__file__).parents[2] / "runner/cmake/aarch64.cmake"
+    cross = (f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DEDGETL_SYSROOT={libraries}", "-DEDGETL_STATIC_DEPENDENCIES=ON")
+    folder = compiled(shared / "arm64-build", (*cross, *header))
+    root = folder / "root"
+    root.mkdir(exist_ok=True)
+    if not (root / "lib").exists():
+        (root / "lib").symlink_to(_CROSS)
+        write_kernel_files(root, CPU)
+    start = ("qemu-aarch64-static", "-cpu", CPU, "-L", str(root), "-E", f"LD_LIBRARY_PATH={_CROSS}")
+    return Runner(folder, (*start, str(folder / "edgetl-run")))
+
+
+@pytest.fixture(scope="session")
+def arm_ort(arm: Runner, shared: Path) -> Runner:
+    """With ONNX Runtime's aarch64 library, of the wheel of the version that is installed here."""
+    if not arm.compiled_with("EDGETL_ONNXRUNTIME"):
+        pytest.skip("onnxruntime_c_api.h was not found, and apt does not offer libonnxruntime-dev here")
+    folder = arm.folder / "root/usr/local/lib/python3/dist-packages"
+    if not list(folder.rglob("libonnxruntime.so.*")):
+        tags = [argument for minor in (34, 28, 27) for argument in ("--platform", f"manylinux_2_{minor}_aarch64")]
+        chosen = [*tags, "--only-binary=:all:", "--no-deps", "--target", str(folder), "--no-compile", "--quiet"]
+        command = [sys.executable, "-m", "pip", "install", *chosen, f"onnxruntime=={version('onnxruntime')}"]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("pip offers no aarch64 wheel of ONNX Runtime here")
+    (library,) = folder.rglob("libonnxruntime.so.*")
+    return Runner(arm.folder, (*arm.start, "--library", str(library), "--threads", "1"))

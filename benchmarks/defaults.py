@@ -121,13 +121,14 @@ def drawn(name: str, work: Path, shared: Path, seed: int, train: int) -> Path:
     rows = POOLS[name](work / name, shared)
     # Crops of one photograph stay together.
     units = np.array([Path(path).stem.rpartition("-")[0] if name == "crops" else path for path, _ in rows])
-    order = np.random.default_rng(seed).permutation(np.unique(units))
-    place = {unit: position for position, unit in enumerate(order)}
-    sorted_rows = sorted(range(len(rows)), key=lambda row: place[units[row]])
     small = train // 8
     sizes = {"train": train, "val": train // 4, "calibration": small, "search": small, "certify": JUDGED}
     ends = np.cumsum(list(sizes.values()))
-    parts = np.split(np.array(sorted_rows), ends)
+    rng, parts, classes = np.random.default_rng(seed), [np.empty(0, int)], {label for _, label in rows}
+    # Again, where a rare class has no sample to train on.
+    while {rows[i][1] for i in parts[0]} != classes:
+        place = {unit: position for position, unit in enumerate(rng.permutation(np.unique(units)))}
+        parts = np.split(np.array(sorted(range(len(rows)), key=lambda row: place[units[row]])), ends)
     told = [(*rows[i], split) for split, part in zip(sizes, parts, strict=False) for i in part]
     return write_rows(table, ("path", "label", "split"), told)
 

@@ -34,7 +34,7 @@ WITHIN = {
     "workflow": (
         ("fleet", "adoption", "advise", "retention", "transfer_outcome"),
         ("rank_backbones",),
-        ("time_bundle", "audit"),
+        ("time_bundle", "audit", "update_gate"),
         ("certify_bundle",),
         ("corruption_test", "explain_loss"),
         ("answers",),

@@ -90,14 +90,18 @@ def _ratio(gain: Estimate) -> str:
 def outcomes(shown: Output, done: Sequence[Outcome]) -> int:
     """What came of each device: a table, one line of error for each that failed, and the exit status."""
     failed = [item for item in done if item.failed]
-    rows = [[item.device, item.state, item.reason or _found(item), fixed(item.seconds, 1)] for item in done]
+    rows = [[item.device, item.state, _reason(item), fixed(item.seconds, 1)] for item in done]
     columns = ["device", "state", "reason or result", "seconds"]
-    value = {"devices": [item.to_json() for item in done], "failed": len(failed)}
+    kept = [item for item in done if item.kept]
+    value = {"devices": [item.to_json() for item in done], "failed": len(failed), "kept": len(kept)}
     shown.show(value, lambda console: print_table(console, columns, rows))
     for item in failed:
         said = item.reason if item.reason.startswith(item.device) else f"{item.device}: {item.reason}"
         note(f"error: {said}")
-    return EdgetlError.exit_status if failed else 0
+    for item in kept:
+        note(f"{item.device}: the release in charge stays: {item.reason}")
+    worse = any(item.update is not None and item.update.verdict == "fail" for item in kept)
+    return EdgetlError.exit_status if failed else 3 if worse else 4 if kept else 0
 
 
 def probed(console: Console, name: str, found: DeviceProbe) -> None:
@@ -127,6 +131,12 @@ def probed(console: Console, name: str, found: DeviceProbe) -> None:
 
 def _sensor(sensor: SensorFile) -> str:
     return sensor.name + ("" if sensor.readable else " (not readable)")
+
+
+def _reason(item: Outcome) -> str:
+    if item.kept and item.update is not None:
+        return f"{item.update.verdict} against {item.update.replaces[:12]}"
+    return item.reason or _found(item)
 
 
 def _found(item: Outcome) -> str:

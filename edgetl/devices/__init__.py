@@ -4,7 +4,18 @@ Read ``base.py`` first. ``local.py``, ``emulated.py`` and ``ssh.py`` are the thr
 user's own; ``payload.py`` says what of edgetl goes there.
 """
 
-from edgetl.devices.base import EXECUTED, Device, DeviceProbe, bench, install, predict, rollback, selftest
+from edgetl.devices.base import (
+    EXECUTED,
+    Device,
+    DeviceProbe,
+    bench,
+    current,
+    install,
+    predict,
+    predict_current,
+    rollback,
+    selftest,
+)
 from edgetl.devices.placement import Placement, answer, place
 from edgetl.devices.process import stop_all, time_limit
 from edgetl.devices.registry import (
@@ -27,6 +38,7 @@ __all__ = [
     "answer",
     "bench",
     "create_device",
+    "current",
     "description",
     "find_device",
     "home",
@@ -34,6 +46,7 @@ __all__ = [
     "list_devices",
     "place",
     "predict",
+    "predict_current",
     "probe_device",
     "remove_device",
     "rollback",

@@ -20,7 +20,7 @@ from edgetl.base.extras import PROVIDERS
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import from_json
 from edgetl.core.bundle import Bundle, load_bundle
-from edgetl.runtime.installed import Installed, SelfTest
+from edgetl.runtime.installed import InCharge, Installed, SelfTest
 from edgetl.runtime.machine import Machine, MachineAnswer
 from edgetl.runtime.measurement import Measurement
 from edgetl.runtime.plan import Plan
@@ -172,8 +172,14 @@ def predict(
         return {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:])), spec.dtype) for spec in specs}
     options = [*_threads(threads), *(["--simulated"] if simulated else [])]
     answer = _call(device, ["predict", "--role", role, *options], bundle, files=paths, progress=progress)
+    return _outputs(device, bundle, len(paths), answer)
+
+
+def _outputs(device: Device, bundle: Bundle, n: int, answer: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an answer, if they are such as the bundle gives for ``n`` samples."""
     outputs: dict[str, npt.NDArray[Any]] = answer["outputs"]
-    wanted = tuple(replace(spec, shape=(len(paths), *spec.shape[1:])) for spec in specs)
+    specs = output_specs(bundle)
+    wanted = tuple(replace(spec, shape=(n, *spec.shape[1:])) for spec in specs)
     fits = set(outputs) == {spec.name for spec in specs} and all(spec.accepts(outputs[spec.name]) for spec in wanted)
     if not fits:
         got = ", ".join(f"{name[:40]!a}: {x.dtype} {'x'.join(map(str, x.shape))}" for name, x in outputs.items())
@@ -224,14 +230,50 @@ def install(device: Device, bundle: Bundle, name: str, *, progress: Progress = s
     return _checked(Installed, answer, device)
 
 
+def current(device: Device, name: str) -> InCharge:
+    """What is in charge on a device under ``name``.
+
+    Raises:
+        DeviceError: see :meth:`Device.call`.
+    """
+    return _checked(InCharge, device.call(["current", "--name", name, *_required(device)]), device)
+
+
+def predict_current(
+    device: Device, name: str, bundle: Bundle, paths: Sequence[Path], *, progress: Progress = silent
+) -> tuple[InCharge, dict[str, npt.NDArray[Any]]]:
+    """Run sample files through the release in charge on a device, whose outputs are such as a bundle's.
+
+    Args:
+        device: where.
+        name: of what is deployed there.
+        bundle: that has outputs of the same names and sizes.
+        paths: sample files on this machine.
+        progress: told of each sample.
+
+    Returns:
+        the release that answered, and each of its outputs by name, (n, …), in the order of ``paths``.
+
+    Raises:
+        DeviceError: see :meth:`Device.call`; or the outputs are others.
+    """
+    asked = ["current", "--name", name, *_required(device)]
+    answer = device.call(asked, files=paths, progress=progress)
+    found = _checked(InCharge, {key: value for key, value in answer.items() if key != "outputs"}, device)
+    return found, _outputs(device, bundle, len(paths), answer)
+
+
 def rollback(device: Device, name: str) -> Installed:
     """Put the previous release in charge again; see :func:`edgetl.runtime.releases.rollback`.
 
     Raises:
         DeviceError: see :meth:`Device.call`; what was in charge there stays.
     """
-    key = ["--public-key", device.required_key] if device.required_key else []
-    return _checked(Installed, device.call(["rollback", "--name", name, *key]), device)
+    return _checked(Installed, device.call(["rollback", "--name", name, *_required(device)]), device)
+
+
+def _required(device: Device) -> list[str]:
+    return ["--public-key", device.required_key] if device.required_key else []
 
 
 def _call(

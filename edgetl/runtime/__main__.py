@@ -23,16 +23,17 @@ from edgetl.base.extras import version
 from edgetl.base.memory import shortage
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
+from edgetl.base.storage import sha256_json
 from edgetl.base.wording import printable
 from edgetl.core.bundle import Bundle, load_bundle
-from edgetl.runtime.installed import Installed, SelfTest
+from edgetl.runtime.installed import InCharge, Installed, SelfTest
 from edgetl.runtime.inventory import inventory
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import bench, cold_start, golden_feeds
 from edgetl.runtime.measurement import Cold, Measurement
 from edgetl.runtime.plan import add_options, plan_of
 from edgetl.runtime.predict import predict
-from edgetl.runtime.releases import install, rollback
+from edgetl.runtime.releases import in_charge, install, rollback
 from edgetl.runtime.selftest import selftest
 from edgetl.runtime.sensors import state
 from edgetl.runtime.transport import write_arrays
@@ -76,6 +77,17 @@ def _selftest(bundle: Bundle, options: argparse.Namespace) -> SelfTest:
 
 def _install(bundle: Bundle, options: argparse.Namespace) -> Installed:
     return install(bundle, options.name or bundle.target, threads=options.threads)
+
+
+def _current(options: argparse.Namespace) -> InCharge:
+    """What is in charge here, once it has answered the samples that are named."""
+    found = in_charge(options.name, options.public_key)
+    if found is None:
+        return InCharge()
+    release, bundle = found
+    n = int(_predict(bundle, options)["n"]) if options.samples else 0
+    names = sha256_json(list(bundle.labels))
+    return InCharge(release, bundle.digest, bundle.manifest.task, len(bundle.labels), names, n)
 
 
 def _rollback(options: argparse.Namespace) -> Installed:
@@ -140,6 +152,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     back.add_argument("--name", required=True)
     back.add_argument("--threads", type=int)
     back.add_argument("--public-key", help=_KEY)
+    charge = verbs.add_parser("current", help="what is in charge here, and its answers")
+    charge.add_argument("--name", required=True)
+    charge.add_argument("--threads", type=int)
+    charge.add_argument("--public-key", help=_KEY)
+    charge.add_argument("--samples", help="a file with one path of a sample a line")
+    charge.add_argument("--out", help="where the outputs go (.npz, each by its name)")
+    charge.set_defaults(role="deployed", simulated=False)
     for name in _VERBS:
         verb = verbs.add_parser(name)
         verb.add_argument("bundle")
@@ -162,6 +181,8 @@ def _answer(options: argparse.Namespace) -> Any:
         return _machine()
     if options.verb == "rollback":
         return _rollback(options)
+    if options.verb == "current":
+        return _current(options)
     return _VERBS[options.verb](load_bundle(options.bundle, options.public_key), options)
 
 

@@ -47,3 +47,24 @@ class Installed:
     previous: str | None
     path: str
     selftest: SelfTest
+
+
+@dataclass(frozen=True)
+class InCharge:
+    """The release in charge on a device under a name.
+
+    Attributes:
+        release: name of its folder in ``releases``; None where nothing is in charge.
+        digest: of its manifest.
+        task: what it is for.
+        classes: how many it tells apart.
+        classes_sha256: of their names in order, a JSON list.
+        n: samples that it has answered.
+    """
+
+    release: str | None = None
+    digest: str = ""
+    task: str = ""
+    classes: int = 0
+    classes_sha256: str = ""
+    n: int = 0

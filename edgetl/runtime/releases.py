@@ -92,11 +92,32 @@ def rollback(name: str, *, threads: int | None = None, public_key: str | None = 
         return _answer(place, "rolled back", tested)
 
 
+def in_charge(name: str, public_key: str | None = None) -> tuple[str, Bundle] | None:
+    """The release in charge under a name: the name of its folder, and the bundle; None where there is none.
+
+    Args:
+        name, public_key: as for :func:`rollback`.
+
+    Raises:
+        BundleError: it is damaged, or not signed.
+        DeviceError: a bad name.
+    """
+    _check_name(name)
+    place = data_home() / name
+    release = _current(place)
+    # By its own folder: what is in charge may change while it answers.
+    return None if release is None else (release, load_bundle(place / "releases" / release, public_key))
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise DeviceError(f"'{name}' cannot name what is deployed", "use letters, digits, '.', '_' and '-'")
+
+
 @contextlib.contextmanager
 def _place(name: str) -> Iterator[Path]:
     """The folder of ``name``, with no other installation at work; one that stays empty goes."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise DeviceError(f"'{name}' cannot name what is deployed", "use letters, digits, '.', '_' and '-'")
+    _check_name(name)
     home = data_home()
     home.mkdir(parents=True, exist_ok=True)
     place = home / name

@@ -27,16 +27,28 @@ from edgetl.devices.placement import check_fits
 from edgetl.runtime.installed import Installed
 from edgetl.workflow.audit import contradiction
 from edgetl.workflow.time_bundle import plan_for, time_bundle
+from edgetl.workflow.update_gate import Update, compare_with_current, gate_of
 
 #: Devices that are worked on at once.
 JOBS = 8
 #: Seconds that each may take, from the first attempt to reach it.
 TIMEOUT = 600.0
-FAILED = "failed"
+FAILED, KEPT = "failed", "kept"
 #: What work on one device brings back.
 Record = Installed | BenchRecord
-#: Work on one device: what to call the state it ends in, and a record.
-Work = Callable[[Device], tuple[str, Record]]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What work on one device came to; see :class:`Outcome`."""
+
+    state: str
+    record: Record | None = None
+    reason: str = ""
+    update: Update | None = None
+
+
+Work = Callable[[Device], Done]
 
 
 @dataclass(frozen=True)
@@ -45,11 +57,12 @@ class Outcome:
 
     Attributes:
         device: its name.
-        state: deployed, unchanged, rolled back, measured, or failed.
-        reason: why it failed, in one line; empty otherwise.
+        state: deployed, unchanged, rolled back, measured, kept (the release in charge stays), or failed.
+        reason: why it failed, or why the release in charge stays, in one line; empty otherwise.
         seconds: that it took.
         record: what the work brought back; None if it failed.
         doubt: what speaks against the bundle that was deployed all the same; empty where nothing does.
+        update: the test against the release that was in charge; None where there was none, or none was asked for.
     """
 
     device: str
@@ -58,11 +71,17 @@ class Outcome:
     seconds: float
     record: Record | None = None
     doubt: str = ""
+    update: Update | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether the device is as it was before."""
+        """Whether something went wrong, and the device is as it was before."""
         return self.state == FAILED
+
+    @property
+    def kept(self) -> bool:
+        """Whether the release in charge stays, as the new one is not shown to be as good."""
+        return self.state == KEPT
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -73,6 +92,7 @@ class Outcome:
             "seconds": round(self.seconds, 2),
             "record": to_json(self.record) or {},
             **({"doubt": self.doubt} if self.doubt else {}),
+            **({"update": to_json(self.update)} if self.update else {}),
         }
 
 
@@ -82,6 +102,8 @@ def deploy(
     *,
     name: str | None = None,
     force: bool = False,
+    unless_worse: float | None = None,
+    data: str | Path | None = None,
     public_key: str | Path | None = None,
     jobs: int = JOBS,
     timeout: float = TIMEOUT,
@@ -94,6 +116,10 @@ def deploy(
         devices: names; ``edgetl devices`` lists them.
         name: what it is called there, so that a later deploy or rollback finds it; its target's name by default.
         force: deploy it though its certificate fails, is missing, or does not follow from its own predictions.
+        unless_worse: a margin, in the unit of the certificate's metric: the release in charge there and this one answer
+            the certify samples on the device, and it stays in charge unless a loss of that much is ruled out and no
+            class collapsed (see :mod:`edgetl.workflow.update_gate`).
+        data: where the certify samples lie now, as for :func:`edgetl.verify`.
         public_key: that must have signed all of it, here and there: a file, or 64 hexadecimal digits.
         jobs: devices that are worked on at once.
         timeout: seconds that each may take.
@@ -103,21 +129,26 @@ def deploy(
         one outcome for each device, in order; ``record`` says what is in charge there.
 
     Raises:
-        EdgetlError: the bundle is damaged, nothing certifies it, a device is unknown, or an option makes no sense:
-            before any work starts.
+        EdgetlError: the bundle is damaged, nothing certifies it, a device is unknown, samples are missing, or an option
+            makes no sense: before any work starts.
     """
     opened = load_bundle(bundle, public_key)
     doubt, barred = doubt_of(opened)
     if barred and not force:
         raise BundleError(f"{opened.path}: {doubt}", "make it pass: edgetl verify; or deploy it all the same: --force")
+    gate = None if unless_worse is None else gate_of(opened, unless_worse, data, progress)
 
-    def work(device: Device) -> tuple[str, Record]:
+    def work(device: Device) -> Done:
         probe = device.probe() if device.kind == "ssh" else None
         if probe is not None and not probe.reachable:
             raise DeviceError(probe.reason, probe.remedy)
         check_fits(opened, device, (probe.machine.arch or "") if probe else device.arch)
-        record = places.install(device, opened, name or opened.target)
-        return record.state, record
+        called = name or opened.target
+        update = None if gate is None else compare_with_current(opened, device, called, gate, progress)
+        if update is not None and update.verdict != "pass":
+            return Done(KEPT, None, update.said, update)
+        record = places.install(device, opened, called)
+        return Done(record.state, record, "", update)
 
     done = each(devices, work, task=f"deploying {opened.target}", jobs=jobs, timeout=timeout, progress=progress)
     return [replace(outcome, doubt=doubt) for outcome in done]
@@ -160,9 +191,9 @@ def rollback(
         EdgetlError: a device is unknown, or an option makes no sense: before any work starts.
     """
 
-    def work(device: Device) -> tuple[str, Record]:
+    def work(device: Device) -> Done:
         record = places.rollback(device, name)
-        return record.state, record
+        return Done(record.state, record)
 
     return each(devices, work, task=f"rolling back {name}", jobs=jobs, timeout=timeout, progress=progress)
 
@@ -199,8 +230,8 @@ def bench_devices(
     opened = load_bundle(bundle)
     other = None if against is None else load_bundle(against)
 
-    def work(device: Device) -> tuple[str, Record]:
-        return "measured", time_bundle(opened, plan, device.name, other, file=record_name(device.name))
+    def work(device: Device) -> Done:
+        return Done("measured", time_bundle(opened, plan, device.name, other, file=record_name(device.name)))
 
     return each(devices, work, task=f"timing {opened.target}", jobs=jobs, timeout=timeout, progress=progress)
 
@@ -247,8 +278,9 @@ def _outcome(device: Device, work: Work, timeout: float) -> Outcome:
     began = time.monotonic()
     try:
         with time_limit(timeout):
-            state, record = work(device)
-        return Outcome(device.name, state, "", time.monotonic() - began, record)
+            done = work(device)
+        seconds = time.monotonic() - began
+        return Outcome(device.name, done.state, done.reason, seconds, done.record, update=done.update)
     except EdgetlError as error:
         return Outcome(device.name, FAILED, str(error), time.monotonic() - began)
     except Exception as error:  # a bug met on one device must not lose what others have measured

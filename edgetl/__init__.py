@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgetl.inputs import Preprocess, load_dataset
     from edgetl.pipeline import bench, demo, export, predict, report, verify
     from edgetl.runtime.loaded import load_bundle
+    from edgetl.runtime.monitor import Monitor
     from edgetl.runtime.predictor import Prediction
     from edgetl.serving.server import serve
     from edgetl.tasks import list_tasks
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from edgetl.workflow.doctor import doctor
     from edgetl.workflow.exported import Exported
     from edgetl.workflow.fleet import bench_devices, deploy, rollback
+    from edgetl.workflow.monitor import monitor
     from edgetl.workflow.rank_backbones import rank
     from edgetl.workflow.retention import retention
     from edgetl.workflow.sign_bundle import sign
@@ -63,6 +65,7 @@ _HOMES = {
     "Dataset": "edgetl.core.data",
     "EdgetlError": "edgetl.base.errors",
     "Exported": "edgetl.workflow.exported",
+    "Monitor": "edgetl.runtime.monitor",
     "Prediction": "edgetl.runtime.predictor",
     "Preprocess": "edgetl.inputs",
     "Run": "edgetl.core.run",
@@ -87,6 +90,7 @@ _HOMES = {
     "load_dataset": "edgetl.inputs",
     "load_run": "edgetl.core.run",
     "load_targets": "edgetl.core.targets",
+    "monitor": "edgetl.workflow.monitor",
     "pack": "edgetl.core.bundle_archive",
     "probe_device": "edgetl.devices",
     "remove_device": "edgetl.devices",
@@ -113,6 +117,7 @@ __all__ = [
     "Dataset",
     "EdgetlError",
     "Exported",
+    "Monitor",
     "Prediction",
     "Preprocess",
     "Run",
@@ -140,6 +145,7 @@ __all__ = [
     "load_dataset",
     "load_run",
     "load_targets",
+    "monitor",
     "pack",
     "predict",
     "probe_device",

@@ -32,7 +32,7 @@ LAYERS = (
 #: The same within one part: what joins the stages is a strict order, too.
 WITHIN = {
     "workflow": (
-        ("fleet", "adoption", "advise", "retention", "transfer_outcome"),
+        ("fleet", "adoption", "advise", "monitor", "retention", "transfer_outcome"),
         ("rank_backbones",),
         ("time_bundle", "audit", "update_gate"),
         ("certify_bundle",),
@@ -51,6 +51,7 @@ WITHIN = {
             "exported",
             "sources",
             "golden_vectors",
+            "sketch_bundle",
             "portable",
             "sign_bundle",
             "attempt_outcome",
@@ -262,6 +263,7 @@ VERBS = [
     "deploy",
     "rollback",
     "serve",
+    "monitor",
     "pack",
     "unpack",
     "report",

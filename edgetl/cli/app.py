@@ -19,6 +19,7 @@ from edgetl.cli import (
     finetune,
     lists,
     lr_find,
+    monitor,
     pack,
     predict,
     rank,
@@ -74,7 +75,8 @@ def build() -> typer.Typer:
     )
     app.callback()(_root)
     for module in (
-        demo, finetune, adopt, export, verify, predict, bench, sign, pack, unpack, deploy, rollback, serve, report,
+        demo, finetune, adopt, export, verify, predict, bench, sign, pack, unpack, deploy, rollback, serve, monitor,
+        report,
     ):  # fmt: skip
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
     app.command("run")(journey.command)

@@ -14,6 +14,7 @@
     exported/         the float ONNX file that all was made from, where the twin is not that very file
     kit/              how it is run on its target: README.md, examples in C and C++ with the runner's sources, a service
     certificate.json, predictions.npz, bench.json, repair.json (where the model had to be mended)   records
+    sketch.json                 what the certify samples are like, for edgetl monitor: written with the certificate
     bom.cdx.json, MODEL_CARD.md   what the certificate says, for whoever asks for papers: written anew with it
     signature.json, signature.sig   where somebody vouches for it (see :mod:`edgetl.core.signature`)
 
@@ -23,7 +24,7 @@ and names the manifest's digest, so it belongs to exactly one bundle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +41,8 @@ from edgetl.core.certificate import Certificate
 from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
 from edgetl.core.data import Dataset, digest_of
 from edgetl.core.manifest import ArtifactEntry, FileEntry, Manifest, read_manifest
-from edgetl.core.signature import SIGNATURE, STATEMENT, check_signature, read_public_key
+from edgetl.core.signature import SIGNATURE, STATEMENT, check_signature, read_public_key, signed_names
+from edgetl.core.sketch import AGAIN, Sketch
 
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
@@ -57,7 +59,8 @@ PREDICTIONS = "predictions.npz"
 BENCH = "bench.json"
 REPAIR = "repair.json"
 BILL, MODEL_CARD = "bom.cdx.json", "MODEL_CARD.md"
-RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR, BILL, MODEL_CARD)
+SKETCH = "sketch.json"
+RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR, BILL, MODEL_CARD, SKETCH)
 
 Artifact = artifacts.Artifact
 _T = TypeVar("_T")
@@ -136,6 +139,12 @@ class Bundle:
         """What was timed; None where nothing was."""
         record = self.record(BENCH)
         return None if record is None else self._checked(BenchRecord, record, BENCH, "bench this bundle again")
+
+    @property
+    def sketch(self) -> Sketch | None:
+        """What its certify samples are like; None where nobody has looked."""
+        record = self.record(SKETCH)
+        return None if record is None else self._checked(Sketch, record, SKETCH, AGAIN)
 
     def write_bench(self, bench: BenchRecord, name: str = BENCH) -> BenchRecord:
         """Seal a benchmark together with this bundle's digest and write it; returns what was written."""
@@ -229,7 +238,7 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
         artifacts: by role, ``deployed`` and ``float``; their paths lie inside ``folder``.
     """
     # They follow from a certificate, and what one said of the folder before is not said of this bundle.
-    for name in (BILL, MODEL_CARD):
+    for name in (BILL, MODEL_CARD, SKETCH):
         (folder / name).unlink(missing_ok=True)
     files = {
         file.relative_to(folder).as_posix(): FileEntry(sha256_file(file), file.stat().st_size)
@@ -244,6 +253,19 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
     splits = digest_of(read_json(folder / SPLITS_FILE, BundleError)) if SPLITS_FILE in files else ""
     whole = replace(manifest, splits=splits, files=files, artifacts=entries)
     write_sealed(folder / MANIFEST, to_json(whole))
+
+
+def travelling(folder: Path, files: Iterable[str]) -> tuple[str, ...]:
+    """Names of what goes with a bundle to where it runs: its files, what it is watched by, and what is signed.
+
+    Records go along where they are signed: without them, the bundle would not be.
+
+    Args:
+        folder: of the bundle.
+        files: those that its manifest names.
+    """
+    records = (SKETCH, *signed_names(folder))
+    return tuple(dict.fromkeys((MANIFEST, *files, *(name for name in records if file_of(folder, name).is_file()))))
 
 
 def load_bundle(path: str | Path | Bundle, public_key: str | Path | None = None) -> Bundle:

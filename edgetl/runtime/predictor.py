@@ -146,7 +146,7 @@ class Predictor:
         if most == 1:
             return [self._described(self.outputs(one), top)[0] for one in source]
         parts = [source[start : start + most] for start in range(0, len(source), most)]
-        return [found for part in parts for found in self._described(self._inferred(self._input.batch(part)), top)]
+        return [found for part in parts for found in self._described(self.run(self._input.batch(part)), top)]
 
     @overload
     async def predict_async(
@@ -160,12 +160,17 @@ class Predictor:
 
     def outputs(self, source: Source) -> dict[str, npt.NDArray[Any]]:
         """The network's outputs for one sample by name, (1, …), as the artifact gave them."""
-        return self._inferred(self._input.feeds(source))
+        return self.run(self.feeds(source))
+
+    def feeds(self, source: Source) -> dict[str, npt.NDArray[Any]]:
+        """What the network is fed for one sample, each array (1, …)."""
+        return self._input.feeds(source)
 
     def _described(self, outputs: Arrays, top: int) -> list[Prediction]:
         return described(self._task, self._labels, outputs, top)
 
-    def _inferred(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+    def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """The network's outputs for samples as it is fed them, (n, …)."""
         with self._lock:
             if self._closed:
                 raise BundleError(f"{self.bundle.path} was closed", "open it again")

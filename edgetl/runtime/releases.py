@@ -19,8 +19,7 @@ from typing import Literal
 
 from edgetl.base.errors import BundleError, DeviceError
 from edgetl.base.lock import alone
-from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
-from edgetl.core.signature import signed_names
+from edgetl.core.bundle import Bundle, load_bundle, travelling
 from edgetl.runtime.installed import Installed, SelfTest
 from edgetl.runtime.selftest import selftest
 
@@ -173,9 +172,7 @@ def _add(bundle: Bundle, release: Path, threads: int | None) -> SelfTest:
     partial = release.with_name(f"{_PARTIAL}-{release.name}")
     _remember(partial)
     try:
-        # Records go along where they are signed: without them, the release would not be.
-        signed = [name for name in signed_names(bundle.path) if (bundle.path / name).is_file()]
-        for name in dict.fromkeys((MANIFEST, *bundle.manifest.files, *signed)):
+        for name in travelling(bundle.path, bundle.manifest.files):
             file = partial / name
             file.parent.mkdir(parents=True, exist_ok=True)
             _copy(bundle.path / name, file)

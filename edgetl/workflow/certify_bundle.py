@@ -36,6 +36,7 @@ from edgetl.workflow.answers import (
 )
 from edgetl.workflow.corruption_test import check_corruptible, under_corruptions
 from edgetl.workflow.explain_loss import layers_behind
+from edgetl.workflow.sketch_bundle import write_sketch
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def certify_bundle(
     # Should this be killed now, a missing certificate is better than one of other predictions.
     _forget(bundle, CERTIFICATE, BILL, MODEL_CARD)
     saved.save(bundle.path / PREDICTIONS)
+    write_sketch(bundle, seen.paths, seen.deployed)
     facts = {**seen.facts, "robustness": robustness}
     explain = partial(layers_behind, bundle, facts["executed"], root)
     return _written(bundle, certificate_of(bundle, saved, facts, findings, terms, explain))

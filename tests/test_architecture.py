@@ -78,6 +78,7 @@ WITHIN = {
             "transfer_outcome",
             "bill",
             "licences",
+            "sketch",
         ),
     ),
     "base": (

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import edgetl
-from edgetl.base.wording import fixed
-from edgetl.cli.output import Json, Quiet, output, say
-from edgetl.reporting.console import print_table
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from edgetl.cli.output import Json, Quiet, output
 
 
 def command(
@@ -36,15 +31,9 @@ def command(
 
     Exit status: 0 no alarm, 3 an alarm.
     """
+    from edgetl.cli.tables import watched
+
     with output(json=json, quiet=quiet) as shown:
         found = edgetl.monitor(bundle, images, device=device, alpha=alpha, progress=shown.progress)
-        table = [
-            [d.name, f"{d.certified:.4g}", f"{d.seen:.4g}", fixed(min(d.evidence, 1e6), 1)] for d in found.departures
-        ]
-
-        def human(console: Console) -> None:
-            print_table(console, ["characteristic", "certified median", "seen median", "evidence"], table)
-            say(console, found.sentence, *([f"alarm at {found.file}"] if found.file else []))
-
-        shown.show(found.to_json(), human)
+        shown.show(found.to_json(), lambda console: watched(console, found))
         return 3 if found.alarm else 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgetl.devices import DeviceProbe
     from edgetl.workflow.exported import Exported
     from edgetl.workflow.fleet import Outcome
+    from edgetl.workflow.monitor import Watched
 
 
 def bundles(console: Console, exported: Sequence[Exported], page: str = "") -> None:
@@ -131,6 +132,17 @@ def probed(console: Console, name: str, found: DeviceProbe) -> None:
 
 def _sensor(sensor: SensorFile) -> str:
     return sensor.name + ("" if sensor.readable else " (not readable)")
+
+
+def watched(console: Console, found: Watched) -> None:
+    """What samples look like beside those that were certified, and what that says."""
+    columns = ["characteristic", "certified median", "seen median", "evidence"]
+    rows = [
+        [one.name, number(one.certified), number(one.seen), fixed(min(one.evidence, 1e6), 1)]
+        for one in found.departures
+    ]
+    print_table(console, columns, rows)
+    say(console, found.sentence, *([f"alarm at {found.file}"] if found.file else []))
 
 
 def _reason(item: Outcome) -> str:

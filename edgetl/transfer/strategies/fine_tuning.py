@@ -116,7 +116,7 @@ def fine_tune(
         HeadSpec(weakest_penalty=0.01, class_balance=1.0),
         terms=(*task, _from_start(l2_sp)) if l2_sp else task,
         schedule=Schedule(
-            epochs=15, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0 if schedule == "cosine" else 1.5,
+            epochs=30, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0 if schedule == "cosine" else 1.5,
             shape=cast(Shape, schedule), patience=patience, clip=1.0,
         ),
         mix=Mix(mixup, cutmix),

@@ -146,6 +146,7 @@ def verify(
     margin: float | None = None,
     alpha: float = 0.05,
     metric: str | None = None,
+    groups: npt.ArrayLike | None = None,
 ) -> Certificate: ...
 
 

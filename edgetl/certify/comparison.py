@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edgetl.certify.bootstrap import REPLICATES
 from edgetl.certify.checks import DEPLOYED, REFERENCE, Labels, checked
 from edgetl.certify.classes import ClassOutcome, outcomes
+from edgetl.certify.groups import Indexes, group_indexes
 from edgetl.certify.metric_test import MetricTest, check_limits, paired_test
 from edgetl.certify.paired import PairedCounts
 from edgetl.core.tensors import Arrays
@@ -31,6 +32,8 @@ class Comparison:
         margin: greatest acceptable loss of it.
         alpha: one-sided level.
         trained: labels of training; None where they are not known.
+        groups: of each sample, from 0 up, int64 [n]; None where each is independent of all others.
+        tasks: that are judged together: a loss of any fails them all.
     """
 
     task: Task
@@ -42,6 +45,14 @@ class Comparison:
     margin: float
     alpha: float
     trained: Labels | None = None
+    groups: Indexes | None = None
+    tasks: int = 1
+
+    @property
+    def chance(self) -> float:
+        """The level at which a loss is more than chance, of the metric and of all classes: a model that lost nothing
+        fails by any of them, in any of the tasks, with probability ``alpha`` at most (Bonferroni)."""
+        return self.alpha / self.tasks / (1 if self.task.by_class is None else 2)
 
     @property
     def n(self) -> int:
@@ -73,7 +84,8 @@ class Comparison:
     ) -> MetricTest:
         """The paired test of one metric between two models."""
         pair = self.evidence[above], self.evidence[below]
-        return paired_test(self.task.metrics[metric], *pair, self.margin_of(metric), self.alpha, replicates)
+        held = self.margin_of(metric)
+        return paired_test(self.task.metrics[metric], *pair, held, self.alpha, replicates, self.groups, self.chance)
 
     def defined(self, metric: str) -> bool:
         """Whether the metric has a value on these samples."""
@@ -90,11 +102,11 @@ class Comparison:
         if self.task.by_class is None:
             return ()
         counts = self.task.by_class(self.evidence[above], self.evidence[below], len(self.names))
-        return outcomes(counts, self.names)
+        return outcomes(counts, self.names, self.groups)
 
     def collapsed(self, above: str, below: str) -> bool:
         """Whether the lower of two models lost a class (see ``ClassOutcome.collapsed``)."""
-        return any(c.collapsed(self.class_margin, self.alpha) for c in self.outcomes(above, below))
+        return any(c.collapsed(self.class_margin, self.chance) for c in self.outcomes(above, below))
 
 
 def compared(
@@ -106,6 +118,8 @@ def compared(
     margin: float | None,
     alpha: float,
     trained: npt.ArrayLike | None = None,
+    groups: npt.ArrayLike | None = None,
+    tasks: int = 1,
 ) -> Comparison:
     """All models from the reference down, checked, and what they are judged by.
 
@@ -120,4 +134,5 @@ def compared(
     known = None if trained is None else np.asarray(trained)
     held = task.metrics[decides].margin_for(truth if known is None else known) if margin is None else float(margin)
     evidence = {name: task.evidence(given, truth) for name, given in answers.items()}
-    return Comparison(task, truth, names, answers, evidence, decides, held, float(alpha), known)
+    together = group_indexes(groups, len(truth))
+    return Comparison(task, truth, names, answers, evidence, decides, held, float(alpha), known, together, tasks)

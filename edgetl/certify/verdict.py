@@ -15,6 +15,7 @@ from edgetl.certify.classes import ClassOutcome, balanced_accuracy
 from edgetl.certify.comparison import Comparison, compared
 from edgetl.certify.facts import Facts, plain
 from edgetl.certify.gain import Baseline, transfer_gain
+from edgetl.certify.groups import units
 from edgetl.certify.ladder import first_divergence, ladder, responsible
 from edgetl.certify.metric_test import MetricTest
 from edgetl.certify.paired import PairedCounts, paired_indexes
@@ -78,7 +79,7 @@ class _Judged:
     @property
     def collapsed(self) -> list[str]:
         """A sentence for each class that collapsed."""
-        return reasons.collapse_reasons(self.outcomes, self.class_margin, self.comparison.alpha, self.sample)
+        return reasons.collapse_reasons(self.outcomes, self.class_margin, self.comparison.chance, self.sample)
 
 
 def certify_answers(
@@ -91,53 +92,52 @@ def certify_answers(
     margin: float | None = None,
     alpha: float = 0.05,
     trained: npt.ArrayLike | None = None,
+    groups: npt.ArrayLike | None = None,
     logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None = None,
     baseline: Baseline | None = None,
     reproduced: tuple[float, float, int] | None = None,
     findings: Sequence[Finding] = (),
     explain: Explain | None = None,
     facts: Facts | None = None,
+    tasks: int = 1,
 ) -> Certificate:
     """Test a deployed model against its reference on the same held-out samples, whatever they are for.
 
-    Several tasks at once are judged by :func:`edgetl.certify.several.certify_several`.
-
-    The verdict is that of :func:`edgetl.certify.paired_test` for ``metric``, and fail whenever a finding is fatal or a
-    class collapsed: its loss is more than chance (Holm-adjusted exact McNemar p < ``alpha``) and at least ``margin``.
-    ``first_divergence`` is the first rung that, against the rung above it, loses at least ``margin``, and more than
-    chance, or has a class that collapsed.
+    Several tasks at once are judged by :func:`edgetl.certify.several.certify_several`. The verdict is that of
+    :func:`edgetl.certify.paired_test` for ``metric``, and fail whenever a finding is fatal or a class collapsed: its
+    loss is more than chance (Holm-adjusted exact p) and at least ``margin``. ``first_divergence`` is the first rung
+    that loses as much, and more than chance, or has a class that collapsed.
 
     Args:
         task: what the models are for.
-        labels: the truth, as the task's kind of label has it: int64 [n], 0 or 1 [n, labels], or float64 [n].
+        labels: the truth, as the task's kind of label has it.
         models: answers by name, as ``task.decode`` gives them: "reference", the rungs below it in order, "deployed".
-        names: of the classes or labels; without it their indexes are their names.
+        names: of the classes or labels, or else their indexes.
         metric: what the verdict is about; the task's default when None.
-        margin: greatest acceptable loss, in the metric's unit; the metric's default when None. With 0 the deployed
-            model has to be proven better.
-        trained: labels of training, of whose standard deviation default margins in the labels' unit are a hundredth;
-            where it is None, that of ``labels`` is taken.
+        margin: greatest acceptable loss of it; its default when None. With 0 the deployed model has to be better.
+        trained: labels of training, of whose spread default margins in their unit are a hundredth; or ``labels``.
         alpha: one-sided level, 0 < alpha < 0.5.
+        groups: one value for what belongs together, integers or strings [n]: whole groups are tested then.
         logits: of classes, float [n, classes] of the models by name, any of which may be missing; or what was kept of
             them. Where it is None they are taken from the answers.
         baseline: predictions of the model that the transfer is measured against.
-        reproduced: (validation metric that training recorded, the same measured again now, samples).
+        reproduced: validation metric that training recorded, the same measured again now, samples.
         findings: faults that were found elsewhere. What is tested here anew replaces an earlier finding of its kind.
         explain: asked what is behind a loss, where there is one that no fatal finding explains.
         facts: what else the certificate says.
+        tasks: that are judged together, of which this is one.
 
     Raises:
-        CertifyError: arrays that are empty, of unequal length or of another kind than the task's; an index without a
-            name; a name given twice; logits that do not fit; a margin, alpha or place out of range.
+        CertifyError: arrays that are empty or do not fit each other or the task; a margin, alpha or place out of range.
         UnknownNameError: no metric of that name.
     """
     facts = facts or Facts()
     if task.parts:
         return certify_several(
             certify_answers, task, labels, models, names, metric=metric, margin=margin, alpha=alpha, trained=trained,
-            reproduced=reproduced, findings=findings, facts=facts,
+            groups=groups, reproduced=reproduced, findings=findings, facts=facts,
         )  # fmt: skip
-    comparison = compared(task, labels, models, names, metric, margin, alpha, trained)
+    comparison = compared(task, labels, models, names, metric, margin, alpha, trained, groups, tasks)
     judged = _judged(comparison, baseline, reproduced, findings, facts.sample)
     evidence = _evidence(logits, comparison)
     rungs = ladder(comparison, evidence)
@@ -157,7 +157,7 @@ def certify_answers(
         notes=(
             *notes,
             *facts.notes,
-            *reasons.class_notes(outcomes, judged.class_margin, comparison.alpha, facts.sample),
+            *reasons.class_notes(outcomes, judged.class_margin, comparison.chance, facts.sample),
             *(
                 sanity.far_below(judged.counts, reproduced, facts.sample)
                 if task.metric == ACCURACY and judged.counts
@@ -198,7 +198,7 @@ def _gain(comparison: Comparison, baseline: Baseline) -> TransferGain:
         raise CertifyError(f"a baseline of {comparison.task.name} cannot be compared", "leave it out")
     labels, own = paired_indexes(labels=comparison.labels, baseline=baseline.predictions)
     before, after = (comparison.models[name]["class"] for name in (REFERENCE, DEPLOYED))
-    return transfer_gain(baseline.kind, own, before, after, labels, comparison.alpha)
+    return transfer_gain(baseline.kind, own, before, after, labels, comparison.alpha, comparison.groups)
 
 
 def _evidence(logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None, comparison: Comparison) -> LogitEvidence:
@@ -252,6 +252,7 @@ def _measured(judged: _Judged, outcomes: Sequence[ClassOutcome]) -> dict[str, An
         "margin": test.margin,
         "alpha": test.alpha,
         "n": comparison.n,
+        "units": units(comparison.groups, comparison.n),
         "n_needed": test.n_needed,
         "method": test.method,
         "scores": {name: found.record(comparison.task.metrics[name].unit) for name, found in judged.tests.items()},
@@ -261,17 +262,18 @@ def _measured(judged: _Judged, outcomes: Sequence[ClassOutcome]) -> dict[str, An
         "reference_balanced_accuracy": balanced and balanced_accuracy(recalls[0]),
         "deployed_balanced_accuracy": balanced and balanced_accuracy(recalls[1]),
         "balanced": balanced and Balanced(balanced.difference, balanced.ci_low, balanced.ci_high, balanced.verdict),
-        "classes": {c.name: c.record(judged.class_margin, test.alpha) for c in outcomes},
+        "classes": {c.name: c.record(judged.class_margin, comparison.chance) for c in outcomes},
     }
 
 
 def _beyond(judged: _Judged, evidence: LogitEvidence) -> dict[str, Any]:
     """The fields that go beyond the test of the metric."""
     shift: Probabilities | None = None
+    comparison = judged.comparison
     if evidence.per_image is not None:
-        models, labels = judged.comparison.models, judged.comparison.labels
-        answers = models[REFERENCE]["class"], models[DEPLOYED]["class"], labels
-        shift = probability_shift(evidence.per_image, *answers, judged.comparison.alpha)
+        before, after = (comparison.models[name]["class"] for name in (REFERENCE, DEPLOYED))
+        told = (comparison.labels, comparison.alpha, comparison.groups)
+        shift = probability_shift(evidence.per_image, before, after, *told)
     return {
         "probabilities": shift,
         "transfer_gain": judged.gain,

@@ -89,6 +89,20 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class ClassFlips:
+    """Where exactly one of two models finds a class that a sample has, int64 [flips] each.
+
+    Attributes:
+        sample, label: which sample, and which of its classes.
+        change: 1 where only the deployed model finds it, -1 where only the reference does.
+    """
+
+    sample: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    change: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class ClassCounts:
     """What two models did to the samples of each class, int64 [classes] each.
 
@@ -96,6 +110,7 @@ class ClassCounts:
         samples: that have the class.
         reference, deployed: those of them that each model finds it in.
         lost, gained: those that only the reference, or only the deployed model, finds it in.
+        flips: the same one by one.
     """
 
     samples: npt.NDArray[np.int64]
@@ -103,6 +118,7 @@ class ClassCounts:
     deployed: npt.NDArray[np.int64]
     lost: npt.NDArray[np.int64]
     gained: npt.NDArray[np.int64]
+    flips: ClassFlips
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,7 @@ class FirstSteps:
         seed: int,
         shares: Mapping[str, float],
         progress: Progress,
+        group_by: str | None = None,
         needed: Sequence[str] = NEEDED,
     ) -> Dataset:
         """The labelled samples of this kind of input, with their splits: as listed when the run began, or now.
@@ -154,7 +155,9 @@ class FirstSteps:
             check_unchanged(dataset, data, progress)
             return dataset
         into = self.own / (IMAGES if kind == "image" else SAMPLES)
-        return load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, needed=needed, progress=progress)
+        return load_dataset(
+            data, kind=kind, seed=seed, shares=shares, into=into, needed=needed, group_by=group_by, progress=progress
+        )
 
     def begin(self, settings: Settings, dataset: Dataset) -> Dataset:
         """Write what the run was started with, unless it is there; the data set, where its files lie from now on."""

@@ -167,6 +167,7 @@ def _saved(bundle: Bundle, kept: Reference, seen: Answers) -> Predictions:
         sha256=[s.sha256 for s in samples],
         classes=bundle.labels,
         baseline=None if kept.baseline is None else (kept.baseline_kind, kept.baseline),
+        groups=bundle.dataset.groups("certify"),
     )
 
 

@@ -1,0 +1,138 @@
+"""How often does a model pass that lost exactly the margin, where samples belong together?
+
+    python benchmarks/group_sizes.py [--out FILE] [--sets N]
+
+Groups of 1, 2, 5, 10, 20 samples, and of mixed sizes, that flip together, one by one, or in a part of the groups alone.
+Beside edgetl's test stand the one of single samples, which takes every frame for a sample of its own, and the score
+test for clustered pairs (Obuchowski 1998; Yang, Sun and Hardin 2010) with Student's t of as many groups. States its
+Monte-Carlo error. Prints a markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from edgetl.base.storage import write_json
+from edgetl.certify import cautious_lower_bound, share_draws
+from edgetl.certify.bootstrap import bounds
+
+ALPHA = 0.05
+RESULT = Path(__file__).parent / "results" / "group_sizes.json"
+SAMPLES = (500, 2000)
+SIZES: tuple[int | str, ...] = (1, 2, 5, 10, 20, "mixed")
+#: Discordance and margin, which is the true loss.
+RATES = ((0.01, 0.01), (0.02, 0.01), (0.05, 0.01), (0.05, 0.05), (0.1, 0.05), (0.2, 0.05))
+FLIPS = ("together", "one by one", "in 3 of 10 groups")
+REPLICATES = 400
+Indexes = npt.NDArray[np.int64]
+
+
+def sizes_of(rng: np.random.Generator, kind: int | str, n: int) -> Indexes:
+    """Samples of each group, about ``n`` in all."""
+    if kind != "mixed":
+        return np.full(n // int(kind), int(kind))
+    drawn = rng.choice([1, 2, 5, 10, 20], n)
+    return drawn[: int(np.searchsorted(np.cumsum(drawn), n)) + 1]
+
+
+def changes(rng: np.random.Generator, sizes: Indexes, flips: str, discordance: float, margin: float) -> Indexes:
+    """What each sample gains, -1, 0 or 1: the true mean is minus the margin."""
+    lost, gained = (discordance + margin) / 2, (discordance - margin) / 2
+    samples = int(sizes.sum())
+    if flips == "together":
+        drawn = rng.random(len(sizes)).repeat(sizes)
+        return np.where(drawn < lost, -1, np.where(drawn < lost + gained, 1, 0))
+    share = 1.0 if flips == "one by one" else 0.3
+    hard = (rng.random(len(sizes)) < share).repeat(sizes)
+    drawn = rng.random(samples) * share
+    return np.where(hard & (drawn < lost), -1, np.where(hard & (drawn < lost + gained), 1, 0))
+
+
+@lru_cache(100_000)
+def exact_low(lost: int, gained: int, n: int) -> float:
+    """The bound of single samples."""
+    return cautious_lower_bound(lost, gained, n, ALPHA)
+
+
+def score_passes(change: Indexes, sizes: Indexes, margin: float) -> bool:
+    """The score test of clustered pairs: the residuals' sum over its spread between groups."""
+    groups = np.arange(len(sizes)).repeat(sizes)
+    residuals = np.bincount(groups, change + margin)
+    spread = len(sizes) / (len(sizes) - 1) * float(np.sum((residuals - residuals.mean()) ** 2))
+    total = float(residuals.sum())
+    return total > 0 if spread == 0 else total / spread**0.5 > stats.t.isf(ALPHA, len(sizes) - 1)
+
+
+def cell(n: int, kind: int | str, flips: str, rates: tuple[float, float], sets: int) -> dict[str, Any]:
+    """Shares of data sets that pass, by each test."""
+    discordance, margin = rates
+    rng = np.random.default_rng([n, SIZES.index(kind), FLIPS.index(flips), RATES.index(rates)])
+    passed = np.zeros(3)
+    for _ in range(sets):
+        sizes = sizes_of(rng, kind, n)
+        change = changes(rng, sizes, flips, discordance, margin)
+        groups = np.arange(len(sizes)).repeat(sizes)
+        low, high = share_draws(change, None, groups, REPLICATES)[1]
+        single = exact_low(int(np.sum(change < 0)), int(np.sum(change > 0)), len(change))
+        passed += (bounds(low, high, ALPHA)[0] > -margin, single > -margin, score_passes(change, sizes, margin))
+    size, size_single, size_score = (passed / sets).tolist()
+    found = {"n": n, "group": kind, "flips": flips, "discordance": discordance, "margin": margin}
+    return {**found, "size": size, "size_single": size_single, "size_score": size_score}
+
+
+def report(result: dict[str, Any]) -> str:
+    """The greatest size of each test over discordances and margins, as a table."""
+    rows = ["| n | group of | flips | edgetl | every sample by itself | clustered score test |", "|" + " --- |" * 6]
+    for n in SAMPLES:
+        for kind in SIZES:
+            for flips in FLIPS:
+                own = [c for c in result["cells"] if (c["n"], c["group"], c["flips"]) == (n, kind, flips)]
+                worst = (f"{100 * max(c[key] for c in own):.1f}" for key in ("size", "size_single", "size_score"))
+                rows.append(f"| {n:,} | {kind} | {flips} | {' | '.join(worst)} |")
+    error = 100 * result["error"]
+    return (
+        f"Groups: passes (%) at a true loss of the margin, the greatest over six pairs of discordance and margin "
+        f"(Monte-Carlo error of each {error:.2f}):\n\n" + "\n".join(rows)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--sets", type=int, default=1000)
+    options = parser.parse_args(arguments)
+    began = time.process_time()
+    cells = [
+        cell(n, kind, flips, rates, options.sets)
+        for n in SAMPLES
+        for kind in SIZES
+        for flips in FLIPS
+        for rates in RATES
+    ]
+    result = {
+        "alpha": ALPHA,
+        "sets": options.sets,
+        "error": float(np.sqrt(ALPHA * (1 - ALPHA) / options.sets)),
+        "cells": cells,
+        "worst_size": max(c["size"] for c in cells),
+        "cpu_seconds": round(time.process_time() - began, 1),
+    }
+    write_json(options.out, json.loads(json.dumps(result)))
+    print(report(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -42,6 +42,7 @@ def certify(
     metric: str = "accuracy",
     logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None = None,
     groups: npt.ArrayLike | None = None,
+    sequential: bool = False,
     baseline: Baseline | None = None,
     reproduced: tuple[float, float, int] | None = None,
     findings: Sequence[Finding] = (),
@@ -61,7 +62,7 @@ def certify(
         rungs: models between reference and deployed, in order, as (name, class indexes [n]).
         executed, runtime, isa, precision, hashes, created, executed_on, layers, robustness, repair: see :class:`Facts`.
         metric: what the verdict is about: accuracy or balanced-accuracy.
-        logits, groups, baseline, reproduced, findings: see :func:`certify_answers`.
+        logits, groups, sequential, baseline, reproduced, findings: see :func:`certify_answers`.
 
     Raises:
         CertifyError, UnknownNameError: as :func:`certify_answers`.
@@ -89,6 +90,7 @@ def certify(
         alpha=alpha,
         logits=logits,
         groups=groups,
+        sequential=sequential,
         baseline=baseline,
         reproduced=reproduced,
         findings=findings,
@@ -147,6 +149,8 @@ def verify_arrays(
     metric: str | None = None,
     task: str | None = None,
     groups: npt.ArrayLike | None = None,
+    value_range: tuple[float, float] | None = None,
+    sequential: bool = False,
 ) -> Certificate:
     """The test on what two models predicted, wherever that comes from.
 
@@ -161,6 +165,8 @@ def verify_arrays(
         task: see ``edgetl tasks``; what has that metric, or such labels, when None.
         groups: one value for what belongs together, such as frames of one scene, integers or strings [n]: the test
             counts groups then. None: every sample is independent of all others.
+        value_range: least and greatest value that there can be, of a regression.
+        sequential: the verdict is to hold however often it is read, while samples are added.
 
     Raises:
         CertifyError: arrays that do not fit each other, or a bad margin.
@@ -178,6 +184,8 @@ def verify_arrays(
         margin=margin,
         alpha=alpha,
         groups=groups,
+        value_range=value_range,
+        sequential=sequential,
         facts=Facts(sample="sample"),
     )
 

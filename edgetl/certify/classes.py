@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.certify.betting import loss_p
 from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.group_test import sign_flip_loss
 from edgetl.certify.paired import Indexes
@@ -81,9 +82,12 @@ def class_outcomes(
     return outcomes(classification.by_class(before, after, len(names)), names)
 
 
-def outcomes(counts: ClassCounts, names: Sequence[str], groups: Indexes | None = None) -> tuple[ClassOutcome, ...]:
-    """The same from what two models did to the samples of each class, which may belong together."""
-    p_values = mcnemar_loss(counts.lost, counts.gained) if groups is None else _by_group(counts, groups)
+def outcomes(
+    counts: ClassCounts, names: Sequence[str], groups: Indexes | None = None, sequential: bool = False
+) -> tuple[ClassOutcome, ...]:
+    """The same from what two models did to the samples of each class, which may belong together, or be read again."""
+    single = loss_p if sequential else mcnemar_loss
+    p_values = single(counts.lost, counts.gained) if groups is None else _by_group(counts, groups)
     present = counts.samples > 0
     adjusted = np.ones(len(names))
     adjusted[present] = holm(p_values[present])

@@ -6,6 +6,7 @@ The usual formula is off where few images decide: 71 % instead of 80 % at a disc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -103,6 +104,27 @@ def power_of(n: int, discordance: float, margin: float, alpha: float, difference
         np.maximum(size[1:], np.cumsum(_chances(*sorted_, n, (rate + margin, rate))), out=size[1:])
     passes = (size[last] <= alpha) & (low > -margin)
     return float(_chances(ways, lost, gained, n, rates)[passes].sum())
+
+
+def chance_of(
+    n: int,
+    discordance: float,
+    difference: float,
+    holds: Callable[[Floats, Floats], npt.NDArray[np.bool_]],
+) -> float:
+    """The chance of a table of lost and gained images for which ``holds`` says so.
+
+    Args:
+        n: images.
+        discordance, difference: as of :func:`power_of`.
+        holds: numbers of lost and of gained images, float64 [tables] each → bool [tables].
+    """
+    rates = (discordance - difference) / 2, (discordance + difference) / 2
+    edges = [_edge(n, max(rate, 1 / n)) + 1 for rate in rates]
+    lost, gained = (values.ravel() for values in np.mgrid[: edges[0], : edges[1]].astype(np.float64))
+    possible = gained + lost <= n
+    lost, gained = lost[possible], gained[possible]
+    return float(_chances(_ways(lost, gained, n), lost, gained, n, rates)[holds(lost, gained)].sum())
 
 
 def _edge(n: int, rate: float) -> int:

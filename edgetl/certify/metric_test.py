@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import CertifyError
-from edgetl.certify import bootstrap, group_test, paired
+from edgetl.certify import betting, bootstrap, group_test, paired
 from edgetl.certify.bootstrap import REPLICATES, Draws, bounds, class_draws, metric_draws
 from edgetl.certify.exact_power import MOST_IMAGES, POWER
 from edgetl.certify.group_test import share_draws
@@ -24,6 +24,7 @@ from edgetl.certify.paired import (
     PairedCounts,
     Verdict,
     check_margin,
+    needed_at,
     noninferiority,
     verdict_of,
 )
@@ -96,6 +97,7 @@ def paired_test(
     replicates: int = REPLICATES,
     groups: Indexes | None = None,
     chance: float | None = None,
+    sequential: bool = False,
 ) -> MetricTest:
     """Test that a metric worsens by less than ``margin`` from the reference to the deployed model.
 
@@ -108,12 +110,17 @@ def paired_test(
         replicates: how often the samples are drawn, where they are.
         groups: of each sample, from 0 up, int64 [n]; None: every sample is independent of all others.
         chance: level at which a loss is more than chance; ``alpha`` when None.
+        sequential: whether it may be read after every new batch of samples (:mod:`edgetl.certify.betting`).
 
     Raises:
-        CertifyError: margin or alpha is out of range, or the metric is not defined on these samples.
+        CertifyError: margin or alpha is out of range, samples or a metric that no such test is for, or a metric that is
+            not defined on these samples.
     """
     check_limits(metric, margin, alpha)
     limits = Limits(margin, alpha, alpha if chance is None else chance)
+    if sequential and (metric.right is None or metric.strata is not None or groups is not None):
+        what = f"{metric.title}{'' if groups is None else ' of samples that belong together'} is judged at one reading"
+        raise CertifyError(what, "leave --sequential out, or judge a share of right samples, each independent")
     if metric.right is None:
         return _bootstrapped(metric, reference, deployed, limits, replicates, groups)
     before, after = metric.right(reference), metric.right(deployed)
@@ -121,7 +128,8 @@ def paired_test(
         strata = None if metric.strata is None else metric.strata(reference)
         return _by_group(metric, (reference, deployed), strata, groups, limits, replicates)
     if metric.strata is None:
-        return _exact(PairedCounts.from_right(before, after), limits)
+        counts = PairedCounts.from_right(before, after)
+        return _sequential(counts, limits) if sequential else _exact(counts, limits)
     return _stratified(before, after, metric.strata(reference), limits, replicates)
 
 
@@ -154,6 +162,28 @@ def _exact(counts: PairedCounts, limits: Limits) -> MetricTest:
         margin=test.margin,
         alpha=test.alpha,
         method=paired.METHOD,
+    )
+
+
+def _sequential(counts: PairedCounts, limits: Limits) -> MetricTest:
+    lost, gained, n, alpha, margin = counts.lost, counts.gained, counts.n, limits.alpha, limits.margin
+    interval = betting.lower_bound(lost, gained, n, alpha), -betting.lower_bound(gained, lost, n, alpha)
+    beyond = float(betting.loss_p(lost, gained)) < limits.chance
+    verdict = verdict_of(counts.difference, interval, margin, beyond)
+    needed, assumed = needed_at(counts, margin, alpha, verdict, betting.samples_needed)
+    return MetricTest(
+        verdict=verdict,
+        reference_score=counts.reference_accuracy,
+        deployed_score=counts.deployed_accuracy,
+        difference=counts.difference,
+        ci_low=interval[0],
+        ci_high=interval[1],
+        p_value=betting.margin_p(lost, gained, n, margin),
+        n_needed=needed,
+        assumed_difference=assumed,
+        margin=float(margin),
+        alpha=float(alpha),
+        method=betting.METHOD,
     )
 
 

@@ -15,6 +15,7 @@ to show that of an equal one, so ``n_needed`` is None there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -156,7 +157,7 @@ def noninferiority(
     difference = counts.difference
     beyond = float(mcnemar_loss(lost, gained)) < (alpha if chance is None else chance)
     verdict = verdict_of(difference, (ci_low, ci_high), margin, beyond)
-    n_needed, assumed = _n_needed(counts, margin, alpha, verdict)
+    n_needed, assumed = needed_at(counts, margin, alpha, verdict)
     return NonInferiority(
         verdict=verdict,
         difference=difference,
@@ -187,18 +188,30 @@ def verdict_of(difference: float, bounds: tuple[float, float], margin: float, be
     return "fail" if high < -margin or (beyond_chance and difference <= -margin) else "underpowered"
 
 
-def _n_needed(counts: PairedCounts, margin: float, alpha: float, verdict: Verdict) -> tuple[int | None, float]:
-    """Images needed at the observed discordance, and the true difference that this number assumes."""
+def needed_at(
+    counts: PairedCounts,
+    margin: float,
+    alpha: float,
+    verdict: Verdict,
+    needed_for: Callable[..., int] = images_needed,
+) -> tuple[int | None, float]:
+    """Images needed at the observed discordance, and the true difference that this number assumes.
+
+    Args:
+        counts: what was observed.
+        margin, alpha, verdict: of the test.
+        needed_for: of a test: discordance, margin, alpha and ``difference=`` → images.
+    """
     if margin == 0:
         return None, 0.0
     # None seen is not none there: the 95 % upper bound of a rate seen 0 times in n ("rule of three").
     discordance = counts.discordance or 1 - alpha ** (1 / counts.n)
-    needed = images_needed(discordance, margin, alpha)
+    needed = needed_for(discordance, margin, alpha)
     if verdict != "underpowered" or needed > counts.n:
         return needed, 0.0
     # There were enough images for a model without a loss: what is missing is due to the loss that was observed.
     observed = min(counts.difference, 0.0)
-    return max(images_needed(discordance, margin, alpha, difference=observed), counts.n + 1), observed
+    return max(needed_for(discordance, margin, alpha, difference=observed), counts.n + 1), observed
 
 
 def _p_value(lost: int, gained: int, n: int, margin: float, alpha: float) -> float:

@@ -76,7 +76,7 @@ def certify_several(
     together = group_indexes(groups, len(truth))
     scale = truth if trained is None else np.asarray(trained, np.float64)
     # What is told of the artifact is told once.
-    shared = replace(facts, layers=(), robustness=None, repair=None)
+    shared = replace(facts, layers=(), robustness=None, repair=None, readings=())
     found: dict[str, Certificate] = {}
     for part in parts_of(task.labels, named):
         judged = task.parts[part.name]
@@ -95,7 +95,8 @@ def certify_several(
         *sanity.reference_findings(reproduced, task.metrics[MEAN], facts.sample),
     )
     whole = _whole(task, found, sanity.together(told, (), []))
-    return replace(whole, layers=tuple(facts.layers), robustness=facts.robustness, repair=facts.repair)
+    whole = replace(whole, layers=tuple(facts.layers), robustness=facts.robustness, repair=facts.repair)
+    return replace(whole, readings=facts.readings)
 
 
 def _labels(part: Part, labels: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy.typing as npt
 
@@ -13,7 +13,7 @@ from edgetl.certify import reasons, sanity
 from edgetl.certify.checks import DEPLOYED, REFERENCE
 from edgetl.certify.classes import ClassOutcome, balanced_accuracy
 from edgetl.certify.comparison import Comparison, compared
-from edgetl.certify.facts import Facts, plain
+from edgetl.certify.facts import Facts, plain, stated
 from edgetl.certify.gain import Baseline, transfer_gain
 from edgetl.certify.groups import units
 from edgetl.certify.ladder import first_divergence, ladder, responsible
@@ -21,7 +21,7 @@ from edgetl.certify.metric_test import MetricTest
 from edgetl.certify.paired import PairedCounts, paired_indexes
 from edgetl.certify.probabilities import LogitEvidence, logit_evidence, probability_shift
 from edgetl.certify.several import certify_several
-from edgetl.core.certificate import Certificate, Executed
+from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Balanced, Probabilities, Rung, TransferGain, Verdict
 from edgetl.core.compression import LayerNoise
 from edgetl.core.data.samples import CLASS
@@ -100,6 +100,8 @@ def certify_answers(
     explain: Explain | None = None,
     facts: Facts | None = None,
     tasks: int = 1,
+    value_range: tuple[float, float] | None = None,
+    sequential: bool = False,
 ) -> Certificate:
     """Test a deployed model against its reference on the same held-out samples, whatever they are for.
 
@@ -126,6 +128,8 @@ def certify_answers(
         explain: asked what is behind a loss, where there is one that no fatal finding explains.
         facts: what else the certificate says.
         tasks: that are judged together, of which this is one.
+        value_range: least and greatest value that there can be, of a regression; None where that is not known.
+        sequential: whether it may be read after every new batch of samples, as often as one likes.
 
     Raises:
         CertifyError: arrays that are empty or do not fit each other or the task; a margin, alpha or place out of range.
@@ -133,11 +137,15 @@ def certify_answers(
     """
     facts = facts or Facts()
     if task.parts:
+        if value_range is not None or sequential:
+            raise CertifyError("--value-range and --sequential are of one task", "leave them out")
         return certify_several(
             certify_answers, task, labels, models, names, metric=metric, margin=margin, alpha=alpha, trained=trained,
             groups=groups, reproduced=reproduced, findings=findings, facts=facts,
         )  # fmt: skip
-    comparison = compared(task, labels, models, names, metric, margin, alpha, trained, groups, tasks)
+    comparison = compared(
+        task, labels, models, names, metric, margin, alpha, trained, groups, tasks, value_range, sequential
+    )
     judged = _judged(comparison, baseline, reproduced, findings, facts.sample)
     evidence = _evidence(logits, comparison)
     rungs = ladder(comparison, evidence)
@@ -149,6 +157,9 @@ def certify_answers(
     return Certificate(
         verdict=verdict,
         task=task.name,
+        value_range=value_range,
+        sequential=sequential,
+        registered=reasons.is_registered(comparison, facts.readings),
         **_measured(judged, outcomes),
         **_beyond(judged, evidence),
         ladder=rungs,
@@ -157,6 +168,7 @@ def certify_answers(
         notes=(
             *notes,
             *facts.notes,
+            *reasons.reading_notes(comparison, facts.readings),
             *reasons.class_notes(outcomes, judged.class_margin, comparison.chance, facts.sample),
             *(
                 sanity.far_below(judged.counts, reproduced, facts.sample)
@@ -164,7 +176,7 @@ def certify_answers(
                 else ()
             ),
         ),
-        **_stated(facts),
+        **stated(facts),
     )
 
 
@@ -224,6 +236,7 @@ def _said(
     notes = [
         *([metric.assumes] if metric.assumes else []),
         *reasons.margin_notes(judged.comparison),
+        *reasons.sequential_notes(judged.comparison, judged.test, judged.sample),
         *reasons.gain_notes(judged.gain, judged.comparison.task),
         *(reasons.finding_sentence(f) for f in judged.findings if f.severity == "warning"),
     ]
@@ -279,22 +292,4 @@ def _beyond(judged: _Judged, evidence: LogitEvidence) -> dict[str, Any]:
         "transfer_gain": judged.gain,
         "transfer_gain_retained": judged.gain.retained if judged.gain else None,
         "findings": tuple(replace(finding, evidence=plain(finding.evidence)) for finding in judged.findings),
-    }
-
-
-def _stated(facts: Facts) -> dict[str, Any]:
-    """The fields that are told, not measured."""
-    return {
-        "executed": cast(Executed, facts.executed),
-        "executed_on": plain(facts.executed_on),
-        "runtime": facts.runtime,
-        "isa": facts.isa,
-        "precision": facts.precision,
-        "hashes": dict(facts.hashes),
-        "created": facts.created,
-        "layers": tuple(facts.layers),
-        "robustness": facts.robustness,
-        "repair": facts.repair,
-        "sample": facts.sample,
-        "labelled_by": facts.labelled_by,
     }

@@ -14,6 +14,7 @@ from edgetl.core.certificate_parts import (
     Balanced,
     ClassRecord,
     Probabilities,
+    Reading,
     Robustness,
     Rung,
     Score,
@@ -87,6 +88,11 @@ class Certificate:
             then every score is one of agreement with it.
         parts: of several tasks, the certificate of each by its name; the figures of this one are those of the task
             that decides, whose name its ``metric`` begins with. None of a single task.
+        value_range: least and greatest value that there can be, of a regression on whose range the verdict rests;
+            None where that is not known.
+        sequential: whether the verdict holds however often samples were added and it was read.
+        readings: of the certify split that came before this one, the first one first.
+        registered: whether the terms are those of the first reading; False where they were chosen after it.
         created: time stamp given by the caller, or empty; no clock is read.
         schema: version of this record.
 
@@ -139,6 +145,10 @@ class Certificate:
     labelled_by: Literal["owner", "model"] = "owner"
     parts: Mapping[str, Certificate] = field(default_factory=dict)
     units: int | None = None
+    value_range: tuple[float, float] | None = None
+    sequential: bool = False
+    readings: tuple[Reading, ...] = ()
+    registered: bool = True
     schema: Literal[3] = SCHEMA
 
     def __post_init__(self) -> None:
@@ -161,6 +171,12 @@ class Certificate:
         # Certificates from before there was another one do not say it, and most are of one task.
         if self.labelled_by == "owner":
             del record["labelled_by"]
+        if self.value_range is None:
+            del record["value_range"]
+        if not self.sequential:
+            del record["sequential"]
+        if self.registered:
+            del record["registered"]
         if self.parts:
             record["parts"] = {name: part.to_json() for name, part in self.parts.items()}
         else:

@@ -148,6 +148,8 @@ class Task:
         audits: kinds of fault that can be told from its records and answers (keys of ``core.findings.KINDS``).
         views: pieces of a report that it has, by name.
         parts: of several tasks at once, each by its name; none of a single one.
+        bounded: one of its metrics, and how far apart two values can be at most → the metric that takes no more than
+            that for granted; None where an answer is bounded as it is.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Task:
     audits: frozenset[str] = frozenset()
     views: tuple[str, ...] = ()
     parts: Mapping[str, Task] = field(default_factory=dict)
+    bounded: Callable[[Metric, float], Metric] | None = None
 
     @property
     def metric(self) -> str:

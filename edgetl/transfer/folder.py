@@ -23,6 +23,7 @@ from edgetl.core.run import (
     IMAGES,
     MANIFEST,
     PREPROCESS_FILE,
+    READINGS,
     SAMPLES,
     SPLITS_FILE,
     WEIGHTS,
@@ -76,7 +77,9 @@ def standing(out: Path, settings: Settings, fresh: bool) -> Run | None:
     Raises:
         RunError: the folder holds a run with other settings, or files that are not edgetl's.
     """
-    foreign = sorted(p.name for p in out.iterdir() if p.name not in (*_OWN, VIA) and not p.name.endswith(".partial"))
+    foreign = sorted(
+        p.name for p in out.iterdir() if p.name not in (*_OWN, VIA, READINGS) and not p.name.endswith(".partial")
+    )
     foreign = [name for name in foreign if not is_ignored(name)]
     if foreign:
         raise RunError(f"{out} holds files that are no run's ({', '.join(foreign[:3])})", "choose another --out")

@@ -35,14 +35,14 @@ from edgetl.workflow.certify_bundle import Terms, certificate_of, earlier_findin
 from edgetl.workflow.explain_loss import layers_behind
 
 #: What of a certificate no file of its bundle determines: where its answers come from, and what took the samples.
-CLAIMED = ("executed", "executed_on", "runtime", "robustness")
+CLAIMED = ("executed", "executed_on", "runtime", "robustness", "readings")
 #: What is said of a claim that nobody signed.
 TRUSTED = (*CLAIMED, "the deployed model's answers", "findings that took the samples", "what bench.json timed")
 _BESIDE = frozenset({DIGEST_FIELD, "manifest", "findings"})
 #: What a bootstrap's draws decide, which the same numpy makes alike: near what it should be is not good enough.
 _DRAWN = frozenset({"ci_low", "ci_high", "p_value", "n_needed", "scores", "balanced", "probabilities", "transfer_gain"})
 #: What certificates from before it was told do not hold.
-LATER = frozenset({"units"})
+LATER = frozenset({"units", "readings"})
 #: Lists whose order says nothing.
 _UNORDERED = frozenset({"reasons", "notes"})
 
@@ -178,7 +178,7 @@ def _names_the_highest(logits: Any, classes: Any) -> bool:
 
 def _of_certificate(bundle: Bundle, record: Certificate, saved: Predictions) -> Iterator[str]:
     """Fields that are not what certifying the saved predictions again gives."""
-    terms = Terms(record.margin, record.alpha, record.metric)
+    terms = Terms(record.margin, record.alpha, record.metric, record.value_range, record.sequential)
     again = certificate_of(bundle, saved, facts_of(record), _given(record), terms, _Explain(bundle, record))
     told, made = _completed(bundle.record(CERTIFICATE) or {}, record), again.to_json()
     if (wrong := departure(record, again)) is not None:

@@ -34,13 +34,12 @@ from edgetl.base.storage import write_json
 from edgetl.certify import (
     PairedCounts,
     Predictions,
-    cautious_lower_bound,
     certify_answers,
     images_needed,
     noninferiority,
     score_statistic,
 )
-from edgetl.certify.unconditional import MOST_DISCORDANT
+from edgetl.certify.unconditional import MOST_DISCORDANT, tail
 from edgetl.tasks import find_task
 
 ALPHA = 0.05
@@ -66,7 +65,8 @@ def edges(n: int, margin: float, most_gained: int) -> npt.NDArray[np.int64]:
         passes = score_statistic(np.maximum(middle, 0), gained, n, -margin) > critical
         low, high = np.where((high - low > 1) & passes, middle, low), np.where((high - low > 1) & ~passes, middle, high)
     for g in range(len(gained)):
-        while 0 <= low[g] <= MOST_DISCORDANT - g and cautious_lower_bound(int(low[g]), g, n, ALPHA) <= -margin:
+        # The exact bound is above the margin where its tail there is: that takes one evaluation, and the bound several.
+        while 0 <= low[g] <= MOST_DISCORDANT - g and tail(int(low[g]), g, n, ALPHA).probability(-margin) > ALPHA:
             low[g] -= 1
     return low
 

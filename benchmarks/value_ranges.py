@@ -18,7 +18,7 @@ from edgetl.tasks import TASKS
 
 #: Of all values: labels are normal, clipped at four standard deviations.
 LOW, HIGH = -4.0, 4.0
-TRIALS = 500
+TRIALS = 200
 Floats = npt.NDArray[np.float64]
 Drawn = tuple[Floats, Floats, Floats]
 

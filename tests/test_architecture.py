@@ -52,6 +52,7 @@ WITHIN = {
             "sources",
             "golden_vectors",
             "portable",
+            "readings",
             "sign_bundle",
             "attempt_outcome",
         ),

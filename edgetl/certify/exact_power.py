@@ -87,7 +87,7 @@ def power_of(n: int, discordance: float, margin: float, alpha: float, difference
     """
     rates = (discordance - difference) / 2, (discordance + difference) / 2
     high = _edge(n, max(rates[1], 1 / n))
-    worst = high / n
+    worst = min(high / n, (1 - margin) / 2)
     gained, lost = (
         values.ravel() for values in np.mgrid[: high + 1, : _edge(n, worst + margin) + 1].astype(np.float64)
     )

@@ -25,6 +25,7 @@ from edgetl.core.bundle import CERTIFICATE, Bundle
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Reading
 from edgetl.core.run import MANIFEST, READINGS, Run
+from edgetl.core.run_record import read_run_record
 
 RUNS_NOTE = ".work/runs.json"
 
@@ -98,8 +99,12 @@ def _ledger(bundle: Bundle) -> Path | None:
     if trained is None or not note.is_file():
         return None
     known = read_json(note)
-    folder = known.get(trained.digest) if isinstance(known, dict) else None
-    return Path(folder) / READINGS if isinstance(folder, str) and (Path(folder) / MANIFEST).is_file() else None
+    folder = Path(str(known.get(trained.digest, ""))) if isinstance(known, dict) else Path()
+    with contextlib.suppress(EdgetlError, OSError):
+        # A note may be anybody's: nothing is written but into the very run.
+        if trained.weights_sha256 in read_run_record(folder / MANIFEST).files.values():
+            return folder / READINGS
+    return None
 
 
 def _of_run(bundle: Bundle) -> Iterator[Reading]:

@@ -90,7 +90,7 @@ def grouped(
     Raises:
         DataError: a rule that finds nothing or means nothing to these samples, or that puts most of them in one group.
     """
-    if rule is None and not any(sample.group for sample in samples):
+    if not samples or (rule is None and not any(sample.group for sample in samples)):
         return list(samples)
     found = [*_named(samples), *([] if rule is None else _by_rule(samples, root, rule, (taken, look), progress))]
     names = _joined(len(samples), found)

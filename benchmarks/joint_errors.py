@@ -10,7 +10,6 @@ each has half. Verdicts of some data sets are compared with those of ``certify``
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,16 +65,17 @@ def cell(name: str, discordance: float, sets: int) -> dict[str, Any]:
     flips = rng.binomial(sizes, discordance, (sets, len(sizes)))
     lost = rng.binomial(flips, 0.5)
     gained = flips - lost
-    found = {"data": name, "discordance": discordance}
+    found: dict[str, Any] = {"data": name, "discordance": discordance}
     for rule, level in (("undivided", ALPHA), ("divided", ALPHA / 2)):
         whole, collapsed = fails(lost, gained, sizes, level)
-        found[rule] = {"whole": whole.mean(), "class": collapsed.mean(), "either": (whole | collapsed).mean()}
+        rates = {"whole": whole, "class": collapsed, "either": whole | collapsed}
+        found[rule] = {part: float(failing.mean()) for part, failing in rates.items()}
     either = whole | collapsed
     # Of those that fail, which are few, and of those that do not, the first are judged by the public verdict, too.
     for place in [*np.flatnonzero(either)[:CHECKED], *np.flatnonzero(~either)[:CHECKED]]:
         if (verdict(lost[place], gained[place], sizes) == "fail") != either[place]:
             raise SystemExit(f"the verdict of {name} is not that of certify: {lost[place]}, {gained[place]}")
-    return json.loads(json.dumps(found, default=float))
+    return found
 
 
 def report(result: dict[str, Any]) -> str:

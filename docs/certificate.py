@@ -76,6 +76,8 @@ it, and nothing else is assumed.
 | `probabilities` | divergence, top-1 agreement, expected calibration error, Brier score, log loss, and where the confidence threshold that keeps 90 % of the images went |
 | `transfer_gain` | (deployed - baseline) / (reference - baseline) with an interval, and whether the transfer helped at all |
 | `robustness` | the same paired test under blur, noise, JPEG, brightness and contrast at five severities (`--corruptions`), and whether compression hurts more there than on clean images |
+| `units` | how many of the `n` samples are independent; groups count once |
+| `readings` | of this target's certify split before this one: terms, verdict, device, artifact, time |
 | `repair` | what was tried on the search split before this model was chosen |
 | `hashes` | of model, weights, splits, preprocessing, manifest and predictions |
 
@@ -98,15 +100,16 @@ def needed(result: dict[str, Any], metric: str) -> str:
 
 def page() -> str:
     """The whole page."""
-    from benchmarks import group_sizes, joint_errors
+    from benchmarks import group_sizes, joint_errors, sequential_looks
     from benchmarks.size_simulation import report
 
     result, *others = (
         json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("size_simulation", "group_sizes", "joint_errors")
+        for name in ("size_simulation", "group_sizes", "joint_errors", "sequential_looks")
     )
     text = TEXT.format(needed=needed(result, "macro-AP"), other=needed(result, "micro-F1"), labels=LABELS)
-    more = (module.report(found) for module, found in zip((group_sizes, joint_errors), others, strict=True))
+    modules = (group_sizes, joint_errors, sequential_looks)
+    more = (module.report(found) for module, found in zip(modules, others, strict=True))
     return text + "\n\n".join([report(result), *more]) + "\n"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,19 +165,23 @@ def certify_answers(
         ladder=rungs,
         first_divergence=first,
         reasons=tuple(why),
-        notes=(
-            *notes,
-            *facts.notes,
-            *reasons.reading_notes(comparison, facts.readings),
-            *reasons.class_notes(outcomes, judged.class_margin, comparison.chance, facts.sample),
-            *(
-                sanity.far_below(judged.counts, reproduced, facts.sample)
-                if task.metric == ACCURACY and judged.counts
-                else ()
-            ),
-        ),
+        notes=(*notes, *_told(judged, outcomes, reproduced, facts)),
         **stated(facts),
     )
+
+
+def _told(
+    judged: _Judged,
+    outcomes: Sequence[ClassOutcome],
+    reproduced: tuple[float, float, int] | None,
+    facts: Facts,
+) -> Iterator[str]:
+    """What has to be said of the samples, of earlier readings, and of single classes."""
+    yield from facts.notes
+    yield from reasons.reading_notes(judged.comparison, facts.readings)
+    yield from reasons.class_notes(outcomes, judged.class_margin, judged.comparison.chance, facts.sample)
+    if judged.comparison.task.metric == ACCURACY and judged.counts:
+        yield from sanity.far_below(judged.counts, reproduced, facts.sample)
 
 
 def _judged(

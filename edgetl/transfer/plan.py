@@ -125,11 +125,7 @@ def plan(options: Options) -> Plan:
     given = (options.epochs, options.learning_rate)
     strategy = strategies.resolve(options.strategy, backbone, learner_of(task, kept=kept).terms, *given, values)
     check_needs(options.strategy, strategy, sources)
-    if options.group_by is not None:
-        read_rule(options.group_by)
-        if strategy.certifies == "target" and sources.target is not None:
-            what = "--group-by is of the data, and of this strategy the target's samples certify"
-            raise EdgetlError(what, "leave it out")
+    _check_groups(options, strategy, sources)
     _check_serves(strategy, task, backbone)
     if sources.teacher is not None:
         check_teacher(sources.teacher, task, backbone.input)
@@ -154,6 +150,16 @@ def plan(options: Options) -> Plan:
         sources=sources,
         kept=kept,
     )
+
+
+def _check_groups(options: Options, strategy: Strategy, sources: Sources) -> None:
+    """Refuse what says of no sample that certifies where it belongs."""
+    if options.group_by is None:
+        return
+    read_rule(options.group_by)
+    if strategy.certifies == "target" and sources.target is not None:
+        what = "--group-by is of the data, and of this strategy the target's samples certify"
+        raise EdgetlError(what, "leave it out")
 
 
 def _check_serves(strategy: Strategy, task: Task, backbone: backbones.Backbone) -> None:

@@ -54,9 +54,9 @@ def test_several_tasks_share_the_level() -> None:
     task = find_task("colour:classification+shape:classification")
     labels = np.stack([np.arange(400) % 2, np.arange(400) // 2 % 2], axis=1).astype(float)
     kept = {f"{name}.class": labels[:, i].astype(int) for i, name in enumerate(("colour", "shape"))}
-    moved = kept["colour"].copy()
+    moved = kept["colour.class"].copy()
     moved[:12] = 1 - moved[:12]
-    moved_back = kept["colour"].copy()
+    moved_back = kept["colour.class"].copy()
     moved_back[12:15] = 1 - moved_back[12:15]
     models = {"reference": {**kept, "colour.class": moved_back}, "deployed": {**kept, "colour.class": moved}}
     assert 0.0125 < float(mcnemar_loss(12, 3)) < 0.025

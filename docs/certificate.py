@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = Path(__file__).with_name("certificate.md")
-RESULTS = ROOT / "benchmarks" / "results" / "size_simulation.json"
+RESULTS = ROOT / "benchmarks" / "results"
 
 sys.path.insert(0, str(ROOT))
 
@@ -31,7 +31,23 @@ definition. *fail*: a loss of the margin or more is proven, or was observed and 
 McNemar test), or a class collapsed, or a fault makes the comparison void. *underpowered*: too few images to rule out a
 loss of the margin, or to tell the one observed from chance; `n_needed` would give a pass of equal models with
 probability 80 % at the discordance observed. A model without a loss fails in at most 5 % of the cases, however few
-its images are.
+its images are: by the loss of all images or by a class that collapsed, each of which has half of the level (the joint
+rates stand below); of several tasks each has its part.
+
+**What belongs together counts once.** Frames of a scene flip together: 500 images in bursts of 5, each taken for itself, pass a
+true loss of the margin in up to a quarter of the cases. Where samples have a group (a column `group`, `--group-by`), `units` says
+how many independent ones there are. The interval then is a bootstrap of whole groups (Field and Welsh 2007) with one group
+that was not seen, as large as the largest, and classes are tested by exact sign flips of their groups. The score test of
+clustered pairs (Obuchowski 1998; Yang, Sun and Hardin 2010) was tried and is not used: where a handful of groups carry the loss
+it passes far too often. Where every sample is a group of its own, the exact test is what it was.
+
+**Any number of looks.** Every reading of the certify split is entered in the run's `readings.jsonl`: terms, verdict, device,
+artifact and time. A certificate quotes the readings of its target that came before it (`readings`); the first one, by
+`edgetl export`, registers margin, level and metric, and a later certificate on others has `registered: false` and a
+note. The same predictions on the same terms are no further look. `--sequential` is a betting confidence sequence
+(Waudby-Smith and Ramdas 2024) on the paired differences: read after every new batch, for as long as one likes, it passes a true
+loss of the margin with probability 5 % at most. Its price is about twice the images; a note of the certificate states both
+numbers.
 
 The interval is Tango's (1998) score interval of the difference of two paired proportions. With at most 200 discordant
 images it gives way to the exact unconditional bound wherever that is more cautious. Classes are tested by exact
@@ -47,8 +63,10 @@ whatever the fault is can do with far fewer. With a small certify split judge by
 the greater margin that it can show.
 
 The errors of a regression have no worst sample, and no interval of a mean holds for every distribution (Bahadur and
-Savage 1956). The certificate says what is assumed instead: that no sample unseen is off by more than a standard
-deviation of the labels, or the greatest change seen. The last row on regression shows what happens where that is wrong.
+Savage 1956). The certificate calls itself conditional and says what is assumed instead: that no sample unseen is off by
+more than a standard deviation of the labels, or the greatest change seen. The last row on regression shows what happens
+where that is wrong. `--value-range LOW HIGH` says in what range all values lie: the unseen sample then is off by all of
+it, and nothing else is assumed.
 
 | field | what |
 | --- | --- |
@@ -58,6 +76,8 @@ deviation of the labels, or the greatest change seen. The last row on regression
 | `probabilities` | divergence, top-1 agreement, expected calibration error, Brier score, log loss, and where the confidence threshold that keeps 90 % of the images went |
 | `transfer_gain` | (deployed - baseline) / (reference - baseline) with an interval, and whether the transfer helped at all |
 | `robustness` | the same paired test under blur, noise, JPEG, brightness and contrast at five severities (`--corruptions`), and whether compression hurts more there than on clean images |
+| `units` | how many of the `n` samples are independent; groups count once |
+| `readings` | of this target's certify split before this one: terms, verdict, device, artifact, time |
 | `repair` | what was tried on the search split before this model was chosen |
 | `hashes` | of model, weights, splits, preprocessing, manifest and predictions |
 
@@ -80,11 +100,17 @@ def needed(result: dict[str, Any], metric: str) -> str:
 
 def page() -> str:
     """The whole page."""
+    from benchmarks import group_sizes, joint_errors, sequential_looks
     from benchmarks.size_simulation import report
 
-    result = json.loads(RESULTS.read_text(encoding="utf-8"))
+    result, *others = (
+        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("size_simulation", "group_sizes", "joint_errors", "sequential_looks")
+    )
     text = TEXT.format(needed=needed(result, "macro-AP"), other=needed(result, "micro-F1"), labels=LABELS)
-    return text + report(result) + "\n"
+    modules = (group_sizes, joint_errors, sequential_looks)
+    more = (module.report(found) for module, found in zip(modules, others, strict=True))
+    return text + "\n\n".join([report(result), *more]) + "\n"
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def export(
     bench: bool = True,
     threads: int = 1,
     metric: str | None = None,
+    value_range: tuple[float, float] | None = None,
     repair: bool = True,
     budget_minutes: float = REPAIR_MINUTES,
     artifact: str | Path | None = None,
@@ -72,6 +73,7 @@ def export(
         bench: also time each bundle that this machine executes natively.
         threads: for timing.
         metric: of the certificates; the task's default when None, as is the margin.
+        value_range: of a regression; see :func:`verify`.
         repair: climb the repair ladder where int8 loses too much on the search split.
         budget_minutes: that the climb may take for each target.
         artifact: a file that another tool compressed (``.onnx``, an OpenVINO ``.xml``, ``.tflite``), which is then
@@ -90,7 +92,7 @@ def export(
     source = str(opened.settings.get("data", ""))
     if Path(source).is_absolute():
         refuse_inside(Path(out), source)
-    terms = Terms.of(opened, margin, alpha, metric)
+    terms = Terms.of(opened, margin, alpha, metric, value_range)
     timed = plan_for(EXPORT_SECONDS, threads=threads)
     requests = requests_for(
         opened,
@@ -128,6 +130,8 @@ def verify(
     margin: float | None = None,
     alpha: float = 0.05,
     metric: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    sequential: bool = False,
     device: str | None = None,
     predictions: str | Path | None = None,
     corruptions: bool = False,
@@ -146,6 +150,9 @@ def verify(
     margin: float | None = None,
     alpha: float = 0.05,
     metric: str | None = None,
+    groups: npt.ArrayLike | None = None,
+    value_range: tuple[float, float] | None = None,
+    sequential: bool = False,
 ) -> Certificate: ...
 
 
@@ -167,6 +174,8 @@ def verify_bundle(
     margin: float | None = None,
     alpha: float = 0.05,
     metric: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    sequential: bool = False,
     device: str | None = None,
     predictions: str | Path | None = None,
     corruptions: bool = False,
@@ -182,12 +191,12 @@ def verify_bundle(
             judged again when neither ``data``, ``device``, ``predictions``, ``corruptions`` nor ``runner`` is given.
         margin, alpha, metric: see :func:`verify_arrays`; a margin of mae or rmse that is None is a hundredth of the
             standard deviation of the training labels.
+        value_range: range of all labels and answers of a regression, whose verdict is conditional without it.
+        sequential: the verdict is to hold however often it is read, while samples are added.
         device: name of the device to run on; this machine when None.
-        predictions: an ``.npz`` with the answers of a program of your own: ``logits`` (n, classes) and ``sha256`` (n)
-            of the files.
+        predictions: an ``.npz`` with your own program's ``logits`` (n, classes) and ``sha256`` (n) of the files.
         corruptions: also test under blur, noise, JPEG, brightness and contrast: of images, where accuracy is a metric.
-        runner: run the deployed model through the C runner: its program ``edgetl-run``, compiled for the device, or
-            ``c`` for the one on the search path; Python's runtime when None.
+        runner: the C runner's program ``edgetl-run`` for the device, or ``c`` for the one on the search path.
         public_key: that must have signed the bundle: a file, or 64 hexadecimal digits.
         progress: told of each sample.
 
@@ -195,7 +204,7 @@ def verify_bundle(
         CertifyError: a bad margin, or samples that are not there.
     """
     opened = load_bundle(bundle, public_key)
-    terms = Terms.of(opened, margin, alpha, metric)
+    terms = Terms.of(opened, margin, alpha, metric, value_range, sequential)
     if data is None and device is None and predictions is None and not corruptions and runner is None:
         saved = certify_again(opened, terms)
         if saved is not None:
@@ -307,10 +316,7 @@ def report(
 
 
 def demo(out: str | Path = "demo", *, progress: Progress = silent) -> Demo:
-    """The whole journey on the embedded digits, for one target of each family.
-
-    Digits are small and many, so that the certificates have the power to pass.
-    """
+    """The whole journey on the embedded digits, which are many enough to pass, for one target of each family."""
     check_installed("the demo", "torch", "timm", "sklearn", "onnx", "openvino", "nncf", "jinja2")
     from edgetl.transfer.finetune import finetune
 

@@ -53,6 +53,7 @@ WITHIN = {
             "golden_vectors",
             "sketch_bundle",
             "portable",
+            "readings",
             "sign_bundle",
             "attempt_outcome",
         ),

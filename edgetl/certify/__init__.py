@@ -7,9 +7,12 @@ from edgetl.certify.arrays import certify, certify_scores, verify_arrays
 from edgetl.certify.binomial import mcnemar_loss
 from edgetl.certify.classes import ClassOutcome, class_outcomes, holm
 from edgetl.certify.departure import departure
+from edgetl.certify.exact_power import images_needed, power_of
 from edgetl.certify.expected import expected_difference, standard_error
 from edgetl.certify.facts import Facts
 from edgetl.certify.gain import Baseline, transfer_gain
+from edgetl.certify.group_test import share_draws, sign_flip_loss
+from edgetl.certify.groups import group_indexes, restricted, units
 from edgetl.certify.metric_test import MetricTest, check_limits, paired_test
 from edgetl.certify.paired import (
     METHOD,
@@ -17,7 +20,6 @@ from edgetl.certify.paired import (
     PairedCounts,
     Verdict,
     check_margin,
-    images_needed,
     noninferiority,
 )
 from edgetl.certify.predictions import Predictions
@@ -61,17 +63,23 @@ __all__ = [
     "departure",
     "expected_calibration_error",
     "expected_difference",
+    "group_indexes",
     "holm",
     "images_needed",
     "logit_evidence",
     "mcnemar_loss",
     "noninferiority",
     "paired_test",
+    "power_of",
     "probability_shift",
+    "restricted",
     "score_interval",
     "score_statistic",
+    "share_draws",
+    "sign_flip_loss",
     "standard_error",
     "threshold_shift",
     "transfer_gain",
+    "units",
     "verify_arrays",
 ]

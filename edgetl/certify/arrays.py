@@ -41,6 +41,8 @@ def certify(
     *,
     metric: str = "accuracy",
     logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None = None,
+    groups: npt.ArrayLike | None = None,
+    sequential: bool = False,
     baseline: Baseline | None = None,
     reproduced: tuple[float, float, int] | None = None,
     findings: Sequence[Finding] = (),
@@ -60,7 +62,7 @@ def certify(
         rungs: models between reference and deployed, in order, as (name, class indexes [n]).
         executed, runtime, isa, precision, hashes, created, executed_on, layers, robustness, repair: see :class:`Facts`.
         metric: what the verdict is about: accuracy or balanced-accuracy.
-        logits, baseline, reproduced, findings: see :func:`certify_answers`.
+        logits, groups, sequential, baseline, reproduced, findings: see :func:`certify_answers`.
 
     Raises:
         CertifyError, UnknownNameError: as :func:`certify_answers`.
@@ -87,6 +89,8 @@ def certify(
         margin=margin,
         alpha=alpha,
         logits=logits,
+        groups=groups,
+        sequential=sequential,
         baseline=baseline,
         reproduced=reproduced,
         findings=findings,
@@ -144,6 +148,9 @@ def verify_arrays(
     alpha: float = 0.05,
     metric: str | None = None,
     task: str | None = None,
+    groups: npt.ArrayLike | None = None,
+    value_range: tuple[float, float] | None = None,
+    sequential: bool = False,
 ) -> Certificate:
     """The test on what two models predicted, wherever that comes from.
 
@@ -156,6 +163,10 @@ def verify_arrays(
         alpha: probability of passing a model that lost the margin.
         metric: accuracy, balanced-accuracy; macro-AP, micro-F1, subset-accuracy; mae, rmse or r2.
         task: see ``edgetl tasks``; what has that metric, or such labels, when None.
+        groups: one value for what belongs together, such as frames of one scene, integers or strings [n]: the test
+            counts groups then. None: every sample is independent of all others.
+        value_range: least and greatest value that there can be, of a regression.
+        sequential: the verdict is to hold however often it is read, while samples are added.
 
     Raises:
         CertifyError: arrays that do not fit each other, or a bad margin.
@@ -172,6 +183,9 @@ def verify_arrays(
         metric=metric,
         margin=margin,
         alpha=alpha,
+        groups=groups,
+        value_range=value_range,
+        sequential=sequential,
         facts=Facts(sample="sample"),
     )
 

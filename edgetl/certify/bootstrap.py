@@ -12,6 +12,8 @@ percentile interval is far too bold where few samples decide: it has no width at
 * One sample fewer is drawn than there are, which makes the variance unbiased (P. J. McCarthy and C. B. Snowden 1985,
   Vital and Health Statistics 2/95); it matters where classes have few samples.
 
+Where samples belong together, whole groups are drawn, and the one that was not seen is as large as the largest.
+
 ``benchmarks/size_simulation.py`` measures how often a true loss of the margin passes, with and without them. Everything
 is seeded: equal input gives equal bounds.
 """
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.certify.groups import group_sums
 from edgetl.certify.paired import Indexes
 from edgetl.tasks import Evidence, Metric, Sums
 
@@ -76,13 +79,16 @@ def _table_draws(lost: Indexes, gained: Indexes, sizes: Indexes, replicates: int
     return total / len(sizes)
 
 
-def metric_draws(metric: Metric, reference: Evidence, deployed: Evidence, replicates: int) -> Draws:
+def metric_draws(
+    metric: Metric, reference: Evidence, deployed: Evidence, replicates: int, groups: Indexes | None = None
+) -> Draws:
     """Replicates of the gain in a metric, with the unseen sample at its worst and at its best.
 
     Args:
         metric: one that has ``unseen``.
         reference, deployed: evidence of the same samples.
         replicates: how often they are drawn.
+        groups: of each sample, from 0 up, int64 [n], which are drawn whole; None: sample by sample.
 
     Returns:
         two float64 [replicates].
@@ -93,19 +99,22 @@ def metric_draws(metric: Metric, reference: Evidence, deployed: Evidence, replic
     gained, lost = metric.unseen(deployed, reference)
     pairs = worst, (lost, gained)
     if metric.sums is not None:
-        return _sum_draws(metric, metric.sums, (reference, deployed), pairs, replicates)
-    return _weight_draws(metric, (reference, deployed), pairs, replicates)
+        return _sum_draws(metric, metric.sums, (reference, deployed), pairs, replicates, groups)
+    return _weight_draws(metric, (reference, deployed), pairs, replicates, groups)
 
 
 Pair = tuple[Evidence, Evidence]
 
 
-def _sum_draws(metric: Metric, sums: Sums, models: Pair, unseen: tuple[Pair, Pair], replicates: int) -> Draws:
+def _sum_draws(
+    metric: Metric, sums: Sums, models: Pair, unseen: tuple[Pair, Pair], replicates: int, groups: Indexes | None
+) -> Draws:
     rng = np.random.default_rng(0)
     parts = [sums.of(evidence) for evidence in models]
     columns = parts[0].shape[1]
-    drawn = resampled_sums(np.concatenate(parts, axis=1), replicates, rng)
-    times = times_unseen(replicates, rng)[:, None]
+    moments = np.concatenate(parts, axis=1)
+    drawn = resampled_sums(moments if groups is None else group_sums(moments, groups), replicates, rng)
+    times = times_unseen(replicates, rng)[:, None] * _largest(groups)
 
     def gain(rows: Pair) -> Floats:
         before, after = (times * sums.of(row) for row in rows)
@@ -114,14 +123,23 @@ def _sum_draws(metric: Metric, sums: Sums, models: Pair, unseen: tuple[Pair, Pai
     return gain(unseen[0]), gain(unseen[1])
 
 
-def _weight_draws(metric: Metric, models: Pair, unseen: tuple[Pair, Pair], replicates: int) -> Draws:
+def _largest(groups: Indexes | None) -> int:
+    """Samples of the largest group."""
+    return 1 if groups is None else int(np.bincount(groups).max())
+
+
+def _weight_draws(
+    metric: Metric, models: Pair, unseen: tuple[Pair, Pair], replicates: int, groups: Indexes | None
+) -> Draws:
     """The same where a metric is not made of sums: in blocks of replicates, so that memory does not grow with n."""
     rng = np.random.default_rng(0)
     n = len(next(iter(models[0].values())))
-    times = times_unseen(replicates, rng)
+    count = n if groups is None else int(groups.max()) + 1
+    times = times_unseen(replicates, rng) * _largest(groups)
     worst, best = ([_with(e, row) for e, row in zip(models, rows, strict=True)] for rows in unseen)
     low, high = [], []
-    for start, counts in _drawn_counts(n, replicates, max(1, _CELLS // n), rng):
+    for start, drawn in _drawn_counts(count, replicates, max(1, _CELLS // n), rng):
+        counts = drawn if groups is None else drawn[:, groups]
         # Counts are small whole numbers, which half the bytes hold, as they do their sums.
         weights = np.column_stack([counts, times[start : start + len(counts)]]).astype(np.float32)
         low.append(metric.gain(metric.score(worst[0], weights), metric.score(worst[1], weights)))

@@ -2,7 +2,8 @@
 
 Each class has an exact one-sided McNemar test of "no more samples of this class were lost than gained". The p-values of
 all classes that have samples are adjusted together by Holm's method (S. Holm 1979, Scandinavian Journal of Statistics
-6, 65-70), so that the chance of any false alarm among them is at most alpha.
+6, 65-70), so that the chance of any false alarm among them is at most alpha. Where samples belong together, the exact
+sign-flip test of groups takes the place of McNemar's (:func:`edgetl.certify.group_test.sign_flip_loss`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.certify.betting import loss_p
 from edgetl.certify.binomial import mcnemar_loss
+from edgetl.certify.group_test import sign_flip_loss
 from edgetl.certify.paired import Indexes
 from edgetl.core.certificate_parts import ClassRecord
 from edgetl.tasks import ClassCounts, classification
@@ -79,9 +82,12 @@ def class_outcomes(
     return outcomes(classification.by_class(before, after, len(names)), names)
 
 
-def outcomes(counts: ClassCounts, names: Sequence[str]) -> tuple[ClassOutcome, ...]:
-    """The same from what two models did to the samples of each class."""
-    p_values = mcnemar_loss(counts.lost, counts.gained)
+def outcomes(
+    counts: ClassCounts, names: Sequence[str], groups: Indexes | None = None, sequential: bool = False
+) -> tuple[ClassOutcome, ...]:
+    """The same from what two models did to the samples of each class, which may belong together, or be read again."""
+    single = loss_p if sequential else mcnemar_loss
+    p_values = single(counts.lost, counts.gained) if groups is None else _by_group(counts, groups)
     present = counts.samples > 0
     adjusted = np.ones(len(names))
     adjusted[present] = holm(p_values[present])
@@ -102,6 +108,16 @@ def outcomes(counts: ClassCounts, names: Sequence[str]) -> tuple[ClassOutcome, .
             )
         )
     return tuple(found)
+
+
+def _by_group(counts: ClassCounts, groups: Indexes) -> npt.NDArray[np.float64]:
+    """One-sided p of a loss of each class, float64 [classes]."""
+    p_values = np.ones(len(counts.samples))
+    for label in np.unique(counts.flips.label).tolist():
+        own = counts.flips.label == label
+        change = np.bincount(groups[counts.flips.sample[own]], counts.flips.change[own])
+        p_values[label] = sign_flip_loss(change.astype(np.int64))
+    return p_values
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.base.errors import CertifyError
 from edgetl.certify.bootstrap import REPLICATES
 from edgetl.certify.checks import DEPLOYED, REFERENCE, Labels, checked
 from edgetl.certify.classes import ClassOutcome, outcomes
+from edgetl.certify.groups import Indexes, group_indexes
 from edgetl.certify.metric_test import MetricTest, check_limits, paired_test
 from edgetl.certify.paired import PairedCounts
 from edgetl.core.tensors import Arrays
-from edgetl.tasks import Evidence, Metric, Task
+from edgetl.tasks import Evidence, Metric, Task, regression
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,9 @@ class Comparison:
         margin: greatest acceptable loss of it.
         alpha: one-sided level.
         trained: labels of training; None where they are not known.
+        groups: of each sample, from 0 up, int64 [n]; None where each is independent of all others.
+        tasks: that are judged together: a loss of any fails them all.
+        sequential: whether the one that decides, and the classes, may be read after every new batch of samples.
     """
 
     task: Task
@@ -42,6 +48,15 @@ class Comparison:
     margin: float
     alpha: float
     trained: Labels | None = None
+    groups: Indexes | None = None
+    tasks: int = 1
+    sequential: bool = False
+
+    @property
+    def chance(self) -> float:
+        """The level at which a loss is more than chance, of the metric and of all classes: a model that lost nothing
+        fails by any of them, in any of the tasks, with probability ``alpha`` at most (Bonferroni)."""
+        return self.alpha / self.tasks / (1 if self.task.by_class is None else 2)
 
     @property
     def n(self) -> int:
@@ -73,7 +88,10 @@ class Comparison:
     ) -> MetricTest:
         """The paired test of one metric between two models."""
         pair = self.evidence[above], self.evidence[below]
-        return paired_test(self.task.metrics[metric], *pair, self.margin_of(metric), self.alpha, replicates)
+        held = self.margin_of(metric)
+        again = self.sequential and metric == self.metric
+        judged, alpha = self.task.metrics[metric], self.alpha
+        return paired_test(judged, *pair, held, alpha, replicates, self.groups, self.chance, again)
 
     def defined(self, metric: str) -> bool:
         """Whether the metric has a value on these samples."""
@@ -90,11 +108,11 @@ class Comparison:
         if self.task.by_class is None:
             return ()
         counts = self.task.by_class(self.evidence[above], self.evidence[below], len(self.names))
-        return outcomes(counts, self.names)
+        return outcomes(counts, self.names, self.groups, self.sequential)
 
     def collapsed(self, above: str, below: str) -> bool:
         """Whether the lower of two models lost a class (see ``ClassOutcome.collapsed``)."""
-        return any(c.collapsed(self.class_margin, self.alpha) for c in self.outcomes(above, below))
+        return any(c.collapsed(self.class_margin, self.chance) for c in self.outcomes(above, below))
 
 
 def compared(
@@ -106,6 +124,10 @@ def compared(
     margin: float | None,
     alpha: float,
     trained: npt.ArrayLike | None = None,
+    groups: npt.ArrayLike | None = None,
+    tasks: int = 1,
+    value_range: tuple[float, float] | None = None,
+    sequential: bool = False,
 ) -> Comparison:
     """All models from the reference down, checked, and what they are judged by.
 
@@ -117,7 +139,32 @@ def compared(
     # Before anything is computed of the arrays, as far as that can be.
     check_limits(task.metrics[decides], 0.0 if margin is None else margin, alpha)
     truth, answers, names = checked(task, labels, models, names)
+    task = task if value_range is None else _within(task, value_range, truth, answers)
     known = None if trained is None else np.asarray(trained)
     held = task.metrics[decides].margin_for(truth if known is None else known) if margin is None else float(margin)
     evidence = {name: task.evidence(given, truth) for name, given in answers.items()}
-    return Comparison(task, truth, names, answers, evidence, decides, held, float(alpha), known)
+    together = group_indexes(groups, len(truth))
+    return Comparison(
+        task, truth, names, answers, evidence, decides, held, float(alpha), known, together, tasks, sequential
+    )
+
+
+def _within(task: Task, value_range: tuple[float, float], truth: Labels, answers: Mapping[str, Arrays]) -> Task:
+    """A task whose metrics rest on the range of its values, in which all labels and answers have to lie.
+
+    Raises:
+        CertifyError: they do not, it is no range, or the task's answers are no numbers.
+    """
+    low, high = value_range
+    if task.bounded is None:
+        raise CertifyError(f"the answers of {task.name} have no range of values", "leave --value-range out")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise CertifyError(f"{low:g} to {high:g} is no range of values", "give the least and the greatest: LOW HIGH")
+    values = {"labels": truth, **{name: found[regression.VALUES] for name, found in answers.items()}}
+    for name, found in values.items():
+        outside = found[(found < low) | (found > high)]
+        if len(outside):
+            what = f"{name} holds {float(outside.flat[0]):g}, which is not in the range of {low:g} to {high:g}"
+            raise CertifyError(what, "give the range that all values have, or clip them in the model")
+    metrics = {name: task.bounded(metric, high - low) for name, metric in task.metrics.items()}
+    return replace(task, metrics=metrics)

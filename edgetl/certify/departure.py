@@ -16,7 +16,7 @@ from edgetl.tasks import Metric, find_task
 
 #: What predictions determine without a draw, whatever the metric.
 EXACT = (
-    "n", "reference_accuracy", "deployed_accuracy", "reference_score", "deployed_score", "difference", "flips",
+    "n", "units", "reference_accuracy", "deployed_accuracy", "reference_score", "deployed_score", "difference", "flips",
     "classes", "first_divergence",
 )  # fmt: skip
 #: What besides, if the metric's test is exact.
@@ -38,11 +38,13 @@ def departure(told: Certificate, again: Certificate) -> str | None:
         again: what its predictions give on its terms, with its other findings.
     """
     metrics = find_task(again.task).metrics
-    drawn = _drawn(metrics[again.metric])
+    grouped = again.units != again.n
+    by_draws = {name for name, metric in metrics.items() if grouped or _drawn(metric)}
+    drawn = again.metric in by_draws
     found = chain(
         _unequal(told, again, EXACT if drawn else EXACT + TESTED),
         _departing(told, again) if drawn else (),
-        (f"score of {name}" for name, metric in metrics.items() if _rescored(told, again, name, _drawn(metric))),
+        (f"score of {name}" for name in metrics if _rescored(told, again, name, name in by_draws)),
     )
     return next(found, None)
 
@@ -82,7 +84,7 @@ def _rescored(told: Certificate, again: Certificate, name: str, drawn: bool) -> 
     one, other = told.scores[name], again.scores[name]
     names = {field.name for field in fields(Score)} - ({"ci_low", "ci_high", "verdict"} if drawn else set())
     unequal = any(_unequal(one, other, names))
-    return unequal or (drawn and (any(_far(one, other)) or one.verdict != _by_interval(one)))
+    return unequal or (drawn and (any(_far(one, other)) or one.verdict not in (_by_interval(one), other.verdict)))
 
 
 def _far(told: Interval, again: Interval) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from edgetl.core.certificate_parts import Robustness
+from edgetl.core.certificate_parts import Reading, Robustness
 from edgetl.core.compression import LayerNoise, RepairRecord
 
 
@@ -29,6 +29,7 @@ class Facts:
         sample: what one sample is called, such as image; its plural ends in s.
         labelled_by: who says what is right: "owner", or "model" for the trained model itself.
         notes: what else has to be said of the comparison, a sentence each.
+        readings: of the same samples that came before, the first one first.
     """
 
     executed: str = "claimed"
@@ -44,6 +45,26 @@ class Facts:
     sample: str = "image"
     labelled_by: Literal["owner", "model"] = "owner"
     notes: tuple[str, ...] = ()
+    readings: tuple[Reading, ...] = ()
+
+
+def stated(facts: Facts) -> dict[str, Any]:
+    """The fields that are told, not measured."""
+    return {
+        "executed": facts.executed,
+        "executed_on": plain(facts.executed_on),
+        "runtime": facts.runtime,
+        "isa": facts.isa,
+        "precision": facts.precision,
+        "hashes": dict(facts.hashes),
+        "created": facts.created,
+        "layers": tuple(facts.layers),
+        "robustness": facts.robustness,
+        "repair": facts.repair,
+        "sample": facts.sample,
+        "labelled_by": facts.labelled_by,
+        "readings": facts.readings,
+    }
 
 
 def plain(value: Any) -> Any:

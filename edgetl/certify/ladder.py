@@ -42,7 +42,9 @@ def _shown(comparison: Comparison) -> set[str]:
 
 def _rung(comparison: Comparison, evidence: LogitEvidence, above: str, below: str) -> Rung:
     counts = comparison.counts(above, below)
-    judged = _by_accuracy(counts, comparison) if _in_accuracy(comparison) and counts else None
+    in_accuracy = _in_accuracy(comparison) and counts is not None
+    exact = counts if in_accuracy and comparison.groups is None else None
+    judged = None if exact is None else _by_accuracy(exact, comparison)
     upper, lower = comparison.models[above], comparison.models[below]
     outputs = {spec.name for spec in comparison.task.outputs(comparison.names)}
     known = outputs <= set(upper) and outputs <= set(lower)
@@ -57,7 +59,7 @@ def _rung(comparison: Comparison, evidence: LogitEvidence, above: str, below: st
         kl=kl,
         divergence=comparison.task.divergence(upper, lower) if known and kl is None else kl,
         **_scores(comparison, below),
-        **_diverging(judged or _by_metric(comparison, above, below), comparison.collapsed(above, below)),
+        **_diverging(judged or _by_metric(comparison, above, below, in_accuracy), comparison.collapsed(above, below)),
     )
 
 
@@ -73,13 +75,14 @@ def _diverging(judged: Mapping[str, Any], collapsed: bool) -> dict[str, Any]:
 def _by_accuracy(counts: PairedCounts, comparison: Comparison) -> dict[str, Any]:
     low, high = score_interval(counts.lost, counts.gained, counts.n, comparison.alpha)
     # Chance alone loses a point on a few hundred samples, and would accuse a healthy rung.
-    proven = float(mcnemar_loss(counts.lost, counts.gained)) < comparison.alpha
+    proven = float(mcnemar_loss(counts.lost, counts.gained)) < comparison.chance
     too_much = proven and counts.difference <= -comparison.margin
     return {"difference": counts.difference, "ci_low": low, "ci_high": high, "diverges": too_much}
 
 
-def _by_metric(comparison: Comparison, above: str, below: str) -> dict[str, Any]:
-    test = comparison.test(comparison.metric, above, below, REPLICATES)
+def _by_metric(comparison: Comparison, above: str, below: str, in_accuracy: bool) -> dict[str, Any]:
+    metric = "accuracy" if in_accuracy else comparison.metric
+    test = comparison.test(metric, above, below, REPLICATES)
     found = {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
     return {**found, "diverges": test.verdict == "fail"}
 

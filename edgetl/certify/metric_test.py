@@ -1,7 +1,8 @@
 """One test for every metric: is the deployed model's worse by less than the margin?
 
 Exact where the metric is a share of right samples (:mod:`edgetl.certify.paired`), else a paired bootstrap
-(:mod:`edgetl.certify.bootstrap`). The verdicts are by the rule of :mod:`edgetl.certify.paired`.
+(:mod:`edgetl.certify.bootstrap`); where samples belong together, one of whole groups
+(:mod:`edgetl.certify.group_test`). The verdicts are by the rule of :mod:`edgetl.certify.paired`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import CertifyError
-from edgetl.certify import bootstrap, paired
+from edgetl.certify import betting, bootstrap, group_test, paired
 from edgetl.certify.bootstrap import REPLICATES, Draws, bounds, class_draws, metric_draws
+from edgetl.certify.exact_power import MOST_IMAGES, POWER
+from edgetl.certify.group_test import share_draws
 from edgetl.certify.paired import (
-    MOST_IMAGES,
-    POWER,
     Indexes,
     PairedCounts,
     Verdict,
     check_margin,
+    needed_at,
     noninferiority,
     verdict_of,
 )
@@ -77,6 +79,15 @@ class MetricTest:
         )
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Attributes: the greatest acceptable loss; the one-sided level of bounds; that at which a loss is no chance."""
+
+    margin: float
+    alpha: float
+    chance: float
+
+
 def paired_test(
     metric: Metric,
     reference: Evidence,
@@ -84,6 +95,9 @@ def paired_test(
     margin: float,
     alpha: float = 0.05,
     replicates: int = REPLICATES,
+    groups: Indexes | None = None,
+    chance: float | None = None,
+    sequential: bool = False,
 ) -> MetricTest:
     """Test that a metric worsens by less than ``margin`` from the reference to the deployed model.
 
@@ -94,17 +108,29 @@ def paired_test(
             is the labels'.
         alpha: one-sided level, 0 < alpha < 0.5.
         replicates: how often the samples are drawn, where they are.
+        groups: of each sample, from 0 up, int64 [n]; None: every sample is independent of all others.
+        chance: level at which a loss is more than chance; ``alpha`` when None.
+        sequential: whether it may be read after every new batch of samples (:mod:`edgetl.certify.betting`).
 
     Raises:
-        CertifyError: margin or alpha is out of range, or the metric is not defined on these samples.
+        CertifyError: margin or alpha is out of range, samples or a metric that no such test is for, or a metric that is
+            not defined on these samples.
     """
     check_limits(metric, margin, alpha)
+    limits = Limits(margin, alpha, alpha if chance is None else chance)
+    if sequential and (metric.right is None or metric.strata is not None or groups is not None):
+        what = f"{metric.title}{'' if groups is None else ' of samples that belong together'} is judged at one reading"
+        raise CertifyError(what, "leave --sequential out, or judge a share of right samples, each independent")
     if metric.right is None:
-        return _bootstrapped(metric, reference, deployed, (margin, alpha), replicates)
+        return _bootstrapped(metric, reference, deployed, limits, replicates, groups)
     before, after = metric.right(reference), metric.right(deployed)
+    if groups is not None:
+        strata = None if metric.strata is None else metric.strata(reference)
+        return _by_group(metric, (reference, deployed), strata, groups, limits, replicates)
     if metric.strata is None:
-        return _exact(PairedCounts.from_right(before, after), margin, alpha)
-    return _stratified(before, after, metric.strata(reference), (margin, alpha), replicates)
+        counts = PairedCounts.from_right(before, after)
+        return _sequential(counts, limits) if sequential else _exact(counts, limits)
+    return _stratified(before, after, metric.strata(reference), limits, replicates)
 
 
 def check_limits(metric: Metric, margin: float, alpha: float) -> None:
@@ -121,8 +147,8 @@ def check_limits(metric: Metric, margin: float, alpha: float) -> None:
         )
 
 
-def _exact(counts: PairedCounts, margin: float, alpha: float) -> MetricTest:
-    test = noninferiority(counts, margin, alpha)
+def _exact(counts: PairedCounts, limits: Limits) -> MetricTest:
+    test = noninferiority(counts, limits.margin, limits.alpha, limits.chance)
     return MetricTest(
         verdict=test.verdict,
         reference_score=counts.reference_accuracy,
@@ -139,11 +165,33 @@ def _exact(counts: PairedCounts, margin: float, alpha: float) -> MetricTest:
     )
 
 
+def _sequential(counts: PairedCounts, limits: Limits) -> MetricTest:
+    lost, gained, n, alpha, margin = counts.lost, counts.gained, counts.n, limits.alpha, limits.margin
+    interval = betting.lower_bound(lost, gained, n, alpha), -betting.lower_bound(gained, lost, n, alpha)
+    beyond = float(betting.loss_p(lost, gained)) < limits.chance
+    verdict = verdict_of(counts.difference, interval, margin, beyond)
+    needed, assumed = needed_at(counts, margin, alpha, verdict, betting.samples_needed)
+    return MetricTest(
+        verdict=verdict,
+        reference_score=counts.reference_accuracy,
+        deployed_score=counts.deployed_accuracy,
+        difference=counts.difference,
+        ci_low=interval[0],
+        ci_high=interval[1],
+        p_value=betting.margin_p(lost, gained, n, margin),
+        n_needed=needed,
+        assumed_difference=assumed,
+        margin=float(margin),
+        alpha=float(alpha),
+        method=betting.METHOD,
+    )
+
+
 def _stratified(
     before: npt.NDArray[np.bool_],
     after: npt.NDArray[np.bool_],
     classes: Indexes,
-    limits: tuple[float, float],
+    limits: Limits,
     replicates: int,
 ) -> MetricTest:
     sizes = np.bincount(classes)
@@ -158,24 +206,51 @@ def _stratified(
     return _judged(scores, difference, class_draws(lost, gained, sizes, replicates), len(classes), limits)
 
 
+def _by_group(
+    metric: Metric,
+    models: tuple[Evidence, Evidence],
+    strata: Indexes | None,
+    groups: Indexes,
+    limits: Limits,
+    replicates: int,
+) -> MetricTest:
+    """The test of a share of right samples that belong together."""
+    assert metric.right is not None, f"{metric.title} is no share of right samples"
+    before, after = (metric.right(model).astype(np.int64) for model in models)
+    difference, draws = share_draws(after - before, strata, groups, replicates)
+    scores = metric.of(models[0]), metric.of(models[1])
+    return _judged(scores, difference, draws, len(groups), limits, group_test.METHOD)
+
+
 def _bootstrapped(
-    metric: Metric, reference: Evidence, deployed: Evidence, limits: tuple[float, float], replicates: int
+    metric: Metric,
+    reference: Evidence,
+    deployed: Evidence,
+    limits: Limits,
+    replicates: int,
+    groups: Indexes | None,
 ) -> MetricTest:
     scores = metric.of(reference), metric.of(deployed)
     if not np.isfinite(scores).all():
         raise CertifyError(f"{metric.title} is not defined on these samples", metric.defined)
     difference = float(metric.gain(*(np.array([score]) for score in scores))[0])
-    draws = metric_draws(metric, reference, deployed, replicates)
-    return _judged(scores, difference, draws, len(next(iter(reference.values()))), limits)
+    draws = metric_draws(metric, reference, deployed, replicates, groups)
+    method = bootstrap.METHOD if groups is None else group_test.METHOD
+    return _judged(scores, difference, draws, len(next(iter(reference.values()))), limits, method)
 
 
 def _judged(
-    scores: tuple[float, float], difference: float, draws: Draws, n: int, limits: tuple[float, float]
+    scores: tuple[float, float],
+    difference: float,
+    draws: Draws,
+    n: int,
+    limits: Limits,
+    method: str = bootstrap.METHOD,
 ) -> MetricTest:
-    margin, alpha = limits
+    margin, alpha = limits.margin, limits.alpha
     ci_low, ci_high = bounds(*draws, alpha)
     ci_low, ci_high = min(ci_low, difference), max(ci_high, difference)
-    verdict = verdict_of(difference, (ci_low, ci_high), margin, ci_high < 0)
+    verdict = verdict_of(difference, (ci_low, ci_high), margin, bounds(*draws, limits.chance)[1] < 0)
     n_needed, assumed = _n_needed(difference, (ci_low, _seen_low(draws, alpha)), n, margin, alpha, verdict)
     return MetricTest(
         verdict=verdict,
@@ -189,7 +264,7 @@ def _judged(
         assumed_difference=assumed,
         margin=float(margin),
         alpha=float(alpha),
-        method=bootstrap.METHOD,
+        method=method,
     )
 
 

@@ -7,14 +7,15 @@ Verdicts, for a margin m (the greatest acceptable loss) and a one-sided level al
     underpowered  neither: too few images to rule out a loss of m, or to tell the one observed from chance
 
 More than chance means an exact McNemar p below alpha, as for classes and for the rungs of the ladder: a model without
-a loss fails with probability alpha at most, however few the images are. "Not significantly different" is never a pass.
-With margin 0 a pass means that the deployed model is proven better; no number of images can be expected to show that
-of an equal one, so ``n_needed`` is None there.
+a loss fails with probability alpha at most, however few the images are. Where a class that collapsed fails a model,
+too, each of the two has half of alpha, so that the promise holds of both together. "Not significantly different" is
+never a pass. With margin 0 a pass means that the deployed model is proven better; no number of images can be expected
+to show that of an equal one, so ``n_needed`` is None there.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -24,18 +25,13 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CertifyError
 from edgetl.certify.binomial import mcnemar_loss
-from edgetl.certify.score import critical_value, restricted_gained, score_interval, score_statistic
+from edgetl.certify.exact_power import images_needed
+from edgetl.certify.score import score_interval, score_statistic
 from edgetl.certify.unconditional import MOST_DISCORDANT, cautious_lower_bound, tail
 
 METHOD = "Tango 1998 score interval, or the exact unconditional bound where that is more cautious"
 Verdict = Literal["pass", "fail", "underpowered"]
 Indexes = npt.NDArray[np.int64]
-
-POWER = 0.8
-"""The chance of a pass, for a deployed model with no true loss, that ``n_needed`` aims at."""
-
-MOST_IMAGES = 10**15
-"""As many images as nobody has; what a margin next to 0 asks for."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,9 @@ class NonInferiority:
     alpha: float
 
 
-def noninferiority(counts: PairedCounts, margin: float = 0.01, alpha: float = 0.05) -> NonInferiority:
+def noninferiority(
+    counts: PairedCounts, margin: float = 0.01, alpha: float = 0.05, chance: float | None = None
+) -> NonInferiority:
     """Test that the deployed model loses less than ``margin`` against the reference, on the same images.
 
     The bounds are Tango's (1998) score bounds; with at most 200 discordant images each is replaced by the exact
@@ -146,6 +144,7 @@ def noninferiority(counts: PairedCounts, margin: float = 0.01, alpha: float = 0.
         counts: the paired counts.
         margin: greatest acceptable loss as a fraction, 0 <= margin < 1.
         alpha: one-sided level, 0 < alpha < 0.5.
+        chance: level at which a loss is more than chance; ``alpha`` when None.
 
     Raises:
         CertifyError: margin or alpha is out of range.
@@ -156,8 +155,9 @@ def noninferiority(counts: PairedCounts, margin: float = 0.01, alpha: float = 0.
     ci_low = cautious_lower_bound(lost, gained, n, alpha)
     ci_high = -cautious_lower_bound(gained, lost, n, alpha)
     difference = counts.difference
-    verdict = verdict_of(difference, (ci_low, ci_high), margin, float(mcnemar_loss(lost, gained)) < alpha)
-    n_needed, assumed = _n_needed(counts, margin, alpha, verdict)
+    beyond = float(mcnemar_loss(lost, gained)) < (alpha if chance is None else chance)
+    verdict = verdict_of(difference, (ci_low, ci_high), margin, beyond)
+    n_needed, assumed = needed_at(counts, margin, alpha, verdict)
     return NonInferiority(
         verdict=verdict,
         difference=difference,
@@ -188,48 +188,30 @@ def verdict_of(difference: float, bounds: tuple[float, float], margin: float, be
     return "fail" if high < -margin or (beyond_chance and difference <= -margin) else "underpowered"
 
 
-def images_needed(
-    discordance: float, margin: float, alpha: float = 0.05, power: float = POWER, difference: float = 0.0
-) -> int:
-    """Images for which the test passes with probability ``power`` when the true difference is ``difference``.
-
-    The usual formula for paired proportions, ((z_alpha s0 + z_power s1) / (margin + difference))^2, with the variance
-    of one image under the alternative, s1^2 = discordance - difference^2, and under the null hypothesis,
-    s0^2 = discordance. A discordance below twice the margin cannot be what the null hypothesis expects, since a true
-    loss needs lost images; there s0^2 is Tango's restricted estimate, up to twice the margin. Never fewer images than
-    it takes to pass without a single loss, and never more than ``MOST_IMAGES``.
+def needed_at(
+    counts: PairedCounts,
+    margin: float,
+    alpha: float,
+    verdict: Verdict,
+    needed_for: Callable[..., int] = images_needed,
+) -> tuple[int | None, float]:
+    """Images needed at the observed discordance, and the true difference that this number assumes.
 
     Args:
-        discordance: share of images that exactly one of the two models gets right, 0 to 1.
-        margin: greatest acceptable loss, 0 < margin < 1.
-        alpha: one-sided level.
-        power: chance of a pass.
-        difference: true difference; at -margin or below no number of images is enough.
+        counts: what was observed.
+        margin, alpha, verdict: of the test.
+        needed_for: of a test: discordance, margin, alpha and ``difference=`` → images.
     """
-    lost, gained = np.asarray((discordance - difference) / 2), np.asarray((discordance + difference) / 2)
-    expected = restricted_gained(lost, gained, 1.0, np.asarray(margin))
-    restricted = float(2 * expected + margin * (1 - margin))
-    null = math.sqrt(max(discordance, min(restricted, 2 * margin)))
-    alternative = math.sqrt(max(discordance - difference**2, 0.0))
-    z = critical_value(alpha) * null + NormalDist().inv_cdf(power) * alternative
-    least = math.log(alpha) / math.log1p(-margin)
-    room = margin + difference
-    enough = min(z / room, math.sqrt(MOST_IMAGES)) if room > 0 else math.sqrt(MOST_IMAGES)
-    return math.ceil(min(max(enough**2, least), MOST_IMAGES))
-
-
-def _n_needed(counts: PairedCounts, margin: float, alpha: float, verdict: Verdict) -> tuple[int | None, float]:
-    """Images needed at the observed discordance, and the true difference that this number assumes."""
     if margin == 0:
         return None, 0.0
     # None seen is not none there: the 95 % upper bound of a rate seen 0 times in n ("rule of three").
     discordance = counts.discordance or 1 - alpha ** (1 / counts.n)
-    needed = images_needed(discordance, margin, alpha)
+    needed = needed_for(discordance, margin, alpha)
     if verdict != "underpowered" or needed > counts.n:
         return needed, 0.0
     # There were enough images for a model without a loss: what is missing is due to the loss that was observed.
     observed = min(counts.difference, 0.0)
-    return max(images_needed(discordance, margin, alpha, difference=observed), counts.n + 1), observed
+    return max(needed_for(discordance, margin, alpha, difference=observed), counts.n + 1), observed
 
 
 def _p_value(lost: int, gained: int, n: int, margin: float, alpha: float) -> float:

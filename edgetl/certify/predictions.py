@@ -15,6 +15,7 @@ from edgetl.base.storage import sha256_bytes, sha256_json
 from edgetl.certify.archive import AGAIN, read_archive, write_archive
 from edgetl.certify.checks import DEPLOYED, REFERENCE, checked
 from edgetl.certify.gain import Baseline
+from edgetl.certify.groups import group_indexes
 from edgetl.certify.paired import Indexes, paired_indexes
 from edgetl.certify.predictions_file import from_arrays, kept, to_arrays
 from edgetl.certify.probabilities import LogitEvidence, logit_evidence
@@ -48,6 +49,7 @@ class Predictions:
         baseline: predictions of the model that the transfer is measured against, or None.
         evidence: what the logits of all models said before they were rounded or dropped; without it, as in older
             files, it comes from the logits that were kept.
+        groups: of each sample, from 0 up, int64 [n]; None where each is independent of all others.
 
     Raises:
         CertifyError: lengths differ, an index has no name, a path is absolute, a hash is none, or logits are not finite
@@ -64,6 +66,7 @@ class Predictions:
     deployed_logits: Logits | None = None
     baseline: Baseline | None = None
     evidence: LogitEvidence | None = None
+    groups: Indexes | None = None
 
     def __post_init__(self) -> None:
         names = kept(self._task)
@@ -76,6 +79,10 @@ class Predictions:
         object.__setattr__(self, "models", models)
         self._check_files()
         self._check_more()
+        groups = group_indexes(self.groups, self.n)
+        if groups is not None:
+            groups.flags.writeable = False
+        object.__setattr__(self, "groups", groups)
         for name in ("reference_logits", "deployed_logits"):
             object.__setattr__(self, name, self._half(name))
 
@@ -129,6 +136,7 @@ class Predictions:
         classes: Sequence[str],
         options: Mapping[str, Any] | None = None,
         baseline: tuple[str, Arrays] | None = None,
+        groups: Indexes | None = None,
     ) -> Predictions:
         """Predictions from each model's outputs.
 
@@ -143,6 +151,7 @@ class Predictions:
             classes: names of the classes or labels.
             options: of ``task.decode``.
             baseline: its kind (scratch or probe) and its outputs; left out where the task has no accuracy.
+            groups: of each sample, from 0 up, int64 [n], or None.
 
         Raises:
             CertifyError: as for the class, and if outputs are NaN or of another shape.
@@ -162,6 +171,7 @@ class Predictions:
             sha256=tuple(sha256),
             class_names=tuple(classes),
             baseline=own,
+            groups=groups,
             **logits,
         )
 
@@ -178,6 +188,7 @@ class Predictions:
             "names": self.class_names,
             "logits": evidence,
             "baseline": self.baseline,
+            "groups": self.groups,
         }
 
     @property

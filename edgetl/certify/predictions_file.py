@@ -62,6 +62,7 @@ def to_arrays(saved: Predictions) -> dict[str, Array]:
     more = {
         "reference_logits": saved.reference_logits,
         "deployed_logits": saved.deployed_logits,
+        "groups": None if saved.groups is None else _compact(saved.groups),
         "per_image": None if saved.evidence is None else saved.evidence.per_image,
     }
     return arrays | {name: values for name, values in more.items() if values is not None}
@@ -89,6 +90,7 @@ def from_arrays(arrays: Mapping[str, Array]) -> dict[str, Any]:
         "deployed_logits": arrays.get("deployed_logits"),
         "baseline": Baseline(str(arrays["baseline_kind"]), arrays["baseline"]) if "baseline" in arrays else None,
         "evidence": _evidence(arrays) if "steps" in arrays else None,
+        "groups": arrays.get("groups"),
     }
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from edgetl.base.errors import CertifyError
 from edgetl.certify.bootstrap import REPLICATES, bounds, resampled_sums
+from edgetl.certify.groups import group_sums
 from edgetl.certify.paired import Indexes
 from edgetl.core.certificate_parts import Probabilities, Threshold
 from edgetl.tasks.logits import finite, log_softmax, row_blocks
@@ -149,14 +150,21 @@ def _step(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> Step:
 
 
 def probability_shift(
-    per_image: PerImage, reference: Indexes, deployed: Indexes, labels: Indexes, alpha: float = 0.05
+    per_image: PerImage,
+    reference: Indexes,
+    deployed: Indexes,
+    labels: Indexes,
+    alpha: float = 0.05,
+    groups: Indexes | None = None,
 ) -> Probabilities:
-    """What happened to the probabilities between reference and deployed model."""
+    """What happened to the probabilities between reference and deployed model; intervals are by group."""
     # A copy with contiguous columns in double precision: sums of 50,000 single-precision numbers lose digits.
     columns = dict(zip(COLUMNS, per_image.T.astype(np.float64), strict=True))
     before, after = reference == labels, deployed == labels
     change = columns["deployed_brier"] - columns["reference_brier"]
-    sums = resampled_sums(np.stack([np.ones_like(change), change], axis=1), REPLICATES, np.random.default_rng(0))
+    moments = np.stack([np.ones_like(change), change], axis=1)
+    moments = moments if groups is None else group_sums(moments, groups)
+    sums = resampled_sums(moments, REPLICATES, np.random.default_rng(0))
     means = sums[:, 1] / sums[:, 0]
     low, high = bounds(means, means, alpha)
     return Probabilities(

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgetl.base.wording import amount, counted, percent
+from edgetl.certify.betting import samples_needed
 from edgetl.certify.classes import ClassOutcome
 from edgetl.certify.comparison import Comparison
 from edgetl.certify.gain import BASELINES
 from edgetl.certify.metric_test import MetricTest
-from edgetl.core.certificate_parts import TransferGain
+from edgetl.certify.paired import needed_at
+from edgetl.core.certificate_parts import Reading, TransferGain
 from edgetl.core.findings import Finding
 from edgetl.tasks import Metric, Task
 
@@ -79,6 +81,42 @@ def margin_notes(comparison: Comparison) -> list[str]:
     of = "these labels" if comparison.trained is None else "the labels of training"
     share = amount(100 * comparison.margin / spread, "")
     return [f"The margin of {amount(comparison.margin, 'labels')} is {share} % of the standard deviation of {of}."]
+
+
+def sequential_notes(comparison: Comparison, test: MetricTest, sample: str) -> list[str]:
+    """What reading again and again costs, and what it does not hold of."""
+    counts = comparison.counts()
+    if not comparison.sequential or counts is None:
+        return []
+    once, _ = needed_at(counts, test.margin, test.alpha, "pass")
+    more, _ = needed_at(counts, test.margin, test.alpha, "pass", samples_needed)
+    price = ""
+    if once is not None and more is not None:
+        price = (
+            f" Its price: about {counted(more, sample)} for an 80 % chance of a pass if nothing is lost, where one "
+            f"reading takes about {once:,}."
+        )
+    return [f"This verdict may be read after every new batch; the other metrics' intervals hold at one reading.{price}"]
+
+
+def is_registered(comparison: Comparison, readings: Sequence[Reading]) -> bool:
+    """Whether the terms are those of the first reading of these samples."""
+    own = comparison.metric, comparison.margin, comparison.alpha, comparison.sequential
+    return not readings or readings[0].terms == own
+
+
+def reading_notes(comparison: Comparison, readings: Sequence[Reading]) -> list[str]:
+    """What it means that these samples were read before."""
+    if not readings:
+        return []
+    first, times = readings[0], "once" if len(readings) == 1 else f"{len(readings)} times"
+    told = [f"These samples were read {times} before: the level holds of one reading, which was '{first.verdict}'."]
+    if comparison.sequential and all(reading.sequential for reading in readings):
+        told = [f"These samples were read {times} before, which this test allows for."]
+    if not is_registered(comparison, readings):
+        margin = f"a margin of {first.margin:g} and a level of {first.alpha:g}"
+        told.append(f"These terms were chosen after the first reading, which was on {first.metric}, {margin}.")
+    return told
 
 
 def gain_notes(gain: TransferGain | None, task: Task) -> list[str]:

@@ -2,7 +2,8 @@
 
 Each task is tested by itself, on the samples that have a label of it. Claiming that all of them hold when each test
 says so at its own level errs no more often than that level: an intersection-union test (Berger 1982, "Multiparameter
-Hypothesis Testing and Acceptance Sampling", Technometrics 24), so no correction is due.
+Hypothesis Testing and Acceptance Sampling", Technometrics 24), so no correction is due. A model
+that lost nothing fails if any task says so: there the level is shared among them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgetl.base.wording import enumerated
 from edgetl.certify import reasons, sanity
 from edgetl.certify.checks import checked
 from edgetl.certify.facts import Facts, plain
+from edgetl.certify.groups import group_indexes, restricted
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Verdict
 from edgetl.core.data import Part, parts_of
@@ -44,6 +46,7 @@ def certify_several(
     margin: float | None,
     alpha: float,
     trained: npt.ArrayLike | None,
+    groups: npt.ArrayLike | None,
     reproduced: tuple[float, float, int] | None,
     findings: Sequence[Finding],
     facts: Facts,
@@ -61,6 +64,7 @@ def certify_several(
             None for each metric's own.
         alpha: one-sided level of each test, and of the whole.
         trained: labels of training, as ``labels``.
+        groups: one value for what belongs together [n], or None.
         reproduced, findings, facts: as of one task; they are of the whole.
 
     Raises:
@@ -69,9 +73,10 @@ def certify_several(
     """
     chosen = task.find_metric(metric)
     truth, answers, named = checked(task, labels, models, names)
+    together = group_indexes(groups, len(truth))
     scale = truth if trained is None else np.asarray(trained, np.float64)
     # What is told of the artifact is told once.
-    shared = replace(facts, layers=(), robustness=None, repair=None)
+    shared = replace(facts, layers=(), robustness=None, repair=None, readings=())
     found: dict[str, Certificate] = {}
     for part in parts_of(task.labels, named):
         judged = task.parts[part.name]
@@ -82,14 +87,16 @@ def certify_several(
         held = None if margin is None else margin / _DEFAULT * judged.metrics[by].margin_for(known)
         own = None if judged.labels == "number" else part.classes
         found[part.name] = one(
-            judged, seen, rows, own, metric=by, margin=held, alpha=alpha, trained=known, facts=shared
-        )
+            judged, seen, rows, own, metric=by, margin=held, alpha=alpha, trained=known, facts=shared,
+            groups=restricted(together, part.known(truth)), tasks=len(task.parts),
+        )  # fmt: skip
     told = (
         *findings,
         *sanity.reference_findings(reproduced, task.metrics[MEAN], facts.sample),
     )
     whole = _whole(task, found, sanity.together(told, (), []))
-    return replace(whole, layers=tuple(facts.layers), robustness=facts.robustness, repair=facts.repair)
+    whole = replace(whole, layers=tuple(facts.layers), robustness=facts.robustness, repair=facts.repair)
+    return replace(whole, readings=facts.readings)
 
 
 def _labels(part: Part, labels: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy.typing as npt
 
@@ -13,14 +13,15 @@ from edgetl.certify import reasons, sanity
 from edgetl.certify.checks import DEPLOYED, REFERENCE
 from edgetl.certify.classes import ClassOutcome, balanced_accuracy
 from edgetl.certify.comparison import Comparison, compared
-from edgetl.certify.facts import Facts, plain
+from edgetl.certify.facts import Facts, plain, stated
 from edgetl.certify.gain import Baseline, transfer_gain
+from edgetl.certify.groups import units
 from edgetl.certify.ladder import first_divergence, ladder, responsible
 from edgetl.certify.metric_test import MetricTest
 from edgetl.certify.paired import PairedCounts, paired_indexes
 from edgetl.certify.probabilities import LogitEvidence, logit_evidence, probability_shift
 from edgetl.certify.several import certify_several
-from edgetl.core.certificate import Certificate, Executed
+from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Balanced, Probabilities, Rung, TransferGain, Verdict
 from edgetl.core.compression import LayerNoise
 from edgetl.core.data.samples import CLASS
@@ -78,7 +79,7 @@ class _Judged:
     @property
     def collapsed(self) -> list[str]:
         """A sentence for each class that collapsed."""
-        return reasons.collapse_reasons(self.outcomes, self.class_margin, self.comparison.alpha, self.sample)
+        return reasons.collapse_reasons(self.outcomes, self.class_margin, self.comparison.chance, self.sample)
 
 
 def certify_answers(
@@ -91,53 +92,60 @@ def certify_answers(
     margin: float | None = None,
     alpha: float = 0.05,
     trained: npt.ArrayLike | None = None,
+    groups: npt.ArrayLike | None = None,
     logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None = None,
     baseline: Baseline | None = None,
     reproduced: tuple[float, float, int] | None = None,
     findings: Sequence[Finding] = (),
     explain: Explain | None = None,
     facts: Facts | None = None,
+    tasks: int = 1,
+    value_range: tuple[float, float] | None = None,
+    sequential: bool = False,
 ) -> Certificate:
     """Test a deployed model against its reference on the same held-out samples, whatever they are for.
 
-    Several tasks at once are judged by :func:`edgetl.certify.several.certify_several`.
-
-    The verdict is that of :func:`edgetl.certify.paired_test` for ``metric``, and fail whenever a finding is fatal or a
-    class collapsed: its loss is more than chance (Holm-adjusted exact McNemar p < ``alpha``) and at least ``margin``.
-    ``first_divergence`` is the first rung that, against the rung above it, loses at least ``margin``, and more than
-    chance, or has a class that collapsed.
+    Several tasks at once are judged by :func:`edgetl.certify.several.certify_several`. The verdict is that of
+    :func:`edgetl.certify.paired_test` for ``metric``, and fail whenever a finding is fatal or a class collapsed: its
+    loss is more than chance (Holm-adjusted exact p) and at least ``margin``. ``first_divergence`` is the first rung
+    that loses as much, and more than chance, or has a class that collapsed.
 
     Args:
         task: what the models are for.
-        labels: the truth, as the task's kind of label has it: int64 [n], 0 or 1 [n, labels], or float64 [n].
+        labels: the truth, as the task's kind of label has it.
         models: answers by name, as ``task.decode`` gives them: "reference", the rungs below it in order, "deployed".
-        names: of the classes or labels; without it their indexes are their names.
+        names: of the classes or labels, or else their indexes.
         metric: what the verdict is about; the task's default when None.
-        margin: greatest acceptable loss, in the metric's unit; the metric's default when None. With 0 the deployed
-            model has to be proven better.
-        trained: labels of training, of whose standard deviation default margins in the labels' unit are a hundredth;
-            where it is None, that of ``labels`` is taken.
+        margin: greatest acceptable loss of it; its default when None. With 0 the deployed model has to be better.
+        trained: labels of training, of whose spread default margins in their unit are a hundredth; or ``labels``.
         alpha: one-sided level, 0 < alpha < 0.5.
+        groups: one value for what belongs together, integers or strings [n]: whole groups are tested then.
         logits: of classes, float [n, classes] of the models by name, any of which may be missing; or what was kept of
             them. Where it is None they are taken from the answers.
         baseline: predictions of the model that the transfer is measured against.
-        reproduced: (validation metric that training recorded, the same measured again now, samples).
+        reproduced: validation metric that training recorded, the same measured again now, samples.
         findings: faults that were found elsewhere. What is tested here anew replaces an earlier finding of its kind.
         explain: asked what is behind a loss, where there is one that no fatal finding explains.
         facts: what else the certificate says.
+        tasks: that are judged together, of which this is one.
+        value_range: least and greatest value that there can be, of a regression; None where that is not known.
+        sequential: whether it may be read after every new batch of samples, as often as one likes.
 
     Raises:
-        CertifyError: arrays that are empty, of unequal length or of another kind than the task's; an index without a
-            name; a name given twice; logits that do not fit; a margin, alpha or place out of range.
+        CertifyError: arrays that are empty or do not fit each other or the task; a margin, alpha or place out of range.
         UnknownNameError: no metric of that name.
     """
     facts = facts or Facts()
     if task.parts:
+        if value_range is not None or sequential:
+            raise CertifyError("--value-range and --sequential are of one task", "leave them out")
         return certify_several(
             certify_answers, task, labels, models, names, metric=metric, margin=margin, alpha=alpha, trained=trained,
-            reproduced=reproduced, findings=findings, facts=facts,
+            groups=groups, reproduced=reproduced, findings=findings, facts=facts,
         )  # fmt: skip
-    comparison = compared(task, labels, models, names, metric, margin, alpha, trained)
+    comparison = compared(
+        task, labels, models, names, metric, margin, alpha, trained, groups, tasks, value_range, sequential
+    )
     judged = _judged(comparison, baseline, reproduced, findings, facts.sample)
     evidence = _evidence(logits, comparison)
     rungs = ladder(comparison, evidence)
@@ -149,23 +157,31 @@ def certify_answers(
     return Certificate(
         verdict=verdict,
         task=task.name,
+        value_range=value_range,
+        sequential=sequential,
+        registered=reasons.is_registered(comparison, facts.readings),
         **_measured(judged, outcomes),
         **_beyond(judged, evidence),
         ladder=rungs,
         first_divergence=first,
         reasons=tuple(why),
-        notes=(
-            *notes,
-            *facts.notes,
-            *reasons.class_notes(outcomes, judged.class_margin, comparison.alpha, facts.sample),
-            *(
-                sanity.far_below(judged.counts, reproduced, facts.sample)
-                if task.metric == ACCURACY and judged.counts
-                else ()
-            ),
-        ),
-        **_stated(facts),
+        notes=(*notes, *_told(judged, outcomes, reproduced, facts)),
+        **stated(facts),
     )
+
+
+def _told(
+    judged: _Judged,
+    outcomes: Sequence[ClassOutcome],
+    reproduced: tuple[float, float, int] | None,
+    facts: Facts,
+) -> Iterator[str]:
+    """What has to be said of the samples, of earlier readings, and of single classes."""
+    yield from facts.notes
+    yield from reasons.reading_notes(judged.comparison, facts.readings)
+    yield from reasons.class_notes(outcomes, judged.class_margin, judged.comparison.chance, facts.sample)
+    if judged.comparison.task.metric == ACCURACY and judged.counts:
+        yield from sanity.far_below(judged.counts, reproduced, facts.sample)
 
 
 def _judged(
@@ -198,7 +214,7 @@ def _gain(comparison: Comparison, baseline: Baseline) -> TransferGain:
         raise CertifyError(f"a baseline of {comparison.task.name} cannot be compared", "leave it out")
     labels, own = paired_indexes(labels=comparison.labels, baseline=baseline.predictions)
     before, after = (comparison.models[name]["class"] for name in (REFERENCE, DEPLOYED))
-    return transfer_gain(baseline.kind, own, before, after, labels, comparison.alpha)
+    return transfer_gain(baseline.kind, own, before, after, labels, comparison.alpha, comparison.groups)
 
 
 def _evidence(logits: Mapping[str, npt.ArrayLike] | LogitEvidence | None, comparison: Comparison) -> LogitEvidence:
@@ -224,6 +240,7 @@ def _said(
     notes = [
         *([metric.assumes] if metric.assumes else []),
         *reasons.margin_notes(judged.comparison),
+        *reasons.sequential_notes(judged.comparison, judged.test, judged.sample),
         *reasons.gain_notes(judged.gain, judged.comparison.task),
         *(reasons.finding_sentence(f) for f in judged.findings if f.severity == "warning"),
     ]
@@ -252,6 +269,7 @@ def _measured(judged: _Judged, outcomes: Sequence[ClassOutcome]) -> dict[str, An
         "margin": test.margin,
         "alpha": test.alpha,
         "n": comparison.n,
+        "units": units(comparison.groups, comparison.n),
         "n_needed": test.n_needed,
         "method": test.method,
         "scores": {name: found.record(comparison.task.metrics[name].unit) for name, found in judged.tests.items()},
@@ -261,38 +279,21 @@ def _measured(judged: _Judged, outcomes: Sequence[ClassOutcome]) -> dict[str, An
         "reference_balanced_accuracy": balanced and balanced_accuracy(recalls[0]),
         "deployed_balanced_accuracy": balanced and balanced_accuracy(recalls[1]),
         "balanced": balanced and Balanced(balanced.difference, balanced.ci_low, balanced.ci_high, balanced.verdict),
-        "classes": {c.name: c.record(judged.class_margin, test.alpha) for c in outcomes},
+        "classes": {c.name: c.record(judged.class_margin, comparison.chance) for c in outcomes},
     }
 
 
 def _beyond(judged: _Judged, evidence: LogitEvidence) -> dict[str, Any]:
     """The fields that go beyond the test of the metric."""
     shift: Probabilities | None = None
+    comparison = judged.comparison
     if evidence.per_image is not None:
-        models, labels = judged.comparison.models, judged.comparison.labels
-        answers = models[REFERENCE]["class"], models[DEPLOYED]["class"], labels
-        shift = probability_shift(evidence.per_image, *answers, judged.comparison.alpha)
+        before, after = (comparison.models[name]["class"] for name in (REFERENCE, DEPLOYED))
+        told = (comparison.labels, comparison.alpha, comparison.groups)
+        shift = probability_shift(evidence.per_image, before, after, *told)
     return {
         "probabilities": shift,
         "transfer_gain": judged.gain,
         "transfer_gain_retained": judged.gain.retained if judged.gain else None,
         "findings": tuple(replace(finding, evidence=plain(finding.evidence)) for finding in judged.findings),
-    }
-
-
-def _stated(facts: Facts) -> dict[str, Any]:
-    """The fields that are told, not measured."""
-    return {
-        "executed": cast(Executed, facts.executed),
-        "executed_on": plain(facts.executed_on),
-        "runtime": facts.runtime,
-        "isa": facts.isa,
-        "precision": facts.precision,
-        "hashes": dict(facts.hashes),
-        "created": facts.created,
-        "layers": tuple(facts.layers),
-        "robustness": facts.robustness,
-        "repair": facts.repair,
-        "sample": facts.sample,
-        "labelled_by": facts.labelled_by,
     }

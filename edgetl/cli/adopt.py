@@ -9,7 +9,7 @@ import typer
 
 import edgetl
 from edgetl.base.wording import count, figure, percent
-from edgetl.cli.output import Json, Quiet, note, output, say
+from edgetl.cli.output import GROUP_BY, Json, Quiet, note, output, say
 
 if TYPE_CHECKING:
     from edgetl.core.run import Run
@@ -37,6 +37,7 @@ def command(
     claim: Annotated[str | None, typer.Option(help=_CLAIM)] = None,
     unseen: Annotated[str | None, typer.Option(help=_UNSEEN)] = None,
     output_name: Annotated[str | None, typer.Option("--output", help=_OUTPUT)] = None,
+    group_by: Annotated[str | None, typer.Option(metavar="RULE", help=GROUP_BY)] = None,
     seed: Annotated[int, typer.Option(help="Decides the splits.", min=0)] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what stands in the run folder.")] = False,
     json: Json = False,
@@ -64,6 +65,7 @@ def command(
             claim=claim,
             unseen=unseen,
             output=output_name,
+            group_by=group_by,
             seed=seed,
             fresh=fresh,
             progress=shown.progress,

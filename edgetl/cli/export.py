@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import MARGIN, Json, Quiet, output
+from edgetl.cli.output import MARGIN, Json, Quiet, ValueRange, output
 
 
 def command(
@@ -27,6 +27,7 @@ def command(
     bench: Annotated[bool, typer.Option(help="Time it too, where this machine executes the target's runtime.")] = True,
     threads: Annotated[int, typer.Option(help="Threads for timing.")] = 1,
     metric: Annotated[str | None, typer.Option(help="See edgetl tasks; the task's first by default.")] = None,
+    value_range: ValueRange = None,
     repair: Annotated[bool, typer.Option(help="Mend int8 where it loses too much on the search split.")] = True,
     budget_minutes: Annotated[float, typer.Option(help="Longest time that mending one bundle may take.")] = 10.0,
     artifact: Annotated[
@@ -66,6 +67,7 @@ def command(
             bench=bench,
             threads=threads,
             metric=metric,
+            value_range=value_range,
             repair=repair,
             budget_minutes=budget_minutes,
             artifact=artifact,

@@ -13,7 +13,7 @@ import typer
 import edgetl
 from edgetl.base.errors import EdgetlError
 from edgetl.base.wording import amount, count, enumerated, number, percent
-from edgetl.cli.output import Json, Output, Quiet, note, output, say
+from edgetl.cli.output import GROUP_BY, Json, Output, Quiet, note, output, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,6 +65,7 @@ def command(
     from_run: Annotated[Path | None, typer.Option("--from", help="A finished run to go on from.")] = None,
     via: Annotated[list[Path] | None, typer.Option(help=_VIA)] = None,
     augment: Annotated[str | None, typer.Option(help=_AUGMENT)] = None,
+    group_by: Annotated[str | None, typer.Option(metavar="RULE", help=GROUP_BY)] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training samples.")] = None,
     seed: Annotated[int, typer.Option(help="Decides splits, order, augmentation and initialisation.")] = 0,
     batch_size: Annotated[Any, typer.Option(parser=_batch_size, metavar="INTEGER|auto", help=_BATCH)] = 32,
@@ -95,6 +96,7 @@ def command(
     edgetl finetune photos/ --out small --strategy distillation --teacher run --target-data unlabelled/
     edgetl finetune photos/ --out there --strategy coral --target-data from-the-line/
     edgetl finetune photos/ --out run --via other-plant/ --via between/
+    edgetl finetune photos/ --out run --group-by duplicates
     edgetl finetune photos/ --out run --batch-size auto
     edgetl finetune photos/ --out run --log tensorboard
     edgetl finetune photos/ --out runs --repeat 3
@@ -121,6 +123,7 @@ def command(
             retain=retain,
             from_run=from_run,
             augment=augment,
+            group_by=group_by,
             log=log,
             fresh=fresh,
             progress=shown.progress,

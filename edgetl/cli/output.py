@@ -26,6 +26,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 PublicKey = Annotated[
     Path | None, typer.Option(help="Refuse the bundle unless this key signed all of it (PEM, OpenSSH, or hexadecimal).")
 ]
+ValueRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(metavar="LOW HIGH", help="Of a regression: all values lie in this range, or else it is conditional."),
+]
+GROUP_BY = (
+    "What belongs together, stays in one split and counts once in tests: parent (the folder), exif-time (one scene of "
+    "a camera), duplicates (look alike), or a regular expression that finds the group in a path. A CSV column group "
+    "counts, too."
+)
 MARGIN = "Largest tolerable loss of the metric; 0.01, of mae and rmse 1 % of the training labels' standard deviation."
 
 

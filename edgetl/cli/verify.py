@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 import edgetl
-from edgetl.cli.output import MARGIN, Json, PublicKey, Quiet, output, say
+from edgetl.cli.output import MARGIN, Json, PublicKey, Quiet, ValueRange, output, say
 
+_SEQUENTIAL = "May be read after every new batch of samples, for about twice as many; see its notes."
 _STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
 
 
@@ -19,6 +20,8 @@ def command(
     margin: Annotated[float | None, typer.Option(help=MARGIN)] = None,
     alpha: Annotated[float, typer.Option(help="Chance of passing a model that lost the margin.")] = 0.05,
     metric: Annotated[str | None, typer.Option(help="See edgetl tasks; the task's first by default.")] = None,
+    value_range: ValueRange = None,
+    sequential: Annotated[bool, typer.Option("--sequential", help=_SEQUENTIAL)] = False,
     device: Annotated[str | None, typer.Option(help="Where to run; see edgetl devices.")] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Answers of your own program: an .npz with logits and sha256.")
@@ -45,6 +48,7 @@ def command(
     edgetl verify out/intel-cpu --corruptions
     edgetl verify out/rpi5 --predictions answers.npz
     edgetl verify out/intel-cpu --runner c
+    edgetl verify out/intel-cpu --sequential
     edgetl verify out/intel-cpu --check
 
     --check works out again whatever the bundle's files determine, and says what is taken on trust. --public-key refuses
@@ -70,6 +74,8 @@ def command(
             margin=margin,
             alpha=alpha,
             metric=metric,
+            value_range=value_range,
+            sequential=sequential,
             device=device,
             predictions=predictions,
             corruptions=corruptions,

@@ -14,6 +14,7 @@ from edgetl.core.certificate_parts import (
     Balanced,
     ClassRecord,
     Probabilities,
+    Reading,
     Robustness,
     Rung,
     Score,
@@ -51,6 +52,8 @@ class Certificate:
         margin: greatest acceptable loss.
         alpha: one-sided level.
         n: samples.
+        units: how many of them are independent: groups of samples that belong together count once; None, as in older
+            certificates: all.
         n_needed: samples for a pass with probability 0.8; None with margin 0.
         scores: every metric of the task, at the same margin where its unit is that of ``metric``.
         flips: ``lost`` and ``gained``, counts of samples; empty where no answer is right or wrong.
@@ -85,6 +88,11 @@ class Certificate:
             then every score is one of agreement with it.
         parts: of several tasks, the certificate of each by its name; the figures of this one are those of the task
             that decides, whose name its ``metric`` begins with. None of a single task.
+        value_range: least and greatest value that there can be, of a regression on whose range the verdict rests;
+            None where that is not known.
+        sequential: whether the verdict holds however often samples were added and it was read.
+        readings: of the certify split that came before this one, the first one first.
+        registered: whether the terms are those of the first reading; False where they were chosen after it.
         created: time stamp given by the caller, or empty; no clock is read.
         schema: version of this record.
 
@@ -136,15 +144,24 @@ class Certificate:
     created: str
     labelled_by: Literal["owner", "model"] = "owner"
     parts: Mapping[str, Certificate] = field(default_factory=dict)
+    units: int | None = None
+    value_range: tuple[float, float] | None = None
+    sequential: bool = False
+    readings: tuple[Reading, ...] = ()
+    registered: bool = True
     schema: Literal[3] = SCHEMA
 
     def __post_init__(self) -> None:
         if self.executed not in EXECUTED:
             raise CertifyError(f"executed '{self.executed}' is unknown", f"choose one of {', '.join(EXECUTED)}")
+        if self.units is None:
+            object.__setattr__(self, "units", self.n)
         if self.metric not in self.scores:
             raise ValueError(f"there is no score of its metric '{self.metric}'")
         if self.n < 1 or (self.reference_accuracy is None) != (self.deployed_accuracy is None):
             raise ValueError("it compares nothing")
+        if not 0 < (self.units or 0) <= self.n:
+            raise ValueError(f"it rests on {self.units} independent ones of {self.n}")
         if self.reference_accuracy is not None and not {"lost", "gained"} <= set(self.flips):
             raise ValueError("it has accuracies without flips")
 
@@ -154,6 +171,12 @@ class Certificate:
         # Certificates from before there was another one do not say it, and most are of one task.
         if self.labelled_by == "owner":
             del record["labelled_by"]
+        if self.value_range is None:
+            del record["value_range"]
+        if not self.sequential:
+            del record["sequential"]
+        if self.registered:
+            del record["registered"]
         if self.parts:
             record["parts"] = {name: part.to_json() for name, part in self.parts.items()}
         else:
@@ -197,6 +220,14 @@ class Certificate:
         """Of the metric: share, labels or "" (see :class:`Score`)."""
         return self.scores[self.metric].unit
 
+    @property
+    def basis(self) -> str:
+        """What it rests on, in words: the samples, and how many of them are independent where not all are."""
+        samples = counted(self.n, self.sample)
+        if self.units is None or self.units == self.n:
+            return samples
+        return f"{samples} in {counted(self.units, 'independent group')}"
+
     def sentence(self) -> str:
         """The certificate in plain words, for a report."""
         found = "; ".join(f"{finding.title} ({finding.severity})" for finding in self.findings)
@@ -211,7 +242,7 @@ class Certificate:
         before, after = self.reference_accuracy or 0.0, self.deployed_accuracy or 0.0
         if self.labelled_by == "model":
             return (
-                f"On {counted(self.n, self.sample)} held back for certification, which nobody labelled, the deployed "
+                f"On {self.basis} held back for certification, which nobody labelled, the deployed "
                 f"model, {_where(self)}, answers as the reference does on {count(round(after * self.n))} "
                 f"({percent(after)}): {self._interval(' of the loss of agreement')}."
             )
@@ -220,7 +251,7 @@ class Certificate:
             both = f"{figure(self.reference_score, self.unit)} and {figure(self.deployed_score, self.unit)}"
             judged = f"{self.metric.replace('-', ' ')} {both}, "
         return (
-            f"On {counted(self.n, self.sample)} held back for certification the reference is right on "
+            f"On {self.basis} held back for certification the reference is right on "
             f"{count(round(before * self.n))} ({percent(before)}) and the deployed model, {_where(self)}, on "
             f"{count(round(after * self.n))} ({percent(after)}): {judged}{change(self.difference, self.unit)}, "
             f"{self._interval()}; {count(self.flips['lost'])} lost and {count(self.flips['gained'])} gained."
@@ -228,7 +259,7 @@ class Certificate:
 
     def _scores(self) -> str:
         return (
-            f"On {counted(self.n, self.sample)} held back for certification the {self.metric} of the reference is "
+            f"On {self.basis} held back for certification the {self.metric} of the reference is "
             f"{figure(self.reference_score, self.unit)} and that of the deployed model, {_where(self)}, "
             f"{figure(self.deployed_score, self.unit)}: a {'loss' if self.difference < 0 else 'gain'} of "
             f"{amount(abs(self.difference), self.unit)}, {self._interval(' of the gain')}."

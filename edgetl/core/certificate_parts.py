@@ -234,3 +234,35 @@ class Robustness:
     rows: tuple[CorruptedRow, ...]
     worst: CorruptedRow
     summary: ExcessLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One look at the certify split: on what terms, of what, and what came of it.
+
+    Attributes:
+        target: of the bundle.
+        metric, margin, alpha, sequential: the terms.
+        verdict, n: of its certificate.
+        executed, device: where the deployed model ran.
+        artifact, predictions: SHA-256 of the model's files, and of what it answered.
+        when: UTC, ISO 8601; "" where nobody noted it.
+    """
+
+    target: str
+    metric: str
+    margin: float
+    alpha: float
+    sequential: bool
+    verdict: Verdict
+    n: int
+    executed: str
+    device: str
+    artifact: str
+    predictions: str
+    when: str = ""
+
+    @property
+    def terms(self) -> tuple[str, float, float, bool]:
+        """What the certificate was held to."""
+        return self.metric, self.margin, self.alpha, self.sequential

@@ -12,6 +12,7 @@
     val-start.npz        the same before the first step of training, where that is a linear probe
     val-baseline.npz     the same of the baseline
     images/, samples/    only where the data hold no files for them: the embedded digits, rows of texts or arrays
+    readings.jsonl       one line for each reading of the certify split by any bundle of the run, added later
     checkpoint/          only while training, or that of the baseline, is unfinished
 
 ``run.json`` is written last: a folder without it is no Run.
@@ -51,6 +52,7 @@ BASELINE = "baseline.safetensors"
 SPLITS_FILE = "splits.json"
 PREPROCESS_FILE = "preprocess.json"
 HISTORY = "history.jsonl"
+READINGS = "readings.jsonl"
 CHECKPOINT = "checkpoint"
 #: What a reader writes where the data hold no files: the embedded digits, or rows of texts and arrays.
 IMAGES, SAMPLES = "images", "samples"

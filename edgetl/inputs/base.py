@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
+from edgetl.core.data import Content
 from edgetl.core.tensors import TensorSpec
 
 
@@ -75,6 +77,7 @@ class InputKind:
         fingerprint: SHA-256 of what a file holds once it is decoded, equal for copies of one sample in different
             files; raises DataError for a file that is no such sample.
         remark: what the owner of a file should know of how it is read, by a look at its head; "" if nothing.
+        taken, look: see :class:`edgetl.core.data.Content`; of pictures alone.
         modules: that reading a sample takes, besides numpy.
     """
 
@@ -87,4 +90,11 @@ class InputKind:
     given: Callable[[Mapping[str, Any], Path], Input]
     fingerprint: Callable[[Path], str]
     remark: Callable[[Path], str] | None = None
+    taken: Callable[[Path], tuple[str, float] | None] | None = None
+    look: Callable[[Path], npt.NDArray[np.bool_]] | None = None
     modules: tuple[str, ...] = ()
+
+    @property
+    def content(self) -> Content:
+        """What a data set of such files asks of them."""
+        return Content(self.noun, self.fingerprint, self.remark, self.taken, self.look)

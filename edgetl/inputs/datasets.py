@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgetl.base.progress import Progress, silent
-from edgetl.core.data import NEEDED, SHARES, Content, Dataset, find_reader, read_dataset
+from edgetl.core.data import NEEDED, SHARES, Dataset, find_reader, read_dataset, read_rule
 from edgetl.inputs.image import Preprocess
 from edgetl.inputs.kinds import INPUTS, find_input
 
@@ -19,6 +19,7 @@ def load_dataset(
     shares: Mapping[str, float] = SHARES,
     into: Path | None = None,
     needed: Sequence[str] = NEEDED,
+    group_by: str | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Read labelled samples and split them; see :func:`edgetl.core.data.read_dataset`.
@@ -28,15 +29,20 @@ def load_dataset(
             (``path`` or ``text``; ``label``, ``labels`` or ``target``; ``split``), an .npz file (``x``;
             ``y``, ``labels`` or ``target``), or ``"digits"``.
         kind: of its files, a key into :data:`edgetl.inputs.INPUTS`; None: what most of them look like.
+        group_by: what belongs together besides what the column ``group`` names, and so never straddles splits:
+            ``parent`` (one folder), ``exif-time`` (one camera, within seconds), ``duplicates`` (pictures that look
+            alike), or a regular expression that finds the group's name in a path.
         seed, shares, into, needed, progress: see there.
 
     Raises:
         DataError: nothing to learn from, or more than 5 % of the files are unusable; the message names them.
         UnknownNameError: there is no such kind.
     """
-    found = find_input(kind or what(source)[0])
-    content = Content(found.noun, found.fingerprint, found.remark)
-    return read_dataset(source, content, seed=seed, shares=shares, into=into, needed=needed, progress=progress)
+    content = find_input(kind or what(source)[0]).content
+    rule = None if group_by is None else read_rule(group_by)
+    return read_dataset(
+        source, content, seed=seed, shares=shares, into=into, needed=needed, group_by=rule, progress=progress
+    )
 
 
 def what(source: str | Path) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from edgetl.base.errors import DataError
 from edgetl.base.storage import sha256_json
 from edgetl.core.tensors import TensorSpec
 from edgetl.inputs.base import InputKind
+from edgetl.inputs.look import look, taken
 from edgetl.inputs.pictures import as_rgb, decoded, fingerprint, grey, named, opened, remark, resize
 
 if TYPE_CHECKING:
@@ -266,5 +267,7 @@ KIND = InputKind(
     given=lambda record, folder: Preprocess.from_json({"version": VERSION, **record}),
     fingerprint=fingerprint,
     remark=remark,
+    taken=taken,
+    look=look,
     modules=("PIL",),
 )

@@ -30,7 +30,7 @@ MOST_DECODED = 1 << 27
 LARGE = 1 << 24
 #: Pixels that are hashed at once.
 _STRIP = 1 << 20
-_ORIENTATION = 0x0112
+_ORIENTATION, _TAKEN = 0x0112, 0x8769
 #: Bits that the greys of a picture may have.
 _DEPTHS = (8, 10, 12, 14, 16)
 #: Of a colour of 16 bits, Pillow gives the upper 8. If none is above this, the picture has 12 bits and only 4 are left.
@@ -187,6 +187,16 @@ def remark(path: Path) -> str:
     except Exception:  # decoding it says what is wrong
         return ""
     return ""
+
+
+def tags(path: Path) -> dict[int, Any]:
+    """EXIF tags of a picture's file, by number, those about how it was taken among them; none of one without any."""
+    try:
+        with _pillow().open(path) as image:
+            exif = image.getexif()
+            return {**dict(exif), **dict(exif.get_ifd(_TAKEN))}
+    except Exception:  # tags that Pillow cannot make sense of say nothing
+        return {}
 
 
 def upright(image: Image) -> Image:

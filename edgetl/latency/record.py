@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetl.core.bench import Against, BenchRecord, Estimate, Goal, LoadGen, Timing
 from edgetl.latency.disturbance import disturbance
-from edgetl.latency.stats import mean, percentile, quantile_block, samples_needed, speedup
+from edgetl.latency.stats import effective_samples, mean, percentile, quantile_block, samples_needed, speedup
 from edgetl.runtime.measurement import Measurement
 
 _PERCENTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99}
@@ -69,6 +69,14 @@ def _by_loadgen(timing: Timing, told: LoadGen, scenario: str) -> Timing:
     return replace(timing, **{name: value for name, value in figures.items() if value is not None})
 
 
+def _refused(samples: Sequence[float], q: float) -> str:
+    """Why a percentile cannot be told."""
+    needed, enough = samples_needed(q), int(effective_samples(samples, q))
+    if len(samples) < needed:
+        return f"{len(samples)} samples; {needed} are needed"
+    return f"{len(samples)} samples tell as much as {enough} independent ones; {needed} are needed: bench longer"
+
+
 def _timing(measured: Measurement, role: str) -> Timing:
     samples, executed, cold = measured.samples_ms[role], measured.executed[role], measured.cold[role]
     scheduled, spent = measured.schedules[role], measured.energy[role]
@@ -81,11 +89,7 @@ def _timing(measured: Measurement, role: str) -> Timing:
         p99_ms=values["p99"],
         ci={name: (it.ci_low, it.ci_high) if it else None for name, it in {**found, "mean": average}.items()},
         block_length={name: quantile_block(samples, _PERCENTILES[name]) for name, it in found.items() if it},
-        refused={
-            name: f"{len(samples)} samples; {samples_needed(_PERCENTILES[name])} are needed"
-            for name, it in found.items()
-            if it is None
-        },
+        refused={name: _refused(samples, _PERCENTILES[name]) for name, it in found.items() if it is None},
         mean_ms=average.value,
         throughput_ips=1000 * schedule.samples / average.value,
         batch=schedule.batch,

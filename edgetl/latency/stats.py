@@ -9,9 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgetl.core.bench import Estimate
-from edgetl.runtime.intervals import mean, percentile, quantile_block, samples_needed, speedup
+from edgetl.runtime.intervals import effective_samples, mean, percentile, quantile_block, samples_needed, speedup
 
-__all__ = ["Estimate", "Trend", "mean", "percentile", "quantile_block", "samples_needed", "speedup", "trend"]
+__all__ = [
+    "Estimate",
+    "Trend",
+    "effective_samples",
+    "mean",
+    "percentile",
+    "quantile_block",
+    "samples_needed",
+    "speedup",
+    "trend",
+]
 
 #: Successive samples resemble each other; medians of so many long blocks hardly do, and a stray sample cannot move one.
 TREND_BLOCKS = 20

@@ -69,9 +69,11 @@ def measured_sentence(certificate: Certificate) -> str:
     lower, gain = metrics.lower_is_better(certificate.task, certificate.metric), certificate.difference
     moved_by = f"a {'loss' if gain < 0 else 'gain'} of {amount(abs(gain), unit)}"
     difference, of = (moved_by, " of the gain") if lower else (f"a difference of {change(gain, unit)}", "")
+    grouped = certificate.units is not None and certificate.units < certificate.n
+    held = f"{certificate.sample}s in {counted(certificate.units or 0, 'independent group')}" if grouped else ""
     interval = bounds(certificate.ci_low, certificate.ci_high, unit)
     return (
-        f"On {count(certificate.n)} held-out {certificate.sample}s {_both(certificate)}: "
+        f"On {count(certificate.n)} held-out {held or f'{certificate.sample}s'} {_both(certificate)}: "
         f"{difference}, interval{of} {interval} "
         f"({100 * (1 - certificate.alpha):g} % confidence at each end).{moved}"
     )

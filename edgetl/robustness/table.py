@@ -64,6 +64,7 @@ def measure(
     severities: Sequence[int] = SEVERITIES,
     limit: int | None = None,
     alpha: float = 0.05,
+    groups: npt.NDArray[np.int64] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Run both models on clean and on corrupted copies of the same images, and compare them under each corruption.
@@ -80,6 +81,7 @@ def measure(
         severities: which of 1 to 5.
         limit: the most images to use, spread evenly over ``paths``; None for all.
         alpha: one-sided level of the excess loss.
+        groups: of each image, from 0 up, int64 (n,), which count once; None: every image is independent.
         progress: told of each corruption and severity.
 
     Returns:
@@ -96,6 +98,7 @@ def measure(
         raise CertifyError("there is no severity or no image to test", "choose 1 to 5, and 1 image or more")
     chosen = _spread(len(paths), limit)
     files, truth = [paths[i] for i in chosen], truth[chosen]
+    together = None if groups is None else groups[chosen]
     conditions = [(name, severity) for name in CORRUPTIONS for severity in severities]
     rows, totals = [], np.zeros(len(files), np.int64)
     for done, (name, severity) in enumerate([(CLEAN, 0), *conditions]):
@@ -115,11 +118,17 @@ def measure(
         "clean": asdict(rows[0]),
         "rows": [asdict(row) for row in rows[1:]],
         "worst": asdict(min(rows[1:], key=lambda row: row.difference)),
-        "summary": {**_accuracies(rows), **excess_loss(clean, totals / len(conditions), alpha=alpha)},
+        "summary": {**_accuracies(rows), **excess_loss(clean, totals / len(conditions), together, alpha=alpha)},
     }
 
 
-def excess_loss(clean: npt.ArrayLike, corrupted: npt.ArrayLike, *, alpha: float = 0.05) -> dict[str, Any]:
+def excess_loss(
+    clean: npt.ArrayLike,
+    corrupted: npt.ArrayLike,
+    groups: npt.NDArray[np.int64] | None = None,
+    *,
+    alpha: float = 0.05,
+) -> dict[str, Any]:
     """How much more is lost under corruption than on clean images, paired over images.
 
     The interval is a percentile bootstrap by image, clean and corrupted outcomes together (Efron & Tibshirani 1993,
@@ -129,6 +138,7 @@ def excess_loss(clean: npt.ArrayLike, corrupted: npt.ArrayLike, *, alpha: float 
     Args:
         clean: for each image, whether the deployed model is right minus whether the reference is, (n,): -1, 0 or 1.
         corrupted: the mean of the same over all corruptions, (n,).
+        groups: of each image, from 0 up, int64 (n,), which are drawn and flipped whole.
         alpha: one-sided level.
 
     Returns:
@@ -138,13 +148,17 @@ def excess_loss(clean: npt.ArrayLike, corrupted: npt.ArrayLike, *, alpha: float 
     """
     before, after = np.asarray(clean, np.float64), np.asarray(corrupted, np.float64)
     each = after - before
+    excess, n = float(each.mean()), len(each)
+    # Of groups the mean is taken off first: they differ in size, too.
+    sums, centre = (each, 0.0) if groups is None else (np.bincount(groups, each - excess), excess)
     # Images with an equal excess are alike: drawing how often each value comes up is drawing the images.
-    values, counts = np.unique(np.round(each, 9), return_counts=True)
-    rng, n = np.random.default_rng(0), len(each)
-    drawn = rng.multinomial(n, counts / n, DRAWS) @ values / n
+    values, counts = np.unique(np.round(sums, 9), return_counts=True)
+    rng = np.random.default_rng(0)
+    drawn = centre + rng.multinomial(counts.sum(), counts / counts.sum(), DRAWS) @ values / n
     low, high = (float(q) for q in np.quantile(drawn, (alpha, 1 - alpha)))
+    if groups is not None:
+        values, counts = np.unique(np.round(np.bincount(groups, each), 9), return_counts=True)
     flipped = (2 * rng.binomial(counts, 0.5, (DRAWS, len(counts))) - counts) @ values / n
-    excess = float(each.mean())
     p_value = float((1 + np.count_nonzero(flipped <= excess + 1e-12)) / (1 + DRAWS))
     proven = high < 0 and p_value <= alpha
     found = {"clean": float(before.mean()), "corrupted": float(after.mean()), "excess": excess}

@@ -45,17 +45,12 @@ def block_length(series: Samples) -> int:
     The automatic choice of Politis & White (2004) as corrected by Patton, Politis & White (2009): from the
     autocovariances up to the lag after which none is significant, by a flat-top window.
     """
-    values = np.asarray(series, np.float64)
-    n = len(values)
-    centred = values - values.mean() if n else values
-    if n < 9 or not centred.any():
+    n = len(series)
+    found = _autocovariance(series)
+    if found is None:
         return 1
-    streak = max(5, int(math.log10(n)))
-    lags = min(math.ceil(math.sqrt(n)) + streak, n - 1)
-    covariance = np.array([centred[k:] @ centred[: n - k] for k in range(lags + 1)]) / n
-    significant = np.abs(covariance[1:]) >= 2 * math.sqrt(math.log10(n) / n) * covariance[0]
-    quiet = np.lib.stride_tricks.sliding_window_view(~significant, min(streak, lags)).all(axis=1)
-    last = min(2 * (int(quiet.argmax()) + 1), lags) if quiet.any() else lags
+    covariance, last = found
+    last = max(last, min(2, len(covariance) - 1))
     k = np.arange(1, last + 1)
     window = np.minimum(1, 2 * (1 - k / last)) * covariance[1 : last + 1]
     bend, spectrum = 2 * float((window * k).sum()), covariance[0] + 2 * float(window.sum())
@@ -65,14 +60,59 @@ def block_length(series: Samples) -> int:
     return max(1, round(min(float(length), math.ceil(min(3 * math.sqrt(n), n / 3)))))
 
 
+def _autocovariance(series: Samples) -> tuple[_Values, int] | None:
+    """Autocovariances from lag 0 on, and twice the lag after which none is significant, 0 if none is at all.
+
+    None where nothing can be told.
+    """
+    values = np.asarray(series, np.float64)
+    n = len(values)
+    centred = values - values.mean() if n else values
+    if n < 9 or not centred.any():
+        return None
+    streak = max(5, int(math.log10(n)))
+    lags = min(math.ceil(math.sqrt(n)) + streak, n - 1)
+    covariance = np.array([centred[k:] @ centred[: n - k] for k in range(lags + 1)]) / n
+    significant = np.abs(covariance[1:]) >= 2 * math.sqrt(math.log10(n) / n) * covariance[0]
+    quiet = np.lib.stride_tricks.sliding_window_view(~significant, min(streak, lags)).all(axis=1)
+    if not quiet.any():
+        return covariance, lags
+    first = int(quiet.argmax())
+    return covariance, min(2 * (first + 1), lags) if first else 0
+
+
+def effective_samples(samples: Samples, q: float) -> float:
+    """How many independent samples tell as much of the quantile ``q`` as these, which are in order of time.
+
+    n times the variance of "is this sample below it?" over its spectrum at 0, by the flat-top window of
+    :func:`block_length`; n where no autocorrelation is significant.
+    """
+    n = len(samples)
+    if not n:
+        return 0.0
+    below = _below(samples, q)
+    # Of values that come several times, the quantile may be the greatest: then which ones reach it is what varies.
+    found = _autocovariance((np.asarray(samples) < np.quantile(samples, q)).astype(float) if below.all() else below)
+    if found is None or not found[1]:
+        return float(n)
+    covariance, last = found
+    k = np.arange(1, last + 1)
+    spectrum = covariance[0] + 2 * float((np.minimum(1, 2 * (1 - k / last)) * covariance[1 : last + 1]).sum())
+    return n * min(1.0, float(covariance[0]) / max(spectrum, 1e-300)) if spectrum > 0 else float(n)
+
+
+def _below(samples: Samples, q: float) -> _Values:
+    return (np.asarray(samples) <= np.quantile(samples, q)).astype(np.float64)
+
+
 def percentile(samples: Samples, q: float, *, seed: int = 0) -> Estimate | None:
     """The quantile ``q`` (0 to 1) of ``samples``, which are in order of time, with its interval.
 
     Returns:
-        None when there are fewer than :func:`samples_needed` samples.
+        None when there are fewer than :func:`samples_needed` samples, or they tell no more than fewer independent ones.
     """
     values = np.asarray(samples, np.float64)
-    if len(values) < samples_needed(q):
+    if len(values) < samples_needed(q) or effective_samples(values, q) < samples_needed(q):
         return None
     value = float(np.quantile(values, q))
     draw = _quantile_of(values, q)
@@ -81,7 +121,7 @@ def percentile(samples: Samples, q: float, *, seed: int = 0) -> Estimate | None:
 
 def quantile_block(values: Samples, q: float) -> int:
     """The block length for a quantile: it is the mean of "is this sample below it?", to first order."""
-    return block_length((np.asarray(values) <= np.quantile(values, q)).astype(np.float64))
+    return block_length(_below(values, q))
 
 
 def mean(samples: Samples, *, seed: int = 0) -> Estimate:

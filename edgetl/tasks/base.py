@@ -89,6 +89,20 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class ClassFlips:
+    """Where exactly one of two models finds a class that a sample has, int64 [flips] each.
+
+    Attributes:
+        sample, label: which sample, and which of its classes.
+        change: 1 where only the deployed model finds it, -1 where only the reference does.
+    """
+
+    sample: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    change: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class ClassCounts:
     """What two models did to the samples of each class, int64 [classes] each.
 
@@ -96,6 +110,7 @@ class ClassCounts:
         samples: that have the class.
         reference, deployed: those of them that each model finds it in.
         lost, gained: those that only the reference, or only the deployed model, finds it in.
+        flips: the same one by one.
     """
 
     samples: npt.NDArray[np.int64]
@@ -103,6 +118,7 @@ class ClassCounts:
     deployed: npt.NDArray[np.int64]
     lost: npt.NDArray[np.int64]
     gained: npt.NDArray[np.int64]
+    flips: ClassFlips
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,8 @@ class Task:
         audits: kinds of fault that can be told from its records and answers (keys of ``core.findings.KINDS``).
         views: pieces of a report that it has, by name.
         parts: of several tasks at once, each by its name; none of a single one.
+        bounded: one of its metrics, and how far apart two values can be at most → the metric that takes no more than
+            that for granted; None where an answer is bounded as it is.
     """
 
     name: str
@@ -150,6 +168,7 @@ class Task:
     audits: frozenset[str] = frozenset()
     views: tuple[str, ...] = ()
     parts: Mapping[str, Task] = field(default_factory=dict)
+    bounded: Callable[[Metric, float], Metric] | None = None
 
     @property
     def metric(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.core.tensors import Arrays, TensorSpec
-from edgetl.tasks.base import ClassCounts, Evidence, Floats, Metric, Task, Weights, output, share
+from edgetl.tasks.base import ClassCounts, ClassFlips, Evidence, Floats, Metric, Task, Weights, output, share
 from edgetl.tasks.logits import mean_in_blocks, softmax, softmax_divergence
 
 LOGITS = "logits"
@@ -59,7 +59,10 @@ def by_class(reference: Evidence, deployed: Evidence, classes: int) -> ClassCoun
     """What happened to the samples of each class."""
     before, after, labels = reference["right"], deployed["right"], reference["label"]
     chosen = (np.ones_like(before), before, after, before & ~after, ~before & after)
-    return ClassCounts(*(np.bincount(labels[which], minlength=classes) for which in chosen))
+    flipped = np.flatnonzero(before != after)
+    flips = ClassFlips(flipped, labels[flipped], np.where(after[flipped], 1, -1))
+    samples, right, kept, lost, gained = (np.bincount(labels[which], minlength=classes) for which in chosen)
+    return ClassCounts(samples, right, kept, lost, gained, flips)
 
 
 def accuracy(evidence: Evidence, weights: Weights) -> Floats:

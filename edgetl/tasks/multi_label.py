@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgetl.base.errors import DataError
 from edgetl.core.tensors import Arrays, TensorSpec
 from edgetl.tasks.average_precision import macro_average_precision, unseen_ranks
-from edgetl.tasks.base import ClassCounts, Evidence, Floats, Metric, Sums, Task, Weights, output, share
+from edgetl.tasks.base import ClassCounts, ClassFlips, Evidence, Floats, Metric, Sums, Task, Weights, output, share
 from edgetl.tasks.logits import mean_in_blocks, sigmoid, sigmoid_divergence
 
 LOGITS, PRESENT = "logits", "present"
@@ -81,7 +81,11 @@ def by_class(reference: Evidence, deployed: Evidence, classes: int) -> ClassCoun
     """What happened to the samples that have each label."""
     truth = reference["label"]
     before, after = truth & reference[PRESENT], truth & deployed[PRESENT]
-    return ClassCounts(*(which.sum(axis=0) for which in (truth, before, after, before & ~after, ~before & after)))
+    sample, label = np.nonzero(before != after)
+    flips = ClassFlips(sample, label, np.where(after[sample, label], 1, -1))
+    chosen = (truth, before, after, before & ~after, ~before & after)
+    samples, found, kept, lost, gained = (which.sum(axis=0) for which in chosen)
+    return ClassCounts(samples, found, kept, lost, gained, flips)
 
 
 def subset_accuracy(evidence: Evidence, weights: Weights) -> Floats:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -78,16 +80,19 @@ def _r2(sums: Floats) -> Floats:
     return np.asarray(np.where(spread > 0, 1 - sums[:, 2] / np.where(spread > 0, spread, 1.0), np.nan))
 
 
-def unseen_error(reference: Evidence, deployed: Evidence) -> tuple[Evidence, Evidence]:
+def unseen_error(reference: Evidence, deployed: Evidence, most: float | None = None) -> tuple[Evidence, Evidence]:
     """The sample that was not seen, at its worst.
 
     No bound on a mean holds for every distribution, since one sample in a million may be off by anything. What is
     assumed: the deployed model is off by one standard deviation of the labels, as one that knows nothing is, or by the
-    greatest change seen, if that is more; the reference is right. Each moment has a worst sample of its own.
+    greatest change seen, if that is more; the reference is right. Each moment has a worst sample of its own. Where it
+    is known how far apart two values can be at most, it is off by that.
     """
     variance = float(reference["label_square"].mean() - reference["label"].mean() ** 2)
     absolute = max(variance**0.5, float(np.abs(deployed["absolute"] - reference["absolute"]).max()))
     square = max(variance, float(np.abs(deployed["square"] - reference["square"]).max()))
+    if most is not None:
+        absolute, square = most, most**2
     before, after = (1.0, 0.0, 0.0, 0.0, variance), (1.0, absolute, square, 0.0, variance)
     return _row(before), _row(after)
 
@@ -97,8 +102,9 @@ def _row(moments: Sequence[float]) -> Evidence:
 
 
 ASSUMES = (
-    "No interval of a mean holds whatever the errors are: it is assumed that a sample that was not seen is off by no "
-    "more than one standard deviation of the labels, or the greatest change seen."
+    "This verdict is conditional. No interval of a mean holds whatever the errors are: it is assumed that a sample "
+    "that was not seen is off by no more than one standard deviation of the labels, or the greatest change seen. Where "
+    "all values are known to lie in a range, --value-range LOW HIGH takes the place of that."
 )
 MAE, RMSE, R2 = (Sums(_moments, score) for score in (_mae, _rmse, _r2))
 
@@ -107,6 +113,11 @@ def _metric(title: str, sums: Sums, better: Literal["higher", "lower"], unit: Un
     return Metric(
         title, sums.weighed, better, unit, 0.01, sums=sums, unseen=unseen_error, assumes=ASSUMES, defined=defined
     )
+
+
+def bounded(metric: Metric, most: float) -> Metric:
+    """A metric for values of which no two are further apart than ``most``."""
+    return replace(metric, unseen=partial(unseen_error, most=most), assumes="")
 
 
 TASK = Task(
@@ -127,4 +138,5 @@ TASK = Task(
     describe=describe,
     audits=frozenset(("suspicious-gain", "negative-transfer")),
     views=("errors",),
+    bounded=bounded,
 )

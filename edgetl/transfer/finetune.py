@@ -58,6 +58,7 @@ def finetune(
     retain: str | Path | None = None,
     from_run: str | Path | None = None,
     augment: str | Path | None = None,
+    group_by: str | None = None,
     checkpoint_seconds: float = 60.0,
     log: str | None = None,
     fresh: bool = False,
@@ -102,6 +103,8 @@ def finetune(
         from_run: folder of a finished run whose weights are the start; its backbone and image size hold.
         augment: how training images vary: "none", "light" (the default), "backbone", "strong", or a TOML file of
             torchvision's transforms; see :data:`edgetl.transfer.augment.PRESETS`.
+        group_by: what belongs together, never straddles splits and counts once in tests: "parent", "exif-time",
+            "duplicates" or a regular expression; see :func:`edgetl.load_dataset`.
         checkpoint_seconds: longest time without a checkpoint.
         log: where learning curves go besides ``history.jsonl``, after each epoch: "tensorboard", whose files lie in
             ``out/tensorboard``, or "mlflow", at ``MLFLOW_TRACKING_URI``. A run has one curve, however often it was
@@ -120,7 +123,7 @@ def finetune(
         Options(
             data, out, task, backbone, strategy, epochs, seed, batch_size, learning_rate, image_size, weights,
             devices, accelerator, precision, workers, shares, checkpoint_seconds,
-            set or {}, teacher, target_data, retain, from_run, None if augment is None else str(augment),
+            set or {}, teacher, target_data, retain, from_run, None if augment is None else str(augment), group_by,
         )
     )  # fmt: skip
     check_log(log)
@@ -162,7 +165,7 @@ def _with_batch_size(order: Plan, size: int) -> Plan:
 def read_samples(order: Plan, steps: folder.FirstSteps, progress: Progress) -> Dataset:
     """The samples with their splits; of a strategy for two domains those of both, and beside an earlier run its own."""
     settings, kind, target = order.settings, order.backbone.input, order.sources.target
-    asked = (order.data, kind, settings.seed, settings.shares, progress)
+    asked = (order.data, kind, settings.seed, settings.shares, progress, settings.group_by)
     if order.strategy.column is not None and order.sources.previous is not None:
         dataset = steps.read(*asked)
         if steps.goes_on:

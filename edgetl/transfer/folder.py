@@ -23,6 +23,7 @@ from edgetl.core.run import (
     IMAGES,
     MANIFEST,
     PREPROCESS_FILE,
+    READINGS,
     SAMPLES,
     SPLITS_FILE,
     WEIGHTS,
@@ -76,7 +77,9 @@ def standing(out: Path, settings: Settings, fresh: bool) -> Run | None:
     Raises:
         RunError: the folder holds a run with other settings, or files that are not edgetl's.
     """
-    foreign = sorted(p.name for p in out.iterdir() if p.name not in (*_OWN, VIA) and not p.name.endswith(".partial"))
+    foreign = sorted(
+        p.name for p in out.iterdir() if p.name not in (*_OWN, VIA, READINGS) and not p.name.endswith(".partial")
+    )
     foreign = [name for name in foreign if not is_ignored(name)]
     if foreign:
         raise RunError(f"{out} holds files that are no run's ({', '.join(foreign[:3])})", "choose another --out")
@@ -139,6 +142,7 @@ class FirstSteps:
         seed: int,
         shares: Mapping[str, float],
         progress: Progress,
+        group_by: str | None = None,
         needed: Sequence[str] = NEEDED,
     ) -> Dataset:
         """The labelled samples of this kind of input, with their splits: as listed when the run began, or now.
@@ -154,7 +158,9 @@ class FirstSteps:
             check_unchanged(dataset, data, progress)
             return dataset
         into = self.own / (IMAGES if kind == "image" else SAMPLES)
-        return load_dataset(data, kind=kind, seed=seed, shares=shares, into=into, needed=needed, progress=progress)
+        return load_dataset(
+            data, kind=kind, seed=seed, shares=shares, into=into, needed=needed, group_by=group_by, progress=progress
+        )
 
     def begin(self, settings: Settings, dataset: Dataset) -> Dataset:
         """Write what the run was started with, unless it is there; the data set, where its files lie from now on."""

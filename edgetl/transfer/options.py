@@ -45,6 +45,7 @@ class Options:
     retain: str | Path | None = None
     from_run: str | Path | None = None
     augment: str | None = None
+    group_by: str | None = None
 
 
 def check_numbers(options: Options) -> None:

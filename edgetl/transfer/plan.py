@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgetl.base.errors import DataError, EdgetlError
 from edgetl.base.storage import sha256_file
-from edgetl.core.data import DIGITS, SHARES, SPLITS, Dataset, is_embedded, label_kind
+from edgetl.core.data import DIGITS, SHARES, SPLITS, Dataset, is_embedded, label_kind, read_rule
 from edgetl.core.data.several import taken_apart
 from edgetl.core.run import CHECKPOINT
 from edgetl.inputs import INPUTS, input_of
@@ -125,6 +125,7 @@ def plan(options: Options) -> Plan:
     given = (options.epochs, options.learning_rate)
     strategy = strategies.resolve(options.strategy, backbone, learner_of(task, kept=kept).terms, *given, values)
     check_needs(options.strategy, strategy, sources)
+    _check_groups(options, strategy, sources)
     _check_serves(strategy, task, backbone)
     if sources.teacher is not None:
         check_teacher(sources.teacher, task, backbone.input)
@@ -149,6 +150,16 @@ def plan(options: Options) -> Plan:
         sources=sources,
         kept=kept,
     )
+
+
+def _check_groups(options: Options, strategy: Strategy, sources: Sources) -> None:
+    """Refuse what says of no sample that certifies where it belongs."""
+    if options.group_by is None:
+        return
+    read_rule(options.group_by)
+    if strategy.certifies == "target" and sources.target is not None:
+        what = "--group-by is of the data, and of this strategy the target's samples certify"
+        raise EdgetlError(what, "leave it out")
 
 
 def _check_serves(strategy: Strategy, task: Task, backbone: backbones.Backbone) -> None:
@@ -200,6 +211,7 @@ def _settings(
         options=dict(options.set),
         given=sources.to_json(),
         augment=_augmentation(options.augment, definition).to_json(),
+        group_by=options.group_by,
     )
 
 

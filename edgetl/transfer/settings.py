@@ -29,6 +29,7 @@ class Settings:
         details: of the strategy.
         options: of the strategy, ``--set``, each with its value.
         augment: how training images vary: a name and, of a file, its steps.
+        group_by: what of the data belongs together, as it was given; None for what they name themselves, alone.
         given: what it was given besides the data, and the SHA-256 of that.
     """
 
@@ -52,6 +53,7 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     augment: Mapping[str, Any] = field(default_factory=lambda: {"name": "light"})
+    group_by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -63,6 +65,7 @@ IMPLIED: Mapping[str, Any] = {
     "task": "classification",
     "details.params.embeddings": "frozen",
     "augment.name": "light",
+    "group_by": None,
     "details.head.fit": "logistic",
     "details.head.folds": 0,
     "options.head": "logistic",

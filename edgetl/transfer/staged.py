@@ -34,7 +34,7 @@ from edgetl.transfer.streams import unlabelled
 #: Of the samples that the stage before gives to a class, the surest share is trained on.
 SUREST = 0.9
 #: Options that are the last stage's alone, and those that are the first one's.
-_LAST, _FIRST = ("baseline", "log"), ("weights", "from_run", "backbone")
+_LAST, _FIRST = ("baseline", "log", "group_by"), ("weights", "from_run", "backbone")
 
 
 def staged(

@@ -35,12 +35,14 @@ from edgetl.workflow.certify_bundle import Terms, certificate_of, earlier_findin
 from edgetl.workflow.explain_loss import layers_behind
 
 #: What of a certificate no file of its bundle determines: where its answers come from, and what took the samples.
-CLAIMED = ("executed", "executed_on", "runtime", "robustness")
+CLAIMED = ("executed", "executed_on", "runtime", "robustness", "readings")
 #: What is said of a claim that nobody signed.
 TRUSTED = (*CLAIMED, "the deployed model's answers", "findings that took the samples", "what bench.json timed")
 _BESIDE = frozenset({DIGEST_FIELD, "manifest", "findings"})
 #: What a bootstrap's draws decide, which the same numpy makes alike: near what it should be is not good enough.
 _DRAWN = frozenset({"ci_low", "ci_high", "p_value", "n_needed", "scores", "balanced", "probabilities", "transfer_gain"})
+#: What certificates from before it was told do not hold.
+LATER = frozenset({"units", "readings"})
 #: Lists whose order says nothing.
 _UNORDERED = frozenset({"reasons", "notes"})
 
@@ -128,6 +130,7 @@ def _of_predictions(bundle: Bundle, saved: Predictions) -> Iterator[str]:
         "hashes of samples": (saved.sha256, tuple(sample.sha256 for sample in samples)),
         "paths of samples": (saved.paths, tuple(sample.path.lstrip("/") for sample in samples)),
         "names of classes": (saved.class_names, bundle.labels),
+        "groups": (_told_groups(saved.groups), _told_groups(bundle.dataset.groups("certify"))),
     }
     for name, (own, other) in told.items():
         if own != other:
@@ -155,6 +158,10 @@ def _listed(labels: npt.NDArray[Any]) -> Any:
     return [[None if math.isnan(value) else value for value in row] for row in labels.tolist()]
 
 
+def _told_groups(groups: npt.NDArray[Any] | None) -> list[int] | None:
+    return None if groups is None else groups.tolist()
+
+
 def _says(saved: Arrays, decoded: Arrays) -> bool:
     """Whether saved answers are those that were decoded, but for how many digits were kept."""
     pairs = [(np.ravel(values), np.ravel(decoded[name])) for name, values in saved.items()]
@@ -171,9 +178,9 @@ def _names_the_highest(logits: Any, classes: Any) -> bool:
 
 def _of_certificate(bundle: Bundle, record: Certificate, saved: Predictions) -> Iterator[str]:
     """Fields that are not what certifying the saved predictions again gives."""
-    terms = Terms(record.margin, record.alpha, record.metric)
+    terms = Terms(record.margin, record.alpha, record.metric, record.value_range, record.sequential)
     again = certificate_of(bundle, saved, facts_of(record), _given(record), terms, _Explain(bundle, record))
-    told, made = bundle.record(CERTIFICATE) or {}, again.to_json()
+    told, made = _completed(bundle.record(CERTIFICATE) or {}, record), again.to_json()
     if (wrong := departure(record, again)) is not None:
         yield f"its {wrong} does not follow from {PREDICTIONS}"
     for name in sorted(told.keys() | made.keys()):
@@ -181,7 +188,7 @@ def _of_certificate(bundle: Bundle, record: Certificate, saved: Predictions) -> 
             continue
         if name not in made:
             yield f"it holds {name!a:.40}, which no certificate holds"
-        elif _plain(name, told.get(name)) != _plain(name, made[name]):
+        elif _plain(name, told.get(name)) != _plain(name, _unsealed(name, made[name])):
             drawn = f", though numpy {np.__version__} may draw otherwise than another" if name in _DRAWN else ""
             yield f"its {name} does not follow from {PREDICTIONS} and the bundle{drawn}"
     kinds = [sorted(map(_finding, found)) for found in (record.findings, again.findings)]
@@ -189,6 +196,17 @@ def _of_certificate(bundle: Bundle, record: Certificate, saved: Predictions) -> 
         yield f"its findings do not follow from {PREDICTIONS} and the bundle"
     if bundle.splits != bundle.dataset.digest:
         yield f"its hash of the splits does not follow from {SPLITS_FILE}"
+
+
+def _completed(told: Mapping[str, Any], record: Certificate) -> dict[str, Any]:
+    """A certificate's record with what one of an older version does not say, as it is read."""
+    read = record.to_json()
+    whole = {**{name: value for name, value in read.items() if name in LATER}, **told}
+    if record.parts and isinstance(told.get("parts"), Mapping):
+        parts = {name: _completed(told["parts"].get(name, {}), part) for name, part in record.parts.items()}
+        # What a seal covers is compared field by field.
+        whole["parts"] = {name: {k: v for k, v in part.items() if k != DIGEST_FIELD} for name, part in parts.items()}
+    return whole
 
 
 #: Findings that explain a loss: asked for anew wherever there is one.
@@ -233,6 +251,13 @@ def _of_records(bundle: Bundle) -> Iterator[str]:
             yield f"{name} is not what this edgetl writes of its certificate: verify the bundle again"
     if bundle.record(REPAIR) is not None and (repair is None or repair.untimed() != bundle.manifest.repair):
         yield f"{REPAIR} is not what the manifest says of the repair"
+
+
+def _unsealed(name: str, value: Any) -> Any:
+    """The certificates of several tasks without their digests."""
+    if name != "parts":
+        return value
+    return {task: {k: v for k, v in part.items() if k != DIGEST_FIELD} for task, part in value.items()}
 
 
 def _finding(finding: Finding) -> str:

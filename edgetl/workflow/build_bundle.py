@@ -37,6 +37,7 @@ from edgetl.workflow.given_artifact import compressed_elsewhere
 from edgetl.workflow.golden_vectors import write_golden
 from edgetl.workflow.network_reference import reference_of
 from edgetl.workflow.portable import calibrated_on, for_certifying, note_data, samples_home, without_places
+from edgetl.workflow.readings import note_run
 from edgetl.workflow.reference import EXPORTED as MODEL
 from edgetl.workflow.reference import Answers, answers, exported
 from edgetl.workflow.repair_search import Selected, search_repair
@@ -51,6 +52,7 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
         there = load_bundle(folder)
         if there.manifest.key == key:
             note_data(out, there.splits, samples_home(request.run.dataset))
+            note_run(out, request.run)
             return there
     except BundleError as error:
         if folder.exists() and not (folder / MANIFEST).is_file():
@@ -72,6 +74,7 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
         _fill(partial, request, key, candidates, expected, selected, twin)
     made = load_bundle(folder)
     note_data(out, made.splits, samples_home(request.run.dataset))
+    note_run(out, request.run)
     return made
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from edgetl.base.wording import amount
 from edgetl.certify import Explain, Facts, Predictions, certify_answers, check_limits
 from edgetl.core.bundle import BILL, CERTIFICATE, MODEL_CARD, PREDICTIONS, Bundle, check_certificate
 from edgetl.core.certificate import Certificate
+from edgetl.core.certificate_parts import Reading
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
 from edgetl.core.run import Run
@@ -36,20 +37,30 @@ from edgetl.workflow.answers import (
 )
 from edgetl.workflow.corruption_test import check_corruptible, under_corruptions
 from edgetl.workflow.explain_loss import layers_behind
+from edgetl.workflow.readings import before, enter, look_of, readings_before
 from edgetl.workflow.sketch_bundle import write_sketch
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a certificate is held to: the greatest tolerable loss, the one-sided level, and the metric."""
+    """What a certificate is held to: the greatest tolerable loss, the one-sided level, and the metric; of a regression
+    also the range of all values, where it is known; and whether it is to hold however often it is read."""
 
     margin: float = 0.01
     alpha: float = 0.05
     metric: str = "accuracy"
+    value_range: tuple[float, float] | None = None
+    sequential: bool = False
 
     @classmethod
     def of(
-        cls, owner: Run | Bundle, margin: float | None = None, alpha: float = 0.05, metric: str | None = None
+        cls,
+        owner: Run | Bundle,
+        margin: float | None = None,
+        alpha: float = 0.05,
+        metric: str | None = None,
+        value_range: tuple[float, float] | None = None,
+        sequential: bool = False,
     ) -> Terms:
         """What its certificates are held to: its task's default metric, and that metric's margin, where none is named.
 
@@ -66,7 +77,7 @@ class Terms:
         held = known.metrics[known.metric if known.parts else name]
         wanted = held.margin_for(_scale(owner.dataset)) if margin is None else margin
         check_limits(held, wanted, alpha)
-        return cls(wanted, alpha, name)
+        return cls(wanted, alpha, name, value_range, sequential)
 
 
 def _scale(dataset: Dataset) -> npt.NDArray[Any]:
@@ -110,13 +121,14 @@ def certify_bundle(
     if corruptions and at is not None:
         robustness = under_corruptions(bundle, at, seen.paths, (terms.margin, terms.alpha), progress)
     saved = _saved(bundle, kept, seen)
+    known = readings_before(bundle)
     # Should this be killed now, a missing certificate is better than one of other predictions.
     _forget(bundle, CERTIFICATE, BILL, MODEL_CARD)
     saved.save(bundle.path / PREDICTIONS)
     write_sketch(bundle, seen.paths, seen.deployed)
     facts = {**seen.facts, "robustness": robustness}
     explain = partial(layers_behind, bundle, facts["executed"], root)
-    return _written(bundle, certificate_of(bundle, saved, facts, findings, terms, explain))
+    return _written(bundle, partial(certificate_of, bundle, saved, facts, findings, terms, explain), known)
 
 
 def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
@@ -130,14 +142,14 @@ def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
     earlier = [finding for finding in earlier_findings(record) if finding.kind != "quantization-noise"]
-    facts = facts_of(record)
     explain = partial(layers_behind, bundle, record.executed, None)
-    return _written(bundle, certificate_of(bundle, saved, facts, earlier, terms, explain))
+    made = partial(certificate_of, bundle, saved, facts_of(record), earlier, terms, explain)
+    return _written(bundle, made, readings_before(bundle))
 
 
 def facts_of(certificate: Certificate) -> dict[str, Any]:
     """What a certificate says that its predictions do not."""
-    names = ("executed", "runtime", "executed_on", "robustness")
+    names = ("executed", "runtime", "executed_on", "robustness", "readings")
     return {name: getattr(certificate, name) for name in names}
 
 
@@ -169,6 +181,7 @@ def _saved(bundle: Bundle, kept: Reference, seen: Answers) -> Predictions:
         sha256=[s.sha256 for s in samples],
         classes=bundle.labels,
         baseline=None if kept.baseline is None else (kept.baseline_kind, kept.baseline),
+        groups=bundle.dataset.groups("certify"),
     )
 
 
@@ -179,6 +192,7 @@ def certificate_of(
     findings: Sequence[Finding],
     terms: Terms,
     explain: Explain | None = None,
+    readings: tuple[Reading, ...] | None = None,
 ) -> Certificate:
     """The certificate that saved predictions give on some terms, with what else is known of the bundle."""
     return certify_answers(
@@ -186,6 +200,8 @@ def certificate_of(
         metric=terms.metric,
         margin=terms.margin,
         alpha=terms.alpha,
+        value_range=terms.value_range,
+        sequential=terms.sequential,
         trained=bundle.dataset.labels("train") if bundle.dataset.split("train") else None,
         reproduced=reproduced(bundle),
         findings=(*findings, *_refusal(bundle, terms)),
@@ -203,6 +219,7 @@ def certificate_of(
             sample=kind_of(bundle).noun,
             labelled_by=_labelled_by(bundle),
             notes=_notes(bundle),
+            readings=facts.get("readings", ()) if readings is None else readings,
         ),
     )
 
@@ -237,7 +254,12 @@ def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
     return [Finding("not-repaired", what, (), {"statistical": True})]
 
 
-def _written(bundle: Bundle, certificate: Certificate) -> Certificate:
+def _written(bundle: Bundle, made: Callable[..., Certificate], known: Sequence[Reading]) -> Certificate:
+    """Make a certificate that quotes the readings before it, and enter it among them."""
+    certificate = made(readings=())
+    if earlier := before(look_of(bundle, certificate), known):
+        certificate = made(readings=earlier)
+    enter(bundle, certificate)
     _forget(bundle, BILL, MODEL_CARD)
     bundle.write_record(CERTIFICATE, certificate.to_json())
     for name, content in papers(bundle).items():

@@ -13,7 +13,7 @@ from edgetl import devices
 from edgetl.base.errors import CertifyError
 from edgetl.base.progress import Progress
 from edgetl.base.schema import from_json
-from edgetl.certify import PairedCounts, noninferiority
+from edgetl.certify import PairedCounts, paired_test
 from edgetl.core.bundle import Bundle
 from edgetl.core.certificate_parts import Robustness
 from edgetl.core.tensors import single
@@ -71,11 +71,13 @@ def under_corruptions(
     def paired(
         first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]
     ) -> dict[str, Any]:
+        rights = [{"right": predicted == truth, "label": truth} for predicted in (first, second)]
+        test = paired_test(accuracy, rights[0], rights[1], *limits, groups=groups)
         counts = PairedCounts.from_predictions(first, second, truth)
-        test = noninferiority(counts, *limits)
         bounds = {"difference": test.difference, "ci_low": test.ci_low, "ci_high": test.ci_high}
         return {**bounds, "lost": counts.lost, "gained": counts.gained, "verdict": test.verdict}
 
-    labels = bundle.dataset.labels("certify")
-    found = measure(paths, labels, before, after, paired, alpha=limits[1], progress=progress)
+    labels, groups = bundle.dataset.labels("certify"), bundle.dataset.groups("certify")
+    accuracy = find_task(bundle.manifest.task).metrics["accuracy"]
+    found = measure(paths, labels, before, after, paired, alpha=limits[1], groups=groups, progress=progress)
     return from_json(Robustness, found, "robustness")

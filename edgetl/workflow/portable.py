@@ -33,9 +33,19 @@ def samples_home(dataset: Dataset) -> Path:
 
 
 def for_certifying(dataset: Dataset) -> Dataset:
-    """The samples that a bundle takes along, their folder left out; of training, only numbers: they scale a margin."""
-    home = samples_home(dataset)
-    samples = [replace(s, path=_below(home, dataset, s.path)) for s in dataset.samples if s.split in _KEPT]
+    """The samples that a bundle takes along, their folder left out; of training, only numbers: they scale a margin.
+
+    Groups are numbered: their names, such as those of patients, are nobody's business on a device.
+    """
+    home, numbers = samples_home(dataset), dict[str, str]()
+    for sample in dataset.samples:
+        if sample.group:
+            numbers.setdefault(sample.group, str(len(numbers) + 1))
+    samples = [
+        replace(s, path=_below(home, dataset, s.path), group=numbers.get(s.group, ""))
+        for s in dataset.samples
+        if s.split in _KEPT
+    ]
     if "number" in (dataset.label_kind, *(part.kind for part in dataset.parts)):
         samples += [Sample("", s.label, "", "", "train") for s in dataset.split("train")]
     return replace(dataset, root=Path(NO_ROOT), samples=tuple(samples), skipped=())

@@ -22,7 +22,7 @@ from edgetl.base.wording import counted
 from edgetl.certify import verify_arrays
 from edgetl.core.bundle import Bundle
 from edgetl.core.certificate import Certificate
-from edgetl.core.data import Dataset, Sample, located, renumbered
+from edgetl.core.data import Dataset, Sample, group_numbers, located, renumbered
 from edgetl.core.run import Run, load_run
 from edgetl.core.transfer_outcome import Retained, RetentionRecord, write_retention
 from edgetl.inputs import input_of, kind_of, load_dataset
@@ -75,7 +75,9 @@ def retention(
     head = head_of(model.backbone)[1]
     after = seen @ head.weight.detach().numpy().reshape(head.out_features, -1).T + head.bias.detach().numpy()
     reference, deployed = (_answers(task.labels, values) for values in (before, after))
-    found = _told(verify_arrays(reference=reference, deployed=deployed, labels=labels, task=task.name), left_out)
+    groups = group_numbers(samples)
+    judged = verify_arrays(reference=reference, deployed=deployed, labels=labels, task=task.name, groups=groups)
+    found = _told(judged, left_out)
     if isinstance(opened, Run):
         # Where nobody can write, what was measured is told all the same.
         with contextlib.suppress(EdgetlError):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import CertifyError, RunError
-from edgetl.certify import paired_test
+from edgetl.certify import paired_test, restricted
 from edgetl.core.run import Run, load_run
 from edgetl.core.tensors import Arrays
 from edgetl.core.transfer_outcome import TransferGap, TransferOutcome, read_retention
@@ -84,15 +84,16 @@ def _gap(run: Run, against: Literal["start", "scratch", "probe"], other: Outputs
     if own is None or other is None:
         return ()
     answers = [task.decode(_checked(run, task, outputs), task.options) for outputs in (other, own)]
-    labels = run.dataset.labels(run.dataset.measured)
+    labels, groups = run.dataset.labels(run.dataset.measured), run.dataset.groups(run.dataset.measured)
     if not task.parts:
-        found = [_tested(run, against, ("", task), answers, labels)]
+        found = [_tested(run, against, ("", task), answers, labels, groups)]
     else:
         found = []
         for part in run.dataset.parts:
             judged = task.parts[part.name]
             rows = [rows_of(part, labels, each, judged) for each in answers]
-            found.append(_tested(run, against, (f"{part.name}.", judged), rows, part.own(labels)))
+            known = restricted(groups, part.known(labels))
+            found.append(_tested(run, against, (f"{part.name}.", judged), rows, part.own(labels), known))
     return tuple(gap for gap in found if gap is not None)
 
 
@@ -102,6 +103,7 @@ def _tested(
     of: tuple[str, Task],
     answers: Sequence[Arrays],
     labels: npt.NDArray[Any],
+    groups: npt.NDArray[np.int64] | None,
 ) -> TransferGap | None:
     """The gap of a task, ``of`` being what its metrics' names begin with, and the task; None without samples."""
     prefix, task = of
@@ -110,7 +112,7 @@ def _tested(
         return None
     try:
         before, after = (task.evidence(each, labels) for each in answers)
-        test = paired_test(metric, before, after, 0.0, ALPHA)
+        test = paired_test(metric, before, after, 0.0, ALPHA, groups=groups)
     except CertifyError:
         return None
     # The same model twice: there is nothing that other samples could tell.

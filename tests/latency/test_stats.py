@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetl.latency import percentile, samples_needed, speedup
+from edgetl.latency import effective_samples, percentile, samples_needed, speedup
 from edgetl.latency.stats import TREND_BLOCKS, mean, trend
 from edgetl.runtime.intervals import block_length
 
@@ -216,3 +216,24 @@ def test_no_trend_where_there_is_none() -> None:
     assert trend(list(range(99))) is None
     wrong = sum(found.p < 0.01 for seed in range(100) if (found := trend(list(autoregressive(0.0, 200, seed)))))
     assert wrong <= 5
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.8])
+def test_dependent_samples_count_for_fewer(rho: float) -> None:
+    found = np.mean([effective_samples(autoregressive(rho, 4000, seed), 0.5) for seed in range(10)])
+    # Signs of a normal series correlate by 2 / pi asin(rho ** lag).
+    lags = 2 / np.pi * np.arcsin(rho ** np.arange(1, 200))
+    assert found == pytest.approx(4000 / (1 + 2 * lags.sum()), rel=0.2)
+
+
+def test_independent_samples_mostly_count_whole() -> None:
+    rng = np.random.default_rng(3)
+    found = [effective_samples(rng.exponential(size=400), 0.9) for _ in range(40)]
+    assert np.median(found) == 400
+
+
+def test_a_percentile_that_dependent_samples_cannot_tell_is_refused() -> None:
+    slow = np.repeat(np.random.default_rng(4).exponential(size=40), 20)
+    assert len(slow) > samples_needed(0.99)
+    assert percentile(slow, 0.99) is None
+    assert percentile(slow, 0.5) is not None

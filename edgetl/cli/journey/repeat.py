@@ -200,6 +200,7 @@ def _export(bundle: Bundle) -> dict[str, Json]:
     if certificate is not None:
         metric = certificate.metric
         values |= {"alpha": certificate.alpha, "margin": certificate.margin}
+        values["value-range"] = None if certificate.value_range is None else list(certificate.value_range)
         values["metric"] = None if metric == find_task(manifest.task).metric else metric
     if "margin" in asked and asked.get("minutes"):
         values["margin"] = asked["margin"]

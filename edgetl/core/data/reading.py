@@ -14,6 +14,7 @@ from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.base.storage import sha256_file
 from edgetl.base.wording import counted, enumerated
+from edgetl.core.data.groups import Bits, GroupRule, Taken, grouped, grouping_note
 from edgetl.core.data.labels import Label
 from edgetl.core.data.readers import Listing, find_reader
 from edgetl.core.data.samples import SPLITS, Dataset, Sample, Skipped
@@ -41,11 +42,15 @@ class Content:
         fingerprint: SHA-256 of what a file holds once it is decoded, equal for copies of one sample in different
             files; raises DataError for a file that cannot be decoded.
         remark: what its owner should know of how a file is read; "" if nothing.
+        taken: by which camera a file was taken, and when; None of samples that no camera takes.
+        look: what a file looks like, in bits; None of samples that look like nothing.
     """
 
     noun: str
     fingerprint: Callable[[Path], str]
     remark: Callable[[Path], str] | None = None
+    taken: Callable[[Path], Taken | None] | None = None
+    look: Callable[[Path], Bits] | None = None
 
 
 def read_dataset(
@@ -56,6 +61,7 @@ def read_dataset(
     shares: Mapping[str, float] = SHARES,
     into: Path | None = None,
     needed: Sequence[str] = NEEDED,
+    group_by: GroupRule | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Read labelled samples and split them.
@@ -68,6 +74,7 @@ def read_dataset(
         shares: the part of each class that each split gets.
         into: folder for the samples of a source that has no file for each; None: one named after the source, here.
         needed: splits that must not be empty.
+        group_by: what belongs together, besides what the data name as one group; it never straddles splits.
         progress: told of each file read.
 
     Raises:
@@ -77,7 +84,7 @@ def read_dataset(
     own = Path(f"{path.stem}-samples") if path.suffix else path
     listing = find_reader(source).read(path, into or own)
     assign = partial(assign_splits, shares=shares)
-    return read_listing(listing, path, content, assign, needed=needed, seed=seed, progress=progress)
+    return read_listing(listing, path, content, assign, needed=needed, seed=seed, group_by=group_by, progress=progress)
 
 
 def read_listing(
@@ -88,6 +95,7 @@ def read_listing(
     *,
     needed: Sequence[str] = NEEDED,
     seed: int = 0,
+    group_by: GroupRule | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Look into the samples of a listing and split them.
@@ -99,17 +107,20 @@ def read_listing(
         assign: gives each sample its split.
         needed: splits that must not be empty.
         seed: of the division.
+        group_by: as for :func:`read_dataset`.
         progress: told of each file read.
 
     Raises:
         DataError: as :func:`read_dataset` does.
     """
     samples, damaged, remarks = _read(listing, content, progress)
+    samples = grouped(samples, listing.root, group_by, content.taken, content.look, progress)
     samples, conflicting = _without_conflicts(samples, listing, content)
     samples, straddling = _in_one_split(samples) if listing.lenient else (samples, ())
     skipped = damaged + conflicting + straddling
     _refuse_if_unusable(path, listing, samples, skipped, content)
     split, copies = _certified_once(assign(samples, seed=seed, kind=listing.label_kind))
+    together = grouping_note(split, content.noun)
     dataset = Dataset(
         listing.root.resolve(),
         listing.classes,
@@ -118,7 +129,7 @@ def read_listing(
         listing.mirror_safe,
         listing.label_kind,
         listing.ignored,
-        (*_alike(listing.classes), *_division(samples, split, content.noun), *remarks),
+        (*_alike(listing.classes), *_division(samples, split, content.noun), *together, *remarks),
     )
     for name in needed:
         if not dataset.split(name):
@@ -233,15 +244,20 @@ def _order(label: Label) -> tuple[Any, ...]:
 
 
 def _in_one_split(samples: Sequence[Sample]) -> tuple[list[Sample], tuple[Skipped, ...]]:
-    """Without what is also in another split: what is held out stays, and train loses its copy."""
+    """Without what is also in another split, or belongs with what is: what is held out stays, and train loses it."""
     rank = {name: place for place, name in enumerate((*SPLITS, ""))}
     last: dict[str, Sample] = {}
     for sample in samples:
-        if sample.pixels not in last or rank[sample.split] > rank[last[sample.pixels].split]:
-            last[sample.pixels] = sample
-    kept = [s for s in samples if s.split == last[s.pixels].split]
-    extra = [(s.path, last[s.pixels]) for s in samples if s.split != last[s.pixels].split]
-    return kept, tuple(Skipped(path, f"a copy of {there.path}, which is held out") for path, there in extra)
+        if sample.unit not in last or rank[sample.split] > rank[last[sample.unit].split]:
+            last[sample.unit] = sample
+    kept = [s for s in samples if s.split == last[s.unit].split]
+    extra = [(s, last[s.unit]) for s in samples if s.split != last[s.unit].split]
+
+    def reason(sample: Sample, there: Sample) -> str:
+        what = "a copy of" if sample.pixels == there.pixels else "it belongs with"
+        return f"{what} {there.path}, which is held out"
+
+    return kept, tuple(Skipped(sample.path, reason(sample, there)) for sample, there in extra)
 
 
 def _alike(classes: Sequence[str]) -> list[str]:

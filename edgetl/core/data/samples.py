@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import DataError
@@ -33,6 +34,7 @@ class Sample:
         sha256: of the file's bytes.
         pixels: SHA-256 of what the file holds once it is decoded; equal for copies of one sample in different files.
         split: one of :data:`SPLITS`, or "" before splitting.
+        group: a name for what belongs together, such as frames of one scene; "" for what stands by itself.
     """
 
     path: str
@@ -40,6 +42,12 @@ class Sample:
     sha256: str
     pixels: str
     split: str = ""
+    group: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What stays in one split: its group, or else whatever holds the same."""
+        return f"group {self.group}" if self.group else self.pixels
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,10 @@ class Dataset:
         """Labels of some samples, in the same form."""
         return self._kind.array([sample.label for sample in samples], self.classes)
 
+    def groups(self, name: str) -> npt.NDArray[np.int64] | None:
+        """The group of each sample of one split, from 0 up, int64 (n,); None where no two belong together."""
+        return group_numbers(self.split(name))
+
     def sizes(self) -> dict[str, int]:
         """Samples of each split."""
         return {name: len(self.split(name)) for name in SPLITS}
@@ -150,6 +162,7 @@ class Dataset:
             "mirror_safe": self.mirror_safe,
             "samples": rows,
             "skipped": [[s.path, s.reason] for s in self.skipped],
+            **({"groups": [s.group for s in self.samples]} if any(s.group for s in self.samples) else {}),
             **({"label_kind": self.label_kind} if self.label_kind != CLASS else {}),
             **({"ignored": dict(self.ignored)} if self.ignored else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
@@ -165,6 +178,9 @@ class Dataset:
         listed = from_json(_Listed, record, source, DataError, "make the run again")
         kind = label_kind(listed.label_kind)
         samples: list[Sample] = []
+        if listed.groups and len(listed.groups) != len(listed.samples):
+            what = f"{source}: {len(listed.groups)} groups for {len(listed.samples)} samples"
+            raise DataError(what, "make the run again")
         # Tens of thousands of rows: checked here, in a third of the time that the schema takes.
         try:
             for fields in listed.samples:
@@ -178,6 +194,8 @@ class Dataset:
             raise DataError(
                 f"{source}: samples[{len(samples)}] is malformed ({error})", "make the run again"
             ) from error
+        if listed.groups:
+            samples = [replace(s, group=group) for s, group in zip(samples, listed.groups, strict=True)]
         skipped = tuple(Skipped(path, reason) for path, reason in listed.skipped)
         said = (dict(listed.ignored), listed.notes)
         return cls(Path(listed.root), listed.classes, tuple(samples), skipped, listed.mirror_safe, kind.name, *said)
@@ -195,6 +213,7 @@ class _Listed:
     label_kind: str = CLASS
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, list):
@@ -211,8 +230,17 @@ def _plain(label: Label | None) -> Any:
     return [_plain(one) for one in label] if isinstance(label, tuple) else label
 
 
+def group_numbers(samples: Sequence[Sample]) -> npt.NDArray[np.int64] | None:
+    """The group of each sample, from 0 up, int64 (n,); None where no two of them belong together."""
+    found: dict[str, int] = {}
+    # What stands by itself is named by its place.
+    numbers = [found.setdefault(s.group or f"/{place}", len(found)) for place, s in enumerate(samples)]
+    return None if len(found) == len(samples) else np.array(numbers, np.int64)
+
+
 def digest_of(record: Mapping[str, Any]) -> str:
     """:attr:`Dataset.digest` of what :meth:`Dataset.to_json` wrote, without making its samples."""
     rows = [[path, label, sha256, split] for path, label, sha256, _, split in record["samples"]]
-    kind = record.get("label_kind", CLASS)
-    return sha256_json([record["classes"], rows] if kind == CLASS else [record["classes"], rows, kind])
+    kind, groups = record.get("label_kind", CLASS), record.get("groups")
+    told = [record["classes"], rows] if kind == CLASS and groups is None else [record["classes"], rows, kind]
+    return sha256_json(told if groups is None else [*told, groups])

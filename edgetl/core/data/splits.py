@@ -37,7 +37,8 @@ def assign_splits(
     """Give each sample its split: stratified by label, disjoint by content, and the same for the same seed.
 
     Classes keep their shares, several of one sample each its own, and numbers their distribution. Samples that already
-    have a split keep it; where only some splits were given, calibration and search are taken from train.
+    have a split keep it; where only some splits were given, calibration and search are taken from train. What belongs
+    together goes into one split, whole.
 
     Args:
         samples: what to divide.
@@ -97,23 +98,40 @@ def assign_unlearned(samples: Iterable[Sample], seed: int, kind: str = CLASS) ->
 def _refuse_straddling(samples: Iterable[Sample]) -> None:
     first: dict[str, Sample] = {}
     for sample in samples:
-        other = first.setdefault(sample.pixels, sample)
+        other = first.setdefault(sample.unit, sample)
         if other.split != sample.split:
+            same = "are the same sample" if other.pixels == sample.pixels else "belong together"
             raise DataError(
-                f"{other.path} ({other.split}) and {sample.path} ({sample.split}) are the same sample",
-                "keep each one in one split",
+                f"{other.path} ({other.split}) and {sample.path} ({sample.split}) {same}",
+                "keep each one in one split" if same[0] == "a" else "keep each group in one split",
             )
 
 
 def _divide(samples: Sequence[Sample], seed: int, shares: Mapping[str, float], kind: LabelKind) -> list[Sample]:
-    copies: dict[str, list[Sample]] = {}
+    units: dict[str, list[Sample]] = {}
     for sample in sorted(samples, key=lambda s: s.path):
-        copies.setdefault(sample.pixels, []).append(sample)
+        units.setdefault(sample.unit, []).append(sample)
+
     # In an order that depends on the seed and on the contents alone, not on names.
-    order = sorted(copies, key=lambda pixels: hashlib.sha256(f"{seed}:{pixels}".encode()).digest())
-    labels = [copies[pixels][0].label for pixels in order]
-    names = _by_class(kind.marks(labels), shares) if kind.marks else _by_stratum(_strata(kind, labels), shares)
-    return [replace(s, split=name) for pixels, name in zip(order, names, strict=True) for s in copies[pixels]]
+    def drawn(members: Sequence[Sample]) -> bytes:
+        return hashlib.sha256(f"{seed}:{min(s.pixels for s in members)}".encode()).digest()
+
+    order = sorted(units.values(), key=drawn)
+    if any(members[0].group for members in order):
+        names = _by_class(_marks(kind, order), shares, [len(members) for members in order])
+    else:
+        labels = [members[0].label for members in order]
+        names = _by_class(kind.marks(labels), shares) if kind.marks else _by_stratum(_strata(kind, labels), shares)
+    return [replace(s, split=name) for members, name in zip(order, names, strict=True) for s in members]
+
+
+def _marks(kind: LabelKind, units: Sequence[Sequence[Sample]]) -> list[list[int]]:
+    """For each group what splits keep the shares of, as often as its samples have it."""
+    labels = [sample.label for members in units for sample in members]
+    numbers: dict[Hashable, int] = {}
+    strata = kind.marks(labels) if kind.marks else [[s] for s in _strata(kind, labels)]
+    each = iter([[numbers.setdefault(one, len(numbers)) for one in found] for found in strata])
+    return [[mark for _ in members for mark in next(each)] for members in units]
 
 
 def _strata(kind: LabelKind, labels: Sequence[Any]) -> Sequence[Hashable]:
@@ -147,8 +165,10 @@ def _by_stratum(strata: Sequence[Hashable], shares: Mapping[str, float]) -> list
     return names
 
 
-def _by_class(labels: Sequence[Any], shares: Mapping[str, float]) -> list[str]:
+def _by_class(labels: Sequence[Any], shares: Mapping[str, float], sizes: Sequence[int] | None = None) -> list[str]:
     """A split for each sample of any number of classes, so that each class is divided by the shares.
+
+    ``labels`` may be of groups of samples instead, whose ``sizes`` differ; a class stands there once a sample.
 
     The rarest class goes first, because its samples can be shared out in few ways (Sechidis, Tsoumakas and Vlahavas
     2011, On the stratification of multi-label data, ECML PKDD). A sample goes to a split that lacks its rarest class,
@@ -159,22 +179,23 @@ def _by_class(labels: Sequence[Any], shares: Mapping[str, float]) -> list[str]:
     share = np.array([shares[name] for name in wanted])
     total = np.bincount([c for label in labels for c in label], minlength=1)
     left = total.copy()
-    lacking, lacking_all = share[:, None] * total, share * len(labels)
+    weights = np.ones(len(labels)) if sizes is None else np.array(sizes, np.float64)
+    lacking, lacking_all = share[:, None] * total, share * weights.sum()
     waiting: dict[int, list[int]] = {}
     for place, label in enumerate(labels):
-        for c in label:
+        for c in dict.fromkeys(label):
             waiting.setdefault(c, []).append(place)
     names = [""] * len(labels)
 
     def give(place: int, rarest: int | None) -> None:
-        own = list(labels[place])
-        need = ((lacking[:, own] / total[own]).sum(1) + lacking_all / len(labels)) / share
+        own, times = np.unique(np.array(labels[place], np.int64), return_counts=True)
+        need = ((lacking[:, own] / total[own]).sum(1) + lacking_all / weights.sum()) / share
         lacks = np.zeros(len(wanted), bool) if rarest is None else lacking[:, rarest] >= 0.5
         best = max(range(len(wanted)), key=lambda k: (lacks[k], need[k], -k))
         names[place] = wanted[best]
-        lacking[best, own] -= 1
-        left[own] -= 1
-        lacking_all[best] -= 1
+        lacking[best, own] -= times
+        left[own] -= times
+        lacking_all[best] -= weights[place]
 
     while left.any():
         rarest = min((c for c in waiting if left[c] > 0), key=lambda c: (left[c], c))

@@ -17,7 +17,7 @@ from edgetl.base.lock import exclusive
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.base.storage import new_folder
 from edgetl.core.adoption import Adoption
-from edgetl.core.data import Dataset, label_kind, refuse_inside
+from edgetl.core.data import Dataset, label_kind, read_rule, refuse_inside
 from edgetl.core.run import Run, load_run, write_run
 from edgetl.core.run_record import RunMetrics
 from edgetl.core.val_outputs import write_val_outputs
@@ -51,6 +51,7 @@ def adopt(
     claim: str | None = None,
     unseen: str | Path | None = None,
     output: str | None = None,
+    group_by: str | None = None,
     seed: int = 0,
     fresh: bool = False,
     progress: Progress = silent,
@@ -75,6 +76,7 @@ def adopt(
         claim: ``METRIC=VALUE``, which has to lie in the 99 % interval of what is measured.
         unseen: labelled samples that the model was not trained on, which it is certified on.
         output: name of the output that the task reads, where the model has several.
+        group_by: what belongs together and so never straddles splits; see :func:`edgetl.load_dataset`.
         seed: of the splits.
         fresh: replace a run that stands in ``out``.
         progress: told of each step.
@@ -88,6 +90,8 @@ def adopt(
     folder = Path(out)
     asked = {"model": model, "preprocess": preprocess, "classes": classes, "answers": answers, "claim": claim}
     refuse_inside(folder, data)
+    if group_by is not None:
+        read_rule(group_by)
     given = find_reader(model).read(model)
     definition, told_by = define(given, preprocess)
     found = task_for(data, task, definition)
@@ -99,7 +103,7 @@ def adopt(
         answers=None if answers is None else Path(answers),
         claim=None if claim is None else read_claim(claim, found),
     )
-    sources = Sources(data, unseen, definition.kind, seed)
+    sources = Sources(data, unseen, definition.kind, seed, group_by)
     settings = settings_of(given, definition, sources, declared)
     with exclusive(folder, "adoption"):
         if (there := standing(folder, settings, fresh)) is not None:

@@ -81,6 +81,7 @@ def settings_of(given: Given, definition: Input, sources: Sources, declared: Dec
         "data": _place(sources.data),
         "unseen": None if sources.unseen is None else _place(sources.unseen),
         "seed": sources.seed,
+        **({} if sources.group_by is None else {"group_by": sources.group_by}),
     }
 
 
@@ -117,7 +118,8 @@ def standing(folder: Path, settings: Mapping[str, Any], fresh: bool) -> Run | No
     if fresh:
         return None
     there = load_run(folder)
-    changed = [name for name in settings if there.settings.get(name) != settings[name]]
+    names = {*settings, "group_by"}
+    changed = sorted(name for name in names if there.settings.get(name) != settings.get(name))
     if there.adoption is None or changed:
         shown = ", ".join(changed[:3]) or "it was trained here"
         raise RunError(
@@ -144,6 +146,8 @@ def lineage_of(
     command += ["--task", declared.task.name, "--seed", str(sources.seed)]
     if sources.unseen is not None:
         command += ["--unseen", _place(sources.unseen)]
+    if sources.group_by is not None:
+        command += ["--group-by", sources.group_by]
     for name, value in asked.items():
         if name != "model" and isinstance(value, (str, Path)):
             command += [f"--{name}", _place(value)]

@@ -11,13 +11,13 @@ from edgetl.base.errors import DataError
 from edgetl.base.progress import Progress
 from edgetl.base.wording import enumerated
 from edgetl.core.data import (
-    Content,
     Dataset,
     Listing,
     assign_unlearned,
     find_reader,
     label_kind,
     read_listing,
+    read_rule,
     renumbered,
 )
 from edgetl.core.data.samples import Sample
@@ -38,12 +38,14 @@ class Sources:
         unseen: the same, of samples that the model was not trained on; None where nobody named any.
         kind: of input.
         seed: of the splits.
+        group_by: what belongs together, as a user writes it; None for what the data name, alone.
     """
 
     data: str | Path
     unseen: str | Path | None
     kind: str
     seed: int
+    group_by: str | None = None
 
 
 def read_samples(sources: Sources, into: Path, progress: Progress) -> tuple[Dataset, str]:
@@ -57,8 +59,8 @@ def read_samples(sources: Sources, into: Path, progress: Progress) -> tuple[Data
     Raises:
         DataError: nothing to certify on, unusable files, or one sample among the seen and the unseen.
     """
-    kind = find_input(sources.kind)
-    content = Content(kind.noun, kind.fingerprint, kind.remark)
+    content = find_input(sources.kind).content
+    rule = None if sources.group_by is None else read_rule(sources.group_by)
     own = into / (IMAGES if sources.kind == "image" else SAMPLES)
     listing, path = find_reader(sources.data).read(Path(sources.data), own), Path(sources.data)
     told = f"the splits of {path.name}" if any(sample.split in _UNSEEN for sample in listing.samples) else ""
@@ -73,8 +75,9 @@ def read_samples(sources: Sources, into: Path, progress: Progress) -> tuple[Data
     # A copy of a sample of training is none that was not seen: it must not be left to one of them to go.
     listing = replace(listing, lenient=False)
     dataset = read_listing(
-        listing, path, content, assign_unlearned, needed=NEEDED, seed=sources.seed, progress=progress
-    )
+        listing, path, content, assign_unlearned,
+        needed=NEEDED, seed=sources.seed, group_by=rule, progress=progress,
+    )  # fmt: skip
     return dataset, told
 
 

@@ -17,10 +17,10 @@ from edgetl.core.data.splits import SPLIT_ALIASES
 #: How a CSV file should look.
 WANTED = (
     "path or text; then label (a class), labels (several, as in a|b) or target (a number), or for several tasks"
-    " label:NAME and the like for each; split if you like"
+    " label:NAME and the like for each; split and group if you like"
 )
 #: Columns that mean something.
-KNOWN = frozenset({"path", "text", "split", *(kind.column for kind in LABEL_KINDS.values())})
+KNOWN = frozenset({"path", "text", "split", "group", *(kind.column for kind in LABEL_KINDS.values())})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""A CSV file that names a file in each row: the columns ``path``, a label, and ``split`` if there is one."""
+"""A CSV file that names a file in each row: the columns ``path``, a label, and ``split`` and ``group`` if there are
+such: what has one group belongs together."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ def _read(path: Path, into: Path) -> Listing:
     classes, labels = labels_of(table)
     splits = splits_of(path, (row.get("split") for row in table.rows), table.lines)
     root, paths = _placed(path.parent, _paths(table))
-    rows = zip(paths, labels, splits, strict=True)
-    samples = [Sample(name, label, "", "", split) for name, label, split in rows]
+    groups = [row.get("group", "") for row in table.rows]
+    rows = zip(paths, labels, splits, groups, strict=True)
+    samples = [Sample(name, label, "", "", split, group) for name, label, split, group in rows]
     once = tuple(dict.fromkeys(samples))
     repeated = () if len(once) == len(samples) else _repeated(samples)
     return Listing(root, classes, once, kind.name, skipped=repeated)

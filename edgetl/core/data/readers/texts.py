@@ -1,4 +1,5 @@
-"""A CSV file that holds a text in each row: the columns ``text``, a label, and ``split`` if there is one."""
+"""A CSV file that holds a text in each row: the columns ``text``, a label, and ``split`` and ``group`` if there
+are such: what has one group belongs together."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ def _read(path: Path, into: Path) -> Listing:
     names = numbered(len(table.rows), SUFFIX)
     texts = [row["text"].encode(errors="replace") for row in table.rows]
     write_samples(into / FOLDER, dict(zip(names, texts, strict=True)))
-    rows = zip(names, labels, splits, strict=True)
-    listed = tuple(Sample(f"{FOLDER}/{name}", label, "", "", split) for name, label, split in rows)
+    groups = [row.get("group", "") for row in table.rows]
+    rows = zip(names, labels, splits, groups, strict=True)
+    listed = tuple(Sample(f"{FOLDER}/{name}", label, "", "", split, group) for name, label, split, group in rows)
     return Listing(into, classes, listed, table.kind.name)
 
 

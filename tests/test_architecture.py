@@ -34,7 +34,8 @@ WITHIN = {
     "workflow": (
         ("fleet", "adoption", "advise", "retention", "transfer_outcome"),
         ("rank_backbones",),
-        ("time_bundle", "audit"),
+        ("time_bundle", "audit", "verify_bundle"),
+        ("certify_unlabelled",),
         ("certify_bundle",),
         ("corruption_test", "explain_loss"),
         ("answers",),
@@ -54,6 +55,7 @@ WITHIN = {
             "portable",
             "sign_bundle",
             "attempt_outcome",
+            "label_file",
         ),
     ),
     "core": (
@@ -73,6 +75,7 @@ WITHIN = {
             "signature",
             "artifact",
             "adaptation",
+            "agreement",
             "adoption",
             "transfer_outcome",
             "bill",

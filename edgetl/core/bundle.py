@@ -14,6 +14,7 @@
     exported/         the float ONNX file that all was made from, where the twin is not that very file
     kit/              how it is run on its target: README.md, examples in C and C++ with the runner's sources, a service
     certificate.json, predictions.npz, bench.json, repair.json (where the model had to be mended)   records
+    agreement.npz, to_label.csv, to_label.html   answers to samples without labels, and those that want one
     bom.cdx.json, MODEL_CARD.md   what the certificate says, for whoever asks for papers: written anew with it
     signature.json, signature.sig   where somebody vouches for it (see :mod:`edgetl.core.signature`)
 
@@ -57,7 +58,8 @@ PREDICTIONS = "predictions.npz"
 BENCH = "bench.json"
 REPAIR = "repair.json"
 BILL, MODEL_CARD = "bom.cdx.json", "MODEL_CARD.md"
-RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR, BILL, MODEL_CARD)
+AGREEMENT, TO_LABEL, LABEL_PAGE = "agreement.npz", "to_label.csv", "to_label.html"
+RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR, BILL, MODEL_CARD, AGREEMENT, TO_LABEL, LABEL_PAGE)
 
 Artifact = artifacts.Artifact
 _T = TypeVar("_T")
@@ -196,12 +198,11 @@ class Bundle:
             return None
         again = "delete it, then verify or bench this bundle again"
         try:
-            record = read_sealed(file, BundleError)
+            if (record := read_sealed(file, BundleError)).get("manifest") == self.digest:
+                return record
         except BundleError as error:
             raise BundleError(error.what, again) from error
-        if record.get("manifest") != self.digest:
-            raise BundleError(f"{file} belongs to another bundle", again)
-        return record
+        raise BundleError(f"{file} belongs to another bundle", again)
 
     @property
     def certificate(self) -> Certificate | None:
@@ -242,8 +243,7 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
     }
     # Named here because 50,000 rows take a fifth of a second to read, whenever a bundle is judged again.
     splits = digest_of(read_json(folder / SPLITS_FILE, BundleError)) if SPLITS_FILE in files else ""
-    whole = replace(manifest, splits=splits, files=files, artifacts=entries)
-    write_sealed(folder / MANIFEST, to_json(whole))
+    write_sealed(folder / MANIFEST, to_json(replace(manifest, splits=splits, files=files, artifacts=entries)))
 
 
 def load_bundle(path: str | Path | Bundle, public_key: str | Path | None = None) -> Bundle:
@@ -278,10 +278,10 @@ def load_bundle(path: str | Path | Bundle, public_key: str | Path | None = None)
 
 
 def _refuse_other_predictions(bundle: Bundle, certificate: Certificate | None) -> None:
-    file, again = file_of(bundle.path, PREDICTIONS), "delete both, then verify this bundle again"
-    expected = certificate and certificate.hashes.get("predictions")
-    if expected and (not file.is_file() or sha256_file(file) != expected):
-        raise BundleError(f"{file} is not what {CERTIFICATE} was made from", again)
+    for name, key in ((PREDICTIONS, "predictions"), (AGREEMENT, "agreement")):
+        file, expected = file_of(bundle.path, name), certificate and certificate.hashes.get(key)
+        if expected and (not file.is_file() or sha256_file(file) != expected):
+            raise BundleError(f"{file} is not what {CERTIFICATE} was made from", "delete both, then verify it again")
 
 
 def check_certificate(bundle: Bundle) -> Certificate:

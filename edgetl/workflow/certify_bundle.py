@@ -15,7 +15,7 @@ from edgetl.base.progress import Progress
 from edgetl.base.storage import sha256_file, sha256_json, write_bytes
 from edgetl.base.wording import amount
 from edgetl.certify import Explain, Facts, Predictions, certify_answers, check_limits
-from edgetl.core.bundle import BILL, CERTIFICATE, MODEL_CARD, PREDICTIONS, Bundle, check_certificate
+from edgetl.core.bundle import AGREEMENT, BILL, CERTIFICATE, MODEL_CARD, PREDICTIONS, Bundle, check_certificate
 from edgetl.core.certificate import Certificate
 from edgetl.core.data import Dataset
 from edgetl.core.findings import Finding
@@ -114,7 +114,7 @@ def certify_bundle(
     saved.save(bundle.path / PREDICTIONS)
     facts = {**seen.facts, "robustness": robustness}
     explain = partial(layers_behind, bundle, facts["executed"], root)
-    return _written(bundle, certificate_of(bundle, saved, facts, findings, terms, explain))
+    return write_certificate(bundle, certificate_of(bundle, saved, facts, findings, terms, explain))
 
 
 def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
@@ -125,12 +125,20 @@ def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
     """
     if not all((bundle.path / name).is_file() for name in (CERTIFICATE, PREDICTIONS)):
         return None
+    return write_certificate(bundle, judged_again(bundle, terms))
+
+
+def judged_again(bundle: Bundle, terms: Terms) -> Certificate:
+    """The certificate that the saved predictions of the certify split give on some terms; nothing is written.
+
+    Raises:
+        CertifyError: there is no certificate, or it or the predictions were altered, or belong to another bundle.
+    """
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
     earlier = [finding for finding in earlier_findings(record) if finding.kind != "quantization-noise"]
-    facts = facts_of(record)
     explain = partial(layers_behind, bundle, record.executed, None)
-    return _written(bundle, certificate_of(bundle, saved, facts, earlier, terms, explain))
+    return certificate_of(bundle, saved, facts_of(record), earlier, terms, explain)
 
 
 def facts_of(certificate: Certificate) -> dict[str, Any]:
@@ -235,8 +243,9 @@ def _refusal(bundle: Bundle, terms: Terms) -> list[Finding]:
     return [Finding("not-repaired", what, (), {"statistical": True})]
 
 
-def _written(bundle: Bundle, certificate: Certificate) -> Certificate:
-    _forget(bundle, BILL, MODEL_CARD)
+def write_certificate(bundle: Bundle, certificate: Certificate) -> Certificate:
+    """Write it and what follows from it, in the place of the bundle's earlier one; returned as it is."""
+    _forget(bundle, BILL, MODEL_CARD, *((AGREEMENT,) if certificate.agreement is None else ()))
     bundle.write_record(CERTIFICATE, certificate.to_json())
     for name, content in papers(bundle).items():
         write_bytes(bundle.path / name, content)

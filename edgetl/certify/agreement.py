@@ -204,10 +204,11 @@ def _rounded_up(rate: float) -> float:
 
 
 def _notes(base: Certificate, found: Agreement) -> list[str]:
+    by_model = ", which the trained model itself labelled" if base.labelled_by == "model" else ""
     rests = (
         f"Recall of each class, confidence, the ladder and the transfer's gain take labels of all samples: they are "
-        f"still those of the {counted(found.rests_on, base.sample)} of the certify split, and no class was looked at "
-        f"among the {base.sample}s without labels."
+        f"still those of the {counted(found.rests_on, base.sample)} of the certify split{by_model}, and no class was "
+        f"looked at among the {base.sample}s without labels."
     )
     left_out = "; ".join(f"{count(n)} {why}" for why, n in found.left_out.items() if n)
     told = [f"Left out of the {base.sample}s that were given: {left_out}."] if left_out else []

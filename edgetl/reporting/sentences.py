@@ -149,8 +149,11 @@ def gain_sentence(certificate: Certificate) -> str:
     gain = certificate.transfer_gain
     if gain is None:
         return ""
+    # Of samples without labels no accuracy is known: the gain is still that of the labelled ones, as is the ladder.
+    known = certificate.ladder[0].accuracy if certificate.agreement and certificate.ladder else None
+    before = certificate.reference_accuracy if known is None else known
     against = (
-        f"{_HELPED[gain.helped]}: the trained model is right on {percent(certificate.reference_accuracy)}, "
+        f"{_HELPED[gain.helped]}: the trained model is right on {percent(before)}, "
         f"{BASELINES[gain.kind]} on {percent(gain.baseline_accuracy)}, {points(-gain.gap)} points "
         f"(interval {span(-gain.gap_ci_high, -gain.gap_ci_low)})."
     )

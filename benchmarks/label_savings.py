@@ -1,0 +1,256 @@
+"""How many labels samples without labels need for the verdict that all labels would give, and how often that is wrong.
+
+    EDGETL_TEST_DATA=DATA python -m benchmarks.label_savings --work FOLDER [--only PART] [--seeds 5] [--out FILE]
+
+Parts: ``imagenet`` and ``magnetic`` (int8 bundles, with and without repair, for x86-64) and ``size`` (simulation).
+
+The large unlabelled set is made of the images that a run held back for certification: each as it is, mirrored, and
+cropped twice. Both models answer all of them; each seed then draws samples of several sizes from the answers, with
+replacement. On each, all labels give a verdict, and so do the labels of disagreeing images alone, given one after
+another in edgetl's own order until the verdict stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.certificates import told
+from benchmarks.models import imagenet_run
+from edgetl import pipeline
+from edgetl.base.extras import version
+from edgetl.base.storage import read_json, write_json
+from edgetl.certify.agreement import AgreementTest, agreement_test
+from edgetl.certify.score import critical_value, score_statistic
+from edgetl.certify.unconditional import MOST_DISCORDANT, tail
+from edgetl.certify.unlabelled import Unlabelled
+from edgetl.core.bundle import Bundle, load_bundle
+from edgetl.core.run import Run
+from edgetl.inputs.pictures import decode
+from edgetl.runtime.machine import machine
+from edgetl.runtime.predict import predict
+from edgetl.tasks import find_task
+from edgetl.transfer.finetune import finetune
+
+RESULT = Path(__file__).parent / "results" / "label_savings.json"
+MARGINS, SIZES, ALPHA = (0.01, 0.02), (700, 1400, 2800), 0.05
+#: Of the magnetic tiles: half certifies.
+SHARES = {"train": 0.25, "val": 0.05, "calibration": 0.1, "search": 0.1, "certify": 0.5}
+#: A crop's share of each side.
+CROP = 0.85
+Indexes = npt.NDArray[np.int64]
+
+
+def variants(run: Run, out: Path) -> tuple[list[Path], Indexes]:
+    """The certify images as they are, mirrored and cropped twice, and their labels."""
+    samples, rng, files, labels = run.dataset.split("certify"), np.random.default_rng(0), [], []
+    out.mkdir(parents=True, exist_ok=True)
+    for number, sample in enumerate(samples):
+        image = decode(run.dataset.file(sample)).convert("RGB")
+        width, height = image.size
+        cut = [image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+        for _ in range(2):
+            left, top = (int(rng.uniform(0, (1 - CROP) * side)) for side in (width, height))
+            cut.append(image.crop((left, top, left + int(CROP * width), top + int(CROP * height))))
+        for kind, each in enumerate(cut):
+            file = out / f"{number:04d}-{kind}.png"
+            if not file.is_file():
+                each.save(file)
+            files.append(file)
+            labels.append(sample.label)
+    return files, np.array(labels, np.int64)
+
+
+def answered(bundle: Bundle, run: Run, work: Path) -> tuple[Unlabelled, Indexes]:
+    """What both models of a bundle say of the variants, kept in ``work``, and the truth."""
+    files, labels = variants(run, work / "images")
+    kept = work / f"{bundle.path.parent.name}.npz"
+    if not kept.is_file():
+        named = [(file.name, f"{row:064x}") for row, file in enumerate(files)]
+        outputs = tuple(predict(bundle, files, role=role, progress=told) for role in ("exported", "deployed"))
+        pair = (outputs[0], outputs[1])
+        Unlabelled.of(find_task(bundle.manifest.task), bundle.labels, named, pair, "float ONNX", {}).save(kept)
+    return Unlabelled.load(kept), labels
+
+
+def chosen(found: Unlabelled, rows: Indexes) -> Unlabelled:
+    """Some samples, perhaps several times, each as one of its own."""
+    picked = {name: getattr(found, name)[rows] for name in ("reference", "deployed", "offered", "loss", "gain")}
+    names = [f"{place}" for place in range(len(rows))]
+    return Unlabelled(
+        **picked,
+        task=found.task,
+        class_names=found.class_names,
+        paths=tuple(names),
+        sha256=tuple(names),
+        answered_by=found.answered_by,
+        left_out={},
+        labels=np.zeros(len(rows), np.int64),
+        known=np.zeros(len(rows), bool),
+    )
+
+
+@lru_cache(maxsize=100_000)
+def tested(n: int, disagreed: int, lost: int, gained: int, labelled: int, margin: float) -> AgreementTest:
+    """The test, once for each table."""
+    return agreement_test(n, disagreed, lost, gained, labelled, margin=margin, alpha=ALPHA)
+
+
+def labels_used(turns: Sequence[int], n: int, margin: float) -> tuple[str, int]:
+    """The verdict and the labels that it took, where each turn is −1 (lost), 1 (gained) or 0 (neither).
+
+    A verdict that stands goes on standing with every further label, so halving finds the first.
+    """
+
+    def verdict(used: int) -> str:
+        lost, gained = (list(turns[:used]).count(turn) for turn in (-1, 1))
+        return tested(n, len(turns), lost, gained, used, margin).verdict
+
+    low, high = -1, len(turns)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if verdict(middle) == "underpowered" else (low, middle)
+    return verdict(high), high
+
+
+def savings(found: Unlabelled, labels: Indexes, seeds: int, **more: Any) -> list[dict[str, Any]]:
+    """Labels that each drawn sample takes, and whether the verdict is that of all labels."""
+    rows = []
+    right = [(answers == labels).astype(np.int64) for answers in (found.reference, found.deployed)]
+    turned = right[1] - right[0]
+    for seed in range(seeds):
+        for n in SIZES:
+            drawn = np.random.default_rng([seed, n]).integers(0, found.n, n)
+            sample = chosen(found, drawn)
+            for margin in MARGINS:
+                order = sample.asked(margin, ALPHA)
+                turns = turned[drawn[order]].tolist()
+                verdict, used = labels_used(turns, n, margin)
+                lost, gained = (int((turned[drawn] == sign).sum()) for sign in (-1, 1))
+                whole = tested(n, lost + gained, lost, gained, lost + gained, margin)
+                rows.append(
+                    {**more, "seed": seed, "n": n, "margin": margin, "disagreed": len(order), "labels": used,
+                     "share": used / n, "verdict": verdict, "all_labels": whole.verdict, "lost": lost, "gained": gained}
+                )  # fmt: skip
+    return rows
+
+
+def bundles(run: Run, work: Path) -> list[tuple[str, Bundle]]:
+    """Its int8 bundles for x86-64, as the recipe gives it and mended where it loses too much; made once."""
+    made = []
+    for name, repair in (("default", False), ("repaired", True)):
+        folder = work / name / "x86-generic"
+        if not (folder / "certificate.json").is_file():
+            pipeline.export(
+                run, targets=["x86-generic"], out=work / name, precision="int8", bench=False, repair=repair,
+                budget_minutes=3, progress=told,
+            )  # fmt: skip
+        made.append((name, load_bundle(folder)))
+    return made
+
+
+def imagenet(data: Path, work: Path, seeds: int) -> list[dict[str, Any]]:
+    """EfficientNet-Lite0 with its ImageNet weights."""
+    run = imagenet_run(data / "imagenet-sample", work / "imagenet" / "run", 700)
+    return measured(run, "imagenet-sample", work / "imagenet", seeds)
+
+
+def magnetic(data: Path, work: Path, seeds: int) -> list[dict[str, Any]]:
+    """A linear probe of magnetic tiles."""
+    folder = work / "magnetic"
+    run = finetune(data / "magnetic-tile", folder / "run", strategy="linear-probe", shares=SHARES, progress=told)
+    return measured(run, "magnetic-tile", folder, seeds)
+
+
+def measured(run: Run, name: str, work: Path, seeds: int) -> list[dict[str, Any]]:
+    """Rows of both bundles of a run, without the second where nothing was mended."""
+    rows = []
+    for kind, bundle in bundles(run, work):
+        if kind == "repaired" and (bundle.manifest.repair is None or not bundle.manifest.repair.needed):
+            continue
+        found, labels = answered(bundle, run, work)
+        rows += savings(found, labels, seeds, data=name, bundle=kind)
+    return rows
+
+
+def size(replicates: int = 4_000) -> list[dict[str, Any]]:
+    """How often a model passes that lost the margin: without a label, and with labels of the disagreeing samples.
+
+    Of the samples on which the two differ, ``neither`` is the share of those that neither gets right. A pass by few
+    labels is one of all labels (the bounds hold whatever the others are), so that its rate is that of all labels at
+    most, in whatever order and however long somebody labels.
+    """
+    cells = [(m, n, d, x) for m in MARGINS for n in (300, 1000, 3000) for d in (m, 2 * m, 5 * m) for x in (0.0, 0.3)]
+    return [_size(*cell, replicates) for cell in cells]
+
+
+def _size(margin: float, n: int, discordance: float, neither: float, replicates: int) -> dict[str, Any]:
+    lost, gained = (discordance + margin) / 2, (discordance - margin) / 2
+    disagreed = discordance / (1 - neither)
+    shares = [lost, gained, disagreed - discordance, 1 - disagreed]
+    tables = np.random.default_rng(0).multinomial(n, shares, replicates).tolist()
+    without = sum(passes(one + other + third, 0, n, margin) for one, other, third, _ in tables)
+    with_labels = sum(passes(one, other, n, margin) for one, other, _, _ in tables)
+    rates = {"without_label": without / replicates, "with_labels": with_labels / replicates}
+    cell = {"margin": margin, "n": n, "discordance": discordance, "neither": neither, "replicates": replicates}
+    return {**cell, "disagreement": disagreed, **rates}
+
+
+@lru_cache(maxsize=1_000_000)
+def passes(lost: int, gained: int, n: int, margin: float) -> bool:
+    """Whether the paired test passes: what :func:`edgetl.certify.noninferiority` says, without its other figures."""
+    if float(score_statistic(lost, gained, n, -margin)) <= critical_value(ALPHA):
+        return False
+    return lost + gained > MOST_DISCORDANT or tail(lost, gained, n, ALPHA).probability(-margin) <= ALPHA
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Over the seeds: labels as a share of the samples, and verdicts that differ from those of all labels."""
+    keys = sorted({(r["data"], r["bundle"], r["n"], r["margin"]) for r in rows})
+    told_of = []
+    for data, bundle, n, margin in keys:
+        own = [r for r in rows if (r["data"], r["bundle"], r["n"], r["margin"]) == (data, bundle, n, margin)]
+        told_of.append({
+            "data": data, "bundle": bundle, "n": n, "margin": margin, "seeds": len(own),
+            "labels": float(np.mean([r["labels"] for r in own])),
+            "share": float(np.mean([r["share"] for r in own])), "worst_share": max(r["share"] for r in own),
+            "verdicts": sorted({r["verdict"] for r in own}),
+            "other_verdicts": sum(r["verdict"] != r["all_labels"] for r in own),
+        })  # fmt: skip
+    return told_of
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is asked for, beside what was measured before."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", choices=("imagenet", "magnetic", "size"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args(arguments)
+    data = Path(os.environ.get("EDGETL_TEST_DATA", ""))
+    kept = read_json(given.out) if given.out.is_file() else {}
+    result: dict[str, Any] = kept if isinstance(kept, dict) else {}
+    if given.only in (None, "size"):
+        result["size"] = size()
+    for name, part in (("imagenet", imagenet), ("magnetic", magnetic)):
+        if given.only in (None, name):
+            result[name] = part(data, given.work, given.seeds)
+            result[f"{name}_summary"] = summary(result[name])
+    packages = {name: version(name) for name in ("numpy", "onnxruntime", "torch", "timm")}
+    write_json(given.out, {**result, "machine": machine(), "versions": packages})
+
+
+if __name__ == "__main__":
+    main()

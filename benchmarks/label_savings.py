@@ -2,12 +2,13 @@
 
     EDGETL_TEST_DATA=DATA python -m benchmarks.label_savings --work FOLDER [--only PART] [--seeds 5] [--out FILE]
 
-Parts: ``imagenet`` and ``magnetic`` (int8 bundles, with and without repair, for x86-64) and ``size`` (simulation).
+Parts: ``imagenet`` (EfficientNet-Lite0 with its ImageNet weights at 224 pixels, int8 by x86-64's recipe), ``magnetic``
+(bundles of a linear probe of it at 96 pixels, without and with repair) and ``size`` (simulation).
 
-The large unlabelled set is made of the images that a run held back for certification: each as it is, mirrored, and
-cropped twice. Both models answer all of them; each seed then draws samples of several sizes from the answers, with
-replacement. On each, all labels give a verdict, and so do the labels of disagreeing images alone, given one after
-another in edgetl's own order until the verdict stands.
+The large unlabelled set is made of the images that a run held back for certification, each as it is and mirrored. Both
+models answer all of them; each seed then draws samples of several sizes from the answers, with replacement. On each,
+all labels give a verdict, and so do the labels of disagreeing images alone, given one after another in edgetl's own
+order until the verdict stands.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,41 +30,45 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.certificates import told
 from benchmarks.models import imagenet_run
 from edgetl import pipeline
+from edgetl.backends import BACKENDS
 from edgetl.base.extras import version
+from edgetl.base.progress import tracked
 from edgetl.base.storage import read_json, write_json
 from edgetl.certify.agreement import AgreementTest, agreement_test
 from edgetl.certify.score import critical_value, score_statistic
 from edgetl.certify.unconditional import MOST_DISCORDANT, tail
 from edgetl.certify.unlabelled import Unlabelled
-from edgetl.core.bundle import Bundle, load_bundle
-from edgetl.core.run import Run
+from edgetl.compress.quantize import quantize
+from edgetl.compress.recipes import load_recipe
+from edgetl.core.bundle import Artifact, Bundle, load_bundle
+from edgetl.core.run import Run, load_run
+from edgetl.core.targets import find_target
+from edgetl.core.tensors import Arrays, joined
+from edgetl.inputs import input_of
 from edgetl.inputs.pictures import decode
 from edgetl.runtime.machine import machine
-from edgetl.runtime.predict import predict
+from edgetl.runtime.predict import inferred, predict, several
 from edgetl.tasks import find_task
 from edgetl.transfer.finetune import finetune
+from edgetl.workflow.reference import TorchReference
 
 RESULT = Path(__file__).parent / "results" / "label_savings.json"
-MARGINS, SIZES, ALPHA = (0.01, 0.02), (700, 1400, 2800), 0.05
+MARGINS, SIZES, ALPHA = (0.01, 0.02), (500, 1000, 2000), 0.05
 #: Of the magnetic tiles: half certifies.
 SHARES = {"train": 0.25, "val": 0.05, "calibration": 0.1, "search": 0.1, "certify": 0.5}
-#: A crop's share of each side.
-CROP = 0.85
+#: Pixels that the probe sees, so that its bundles are made in minutes.
+PROBE_SIZE = 96
 Indexes = npt.NDArray[np.int64]
 
 
 def variants(run: Run, out: Path) -> tuple[list[Path], Indexes]:
-    """The certify images as they are, mirrored and cropped twice, and their labels."""
-    samples, rng, files, labels = run.dataset.split("certify"), np.random.default_rng(0), [], []
+    """The certify images as they are and mirrored, and their labels."""
+    samples, files, labels = run.dataset.split("certify"), [], []
     out.mkdir(parents=True, exist_ok=True)
     for number, sample in enumerate(samples):
         image = decode(run.dataset.file(sample)).convert("RGB")
-        width, height = image.size
-        cut = [image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-        for _ in range(2):
-            left, top = (int(rng.uniform(0, (1 - CROP) * side)) for side in (width, height))
-            cut.append(image.crop((left, top, left + int(CROP * width), top + int(CROP * height))))
-        for kind, each in enumerate(cut):
+        both = [image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+        for kind, each in enumerate(both):
             file = out / f"{number:04d}-{kind}.png"
             if not file.is_file():
                 each.save(file)
@@ -72,16 +77,39 @@ def variants(run: Run, out: Path) -> tuple[list[Path], Indexes]:
     return files, np.array(labels, np.int64)
 
 
-def answered(bundle: Bundle, run: Run, work: Path) -> tuple[Unlabelled, Indexes]:
-    """What both models of a bundle say of the variants, kept in ``work``, and the truth."""
-    files, labels = variants(run, work / "images")
-    kept = work / f"{bundle.path.parent.name}.npz"
+def answered(kept: Path, run: Run, answer: Callable[[list[Path]], tuple[Arrays, Arrays]]) -> tuple[Unlabelled, Indexes]:
+    """What both models say of the variants, kept in a file, and the truth."""
+    files, labels = variants(run, kept.parent / "images")
     if not kept.is_file():
         named = [(file.name, f"{row:064x}") for row, file in enumerate(files)]
-        outputs = tuple(predict(bundle, files, role=role, progress=told) for role in ("exported", "deployed"))
-        pair = (outputs[0], outputs[1])
-        Unlabelled.of(find_task(bundle.manifest.task), bundle.labels, named, pair, "float ONNX", {}).save(kept)
+        outputs = answer(files)
+        Unlabelled.of(find_task(run.task), run.classes, named, outputs, "float ONNX file", {}).save(kept)
     return Unlabelled.load(kept), labels
+
+
+def of_bundle(bundle: Bundle, files: list[Path]) -> tuple[Arrays, Arrays]:
+    """Outputs of a bundle's float ONNX file and of its artifact."""
+    before, after = (predict(bundle, files, role=role, progress=told) for role in ("exported", "deployed"))
+    return before, after
+
+
+def of_recipe(run: Run, work: Path, files: list[Path]) -> tuple[Arrays, Arrays]:
+    """The same of a run, quantized as its target's recipe says, without the rest of an export."""
+    target, source = find_target("x86-generic"), input_of(run)
+    floating = work / "float.onnx"
+    TorchReference(run).export(floating, None)
+    feeds = (source.feeds(path) for path in run.dataset.paths("calibration"))
+    made = quantize(floating, load_recipe(target.recipe("int8") or ""), feeds, work / "int8", told)
+    artifacts = (
+        Artifact("onnxruntime", floating, "fp32"),
+        BACKENDS["onnxruntime"].compile(made.path, target, work / "x86"),
+    )
+    found = []
+    for artifact in artifacts:
+        with several(artifact) as sessions:
+            feeds = (source.feeds(path) for path in tracked(files, artifact.precision, told))
+            found.append(joined(list(inferred(sessions, feeds))))
+    return found[0], found[1]
 
 
 def chosen(found: Unlabelled, rows: Indexes) -> Unlabelled:
@@ -162,25 +190,25 @@ def bundles(run: Run, work: Path) -> list[tuple[str, Bundle]]:
 
 def imagenet(data: Path, work: Path, seeds: int) -> list[dict[str, Any]]:
     """EfficientNet-Lite0 with its ImageNet weights."""
-    run = imagenet_run(data / "imagenet-sample", work / "imagenet" / "run", 700)
-    return measured(run, "imagenet-sample", work / "imagenet", seeds)
+    folder = work / "imagenet"
+    run = imagenet_run(data / "imagenet-sample", folder / "run", 700)
+    found, labels = answered(folder / "default.npz", run, partial(of_recipe, run, folder))
+    return savings(found, labels, seeds, data="imagenet-sample", bundle="default")
 
 
 def magnetic(data: Path, work: Path, seeds: int) -> list[dict[str, Any]]:
-    """A linear probe of magnetic tiles."""
-    folder = work / "magnetic"
-    run = finetune(data / "magnetic-tile", folder / "run", strategy="linear-probe", shares=SHARES, progress=told)
-    return measured(run, "magnetic-tile", folder, seeds)
-
-
-def measured(run: Run, name: str, work: Path, seeds: int) -> list[dict[str, Any]]:
-    """Rows of both bundles of a run, without the second where nothing was mended."""
-    rows = []
-    for kind, bundle in bundles(run, work):
+    """A linear probe of magnetic tiles, and what repair makes of it, where anything has to be mended."""
+    folder, rows = work / "magnetic", []
+    options: dict[str, Any] = {"strategy": "linear-probe", "image_size": PROBE_SIZE, "shares": SHARES}
+    made = (folder / "run" / "run.json").is_file()
+    run = (
+        load_run(folder / "run") if made else finetune(data / "magnetic-tile", folder / "run", **options, progress=told)
+    )
+    for kind, bundle in bundles(run, folder):
         if kind == "repaired" and (bundle.manifest.repair is None or not bundle.manifest.repair.needed):
             continue
-        found, labels = answered(bundle, run, work)
-        rows += savings(found, labels, seeds, data=name, bundle=kind)
+        found, labels = answered(folder / f"{kind}.npz", run, partial(of_bundle, bundle))
+        rows += savings(found, labels, seeds, data="magnetic-tile", bundle=kind)
     return rows
 
 

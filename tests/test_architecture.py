@@ -59,7 +59,7 @@ WITHIN = {
         ),
     ),
     "core": (
-        ("bundle_archive",),
+        ("bundle_archive", "seen"),
         ("run", "bundle"),
         ("certificate", "bundle_files"),
         ("manifest", "run_record", "data", "targets", "val_outputs"),

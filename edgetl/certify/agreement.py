@@ -38,6 +38,12 @@ from edgetl.core.certificate_parts import Score, Verdict
 METHOD = f"{PAIRED}; samples without a label counted as lost, and as gained for the upper bound"
 
 
+_UNKNOWN = (
+    "The bundle does not say what its model was trained on: whether any of these {noun}s was among it is not known. "
+    "Bundles that are exported now do."
+)
+
+
 @dataclass(frozen=True)
 class AgreementTest:
     """Outcome of :func:`agreement_test`; every difference is deployed minus reference, as a fraction.
@@ -218,6 +224,12 @@ def _notes(base: Certificate, found: Agreement) -> list[str]:
         f"What answered in the reference's place is the {found.reference}.",
         rests,
         *told,
+        *([] if found.training_known else [_UNKNOWN.format(noun=base.sample)]),
+        *(
+            f"Of class '{name}' more {base.sample}s with a label were lost than chance explains; of how many "
+            f"{base.sample}s of it, nobody knows without labels."
+            for name in found.lost_classes
+        ),
     ]
 
 

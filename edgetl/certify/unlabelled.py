@@ -14,6 +14,8 @@ import numpy.typing as npt
 from edgetl.base.errors import CertifyError, UnknownNameError
 from edgetl.certify.agreement import AgreementTest, agreement_test, same
 from edgetl.certify.archive import read_archive, write_archive
+from edgetl.certify.binomial import mcnemar_loss
+from edgetl.certify.classes import holm
 from edgetl.core.agreement import Agreement
 from edgetl.core.tensors import Arrays
 from edgetl.tasks import Task, find_task
@@ -184,7 +186,24 @@ class Unlabelled:
             reference=self.answered_by,
             left_out={LEFT_OUT[why]: self.left_out.get(why, 0) for why in LEFT_OUT if self.left_out.get(why)},
             rests_on=rests_on,
+            lost_classes=self._lost_classes(alpha),
         )
+
+    def _lost_classes(self, alpha: float) -> tuple[str, ...]:
+        """Classes that lost more labelled samples than chance explains: exact McNemar tests, adjusted by Holm."""
+        task, chosen = find_task(self.task), np.flatnonzero(self.known)
+        if task.by_class is None or not len(chosen):
+            return ()
+        # Its evidence asks for logits, too, which tell nothing of classes.
+        blank = np.zeros((len(chosen), len(self.class_names)))
+        both = [
+            task.evidence({"logits": blank, _ANSWER[task.labels]: answers[chosen]}, self.labels[chosen])
+            for answers in (self.reference, self.deployed)
+        ]
+        counts = task.by_class(both[0], both[1], len(self.class_names))
+        moved = np.flatnonzero(counts.lost + counts.gained > 0)
+        adjusted = holm(mcnemar_loss(counts.lost[moved], counts.gained[moved]))
+        return tuple(self.class_names[index] for index, p in zip(moved, adjusted, strict=True) if p < alpha)
 
     def asked(self, margin: float, alpha: float) -> list[int]:
         """Positions of the samples on which the two differ, in the order in which their labels decide soonest.

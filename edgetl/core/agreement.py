@@ -20,6 +20,9 @@ class Agreement:
         left_out: files that were not compared, how many by why.
         rests_on: labelled samples of the certify split that classes, ladder, probabilities and the transfer's gain are
             still those of; 0 where there are none.
+        training_known: whether samples that the model was trained on were left out: not all bundles say which these
+            are.
+        lost_classes: classes of which more samples than chance explains were lost, among those labelled.
 
     Raises:
         ValueError: more are labelled than differ, or more lost and gained than labelled.
@@ -33,6 +36,8 @@ class Agreement:
     reference: str
     left_out: Mapping[str, int] = field(default_factory=dict)
     rests_on: int = 0
+    training_known: bool = True
+    lost_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.lost, self.gained) < 0 or not self.lost + self.gained <= self.labelled <= self.disagreed:

@@ -4,7 +4,7 @@
     labels.json       class names in the order of the logits
     preprocess.json   the one definition of the input; what it needs besides (tokenizer.json) lies beside it
     splits.json       classes and every image with hash, label and split
-    calibration.json  which images gave the ranges, how they were chosen, their hashes
+    calibration.json  which images gave the ranges; seen.bin: hashes of those that were trained and validated on
     golden.npz        a few samples (in.NAME) and the outputs that this artifact gave for them (out.NAME): the self-test
     reference.npz     outputs on the certify split: the trained model's (reference.NAME), its float ONNX file's
                       (exported.NAME), its baseline's (baseline.NAME)
@@ -47,7 +47,7 @@ MANIFEST = "manifest.json"
 LABELS = "labels.json"
 PREPROCESS_FILE = "preprocess.json"
 SPLITS_FILE = "splits.json"
-CALIBRATION = "calibration.json"
+CALIBRATION, SEEN = "calibration.json", "seen.bin"
 GOLDEN = "golden.npz"
 REFERENCE = "reference.npz"
 LAYERS = "layers.json"

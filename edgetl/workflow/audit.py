@@ -35,6 +35,7 @@ from edgetl.core.bundle import (
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Rung
 from edgetl.core.findings import Finding
+from edgetl.core.seen import Seen
 from edgetl.core.signature import is_signed
 from edgetl.core.tensors import Arrays
 from edgetl.diagnosis import OF_FILES_ALONE, UNREAD, of_files
@@ -42,7 +43,7 @@ from edgetl.reporting.papers import papers
 from edgetl.tasks import find_task
 from edgetl.workflow.answers import FLOAT_RUNG, reference
 from edgetl.workflow.certify_bundle import Terms, certificate_of, earlier_findings, facts_of
-from edgetl.workflow.certify_unlabelled import SEEN, certificate_of_agreement
+from edgetl.workflow.certify_unlabelled import certificate_of_agreement
 from edgetl.workflow.explain_loss import layers_behind
 
 #: What of a certificate no file of its bundle determines: where its answers come from, and what took the samples.
@@ -216,8 +217,8 @@ def _of_unlabelled(bundle: Bundle, found: Unlabelled) -> Iterator[str]:
     """What of the samples without labels is not what the bundle says of its model and of what that has seen."""
     if found.task != bundle.manifest.task or found.class_names != bundle.labels:
         yield f"the task or the classes in {AGREEMENT} are not the bundle's"
-    seen = {sample.sha256 for sample in bundle.dataset.samples if sample.split in SEEN}
-    if seen & set(found.sha256) or len(set(found.sha256)) < found.n:
+    seen = Seen(bundle)
+    if any(digest in seen for digest in found.sha256) or len(set(found.sha256)) < found.n:
         yield f"{AGREEMENT} has samples twice, or some that the model has seen"
 
 

@@ -19,6 +19,7 @@ from edgetl.core.bundle import AGREEMENT, BILL, CERTIFICATE, LABEL_PAGE, MODEL_C
 from edgetl.core.data import Dataset, Sample
 from edgetl.core.data.walk import writable_name
 from edgetl.core.run import load_run
+from edgetl.core.seen import Seen
 from edgetl.core.tensors import Arrays
 from edgetl.devices.c_runner import find_runner, predict_in_c
 from edgetl.devices.placement import place
@@ -31,8 +32,6 @@ from edgetl.workflow.certify_bundle import Terms, facts_of, hashes, judged_again
 from edgetl.workflow.label_file import has_labels, label_cell, read_label_file, write_label_file
 from edgetl.workflow.network_reference import reference_of
 
-#: Splits that a model has seen, in training or in any choice; certify samples are no worse than others.
-SEEN = ("train", "val", "calibration", "search")
 #: What answers in the reference's place.
 TRAINED, EXPORTED = "trained model", "float ONNX file of the trained model"
 
@@ -168,7 +167,8 @@ def certificate_of_agreement(
         found: the answers, and labels where there are any.
         facts: executed, executed_on and runtime.
     """
-    test, agreement = found.tested(base.margin, base.alpha, base.n)
+    test, counted = found.tested(base.margin, base.alpha, base.n)
+    agreement = replace(counted, training_known=Seen(bundle).complete)
     told = {name: facts[name] for name in ("executed", "executed_on", "runtime")}
     kept = {**hashes(bundle), "agreement": sha256_file(bundle.path / AGREEMENT)}
     return certify_agreement(base, agreement, test, found.n, {**told, "hashes": kept})
@@ -192,7 +192,7 @@ def _files(bundle: Bundle, images: Path, texts: Path, progress: Progress) -> tup
         raise DataError(f"there is no {images}", f"give a folder of {kind.noun}s, or a CSV file with path or text")
     total, usable = unlabelled(images, kind.name, texts, progress)
     root = images if images.is_dir() else texts if any(texts.iterdir()) else images.parent
-    seen = {value for s in bundle.dataset.samples if s.split in SEEN for value in (s.sha256, s.pixels)}
+    seen = Seen(bundle)
     files: list[_File] = []
     known: set[str] = set()
     left_out = {"seen": 0, "copies": 0, "unusable": total - len(usable)}
@@ -200,7 +200,7 @@ def _files(bundle: Bundle, images: Path, texts: Path, progress: Progress) -> tup
         path, digest = _below(file, root), sha256_file(file)
         if not writable_name(path):
             left_out["unusable"] += 1
-        elif seen & {content, digest}:
+        elif content in seen or digest in seen:
             left_out["seen"] += 1
         elif content in known:
             left_out["copies"] += 1

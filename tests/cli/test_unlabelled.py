@@ -19,7 +19,8 @@ from edgetl.base.errors import CertifyError
 from edgetl.base.storage import read_sealed, write_sealed
 from edgetl.certify.agreement import agreement_test
 from edgetl.certify.unlabelled import Unlabelled
-from edgetl.core.bundle import AGREEMENT, CERTIFICATE, LABEL_PAGE, TO_LABEL, load_bundle
+from edgetl.core.bundle import AGREEMENT, CERTIFICATE, LABEL_PAGE, TO_LABEL
+from edgetl.core.run import load_run
 from tests.cli.test_bad_input import refused
 from tests.reporting.page import Page
 
@@ -68,6 +69,7 @@ def write(file: Path, lines: list[list[str]]) -> Path:
 
 def test_samples_without_labels_give_bounds_and_no_accuracy(compared: tuple[Path, Path, dict[str, Any]]) -> None:
     bundle, _, record = compared
+    assert [note for note in record["notes"] if "does not say what its model was trained on" in note]
     found, before = record["agreement"], read_sealed(GOLDEN / CERTIFICATE, CertifyError)
     assert record["n"] == N
     assert 3 <= found["disagreed"] < N
@@ -114,8 +116,14 @@ def test_labels_of_the_differing_samples_certify_all(
         reference=kept.reference, deployed=kept.deployed, margin=0.3,
         labels=np.array([classes[truth[path]] for path in kept.paths]),
     )  # fmt: skip
-    names = ("verdict", "difference", "ci_low", "ci_high", "p_value", "flips", "n_needed")
+    names = ("difference", "ci_low", "ci_high", "p_value", "flips", "n_needed")
     assert [told[name] for name in names] == [every.to_json()[name] for name in names]
+    assert told["verdict"] == every.scores["accuracy"].verdict == "pass"
+    # All labels show a class that collapsed; a few of them show the loss, and not of how large a class.
+    assert every.verdict == "fail"
+    collapsed = [name for name, index in classes.items() if every.classes[str(index)].collapsed]
+    assert told["agreement"]["lost_classes"] == collapsed
+    assert [note for note in told["notes"] if f"class '{collapsed[0]}' more images with a label were lost" in note]
     # Some labels are enough where the others cannot change the verdict; those that are given stay in the file.
     few = write(tmp_path / "few.csv", [["path", "label"], *([p, truth[p] if p == lost else ""] for p, _ in asked)])
     done = here("verify", again, "--images", images, "--labels", few, "--json", "--quiet")
@@ -197,12 +205,12 @@ def test_models_that_agree_pass_without_a_label_on_what_they_have_not_seen(
     tiny_run: Path, tiny_bundle: Path, here: Cli, tmp_path: Path
 ) -> None:
     bundle, images = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle")), ambiguous(tmp_path / "images", 305)
-    dataset = load_bundle(bundle).dataset
-    photos = tiny_run.parent / "photos"
+    dataset = load_run(tiny_run).dataset
     held = [split for split, size in dataset.sizes().items() if size]
-    assert {"train", "certify"} <= set(held)
+    assert {"train", "val", "certify"} <= set(held)
     for split in held:
-        shutil.copy(photos / dataset.split(split)[0].path, images / f"{split}.png")
+        # What a file holds counts, not its bytes.
+        Image.open(dataset.paths(split)[0]).save(images / f"{split}.png", compress_level=1)
     shutil.copy(images / "000.png", images / "copy.png")
     (images / "broken.png").write_bytes(b"none")
     (images / "notes.txt").write_text("not one of them")
@@ -215,6 +223,7 @@ def test_models_that_agree_pass_without_a_label_on_what_they_have_not_seen(
     assert sorted(record["agreement"]["left_out"].values()) == [1, 1, len(held) - 1]
     assert not (bundle / TO_LABEL).exists()
     assert not (bundle / LABEL_PAGE).exists()
+    assert not [note for note in record["notes"] if "does not say what its model was trained on" in note]
     assert api.check(bundle) is None
     # The trained model itself gives the same.
     with_run = here("verify", bundle, "--images", images, "--run", tiny_run, "--json", "--quiet")

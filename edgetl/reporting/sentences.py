@@ -78,9 +78,10 @@ def agreement_sentence(certificate: Certificate, agreement: Agreement) -> str:
         else ""
     )
     interval = bounds(certificate.ci_low, certificate.ci_high, certificate.unit)
+    before = printable(agreement.reference)
     return (
-        f"On {counted(certificate.n, certificate.sample)} without labels the {agreement.reference} and the deployed "
-        f"model answer differently on {count(agreement.disagreed)}, at most {percent(agreement.rate_high)} of such "
+        f"On {counted(certificate.n, certificate.sample)} without labels the {before} and the deployed model answer "
+        f"differently on {count(agreement.disagreed)}, at most {percent(agreement.rate_high)} of such "
         f"{certificate.sample}s.{labelled} The difference lies in {interval}, whatever the labels are that nobody gave "
         f"({100 * (1 - certificate.alpha):g} % confidence at each end). How many answers are right is not known."
     )

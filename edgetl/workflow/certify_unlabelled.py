@@ -124,7 +124,9 @@ def certify_unlabelled(bundle: Bundle, terms: Terms, given: Given, progress: Pro
         DataError: unusable files, or a label file that does not fit.
         BundleError: it keeps no float model.
     """
-    base = _base(bundle, terms)
+    if bundle.certificate is None:
+        what = f"{bundle.path} has no certificate of labelled samples, on which classes and faults still rest"
+        raise CertifyError(what, "make it first: edgetl verify BUNDLE --data FOLDER")
     if given.labels is None and has_labels(bundle.path / TO_LABEL):
         what = f"{bundle.path / TO_LABEL} holds labels, which would be overwritten"
         raise CertifyError(what, f"give them: --labels {bundle.path / TO_LABEL}; or move the file away")
@@ -133,6 +135,7 @@ def certify_unlabelled(bundle: Bundle, terms: Terms, given: Given, progress: Pro
         found, facts = _kept(bundle, files, left_out, given) or _asked(bundle, files, left_out, given, progress)
         if given.labels is not None:
             found = found.labelled(read_label_file(given.labels, found))
+        base = judged_again(bundle, terms)
         # Should this be killed now, a missing certificate is better than one of other answers.
         for name in (CERTIFICATE, BILL, MODEL_CARD):
             (bundle.path / name).unlink(missing_ok=True)
@@ -152,7 +155,7 @@ def agreement_again(bundle: Bundle, margin: float | None, alpha: float, metric: 
     if record is None or record.agreement is None:
         return None
     terms = terms_of(bundle, margin, alpha, metric)
-    base, found = _base(bundle, terms), Unlabelled.load(bundle.path / AGREEMENT)
+    base, found = judged_again(bundle, terms), Unlabelled.load(bundle.path / AGREEMENT)
     return write_certificate(bundle, certificate_of_agreement(bundle, base, found, facts_of(record)))
 
 
@@ -172,17 +175,6 @@ def certificate_of_agreement(
     told = {name: facts[name] for name in ("executed", "executed_on", "runtime")}
     kept = {**hashes(bundle), "agreement": sha256_file(bundle.path / AGREEMENT)}
     return certify_agreement(base, agreement, test, found.n, {**told, "hashes": kept})
-
-
-def _base(bundle: Bundle, terms: Terms) -> Certificate:
-    """The certificate of the labelled certify split on some terms; nothing is written."""
-    try:
-        return judged_again(bundle, terms)
-    except CertifyError as error:
-        if bundle.certificate is None:
-            what = f"{bundle.path} has no certificate of labelled samples, on which classes and faults still rest"
-            raise CertifyError(what, "make it first: edgetl verify BUNDLE --data FOLDER") from error
-        raise
 
 
 def _files(bundle: Bundle, images: Path, texts: Path, progress: Progress) -> tuple[list[_File], dict[str, int]]:

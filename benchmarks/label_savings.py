@@ -3,12 +3,11 @@
     EDGETL_TEST_DATA=DATA python -m benchmarks.label_savings --work FOLDER [--only PART] [--seeds 5] [--out FILE]
 
 Parts: ``imagenet`` (EfficientNet-Lite0 with its ImageNet weights at 224 pixels, int8 by x86-64's recipe), ``magnetic``
-(bundles of a linear probe of it at 96 pixels, without and with repair) and ``size`` (simulation).
+(a bundle of a linear probe of it at 96 pixels, not repaired) and ``size`` (simulation).
 
-The large unlabelled set is made of the images that a run held back for certification, each as it is and mirrored. Both
-models answer all of them; each seed then draws samples of several sizes from the answers, with replacement. On each,
-all labels give a verdict, and so do the labels of disagreeing images alone, given one after another in edgetl's own
-order until the verdict stands.
+The large unlabelled set is made of the images that a run held back for certification: each seed draws samples of
+several sizes from what both models answered to them, with replacement. On each, all labels give a verdict, and so do
+the labels of disagreeing images alone, given one after another in edgetl's own order until the verdict stands.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,20 +32,20 @@ from edgetl.backends import BACKENDS
 from edgetl.base.extras import version
 from edgetl.base.progress import tracked
 from edgetl.base.storage import read_json, write_json
+from edgetl.certify import Predictions
 from edgetl.certify.agreement import AgreementTest, agreement_test
 from edgetl.certify.score import critical_value, score_statistic
 from edgetl.certify.unconditional import MOST_DISCORDANT, tail
 from edgetl.certify.unlabelled import Unlabelled
 from edgetl.compress.quantize import quantize
 from edgetl.compress.recipes import load_recipe
-from edgetl.core.bundle import Artifact, Bundle, load_bundle
+from edgetl.core.bundle import PREDICTIONS, Artifact, Bundle, load_bundle
 from edgetl.core.run import Run, load_run
 from edgetl.core.targets import find_target
 from edgetl.core.tensors import Arrays, joined
 from edgetl.inputs import input_of
-from edgetl.inputs.pictures import decode
 from edgetl.runtime.machine import machine
-from edgetl.runtime.predict import inferred, predict, several
+from edgetl.runtime.predict import inferred, several
 from edgetl.tasks import find_task
 from edgetl.transfer.finetune import finetune
 from edgetl.workflow.reference import TorchReference
@@ -61,36 +59,13 @@ PROBE_SIZE = 96
 Indexes = npt.NDArray[np.int64]
 
 
-def variants(run: Run, out: Path) -> tuple[list[Path], Indexes]:
-    """The certify images as they are and mirrored, and their labels."""
-    samples, files, labels = run.dataset.split("certify"), [], []
-    out.mkdir(parents=True, exist_ok=True)
-    for number, sample in enumerate(samples):
-        image = decode(run.dataset.file(sample)).convert("RGB")
-        both = [image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-        for kind, each in enumerate(both):
-            file = out / f"{number:04d}-{kind}.png"
-            if not file.is_file():
-                each.save(file)
-            files.append(file)
-            labels.append(sample.label)
-    return files, np.array(labels, np.int64)
-
-
-def answered(kept: Path, run: Run, answer: Callable[[list[Path]], tuple[Arrays, Arrays]]) -> tuple[Unlabelled, Indexes]:
-    """What both models say of the variants, kept in a file, and the truth."""
-    files, labels = variants(run, kept.parent / "images")
-    if not kept.is_file():
-        named = [(file.name, f"{row:064x}") for row, file in enumerate(files)]
-        outputs = answer(files)
-        Unlabelled.of(find_task(run.task), run.classes, named, outputs, "float ONNX file", {}).save(kept)
-    return Unlabelled.load(kept), labels
-
-
-def of_bundle(bundle: Bundle, files: list[Path]) -> tuple[Arrays, Arrays]:
-    """Outputs of a bundle's float ONNX file and of its artifact."""
-    before, after = (predict(bundle, files, role=role, progress=told) for role in ("exported", "deployed"))
-    return before, after
+def kept_by(bundle: Bundle) -> tuple[Unlabelled, Indexes]:
+    """What both models of a bundle said of its certify split, and the truth."""
+    saved = Predictions.load(bundle.path / PREDICTIONS)
+    files = list(zip(saved.paths, saved.sha256, strict=True))
+    logits = [{"logits": np.asarray(own, np.float32)} for own in (saved.reference_logits, saved.deployed_logits)]
+    found = Unlabelled.of(find_task(saved.task), bundle.labels, files, (logits[0], logits[1]), "trained model", {})
+    return found, saved.labels
 
 
 def of_recipe(run: Run, work: Path, files: list[Path]) -> tuple[Arrays, Arrays]:
@@ -189,27 +164,31 @@ def bundles(run: Run, work: Path) -> list[tuple[str, Bundle]]:
 
 
 def imagenet(data: Path, work: Path, seeds: int) -> list[dict[str, Any]]:
-    """EfficientNet-Lite0 with its ImageNet weights."""
+    """EfficientNet-Lite0 with its ImageNet weights, int8 by the recipe of x86-64."""
     folder = work / "imagenet"
-    run = imagenet_run(data / "imagenet-sample", folder / "run", 700)
-    found, labels = answered(folder / "default.npz", run, partial(of_recipe, run, folder))
-    return savings(found, labels, seeds, data="imagenet-sample", bundle="default")
+    run, kept = imagenet_run(data / "imagenet-sample", folder / "run", 700), folder / "default.npz"
+    if not kept.is_file():
+        samples = run.dataset.split("certify")
+        files = [(sample.path, sample.sha256) for sample in samples]
+        outputs = of_recipe(run, folder, run.dataset.paths("certify"))
+        Unlabelled.of(find_task(run.task), run.classes, files, outputs, "float ONNX file", {}).save(kept)
+    return savings(Unlabelled.load(kept), run.dataset.labels("certify"), seeds, data="imagenet-sample")
 
 
 def magnetic(data: Path, work: Path, seeds: int) -> list[dict[str, Any]]:
-    """A linear probe of magnetic tiles, and what repair makes of it, where anything has to be mended."""
-    folder, rows = work / "magnetic", []
+    """A linear probe of magnetic tiles: its bundle for x86-64 in int8, without repair."""
+    folder = work / "magnetic"
     options: dict[str, Any] = {"strategy": "linear-probe", "image_size": PROBE_SIZE, "shares": SHARES}
-    made = (folder / "run" / "run.json").is_file()
-    run = (
-        load_run(folder / "run") if made else finetune(data / "magnetic-tile", folder / "run", **options, progress=told)
-    )
-    for kind, bundle in bundles(run, folder):
-        if kind == "repaired" and (bundle.manifest.repair is None or not bundle.manifest.repair.needed):
-            continue
-        found, labels = answered(folder / f"{kind}.npz", run, partial(of_bundle, bundle))
-        rows += savings(found, labels, seeds, data="magnetic-tile", bundle=kind)
-    return rows
+    if not (folder / "run" / "run.json").is_file():
+        finetune(data / "magnetic-tile", folder / "run", **options, progress=told)
+    made = folder / "default" / "x86-generic"
+    if not (made / PREDICTIONS).is_file():
+        pipeline.export(
+            load_run(folder / "run"), targets=["x86-generic"], out=folder / "default", precision="int8", bench=False,
+            repair=False, progress=told,
+        )  # fmt: skip
+    found, labels = kept_by(load_bundle(made))
+    return savings(found, labels, seeds, data="magnetic-tile")
 
 
 def size(replicates: int = 4_000) -> list[dict[str, Any]]:
@@ -245,12 +224,12 @@ def passes(lost: int, gained: int, n: int, margin: float) -> bool:
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Over the seeds: labels as a share of the samples, and verdicts that differ from those of all labels."""
-    keys = sorted({(r["data"], r["bundle"], r["n"], r["margin"]) for r in rows})
+    keys = sorted({(r["data"], r["n"], r["margin"]) for r in rows})
     told_of = []
-    for data, bundle, n, margin in keys:
-        own = [r for r in rows if (r["data"], r["bundle"], r["n"], r["margin"]) == (data, bundle, n, margin)]
+    for data, n, margin in keys:
+        own = [r for r in rows if (r["data"], r["n"], r["margin"]) == (data, n, margin)]
         told_of.append({
-            "data": data, "bundle": bundle, "n": n, "margin": margin, "seeds": len(own),
+            "data": data, "n": n, "margin": margin, "seeds": len(own),
             "labels": float(np.mean([r["labels"] for r in own])),
             "share": float(np.mean([r["share"] for r in own])), "worst_share": max(r["share"] for r in own),
             "verdicts": sorted({r["verdict"] for r in own}),

@@ -33,6 +33,7 @@ from edgetl.workflow.sources import open_source
 from edgetl.workflow.stage_cache import workspace
 from edgetl.workflow.time_bundle import EXPORT_SECONDS, plan_for, time_bundle
 from edgetl.workflow.transfer_outcome import transfer_outcome
+from edgetl.workflow.verify_bundle import verify_bundle
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -136,6 +137,9 @@ def verify(
     predictions: str | Path | None = None,
     corruptions: bool = False,
     runner: str | None = None,
+    images: str | Path | None = None,
+    labels: str | Path | None = None,
+    run: str | Path | None = None,
     public_key: str | Path | None = None,
     progress: Progress = silent,
 ) -> Certificate: ...
@@ -165,61 +169,6 @@ def verify(bundle: str | Path | Bundle | None = None, **options: Any) -> Certifi
         CertifyError: arrays that do not fit, a bad margin, or samples that are not there.
     """
     return verify_arrays(**options) if bundle is None else verify_bundle(bundle, **options)
-
-
-def verify_bundle(
-    bundle: str | Path | Bundle,
-    *,
-    data: str | Path | None = None,
-    margin: float | None = None,
-    alpha: float = 0.05,
-    metric: str | None = None,
-    value_range: tuple[float, float] | None = None,
-    sequential: bool = False,
-    device: str | None = None,
-    predictions: str | Path | None = None,
-    corruptions: bool = False,
-    runner: str | None = None,
-    public_key: str | Path | None = None,
-    progress: Progress = silent,
-) -> Certificate:
-    """The test on a bundle's certify split; its ``certificate.json`` and ``predictions.npz`` are written.
-
-    Args:
-        bundle: the bundle to test.
-        data: where the certify samples lie now; they are recognised by their hashes. Saved predictions are
-            judged again when neither ``data``, ``device``, ``predictions``, ``corruptions`` nor ``runner`` is given.
-        margin, alpha, metric: see :func:`verify_arrays`; a margin of mae or rmse that is None is a hundredth of the
-            standard deviation of the training labels.
-        value_range: range of all labels and answers of a regression, whose verdict is conditional without it.
-        sequential: the verdict is to hold however often it is read, while samples are added.
-        device: name of the device to run on; this machine when None.
-        predictions: an ``.npz`` with your own program's ``logits`` (n, classes) and ``sha256`` (n) of the files.
-        corruptions: also test under blur, noise, JPEG, brightness and contrast: of images, where accuracy is a metric.
-        runner: the C runner's program ``edgetl-run`` for the device, or ``c`` for the one on the search path.
-        public_key: that must have signed the bundle: a file, or 64 hexadecimal digits.
-        progress: told of each sample.
-
-    Raises:
-        CertifyError: a bad margin, or samples that are not there.
-    """
-    opened = load_bundle(bundle, public_key)
-    terms = Terms.of(opened, margin, alpha, metric, value_range, sequential)
-    if data is None and device is None and predictions is None and not corruptions and runner is None:
-        saved = certify_again(opened, terms)
-        if saved is not None:
-            return saved
-    answers = None if predictions is None else Path(predictions)
-    return certify_bundle(
-        opened,
-        terms,
-        data=data,
-        device=device,
-        predictions=answers,
-        corruptions=corruptions,
-        progress=progress,
-        runner=runner,
-    )
 
 
 def predict(

@@ -100,13 +100,17 @@ def times(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.2f}x"
 
 
-def figure(value: float, unit: str) -> str:
+def figure(value: float | None, unit: str) -> str:
     """A metric: a percentage where its unit is ``share``, else a number of four digits."""
+    if value is None:
+        return ABSENT
     return percent(value) if unit == "share" else _minus(f"{value:.4g}")
 
 
-def change(difference: float, unit: str) -> str:
+def change(difference: float | None, unit: str) -> str:
     """A difference of a metric, with its sign: ``−1.23 points`` where its unit is ``share``, else ``−0.1234``."""
+    if difference is None:
+        return ABSENT
     return in_points(difference) if unit == "share" else _minus(f"{difference:+.4g}" if difference else "0")
 
 

@@ -33,6 +33,13 @@ def command(
     runner: Annotated[
         str | None, typer.Option(help="Through the C runner: c, or its program for the device (edgetl-run).")
     ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Samples without labels: a folder, or a CSV file with path or text.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Of those on which the models differ: to_label.csv.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="With --images: its trained model answers, not the bundle's float ONNX file.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only: does the certificate follow from this bundle?")] = False,
     public_key: PublicKey = None,
     json: Json = False,
@@ -49,13 +56,18 @@ def command(
     edgetl verify out/rpi5 --predictions answers.npz
     edgetl verify out/intel-cpu --runner c
     edgetl verify out/intel-cpu --sequential
+    edgetl verify out/intel-cpu --images new-photos
+    edgetl verify out/intel-cpu --images new-photos --labels to_label.csv
     edgetl verify out/intel-cpu --check
 
     --check works out again whatever the bundle's files determine, and says what is taken on trust. --public-key refuses
     a bundle that this key did not sign.
 
-    Exit status: 0 pass, 3 fail, 4 underpowered. Without --data, --device and --runner, saved predictions are judged
-    again.
+    --images needs labels only where the two models differ, and none where that is rare enough: else to_label.csv and
+    to_label.html in the bundle ask for them.
+
+    Exit status: 0 pass, 3 fail, 4 underpowered. Without --data, --images, --device and --runner, saved predictions are
+    judged again.
     """
     from edgetl.reporting.outcome import print_certificate
     from edgetl.workflow.audit import audit
@@ -80,6 +92,9 @@ def command(
             predictions=predictions,
             corruptions=corruptions,
             runner=runner,
+            images=images,
+            labels=labels,
+            run=run,
             public_key=public_key,
             progress=shown.progress,
         )

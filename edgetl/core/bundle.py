@@ -4,7 +4,7 @@
     labels.json       class names in the order of the logits
     preprocess.json   the one definition of the input; what it needs besides (tokenizer.json) lies beside it
     splits.json       classes and every image with hash, label and split
-    calibration.json  which images gave the ranges, how they were chosen, their hashes
+    calibration.json  which images gave the ranges; seen.bin: hashes of those that were trained and validated on
     golden.npz        a few samples (in.NAME) and the outputs that this artifact gave for them (out.NAME): the self-test
     reference.npz     outputs on the certify split: the trained model's (reference.NAME), its float ONNX file's
                       (exported.NAME), its baseline's (baseline.NAME)
@@ -15,6 +15,7 @@
     kit/              how it is run on its target: README.md, examples in C and C++ with the runner's sources, a service
     certificate.json, predictions.npz, bench.json, repair.json (where the model had to be mended)   records
     sketch.json                 what the certify samples are like, for edgetl monitor: written with the certificate
+    agreement.npz, to_label.csv, to_label.html   answers to samples without labels, and those that want one
     bom.cdx.json, MODEL_CARD.md   what the certificate says, for whoever asks for papers: written anew with it
     signature.json, signature.sig   where somebody vouches for it (see :mod:`edgetl.core.signature`)
 
@@ -48,7 +49,7 @@ MANIFEST = "manifest.json"
 LABELS = "labels.json"
 PREPROCESS_FILE = "preprocess.json"
 SPLITS_FILE = "splits.json"
-CALIBRATION = "calibration.json"
+CALIBRATION, SEEN = "calibration.json", "seen.bin"
 GOLDEN = "golden.npz"
 REFERENCE = "reference.npz"
 LAYERS = "layers.json"
@@ -60,7 +61,8 @@ BENCH = "bench.json"
 REPAIR = "repair.json"
 BILL, MODEL_CARD = "bom.cdx.json", "MODEL_CARD.md"
 SKETCH = "sketch.json"
-RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR, BILL, MODEL_CARD, SKETCH)
+AGREEMENT, TO_LABEL, LABEL_PAGE = "agreement.npz", "to_label.csv", "to_label.html"
+RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR, BILL, MODEL_CARD, SKETCH, AGREEMENT, TO_LABEL, LABEL_PAGE)
 
 Artifact = artifacts.Artifact
 _T = TypeVar("_T")
@@ -205,12 +207,11 @@ class Bundle:
             return None
         again = "delete it, then verify or bench this bundle again"
         try:
-            record = read_sealed(file, BundleError)
+            if (record := read_sealed(file, BundleError)).get("manifest") == self.digest:
+                return record
         except BundleError as error:
             raise BundleError(error.what, again) from error
-        if record.get("manifest") != self.digest:
-            raise BundleError(f"{file} belongs to another bundle", again)
-        return record
+        raise BundleError(f"{file} belongs to another bundle", again)
 
     @property
     def certificate(self) -> Certificate | None:
@@ -251,8 +252,7 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
     }
     # Named here because 50,000 rows take a fifth of a second to read, whenever a bundle is judged again.
     splits = digest_of(read_json(folder / SPLITS_FILE, BundleError)) if SPLITS_FILE in files else ""
-    whole = replace(manifest, splits=splits, files=files, artifacts=entries)
-    write_sealed(folder / MANIFEST, to_json(whole))
+    write_sealed(folder / MANIFEST, to_json(replace(manifest, splits=splits, files=files, artifacts=entries)))
 
 
 def travelling(folder: Path, files: Iterable[str]) -> tuple[str, ...]:
@@ -300,10 +300,10 @@ def load_bundle(path: str | Path | Bundle, public_key: str | Path | None = None)
 
 
 def _refuse_other_predictions(bundle: Bundle, certificate: Certificate | None) -> None:
-    file, again = file_of(bundle.path, PREDICTIONS), "delete both, then verify this bundle again"
-    expected = certificate and certificate.hashes.get("predictions")
-    if expected and (not file.is_file() or sha256_file(file) != expected):
-        raise BundleError(f"{file} is not what {CERTIFICATE} was made from", again)
+    for name, key in ((PREDICTIONS, "predictions"), (AGREEMENT, "agreement")):
+        file, expected = file_of(bundle.path, name), certificate and certificate.hashes.get(key)
+        if expected and (not file.is_file() or sha256_file(file) != expected):
+            raise BundleError(f"{file} is not what {CERTIFICATE} was made from", "delete both, then verify it again")
 
 
 def check_certificate(bundle: Bundle) -> Certificate:

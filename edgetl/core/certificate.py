@@ -10,6 +10,7 @@ from edgetl.base.errors import CertifyError
 from edgetl.base.schema import Json, from_json, to_json
 from edgetl.base.storage import DIGEST_FIELD, is_sealed, sealed
 from edgetl.base.wording import amount, change, count, counted, figure, percent
+from edgetl.core.agreement import Agreement
 from edgetl.core.certificate_parts import (
     Balanced,
     ClassRecord,
@@ -42,9 +43,9 @@ class Certificate:
             a finding is fatal.
         task: key into :data:`edgetl.tasks.TASKS`.
         metric: what the verdict is about, a key of ``scores``.
-        reference_score: that metric of the reference.
-        deployed_score: that metric of the deployed model.
-        difference: gain in ``metric``: negative is a loss.
+        reference_score: that metric of the reference; None with ``agreement``, which tells differences alone.
+        deployed_score: that metric of the deployed model; None likewise.
+        difference: gain in ``metric``: negative is a loss; None where labels are missing that would tell it.
         ci_low: one-sided 1 - alpha lower bound of the true difference; with ``ci_high`` the two-sided 1 - 2 alpha
             interval.
         ci_high: one-sided 1 - alpha upper bound of it.
@@ -93,6 +94,7 @@ class Certificate:
         sequential: whether the verdict holds however often samples were added and it was read.
         readings: of the certify split that came before this one, the first one first.
         registered: whether the terms are those of the first reading; False where they were chosen after it.
+        agreement: of samples without labels, what they say; None where all samples have one.
         created: time stamp given by the caller, or empty; no clock is read.
         schema: version of this record.
 
@@ -104,9 +106,9 @@ class Certificate:
     verdict: Verdict
     task: str
     metric: str
-    reference_score: float
-    deployed_score: float
-    difference: float
+    reference_score: float | None
+    deployed_score: float | None
+    difference: float | None
     ci_low: float
     ci_high: float
     p_value: float
@@ -149,6 +151,7 @@ class Certificate:
     sequential: bool = False
     readings: tuple[Reading, ...] = ()
     registered: bool = True
+    agreement: Agreement | None = None
     schema: Literal[3] = SCHEMA
 
     def __post_init__(self) -> None:
@@ -164,6 +167,10 @@ class Certificate:
             raise ValueError(f"it rests on {self.units} independent ones of {self.n}")
         if self.reference_accuracy is not None and not {"lost", "gained"} <= set(self.flips):
             raise ValueError("it has accuracies without flips")
+        if self.agreement is None and None in (self.reference_score, self.deployed_score, self.difference):
+            raise ValueError("it has no scores")
+        if self.agreement is not None and self.agreement.disagreed > self.n:
+            raise ValueError("more samples differ than there are")
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values, with its digest."""
@@ -181,6 +188,8 @@ class Certificate:
             record["parts"] = {name: part.to_json() for name, part in self.parts.items()}
         else:
             del record["parts"]
+        if self.agreement is None:
+            del record["agreement"]
         return sealed(record)
 
     @property
@@ -233,6 +242,8 @@ class Certificate:
         found = "; ".join(f"{finding.title} ({finding.severity})" for finding in self.findings)
         verdict = f"Verdict at a margin of {amount(self.margin, self.unit)}: {self.verdict}."
         outcome = self._scores() if self.reference_accuracy is None else self._accuracies()
+        if self.agreement is not None:
+            outcome = self._differing(self.agreement)
         if self.parts:
             name = self.metric.partition(".")[0]
             outcome = f"Of {len(self.parts)} tasks '{name}' decides. {outcome}"
@@ -261,8 +272,17 @@ class Certificate:
         return (
             f"On {self.basis} held back for certification the {self.metric} of the reference is "
             f"{figure(self.reference_score, self.unit)} and that of the deployed model, {_where(self)}, "
-            f"{figure(self.deployed_score, self.unit)}: a {'loss' if self.difference < 0 else 'gain'} of "
-            f"{amount(abs(self.difference), self.unit)}, {self._interval(' of the gain')}."
+            f"{figure(self.deployed_score, self.unit)}: a {'loss' if (self.difference or 0) < 0 else 'gain'} of "
+            f"{amount(abs(self.difference or 0), self.unit)}, {self._interval(' of the gain')}."
+        )
+
+    def _differing(self, found: Agreement) -> str:
+        lost, gained = count(found.lost), count(found.gained)
+        told = f"; {count(found.labelled)} of these are labelled, {lost} lost and {gained} gained"
+        return (
+            f"On {counted(self.n, self.sample)} without labels the {found.reference} and the deployed model, "
+            f"{_where(self)}, answer differently on {count(found.disagreed)}{told if found.labelled else ''}: "
+            f"{self._interval(' of the gain')}. How many answers are right is not known of either."
         )
 
     def _interval(self, of: str = "") -> str:

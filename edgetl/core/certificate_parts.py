@@ -16,17 +16,18 @@ class Score:
     """One metric of both models, and the paired test of it.
 
     Attributes:
-        reference, deployed: the metric of each.
-        difference: the gain: deployed minus reference, or the reverse where lower values are better.
+        reference, deployed: the metric of each; None where only differences are known.
+        difference: the gain: deployed minus reference, or the reverse where lower values are better; None where labels
+            are missing that would tell it.
         ci_low, ci_high: one-sided 1 - alpha bounds of the true one.
         verdict: by the test of this metric alone.
         margin: greatest acceptable loss.
         unit: share (0 to 1), labels (the labels' own unit), or "".
     """
 
-    reference: float
-    deployed: float
-    difference: float
+    reference: float | None
+    deployed: float | None
+    difference: float | None
     ci_low: float
     ci_high: float
     verdict: Verdict

@@ -19,10 +19,13 @@ PERCENTILES = ((0.50, "p50"), (0.90, "p90"), (0.99, "p99"))
 
 @dataclass(frozen=True)
 class Interval:
-    """One row of :func:`intervals`: differences in the metric's unit; ``verdict`` as in the certificate."""
+    """One row of :func:`intervals`: differences in the metric's unit; ``verdict`` as in the certificate.
+
+    Where the difference is not known, None, the interval is drawn without it.
+    """
 
     name: str
-    difference: float
+    difference: float | None
     low: float
     high: float
     margin: float
@@ -84,7 +87,8 @@ def intervals(chart_id: str, metric: str, unit: str, rows: Sequence[Interval]) -
         for end in (row.low, row.high):
             svg.line(chart, axis.at(end), y - 5, axis.at(end), y + 5, "whisker")
         svg.line(chart, axis.at(row.low), y, axis.at(row.high), y, "whisker")
-        svg.add(chart, "circle", cx=axis.at(row.difference), cy=y, r=5, class_=f"dot {row.verdict}")
+        if row.difference is not None:
+            svg.add(chart, "circle", cx=axis.at(row.difference), cy=y, r=5, class_=f"dot {row.verdict}")
     return svg.written(chart)
 
 

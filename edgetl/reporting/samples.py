@@ -86,28 +86,40 @@ class Previews:
             return Preview(missing="the file is not there any more")
         if sha256_file(file) != self._hashes[path]:
             return Preview(missing="the file has changed since")
-        try:
-            return READERS.get(self._kind, _no_preview)(file)
-        except (DataError, OSError):
-            return Preview(missing="the file cannot be read")
+        return preview(file, self._kind)
 
 
-def _no_preview(file: Path) -> Preview:
+def preview(file: Path, kind: str, side: int = SIDE) -> Preview:
+    """Show a file.
+
+    Args:
+        file: it is read whatever it is.
+        kind: of the input: "image", "text" or "tensor".
+        side: longest side of a picture, pixels.
+    """
+    try:
+        return READERS.get(kind, _no_preview)(file, side)
+    except (DataError, OSError):
+        return Preview(missing="the file cannot be read")
+
+
+def _no_preview(file: Path, side: int) -> Preview:
     return Preview(missing=f"no preview of a file like {printable(file.suffix) or 'this'}")
 
 
-def _image(file: Path) -> Preview:
-    return Preview(image=_thumbnail(decode(file)))
+def _image(file: Path, side: int) -> Preview:
+    return Preview(image=_thumbnail(decode(file), side))
 
 
-def _text(file: Path) -> Preview:
-    text = read_text(file)
-    return Preview(text=text if len(text) <= CHARACTERS else text[:CHARACTERS] + "…")
+def _text(file: Path, side: int) -> Preview:
+    # What has room for a larger picture has room for more words.
+    text, most = read_text(file), CHARACTERS * side // SIDE
+    return Preview(text=text if len(text) <= most else text[:most] + "…")
 
 
-def _tensor(file: Path) -> Preview:
+def _tensor(file: Path, side: int) -> Preview:
     named = read_arrays(file, "")
-    pictures = (_grey(array) for array in named.values())
+    pictures = (_grey(array, side) for array in named.values())
     return Preview(
         image=next((picture for picture in pictures if picture), ""),
         text="\n".join(_values(f"{name}: " if name else "", array) for name, array in named.items()),
@@ -115,7 +127,7 @@ def _tensor(file: Path) -> Preview:
 
 
 #: Kind of input → its preview.
-READERS: Mapping[str, Callable[[Path], Preview]] = {"image": _image, "text": _text, "tensor": _tensor}
+READERS: Mapping[str, Callable[[Path, int], Preview]] = {"image": _image, "text": _text, "tensor": _tensor}
 
 
 def _values(name: str, array: npt.NDArray[Any]) -> str:
@@ -129,7 +141,7 @@ def _values(name: str, array: npt.NDArray[Any]) -> str:
     return f"{head}\n{first}{more if flat.size > VALUES else ''}"
 
 
-def _grey(array: npt.NDArray[Any]) -> str:
+def _grey(array: npt.NDArray[Any], side: int) -> str:
     """The last two axes of an array as a picture, low values dark; "" for what has no two axes worth a picture."""
     from PIL import Image
 
@@ -140,13 +152,13 @@ def _grey(array: npt.NDArray[Any]) -> str:
     if not np.isfinite([low, high]).all():
         return ""
     scaled = np.round(255 * (plane - low) / (high - low or 1.0)).astype(np.uint8)
-    return _thumbnail(Image.fromarray(scaled), exact=True)
+    return _thumbnail(Image.fromarray(scaled), side, exact=True)
 
 
-def _thumbnail(image: Any, *, exact: bool = False) -> str:
+def _thumbnail(image: Any, side: int, *, exact: bool = False) -> str:
     # JPEG would smear an image of a few pixels, and values; PNG keeps them.
     png = exact or max(image.size) <= _SMALL
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     stream = io.BytesIO()
     image.save(stream, **({"format": "PNG"} if png else {"format": "JPEG", "quality": 82}))
     return f"data:image/{'png' if png else 'jpeg'};base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -20,6 +20,7 @@ from edgetl.base.wording import (
     small,
     span,
 )
+from edgetl.core.agreement import Agreement
 from edgetl.core.certificate import Certificate
 from edgetl.core.compression import RepairRecord
 from edgetl.reporting import metrics
@@ -50,23 +51,53 @@ def verdict_sentence(certificate: Certificate) -> str:
     if certificate.verdict == "fail":
         if certificate.ci_high < -limit:
             return f"With {confidence} confidence the deployed model loses more than {margin}{of}."
-        if certificate.difference <= -limit:
+        if certificate.difference is not None and certificate.difference <= -limit:
             return f"The loss that was observed is not below {margin}, the greatest that was accepted."
         return "The transfer did not survive, for the reasons below."
-    needed = certificate.n_needed
-    enough = f" About {counted(needed, certificate.sample)} would be needed." if needed else ""
-    return f"These {samples} cannot tell a loss of {margin} from none.{enough}"
+    return _undecided(certificate, f"These {samples} cannot tell a loss of {margin} from none.")
+
+
+def _undecided(certificate: Certificate, too_few: str) -> str:
+    """What would decide: labels where some are missing, or more samples."""
+    found, needed = certificate.agreement, certificate.n_needed
+    if found is None or not found.unlabelled:
+        return f"{too_few} About {counted(needed, certificate.sample)} would be needed." if needed else too_few
+    return (
+        f"The labels of {counted(found.unlabelled, certificate.sample)} decide whether a loss of "
+        f"{amount(certificate.margin, certificate.unit)} is ruled out: to_label.csv in the bundle names them, and "
+        "to_label.html shows them."
+    )
+
+
+def agreement_sentence(certificate: Certificate, agreement: Agreement) -> str:
+    """On how many samples the two models differ, and what their labels said."""
+    labelled = (
+        f" {count(agreement.labelled)} of them are labelled: {count(agreement.lost)} lost, {count(agreement.gained)} "
+        "gained."
+        if agreement.labelled
+        else ""
+    )
+    interval = bounds(certificate.ci_low, certificate.ci_high, certificate.unit)
+    before = printable(agreement.reference)
+    return (
+        f"On {counted(certificate.n, certificate.sample)} without labels the {before} and the deployed model answer "
+        f"differently on {count(agreement.disagreed)}, at most {percent(agreement.rate_high)} of such "
+        f"{certificate.sample}s.{labelled} The difference lies in {interval}, whatever the labels are that nobody gave "
+        f"({100 * (1 - certificate.alpha):g} % confidence at each end). How many answers are right is not known."
+    )
 
 
 def measured_sentence(certificate: Certificate) -> str:
     """The metric of both models and the interval of its difference."""
+    if certificate.agreement is not None:
+        return agreement_sentence(certificate, certificate.agreement)
     unit, flips = certificate.unit, certificate.flips
     moved = ""
     if "lost" in flips and "gained" in flips:
         lost = counted(flips["lost"], certificate.sample)
         moved = f" It lost {lost} that were right before and gained {count(flips['gained'])}."
     # Where lower values are better, a difference with a sign would be read the wrong way round.
-    lower, gain = metrics.lower_is_better(certificate.task, certificate.metric), certificate.difference
+    lower, gain = metrics.lower_is_better(certificate.task, certificate.metric), certificate.difference or 0.0
     moved_by = f"a {'loss' if gain < 0 else 'gain'} of {amount(abs(gain), unit)}"
     difference, of = (moved_by, " of the gain") if lower else (f"a difference of {change(gain, unit)}", "")
     grouped = certificate.units is not None and certificate.units < certificate.n
@@ -121,8 +152,11 @@ def gain_sentence(certificate: Certificate) -> str:
     gain = certificate.transfer_gain
     if gain is None:
         return ""
+    # Of samples without labels no accuracy is known: the gain is still that of the labelled ones, as is the ladder.
+    known = certificate.ladder[0].accuracy if certificate.agreement and certificate.ladder else None
+    before = certificate.reference_accuracy if known is None else known
     against = (
-        f"{_HELPED[gain.helped]}: the trained model is right on {percent(certificate.reference_accuracy)}, "
+        f"{_HELPED[gain.helped]}: the trained model is right on {percent(before)}, "
         f"{BASELINES[gain.kind]} on {percent(gain.baseline_accuracy)}, {points(-gain.gap)} points "
         f"(interval {span(-gain.gap_ci_high, -gain.gap_ci_low)})."
     )

@@ -70,7 +70,7 @@ def collect_answers(
         rungs[QDQ_RUNG] = devices.predict(here, bundle, paths, simulated=True, progress=progress)
     if (at.device.kind != "local" or program is not None) and bundle.manifest.target.executes_on_host() == "host":
         rungs[HOST_RUNG] = devices.predict(here, bundle, paths, progress=progress)
-    return at, Answers(tuple(paths), deployed, rungs, _facts(bundle, at, program), at.emulates)
+    return at, Answers(tuple(paths), deployed, rungs, executed_facts(bundle, at, program), at.emulates)
 
 
 def _has_pairs(bundle: Bundle) -> bool:
@@ -191,7 +191,8 @@ def reproduced(bundle: Bundle) -> tuple[float, float, int]:
     return recorded, measured, int(n)
 
 
-def _facts(bundle: Bundle, at: Placement, program: Path | None = None) -> dict[str, Any]:
+def executed_facts(bundle: Bundle, at: Placement, program: Path | None = None) -> dict[str, Any]:
+    """What a certificate says of where and by what the artifact ran: executed, runtime and executed_on."""
     backend = bundle.artifact().backend
     written_out = at.emulates and backend in ("tensorrt", "litert") and _has_pairs(bundle)
     runs = "onnxruntime" if written_out else backend

@@ -21,10 +21,21 @@ from edgetl.base.errors import EdgetlError
 from edgetl.base.storage import DIGEST_FIELD
 from edgetl.certify import Predictions, departure
 from edgetl.certify.departure import rounded
-from edgetl.core.bundle import CERTIFICATE, PREDICTIONS, REPAIR, SPLITS_FILE, Bundle, check_certificate, load_bundle
+from edgetl.certify.unlabelled import Unlabelled
+from edgetl.core.bundle import (
+    AGREEMENT,
+    CERTIFICATE,
+    PREDICTIONS,
+    REPAIR,
+    SPLITS_FILE,
+    Bundle,
+    check_certificate,
+    load_bundle,
+)
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Rung
 from edgetl.core.findings import Finding
+from edgetl.core.seen import Seen
 from edgetl.core.signature import is_signed
 from edgetl.core.tensors import Arrays
 from edgetl.diagnosis import OF_FILES_ALONE, UNREAD, of_files
@@ -32,12 +43,15 @@ from edgetl.reporting.papers import papers
 from edgetl.tasks import find_task
 from edgetl.workflow.answers import FLOAT_RUNG, reference
 from edgetl.workflow.certify_bundle import Terms, certificate_of, earlier_findings, facts_of
+from edgetl.workflow.certify_unlabelled import certificate_of_agreement
 from edgetl.workflow.explain_loss import layers_behind
 
 #: What of a certificate no file of its bundle determines: where its answers come from, and what took the samples.
 CLAIMED = ("executed", "executed_on", "runtime", "robustness", "readings")
 #: What is said of a claim that nobody signed.
 TRUSTED = (*CLAIMED, "the deployed model's answers", "findings that took the samples", "what bench.json timed")
+#: The same of samples that came without labels.
+UNLABELLED = ("the trained model's answers to samples without labels", "the labels that were given since")
 _BESIDE = frozenset({DIGEST_FIELD, "manifest", "findings"})
 #: What a bootstrap's draws decide, which the same numpy makes alike: near what it should be is not good enough.
 _DRAWN = frozenset({"ci_low", "ci_high", "p_value", "n_needed", "scores", "balanced", "probabilities", "transfer_gain"})
@@ -55,16 +69,18 @@ class Audit:
         problem: what is wrong, in a sentence; None where everything follows.
         signed: whether the bundle has a signature, by whomever.
         signed_by: the public key by which all of it is signed, 64 hexadecimal digits; "" where nobody asked for one.
+        unlabelled: whether the certificate is of samples that came without labels.
     """
 
     problem: str | None
     signed: bool = False
     signed_by: str = ""
+    unlabelled: bool = False
 
     @property
     def claimed(self) -> tuple[str, ...]:
         """What is taken on trust; nothing where somebody vouches for all of it."""
-        return () if self.signed_by else TRUSTED
+        return () if self.signed_by else (*TRUSTED, *(UNLABELLED if self.unlabelled else ()))
 
     @property
     def trust(self) -> str:
@@ -89,7 +105,9 @@ def audit(bundle: str | Path, public_key: str | Path | None = None) -> Audit:
     except EdgetlError as error:
         return Audit(str(error), is_signed(Path(bundle)))
     problem = wrong and f"the certificate of {bundle} is not this bundle's: {wrong}"
-    return Audit(problem, is_signed(opened.path), opened.signed_by)
+    record = None if wrong else opened.certificate
+    unlabelled = record is not None and record.agreement is not None
+    return Audit(problem, is_signed(opened.path), opened.signed_by, unlabelled)
 
 
 def check(bundle: str | Path, public_key: str | Path | None = None) -> str | None:
@@ -180,6 +198,10 @@ def _of_certificate(bundle: Bundle, record: Certificate, saved: Predictions) -> 
     """Fields that are not what certifying the saved predictions again gives."""
     terms = Terms(record.margin, record.alpha, record.metric, record.value_range, record.sequential)
     again = certificate_of(bundle, saved, facts_of(record), _given(record), terms, _Explain(bundle, record))
+    if record.agreement is not None:
+        found = Unlabelled.load(bundle.path / AGREEMENT)
+        yield from _of_unlabelled(bundle, found)
+        again = certificate_of_agreement(bundle, again, found, facts_of(record))
     told, made = _completed(bundle.record(CERTIFICATE) or {}, record), again.to_json()
     if (wrong := departure(record, again)) is not None:
         yield f"its {wrong} does not follow from {PREDICTIONS}"
@@ -207,6 +229,15 @@ def _completed(told: Mapping[str, Any], record: Certificate) -> dict[str, Any]:
         # What a seal covers is compared field by field.
         whole["parts"] = {name: {k: v for k, v in part.items() if k != DIGEST_FIELD} for name, part in parts.items()}
     return whole
+
+
+def _of_unlabelled(bundle: Bundle, found: Unlabelled) -> Iterator[str]:
+    """What of the samples without labels is not what the bundle says of its model and of what that has seen."""
+    if found.task != bundle.manifest.task or found.class_names != bundle.labels:
+        yield f"the task or the classes in {AGREEMENT} are not the bundle's"
+    seen = Seen(bundle)
+    if any(digest in seen for digest in found.sha256) or len(set(found.sha256)) < found.n:
+        yield f"{AGREEMENT} has samples twice, or some that the model has seen"
 
 
 #: Findings that explain a loss: asked for anew wherever there is one.

@@ -29,6 +29,7 @@ from edgetl.core.bundle import (
 from edgetl.core.compression import Calibration
 from edgetl.core.manifest import Manifest, TrainedRun
 from edgetl.core.run import Run
+from edgetl.core.seen import write_seen
 from edgetl.core.targets import Target
 from edgetl.inputs import input_of, write_input
 from edgetl.reporting.kit import Subject, write_kit
@@ -107,6 +108,7 @@ def _fill(
     write_json(folder / LABELS, list(run.classes))
     write_input(folder, input_of(run))
     write_json(folder / SPLITS_FILE, for_certifying(run.dataset).to_json())
+    write_seen(folder, (sample for sample in run.dataset.samples if sample.split in ("train", "val")))
     write_json(folder / LAYERS, to_json(selected.layers))
     file = selected.compressed.folder / CALIBRATION
     chosen = from_json(Calibration, read_json(file), file)

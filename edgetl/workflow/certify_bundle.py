@@ -15,7 +15,7 @@ from edgetl.base.progress import Progress
 from edgetl.base.storage import sha256_file, sha256_json, write_bytes
 from edgetl.base.wording import amount
 from edgetl.certify import Explain, Facts, Predictions, certify_answers, check_limits
-from edgetl.core.bundle import BILL, CERTIFICATE, MODEL_CARD, PREDICTIONS, Bundle, check_certificate
+from edgetl.core.bundle import AGREEMENT, BILL, CERTIFICATE, MODEL_CARD, PREDICTIONS, Bundle, check_certificate
 from edgetl.core.certificate import Certificate
 from edgetl.core.certificate_parts import Reading
 from edgetl.core.data import Dataset
@@ -139,12 +139,24 @@ def certify_again(bundle: Bundle, terms: Terms) -> Certificate | None:
     """
     if not all((bundle.path / name).is_file() for name in (CERTIFICATE, PREDICTIONS)):
         return None
+    return _written(bundle, _made_again(bundle, terms), readings_before(bundle))
+
+
+def judged_again(bundle: Bundle, terms: Terms) -> Certificate:
+    """The certificate that the saved predictions of the certify split give on some terms; nothing is written.
+
+    Raises:
+        CertifyError: there is no certificate, or it or the predictions were altered, or belong to another bundle.
+    """
+    return _made_again(bundle, terms)()
+
+
+def _made_again(bundle: Bundle, terms: Terms) -> Callable[..., Certificate]:
     record = check_certificate(bundle)
     saved = Predictions.load(bundle.path / PREDICTIONS)
     earlier = [finding for finding in earlier_findings(record) if finding.kind != "quantization-noise"]
     explain = partial(layers_behind, bundle, record.executed, None)
-    made = partial(certificate_of, bundle, saved, facts_of(record), earlier, terms, explain)
-    return _written(bundle, made, readings_before(bundle))
+    return partial(certificate_of, bundle, saved, facts_of(record), earlier, terms, explain)
 
 
 def facts_of(certificate: Certificate) -> dict[str, Any]:
@@ -260,7 +272,12 @@ def _written(bundle: Bundle, made: Callable[..., Certificate], known: Sequence[R
     if earlier := before(look_of(bundle, certificate), known):
         certificate = made(readings=earlier)
     enter(bundle, certificate)
-    _forget(bundle, BILL, MODEL_CARD)
+    return write_certificate(bundle, certificate)
+
+
+def write_certificate(bundle: Bundle, certificate: Certificate) -> Certificate:
+    """Write it and what follows from it, in the place of the bundle's earlier one; returned as it is."""
+    _forget(bundle, BILL, MODEL_CARD, *((AGREEMENT,) if certificate.agreement is None else ()))
     bundle.write_record(CERTIFICATE, certificate.to_json())
     for name, content in papers(bundle).items():
         write_bytes(bundle.path / name, content)

@@ -161,13 +161,16 @@ def _answers(labels: str, outputs: Floats) -> Labels:
 
 
 def _told(found: Certificate, left_out: int) -> Retained:
+    # Where every sample has a label, all three are known.
+    known = (found.reference_score, found.deployed_score, found.difference)
+    before, after, difference = (0.0 if value is None else value for value in known)
     return Retained(
         n=found.n,
         left_out=left_out,
         metric=found.metric,
-        before=found.reference_score,
-        after=found.deployed_score,
-        difference=found.difference,
+        before=before,
+        after=after,
+        difference=difference,
         ci_low=found.ci_low,
         ci_high=found.ci_high,
         unit=found.unit,

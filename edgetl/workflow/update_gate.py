@@ -190,8 +190,12 @@ def judged(bundle: Bundle, replaces: str, outputs: Mapping[str, Arrays], terms: 
         margin=terms.margin,
         alpha=terms.alpha,
         trained=dataset.labels("train") if dataset.split("train") else None,
+        groups=dataset.groups("certify"),
         facts=Facts(sample=kind_of(bundle).noun),
     )
+    assert found.reference_score is not None, "of labelled samples every figure is known"
+    assert found.deployed_score is not None
+    assert found.difference is not None
     gains = _gains(task, models, labels, found.metric)
     worse = np.flatnonzero(gains < 0)
     order = worse[np.argsort(gains[worse], kind="stable")][:MOST_NAMED]

@@ -146,6 +146,8 @@ def _key(stage: Stage) -> str:
     given = [value for value in stage.arguments.values() if isinstance(value, Path)]
     files += [place for value in given for place in (value, *(value / seal for seal in _SEALS))]
     files += _weights(stage.arguments.get("artifact"))
+    if isinstance(images := stage.arguments.get("images"), Path):
+        files += sorted(images.rglob("*"))
     return sha256_json(
         {
             "stage": stage.name,

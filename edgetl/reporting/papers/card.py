@@ -137,9 +137,14 @@ def _figures(certificate: Certificate, part: str = "") -> Iterator[Measured]:
     for name, score in certificate.scores.items():
         bounds, title = (score.ci_low, score.ci_high), _title(certificate, name)
         gain = f"gain in {title} of the deployed over the trained model"
-        yield Measured(f"{title} of the deployed model", score.deployed, score.unit, part=part)
-        yield Measured(f"{title} of the trained model", score.reference, score.unit, part=part)
-        yield Measured(gain, score.difference, score.unit, *bounds, part)
+        if score.deployed is not None and score.reference is not None:
+            yield Measured(f"{title} of the deployed model", score.deployed, score.unit, part=part)
+            yield Measured(f"{title} of the trained model", score.reference, score.unit, part=part)
+        if score.difference is not None:
+            yield Measured(gain, score.difference, score.unit, *bounds, part)
+    if certificate.agreement is not None:
+        rate = certificate.agreement.disagreed / certificate.n
+        yield Measured("rate of answers that differ from the trained model's", rate, "share", part=part)
     found = worst(certificate)
     if found is not None and (recall := certificate.classes[found[0]].deployed_recall) is not None:
         samples = counted(certificate.classes[found[0]].n, certificate.sample)

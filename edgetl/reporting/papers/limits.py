@@ -42,7 +42,10 @@ def _certified(certificate: Certificate) -> Iterator[str]:
 
 def _untested(bundle: Bundle, certificate: Certificate, data: str) -> Iterator[str]:
     samples = counted(certificate.n, certificate.sample)
-    yield f"It was tested on {samples} of {data or 'its data'}, and on none from elsewhere."
+    if certificate.agreement is None:
+        yield f"It was tested on {samples} of {data or 'its data'}, and on none from elsewhere."
+    else:
+        yield f"It was compared with the trained model on {samples} without labels: how often it is right is not known."
     if certificate.task in TASKS and TASKS[certificate.task].labels == CLASS:
         yield f"It names one of its {len(bundle.labels)} classes, whatever it is shown; what is of none was not tried."
     if certificate.sample == "image":
@@ -81,8 +84,14 @@ def tradeoffs(bundle: Bundle, certificate: Certificate) -> tuple[str, ...]:
         return ()
     return (
         f"{deployed.precision} in the place of {twin.precision}: {deployed.bytes / 1e6:.2f} MB in the place of "
-        f"{twin.bytes / 1e6:.2f} MB, and {change(certificate.difference, certificate.unit)} of {certificate.metric}.",
+        f"{twin.bytes / 1e6:.2f} MB, and {_difference(certificate)} of {certificate.metric}.",
     )
+
+
+def _difference(certificate: Certificate) -> str:
+    if certificate.difference is not None:
+        return change(certificate.difference, certificate.unit)
+    return f"{change(certificate.ci_low, certificate.unit)} at worst"
 
 
 def worst(certificate: Certificate) -> tuple[str, str] | None:

@@ -32,7 +32,7 @@ LAYERS = (
 #: The same within one part: what joins the stages is a strict order, too.
 WITHIN = {
     "workflow": (
-        ("fleet", "adoption", "advise", "retention", "transfer_outcome"),
+        ("fleet", "adoption", "advise", "retention", "transfer_outcome", "enroll_class", "certify_enrolled"),
         ("rank_backbones",),
         ("time_bundle", "audit"),
         ("certify_bundle",),
@@ -40,6 +40,7 @@ WITHIN = {
         ("answers",),
         ("build_bundle",),
         ("repair_search",),
+        ("open_head",),
         ("requests", "refit_head", "train_quantized"),
         ("given_artifact",),
         ("candidates",),
@@ -60,7 +61,7 @@ WITHIN = {
         ("bundle_archive",),
         ("run", "bundle"),
         ("certificate", "bundle_files"),
-        ("manifest", "run_record", "data", "targets", "val_outputs"),
+        ("manifest", "run_record", "data", "targets", "val_outputs", "head_file"),
         (
             "target",
             "compression",
@@ -70,6 +71,7 @@ WITHIN = {
             "certificate_parts",
             "onnx_file",
             "npz",
+            "class_rule",
             "signature",
             "artifact",
             "adaptation",
@@ -259,6 +261,8 @@ VERBS = [
     "export",
     "verify",
     "bench",
+    "enroll",
+    "forget",
     "deploy",
     "rollback",
     "serve",

@@ -14,6 +14,8 @@
     exported/         the float ONNX file that all was made from, where the twin is not that very file
     kit/              how it is run on its target: README.md, examples in C and C++ with the runner's sources, a service
     certificate.json, predictions.npz, bench.json, repair.json (where the model had to be mended)   records
+    head.bin          of a head that stands open: its rows, and the rule that makes them
+    enrolled.head     classes that were added to it on the device; in no manifest (:mod:`edgetl.runtime.open_head`)
     bom.cdx.json, MODEL_CARD.md   what the certificate says, for whoever asks for papers: written anew with it
     signature.json, signature.sig   where somebody vouches for it (see :mod:`edgetl.core.signature`)
 
@@ -40,7 +42,7 @@ from edgetl.core.certificate import Certificate
 from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
 from edgetl.core.data import Dataset, digest_of
 from edgetl.core.manifest import ArtifactEntry, FileEntry, Manifest, read_manifest
-from edgetl.core.signature import SIGNATURE, STATEMENT, check_signature, read_public_key
+from edgetl.core.signature import ENROLLED, ENROLLED_PARTIAL, SIGNATURE, STATEMENT, check_signature, read_public_key
 
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
@@ -57,7 +59,11 @@ PREDICTIONS = "predictions.npz"
 BENCH = "bench.json"
 REPAIR = "repair.json"
 BILL, MODEL_CARD = "bom.cdx.json", "MODEL_CARD.md"
+HEAD = "head.bin"
 RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR, BILL, MODEL_CARD)
+
+#: What a manifest does not list.
+_LATER = (MANIFEST, *RECORDS, STATEMENT, SIGNATURE, ENROLLED, ENROLLED_PARTIAL)
 
 Artifact = artifacts.Artifact
 _T = TypeVar("_T")
@@ -234,7 +240,7 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
     files = {
         file.relative_to(folder).as_posix(): FileEntry(sha256_file(file), file.stat().st_size)
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.relative_to(folder).as_posix() not in (MANIFEST, *RECORDS, STATEMENT, SIGNATURE)
+        if file.is_file() and file.relative_to(folder).as_posix() not in _LATER
     }
     entries = {
         role: ArtifactEntry(a.backend, a.path.relative_to(folder).as_posix(), a.precision, a.device, a.size_bytes)

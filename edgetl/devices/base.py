@@ -24,7 +24,7 @@ from edgetl.runtime.installed import Installed, SelfTest
 from edgetl.runtime.machine import Machine, MachineAnswer
 from edgetl.runtime.measurement import Measurement
 from edgetl.runtime.plan import Plan
-from edgetl.runtime.predict import output_specs
+from edgetl.runtime.predict import Head, output_specs
 
 _T = TypeVar("_T")
 Kind = Literal["local", "emulated", "ssh"]
@@ -148,6 +148,7 @@ def predict(
     role: str = "deployed",
     threads: int | None = None,
     simulated: bool = False,
+    head: Head = "certified",
     progress: Progress = silent,
 ) -> dict[str, npt.NDArray[Any]]:
     """Run sample files through a bundle on a device.
@@ -159,6 +160,7 @@ def predict(
         role: ``deployed`` or ``float``.
         threads: worker threads there; all its cores when None.
         simulated: execute there in float what was made for other hardware (``edgetl.runtime.sessions``).
+        head: see :data:`edgetl.runtime.predict.HEADS`.
         progress: told of each sample.
 
     Returns:
@@ -167,11 +169,13 @@ def predict(
     Raises:
         DeviceError: see :meth:`Device.call`; or what it answered are not the outputs of that bundle for these files.
     """
-    specs = output_specs(bundle)
+    specs = output_specs(bundle, head)
     if not paths:
         return {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:])), spec.dtype) for spec in specs}
     options = [*_threads(threads), *(["--simulated"] if simulated else [])]
-    answer = _call(device, ["predict", "--role", role, *options], bundle, files=paths, progress=progress)
+    answer = _call(
+        device, ["predict", "--role", role, "--head", head, *options], bundle, files=paths, progress=progress
+    )
     outputs: dict[str, npt.NDArray[Any]] = answer["outputs"]
     wanted = tuple(replace(spec, shape=(len(paths), *spec.shape[1:])) for spec in specs)
     fits = set(outputs) == {spec.name for spec in specs} and all(spec.accepts(outputs[spec.name]) for spec in wanted)

@@ -33,7 +33,7 @@ from edgetl.base.storage import sha256_bytes, sha256_file, sha256_json
 from edgetl.core.bundle import MANIFEST
 from edgetl.core.bundle_files import file_of
 from edgetl.core.manifest import read_manifest
-from edgetl.core.signature import signed_names
+from edgetl.core.signature import ENROLLED, signed_names
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, install_remedy, probe_by_calling
 from edgetl.devices.connection import Address, Connection, close_connection, connect
 from edgetl.devices.payload import payload, payload_digest, receiver_program
@@ -161,7 +161,8 @@ class SshDevice:
 
     def _place_bundle(self, link: Connection, bundle: Path, progress: Progress) -> str:
         signed = [name for name in signed_names(bundle) if file_of(bundle, name).is_file()]
-        listed = list(dict.fromkeys((MANIFEST, *read_manifest(bundle / MANIFEST).files, *signed)))
+        added = [ENROLLED] if file_of(bundle, ENROLLED).is_file() else []
+        listed = list(dict.fromkeys((MANIFEST, *read_manifest(bundle / MANIFEST).files, *signed, *added)))
         absent = [name for name in listed if not file_of(bundle, name).is_file()]
         if absent:
             raise BundleError(f"{bundle} lacks {absent[0]}", "export it again or copy it whole")

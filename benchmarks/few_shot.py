@@ -78,11 +78,27 @@ def rules(x: Floats, labels: Sequence[str]) -> dict[str, ClassRule]:
     return {kind: class_means.fit(kind, *parts, len(names)).rule for kind in class_means.KINDS}
 
 
-def answered(rule: ClassRule, support: Floats, classes: npt.NDArray[Any], queries: Floats) -> npt.NDArray[Any]:
-    """The class of each query, by rows that are made of the means of the support."""
-    prepared = rule.prepared(support)
-    weight, bias = rule.rows(np.stack([prepared[classes == c].mean(0) for c in range(classes.max() + 1)]))
-    return np.asarray((queries @ weight.T + bias).argmax(1))
+Episode = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def accuracies(x: Floats, rule: ClassRule, drawn: Sequence[Episode]) -> list[float]:
+    """Share of the queries that are answered rightly, by rows that are made of the means of the support.
+
+    Args:
+        x: features, (n, d).
+        rule: that makes rows of means.
+        drawn: of each episode the rows of the support, (classes, shots), of the queries, (m,), and their classes, (m,).
+    """
+    prepared = rule.prepared(x)
+    # All at once: the metric of 1280 features is a large matrix.
+    means = np.concatenate([prepared[support].mean(1) for support, _, _ in drawn])
+    weight, bias = rule.rows(means)
+    found, start = [], 0
+    for support, queries, truth in drawn:
+        own = slice(start, start := start + len(support))
+        told = (x[queries] @ weight[own].T + bias[own]).argmax(1)
+        found.append(float((told == truth).mean()))
+    return found
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -91,31 +107,29 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     return {"mean": round(float(np.mean(values)), 4), "plus_minus": round(half, 4), "n": len(values)}
 
 
-def episodes(x: Floats, labels: Sequence[str], rule: ClassRule, shots: int, count: int) -> list[float]:
-    """Accuracy of each episode; the same episodes for every rule."""
+def episodes(labels: Sequence[str], shots: int, count: int) -> list[Episode]:
+    """The same for every rule and precision."""
     rng, names = np.random.default_rng(shots), sorted(set(labels))
     rows = {name: np.array([n for n, label in enumerate(labels) if label == name]) for name in names}
     found = []
     for _ in range(count):
         drawn = [rng.permutation(rows[name])[: shots + QUERIES] for name in rng.choice(names, WAYS, replace=False)]
-        support = np.concatenate([each[:shots] for each in drawn])
-        queries = np.concatenate([each[shots:] for each in drawn])
         truth = np.repeat(np.arange(WAYS), [len(each) - shots for each in drawn])
-        told = answered(rule, x[support], np.repeat(np.arange(WAYS), shots), x[queries])
-        found.append(float((told == truth).mean()))
+        queries = np.concatenate([each[shots:] for each in drawn])
+        found.append((np.stack([each[:shots] for each in drawn]), queries, truth))
     return found
 
 
-def one_shot(folder: Path) -> tuple[list[Path], list[tuple[list[int], list[int], list[int]]]]:
-    """The files of the 20 runs; of each the rows of its training drawings and of its test drawings, and their truth."""
-    files, runs = list[Path](), []
+def one_shot(folder: Path) -> tuple[list[Path], list[Episode]]:
+    """The files of the 20 runs, and each run as an episode of 20 classes."""
+    files, runs = list[Path](), list[Episode]()
     for place in sorted((folder / "all_runs").glob("run??")):
         pairs = [line.split() for line in (place / "class_labels.txt").read_text().splitlines()]
-        train = sorted({answer for _, answer in pairs})
-        start = len(files)
+        train, start = sorted({answer for _, answer in pairs}), len(files)
         files += [folder / "all_runs" / name for name in (*train, *(asked for asked, _ in pairs))]
-        first = list(range(start, start + len(train)))
-        runs.append((first, list(range(first[-1] + 1, len(files))), [train.index(answer) for _, answer in pairs]))
+        support = np.arange(start, start + len(train))[:, None]
+        truth = np.array([train.index(answer) for _, answer in pairs])
+        runs.append((support, np.arange(start + len(train), len(files)), truth))
     return files, runs
 
 
@@ -127,17 +141,16 @@ def measured(bundle: Bundle, folder: Path, flat: Path, count: int) -> list[dict[
     sources = {"background": sorted(flat.glob("*/*.png")), "other": other, "runs": runs_files}
     held = {name: seen(bundle, files) for name, files in sources.items()}
     labels = ["/".join(file.parts[-3:-1]) for file in other]
+    several = {n: episodes(labels, n, count) for n in SHOTS}
     rows = []
     for precision in ("float", "int8"):
         fitted = rules(held["background"][precision], [file.parent.name for file in sources["background"]])
         x, z = held["other"][precision], held["runs"][precision]
         for kind, rule in fitted.items():
-            errors = [
-                float((answered(rule, z[a], np.arange(len(a)), z[b]) != np.array(truth)).mean()) for a, b, truth in runs
-            ]
-            by_shots = {f"{n} shot": summary(episodes(x, labels, rule, n, count)) for n in SHOTS}
+            errors = [1 - share for share in accuracies(z, rule, runs)]
+            by_shots = {f"{n} shot": summary(accuracies(x, rule, drawn)) for n, drawn in several.items()}
             rows.append({"head": kind, "precision": precision, **by_shots, "20 runs, error": summary(errors)})
-            print(rows[-1])
+            print(rows[-1], flush=True)
     return rows
 
 

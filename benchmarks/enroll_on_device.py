@@ -3,12 +3,12 @@
     python -m benchmarks.enroll_on_device --data FOLDER --work FOLDER [--arm DEVICE] [--size 128] [--out FILE]
 
 FOLDER holds ``magnetic-tile``, six classes of photographs. One class after the other is left out of the run, whose int8
-bundle for x86-generic is certified without it; pictures of it are drawn 10 times, added, and the rest of it answered,
-beside the certify split of the other classes. "refitted" is the same kind of head fitted with these pictures among the
-training samples, on the same features. The features are those that ``edgetl enroll`` reads; the rows are made by the
-functions that it calls. Once for each number of pictures ``edgetl enroll`` itself is run and timed: as a call of a
-fresh process, and on an emulated 64-bit Arm that was made with ``edgetl devices create``, whose means are compared with
-those of the same bundle simulated here.
+bundle for x86-generic is certified without it; pictures of it are drawn 5 times, added, and the rest of it answered,
+beside the certify split of the other classes. "refitted" is the same kind of head, of the same shrinkage, fitted with
+these pictures among the training samples, on the same features. The features are those that ``edgetl enroll`` reads;
+the rows are made by the functions that it calls. Once for each number of pictures ``edgetl enroll`` itself is run and
+timed: as a call of a fresh process, and on an emulated 64-bit Arm that was made with ``edgetl devices create``, whose
+means are compared with those of the same bundle simulated here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from edgetl.runtime.predict import predict
 from edgetl.transfer import class_means
 
 RESULT = Path(__file__).parent / "results" / "enroll_on_device.json"
-SHOTS, DRAWS, KIND = (1, 5, 20), 10, "slda"
+SHOTS, DRAWS, KIND = (1, 5, 20), 5, "slda"
 LEFT_OUT = ("blowhole", "break", "crack")
 Floats = npt.NDArray[np.float32]
 
@@ -72,6 +72,7 @@ def compared(bundle: Bundle, run: Any, folder: Path, pictures: Sequence[Path]) -
     parts = {name: [folder / sample.path for sample in dataset.split(name)] for name in ("train", "val")}
     held = {name: (seen(bundle, paths), dataset.labels(name)) for name, paths in parts.items()}
     classes = len(bundle.labels)
+    shrinkage = class_means.fit(KIND, held["train"], held["val"], classes).shrinkage
     found: dict[str, Any] = {
         "certify": len(old[1]),
         "before": float(((old[0] @ head.weight.T + head.bias).argmax(1) == old[1]).mean()),
@@ -86,7 +87,7 @@ def compared(bundle: Bundle, run: Any, folder: Path, pictures: Sequence[Path]) -
             added = np.concatenate([head.weight, weight]), np.concatenate([head.bias, bias])
             x, y = held["train"]
             again = (np.concatenate([x, few]), np.concatenate([y, np.full(len(few), classes)]))
-            fitted = class_means.fit(KIND, again, held["val"], classes + 1).head
+            fitted = class_means.fit(KIND, again, held["val"], classes + 1, shrinkage).head
             rows.append([*accuracies(*added, old, rest), *accuracies(fitted.weight, fitted.bias, old, rest)])
         names = ("enrolled, old classes", "enrolled, new class", "refitted, old classes", "refitted, new class")
         means, spreads = np.mean(rows, 0), np.std(rows, 0, ddof=1)

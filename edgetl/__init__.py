@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from edgetl.workflow.adoption.adopt import adopt
     from edgetl.workflow.advise import advise
     from edgetl.workflow.audit import check
+    from edgetl.workflow.certify_enrolled import verify_enrolled
     from edgetl.workflow.doctor import doctor
+    from edgetl.workflow.enroll_class import enroll, forget
     from edgetl.workflow.exported import Exported
     from edgetl.workflow.fleet import bench_devices, deploy, rollback
     from edgetl.workflow.monitor import monitor
@@ -78,9 +80,11 @@ _HOMES = {
     "demo": "edgetl.pipeline",
     "deploy": "edgetl.workflow.fleet",
     "doctor": "edgetl.workflow.doctor",
+    "enroll": "edgetl.workflow.enroll_class",
     "export": "edgetl.pipeline",
     "find_device": "edgetl.devices",
     "find_rate": "edgetl.transfer.lr_find",
+    "forget": "edgetl.workflow.enroll_class",
     "finetune": "edgetl.transfer.finetune",
     "list_backbones": "edgetl.transfer.backbones",
     "list_devices": "edgetl.devices",
@@ -108,6 +112,7 @@ _HOMES = {
     "transfer_outcome": "edgetl.workflow.transfer_outcome",
     "unpack": "edgetl.core.bundle_archive",
     "verify": "edgetl.pipeline",
+    "verify_enrolled": "edgetl.workflow.certify_enrolled",
 }
 
 __all__ = [
@@ -133,10 +138,12 @@ __all__ = [
     "demo",
     "deploy",
     "doctor",
+    "enroll",
     "export",
     "find_device",
     "find_rate",
     "finetune",
+    "forget",
     "list_backbones",
     "list_devices",
     "list_strategies",
@@ -163,6 +170,7 @@ __all__ = [
     "transfer_outcome",
     "unpack",
     "verify",
+    "verify_enrolled",
 ]
 
 

@@ -32,7 +32,16 @@ LAYERS = (
 #: The same within one part: what joins the stages is a strict order, too.
 WITHIN = {
     "workflow": (
-        ("fleet", "adoption", "advise", "monitor", "retention", "transfer_outcome"),
+        (
+            "fleet",
+            "adoption",
+            "advise",
+            "monitor",
+            "retention",
+            "transfer_outcome",
+            "enroll_class",
+            "certify_enrolled",
+        ),
         ("rank_backbones",),
         ("time_bundle", "audit", "update_gate", "verify_bundle"),
         ("certify_unlabelled",),
@@ -41,6 +50,7 @@ WITHIN = {
         ("answers",),
         ("build_bundle",),
         ("repair_search",),
+        ("open_head",),
         ("requests", "refit_head", "train_quantized"),
         ("given_artifact",),
         ("candidates",),
@@ -64,7 +74,7 @@ WITHIN = {
         ("bundle_archive", "seen"),
         ("run", "bundle"),
         ("certificate", "bundle_files"),
-        ("manifest", "run_record", "data", "targets", "val_outputs"),
+        ("manifest", "run_record", "data", "targets", "val_outputs", "head_file"),
         (
             "target",
             "compression",
@@ -74,6 +84,7 @@ WITHIN = {
             "certificate_parts",
             "onnx_file",
             "npz",
+            "class_rule",
             "signature",
             "artifact",
             "adaptation",
@@ -265,6 +276,8 @@ VERBS = [
     "export",
     "verify",
     "bench",
+    "enroll",
+    "forget",
     "deploy",
     "rollback",
     "serve",

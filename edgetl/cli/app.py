@@ -15,8 +15,10 @@ from edgetl.cli import (
     deploy,
     devices,
     doctor,
+    enroll,
     export,
     finetune,
+    forget,
     lists,
     lr_find,
     monitor,
@@ -75,8 +77,8 @@ def build() -> typer.Typer:
     )
     app.callback()(_root)
     for module in (
-        demo, finetune, adopt, export, verify, predict, bench, sign, pack, unpack, deploy, rollback, serve, monitor,
-        report,
+        demo, finetune, adopt, export, verify, predict, enroll, forget, bench, sign, pack, unpack, deploy, rollback,
+        serve, monitor, report,
     ):  # fmt: skip
         app.command(module.__name__.rsplit(".", 1)[1])(module.command)
     app.command("run")(journey.command)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import edgetl
+from edgetl.cli.enrolled import show_enrolled
 from edgetl.cli.output import MARGIN, Json, PublicKey, Quiet, ValueRange, output, say
 
 _SEQUENTIAL = "May be read after every new batch of samples, for about twice as many; see its notes."
@@ -41,6 +42,10 @@ def command(
         Path | None, typer.Option(help="With --images: its trained model answers, not the bundle's float ONNX file.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only: does the certificate follow from this bundle?")] = False,
+    enrolled: Annotated[bool, typer.Option("--enrolled", help="Only: the head that classes were added to.")] = False,
+    held_out: Annotated[
+        Path | None, typer.Option(help="With --enrolled: a folder for each added class, of samples not enrolled.")
+    ] = None,
     public_key: PublicKey = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -59,6 +64,7 @@ def command(
     edgetl verify out/intel-cpu --images new-photos
     edgetl verify out/intel-cpu --images new-photos --labels to_label.csv
     edgetl verify out/intel-cpu --check
+    edgetl verify out/rpi5 --enrolled --held-out held/
 
     --check works out again whatever the bundle's files determine, and says what is taken on trust. --public-key refuses
     a bundle that this key did not sign.
@@ -80,6 +86,19 @@ def command(
             sentence = found.problem or "the certificate is this bundle's, unaltered, and follows from its files"
             shown.show(answer, lambda console: say(console, f"{bundle}: {sentence}", found.trust))
             return 0 if found.problem is None else 3
+        if enrolled:
+            tested = edgetl.verify_enrolled(
+                bundle,
+                data=data,
+                held_out=held_out,
+                margin=margin,
+                alpha=alpha,
+                device=device,
+                public_key=public_key,
+                progress=shown.progress,
+            )
+            show_enrolled(shown, tested)
+            return _STATUS[tested.certificate.verdict]
         certificate = edgetl.verify(
             bundle,
             data=data,

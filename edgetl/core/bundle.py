@@ -16,6 +16,8 @@
     certificate.json, predictions.npz, bench.json, repair.json (where the model had to be mended)   records
     sketch.json                 what the certify samples are like, for edgetl monitor: written with the certificate
     agreement.npz, to_label.csv, to_label.html   answers to samples without labels, and those that want one
+    head.bin          of a head that stands open: its rows, and the rule that makes them
+    enrolled.head     classes that were added to it on the device; in no manifest (:mod:`edgetl.runtime.open_head`)
     bom.cdx.json, MODEL_CARD.md   what the certificate says, for whoever asks for papers: written anew with it
     signature.json, signature.sig   where somebody vouches for it (see :mod:`edgetl.core.signature`)
 
@@ -42,7 +44,15 @@ from edgetl.core.certificate import Certificate
 from edgetl.core.compression import Calibration, LayerNoise, RepairRecord
 from edgetl.core.data import Dataset, digest_of
 from edgetl.core.manifest import ArtifactEntry, FileEntry, Manifest, read_manifest
-from edgetl.core.signature import SIGNATURE, STATEMENT, check_signature, read_public_key, signed_names
+from edgetl.core.signature import (
+    ENROLLED,
+    ENROLLED_PARTIAL,
+    SIGNATURE,
+    STATEMENT,
+    check_signature,
+    read_public_key,
+    signed_names,
+)
 from edgetl.core.sketch import AGAIN, Sketch
 
 MANIFEST = "manifest.json"
@@ -63,6 +73,10 @@ BILL, MODEL_CARD = "bom.cdx.json", "MODEL_CARD.md"
 SKETCH = "sketch.json"
 AGREEMENT, TO_LABEL, LABEL_PAGE = "agreement.npz", "to_label.csv", "to_label.html"
 RECORDS = (CERTIFICATE, PREDICTIONS, BENCH, REPAIR, BILL, MODEL_CARD, SKETCH, AGREEMENT, TO_LABEL, LABEL_PAGE)
+HEAD = "head.bin"
+
+#: What a manifest does not list.
+_LATER = (MANIFEST, *RECORDS, STATEMENT, SIGNATURE, ENROLLED, ENROLLED_PARTIAL)
 
 Artifact = artifacts.Artifact
 _T = TypeVar("_T")
@@ -244,7 +258,7 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
     files = {
         file.relative_to(folder).as_posix(): FileEntry(sha256_file(file), file.stat().st_size)
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.relative_to(folder).as_posix() not in (MANIFEST, *RECORDS, STATEMENT, SIGNATURE)
+        if file.is_file() and file.relative_to(folder).as_posix() not in _LATER
     }
     entries = {
         role: ArtifactEntry(a.backend, a.path.relative_to(folder).as_posix(), a.precision, a.device, a.size_bytes)

@@ -39,6 +39,26 @@ class ArtifactEntry:
 
 
 @dataclass(frozen=True)
+class OpenHead:
+    """A head of class means that stands open in the deployed artifact: classes can be added to it on the device.
+
+    Attributes:
+        kind: of the head, as a strategy names it.
+        file: of the bundle, with its rows and the rule that makes them (:mod:`edgetl.core.head_file`).
+        weight, bias: what they are called in the artifact.
+        transposed: whether the artifact has the weight as (features, classes).
+        features: numbers that the head reads.
+    """
+
+    kind: str
+    file: str
+    weight: str
+    bias: str
+    transposed: bool
+    features: int
+
+
+@dataclass(frozen=True)
 class TrainedRun:
     """The run that a bundle was made from.
 
@@ -90,6 +110,7 @@ class Manifest:
         request: what export was asked for besides run and target: precision, selection, size, batch, margin, minutes,
             as far as the bundle depends on them; empty in bundles from before this was kept.
         pair: digests of the two bundles whose artifacts this one holds to be timed in turn.
+        head: to which classes can be added; None where it is fixed.
         splits: SHA-256 of classes, samples, labels and splits (:attr:`edgetl.core.data.Dataset.digest`).
         files: every file of the bundle, but for the records that are made later.
         artifacts: by role: ``deployed``, ``float``, ``against``.
@@ -110,6 +131,7 @@ class Manifest:
     source: str = ""
     request: Mapping[str, Json] = field(default_factory=dict)
     pair: tuple[str, ...] = ()
+    head: OpenHead | None = None
     splits: str = ""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     artifacts: Mapping[str, ArtifactEntry] = field(default_factory=dict)
@@ -139,6 +161,8 @@ def read_manifest(file: Path) -> Manifest:
             check_name(name)
         except ValueError as error:
             raise BundleError(f"{file}: {error}", "use no bundle that names such files") from error
+    if manifest.head is not None and manifest.head.file not in manifest.files:
+        raise BundleError(f"{file} names the head {manifest.head.file!a:.100} and has no hash of it", "export it again")
     for name in models:
         if name and name not in manifest.files:
             raise BundleError(f"{file} names the model {name!a} and has no hash of it", "export it again")

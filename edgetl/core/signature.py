@@ -26,6 +26,10 @@ from edgetl.base.schema import from_json, to_json
 from edgetl.base.storage import canonical_json, read_json, sha256_file
 
 STATEMENT, SIGNATURE = "signature.json", "signature.sig"
+#: What the owner of a device adds to a bundle, and what is left of that where it was cut off. Of a signed bundle they
+#: may lie there without being signed; nothing that asked for the signature uses them then
+#: (:mod:`edgetl.runtime.open_head`).
+ENROLLED, ENROLLED_PARTIAL = "enrolled.head", "enrolled.head.partial"
 #: Signed with it, so that a key's signature of something else is none of a bundle.
 CONTEXT = b"edgetl bundle signature 1\n"
 #: Bytes of a statement, and of a file that holds a key.
@@ -128,6 +132,8 @@ def check_signature(folder: Path, public_key: str) -> None:
         raise BundleError(f"{folder} is not signed by the key {public_key[:16]}…, or its signature was altered", again)
     expected, found = _read(folder / STATEMENT).files, dict(every_file(folder))
     for name in sorted({*expected, *found}):
+        if name not in expected and name in (ENROLLED, ENROLLED_PARTIAL):
+            continue
         if name not in expected:
             raise BundleError(f"{folder}: {name} is not among what was signed", again)
         if name not in found:

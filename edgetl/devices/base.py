@@ -20,11 +20,12 @@ from edgetl.base.extras import PROVIDERS
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import from_json
 from edgetl.core.bundle import Bundle, load_bundle
+from edgetl.core.tensors import TensorSpec
 from edgetl.runtime.installed import InCharge, Installed, SelfTest
 from edgetl.runtime.machine import Machine, MachineAnswer
 from edgetl.runtime.measurement import Measurement
 from edgetl.runtime.plan import Plan
-from edgetl.runtime.predict import output_specs
+from edgetl.runtime.predict import Head, output_specs
 
 _T = TypeVar("_T")
 Kind = Literal["local", "emulated", "ssh"]
@@ -148,6 +149,7 @@ def predict(
     role: str = "deployed",
     threads: int | None = None,
     simulated: bool = False,
+    head: Head = "certified",
     progress: Progress = silent,
 ) -> dict[str, npt.NDArray[Any]]:
     """Run sample files through a bundle on a device.
@@ -159,6 +161,7 @@ def predict(
         role: ``deployed`` or ``float``.
         threads: worker threads there; all its cores when None.
         simulated: execute there in float what was made for other hardware (``edgetl.runtime.sessions``).
+        head: see :data:`edgetl.runtime.predict.HEADS`.
         progress: told of each sample.
 
     Returns:
@@ -167,18 +170,19 @@ def predict(
     Raises:
         DeviceError: see :meth:`Device.call`; or what it answered are not the outputs of that bundle for these files.
     """
-    specs = output_specs(bundle)
+    specs = output_specs(bundle, head)
     if not paths:
         return {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:])), spec.dtype) for spec in specs}
     options = [*_threads(threads), *(["--simulated"] if simulated else [])]
-    answer = _call(device, ["predict", "--role", role, *options], bundle, files=paths, progress=progress)
-    return _outputs(device, bundle, len(paths), answer)
+    asked = ["predict", "--role", role, "--head", head, *options]
+    return _outputs(device, specs, len(paths), _call(device, asked, bundle, files=paths, progress=progress))
 
 
-def _outputs(device: Device, bundle: Bundle, n: int, answer: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an answer, if they are such as the bundle gives for ``n`` samples."""
+def _outputs(
+    device: Device, specs: Sequence[TensorSpec], n: int, answer: Mapping[str, Any]
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an answer, if they are such as were to be expected for ``n`` samples."""
     outputs: dict[str, npt.NDArray[Any]] = answer["outputs"]
-    specs = output_specs(bundle)
     wanted = tuple(replace(spec, shape=(n, *spec.shape[1:])) for spec in specs)
     fits = set(outputs) == {spec.name for spec in specs} and all(spec.accepts(outputs[spec.name]) for spec in wanted)
     if not fits:
@@ -260,7 +264,7 @@ def predict_current(
     asked = ["current", "--name", name, *_required(device)]
     answer = device.call(asked, files=paths, progress=progress)
     found = _checked(InCharge, {key: value for key, value in answer.items() if key != "outputs"}, device)
-    return found, _outputs(device, bundle, len(paths), answer)
+    return found, _outputs(device, output_specs(bundle), len(paths), answer)
 
 
 def rollback(device: Device, name: str) -> Installed:

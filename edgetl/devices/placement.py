@@ -90,5 +90,7 @@ def answer(
         UnknownNameError: no device of that name.
     """
     at = place(bundle, device)
-    outputs = predict(at.device, bundle, paths, threads=threads, simulated=at.emulates, progress=progress)
+    outputs = predict(
+        at.device, bundle, paths, threads=threads, simulated=at.emulates, head="enrolled", progress=progress
+    )
     return describe(bundle, outputs, top)

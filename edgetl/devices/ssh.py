@@ -33,6 +33,7 @@ from edgetl.base.storage import sha256_bytes, sha256_file, sha256_json
 from edgetl.core.bundle import MANIFEST, travelling
 from edgetl.core.bundle_files import file_of
 from edgetl.core.manifest import read_manifest
+from edgetl.core.signature import ENROLLED
 from edgetl.devices.base import EXECUTED, DeviceProbe, Executed, Kind, describe, install_remedy, probe_by_calling
 from edgetl.devices.connection import Address, Connection, close_connection, connect
 from edgetl.devices.payload import payload, payload_digest, receiver_program
@@ -159,7 +160,8 @@ class SshDevice:
         return self._place(link, f"code/{payload_digest(content)}", members, names, silent)
 
     def _place_bundle(self, link: Connection, bundle: Path, progress: Progress) -> str:
-        listed = travelling(bundle, read_manifest(bundle / MANIFEST).files)
+        added = [ENROLLED] if file_of(bundle, ENROLLED).is_file() else []
+        listed = list(dict.fromkeys((*travelling(bundle, read_manifest(bundle / MANIFEST).files), *added)))
         absent = [name for name in listed if not file_of(bundle, name).is_file()]
         if absent:
             raise BundleError(f"{bundle} lacks {absent[0]}", "export it again or copy it whole")

@@ -23,16 +23,17 @@ from edgetl.base.extras import version
 from edgetl.base.memory import shortage
 from edgetl.base.progress import Progress, silent
 from edgetl.base.schema import to_json
-from edgetl.base.storage import sha256_json
+from edgetl.base.storage import sha256_file, sha256_json
 from edgetl.base.wording import printable
 from edgetl.core.bundle import Bundle, load_bundle
+from edgetl.runtime.enrolment import Enrolment, check_new, enroll, forget
 from edgetl.runtime.installed import InCharge, Installed, SelfTest
 from edgetl.runtime.inventory import inventory
 from edgetl.runtime.machine import machine
 from edgetl.runtime.measure import bench, cold_start, golden_feeds
 from edgetl.runtime.measurement import Cold, Measurement
 from edgetl.runtime.plan import add_options, plan_of
-from edgetl.runtime.predict import predict
+from edgetl.runtime.predict import HEADS, predict
 from edgetl.runtime.releases import in_charge, install, rollback
 from edgetl.runtime.selftest import selftest
 from edgetl.runtime.sensors import state
@@ -48,14 +49,19 @@ def _progress() -> Progress:
     return _report if os.environ.get("EDGETL_PROGRESS") else silent
 
 
+def _listed(options: argparse.Namespace) -> list[Path]:
+    return [Path(line) for line in Path(options.samples).read_text(encoding="utf-8").split("\n") if line]
+
+
 def _predict(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
-    paths = [Path(line) for line in Path(options.samples).read_text(encoding="utf-8").split("\n") if line]
+    paths = _listed(options)
     outputs = predict(
         bundle,
         paths,
         role=options.role,
         threads=options.threads,
         simulated=options.simulated,
+        head=options.head,
         progress=_progress(),
     )
     with Path(options.out).open("wb") as stream:
@@ -88,6 +94,20 @@ def _current(options: argparse.Namespace) -> InCharge:
     n = int(_predict(bundle, options)["n"]) if options.samples else 0
     names = sha256_json(list(bundle.labels))
     return InCharge(release, bundle.digest, bundle.manifest.task, len(bundle.labels), names, n)
+
+
+def _enroll(bundle: Bundle, options: argparse.Namespace) -> Enrolment:
+    check_new(bundle, options.name)
+    paths = _listed(options)
+    (features,) = predict(
+        bundle, paths, threads=options.threads, simulated=options.simulated, head="features", progress=_progress()
+    ).values()
+    pictures = [sha256_file(path) for path in paths]
+    return enroll(bundle, options.name, features, pictures, "simulated" if options.simulated else "device")
+
+
+def _forget(bundle: Bundle, options: argparse.Namespace) -> Enrolment:
+    return forget(bundle, options.name)
 
 
 def _rollback(options: argparse.Namespace) -> Installed:
@@ -138,6 +158,8 @@ _VERBS: Mapping[str, Callable[[Bundle, argparse.Namespace], Any]] = {
     "cold": _cold,
     "selftest": _selftest,
     "install": _install,
+    "enroll": _enroll,
+    "forget": _forget,
 }
 
 
@@ -158,7 +180,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     charge.add_argument("--public-key", help=_KEY)
     charge.add_argument("--samples", help="a file with one path of a sample a line")
     charge.add_argument("--out", help="where the outputs go (.npz, each by its name)")
-    charge.set_defaults(role="deployed", simulated=False)
+    charge.set_defaults(role="deployed", simulated=False, head="certified")
     for name in _VERBS:
         verb = verbs.add_parser(name)
         verb.add_argument("bundle")
@@ -166,9 +188,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         verb.add_argument("--threads", type=int)
         verb.add_argument("--simulated", action="store_true")
         verb.add_argument("--public-key", help=_KEY)
-        if name == "predict":
+        if name in ("predict", "enroll"):
             verb.add_argument("--samples", required=True, help="a file with one path of a sample a line")
+        if name in ("enroll", "forget"):
+            verb.add_argument("--class", dest="name", required=True, help="its name")
+        if name == "predict":
             verb.add_argument("--out", required=True, help="where the outputs go (.npz, each by its name)")
+            verb.add_argument("--head", default="certified", choices=HEADS, help="what its head is, or is given")
         if name == "install":
             verb.add_argument("--name", help="what it is called here; its target's name by default")
         if name == "bench":

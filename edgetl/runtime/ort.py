@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgetl.base.errors import BackendError
 from edgetl.base.extras import require
-from edgetl.core.bundle import Artifact
+from edgetl.core.artifact import Artifact, HeadValues
 from edgetl.core.tensors import Arrays, TensorSpec
 from edgetl.runtime.machine import machine, saturates
 from edgetl.runtime.sessions import Executed, check_feeds, closed, zeros
@@ -36,7 +36,7 @@ _TYPES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8
 class OrtSession:
     """A model in ONNX Runtime's CPU provider."""
 
-    def __init__(self, path: Path, threads: int, simulated: bool) -> None:
+    def __init__(self, path: Path, threads: int, simulated: bool, head: HeadValues | None = None) -> None:
         self._ort = require("onnxruntime", "running this bundle")
         self._path, self._threads, self._simulated = path, threads, simulated
         try:
@@ -45,6 +45,10 @@ class OrtSession:
             raise BackendError(f"ONNX Runtime cannot load {path} ({error})", "export the bundle again") from error
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._head = {} if head is None else {head.weight_name: head.stored, head.bias_name: head.bias}
+        # Inputs with a default: fed, they take its place, and any number of rows fits.
+        if set(self._head) - {value.name for value in self._session.get_overridable_initializers()}:
+            raise BackendError(f"{path} has no head that stands open", "export the bundle again")
 
     def _load(self, options: Any, *disabled: str) -> Any:
         optimizers = [_REQUANTIZER, *disabled]
@@ -68,7 +72,7 @@ class OrtSession:
         session = self._session
         if session is None:
             raise closed()
-        results = session.run(self._outputs, feeds)
+        results = session.run(self._outputs, {**feeds, **self._head})
         return dict(zip(self._outputs, results, strict=True))
 
     def executed(self) -> Executed:
@@ -157,4 +161,4 @@ def _attention(operator: str, kind: str, first: list[int], second: list[int]) ->
 
 def open_session(artifact: Artifact, *, threads: int, simulated: bool) -> OrtSession:
     """Load an ONNX file; ``simulated`` keeps what stands in Q/DQ pairs in float (see :func:`set_arithmetic`)."""
-    return OrtSession(artifact.path, threads, simulated)
+    return OrtSession(artifact.path, threads, simulated, artifact.head)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgetl.base.errors import BackendError
 from edgetl.base.extras import require
-from edgetl.core.bundle import Artifact
+from edgetl.core.artifact import Artifact, HeadValues
 from edgetl.core.tensors import Arrays, TensorSpec
 from edgetl.runtime.sessions import Executed, check_feeds, closed
 
@@ -51,11 +51,15 @@ class OpenVinoSession:
             self._model = core().read_model(artifact.path)
             if simulated:
                 write_out(self._model)
+            fed = {} if artifact.head is None else _open_head(self._model, artifact.head)
             self._compiled = core().compile_model(self._model, device, config)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {artifact.path} ({error})", "export the bundle again") from error
         self._request = self._compiled.create_infer_request()
-        self.inputs = tuple(_spec(port) for port in self._compiled.inputs)
+        tensor = require("openvino", "running this bundle").Tensor
+        for name, values in fed.items():
+            self._request.set_tensor(name, tensor(values))
+        self.inputs = tuple(_spec(port) for port in self._compiled.inputs if not fed.keys() & port.get_names())
         self._outputs: list[str] = [port.get_any_name() for port in self._compiled.outputs]
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -96,6 +100,28 @@ class OpenVinoSession:
     def close(self) -> None:
         """Drop the compiled model."""
         self._request = self._compiled = self._model = None
+
+
+def _open_head(model: Any, head: HeadValues) -> dict[str, npt.NDArray[np.float32]]:
+    """Make inputs, of any number of classes, of the two constants that are a head, in place; what they are fed.
+
+    Raises:
+        BackendError: the model has no such constants.
+    """
+    ops, fed = require("openvino.opset13", "running this bundle"), {}
+    constants = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Constant"}
+    for name, values, axis in ((head.weight_name, head.stored, int(head.transposed)), (head.bias_name, head.bias, -1)):
+        if name not in constants:
+            raise BackendError("the artifact has no head that stands open", "export the bundle again")
+        shape = _sizes(constants[name].output(0))
+        shape[axis] = -1
+        made = ops.parameter(shape, np.float32, name=name)
+        made.output(0).set_names({name})
+        constants[name].output(0).replace(made.output(0))
+        model.add_parameters([made])
+        fed[name] = values.reshape([size if size > 0 else -1 for size in shape])
+    model.validate_nodes_and_infer_types()
+    return fed
 
 
 def write_out(model: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,14 @@ from edgetl.base.progress import Progress, silent, tracked
 from edgetl.core.bundle import Artifact, Bundle
 from edgetl.core.tensors import Arrays, TensorSpec, count
 from edgetl.inputs import input_of
+from edgetl.runtime.open_head import answering, labels_of, open_head, seeing
 from edgetl.runtime.sessions import Session, fixed_batch, open_session, reentrant
 from edgetl.tasks import Task, find_task
 
+#: What a network's head is: the certified one, as its file has it; with the classes that were added on the device,
+#: where there are any; or one that gives what it reads, where it stands open.
+Head = Literal["certified", "enrolled", "features"]
+HEADS: tuple[Head, ...] = ("certified", "enrolled", "features")
 #: Inferences at once where nothing is timed.
 AT_ONCE = min(CORES, 4)
 
@@ -30,6 +36,7 @@ def predict(
     role: str = "deployed",
     threads: int | None = None,
     simulated: bool = False,
+    head: Head = "certified",
     progress: Progress = silent,
 ) -> dict[str, npt.NDArray[Any]]:
     """Run sample files through a bundle, one at a time, so that memory does not grow with their number.
@@ -40,6 +47,7 @@ def predict(
         role: ``deployed``, ``float`` or ``exported``.
         threads: worker threads; all cores when None.
         simulated: see :func:`edgetl.runtime.sessions.open_session`.
+        head: see :data:`HEADS`.
         progress: told of each sample.
 
     Returns:
@@ -50,9 +58,9 @@ def predict(
         BackendError: the runtime refuses the artifact.
     """
     source = input_of(bundle)
-    outputs = {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:]))) for spec in output_specs(bundle)}
+    outputs = {spec.name: np.empty((0, *(size or 0 for size in spec.shape[1:]))) for spec in output_specs(bundle, head)}
     task = f"{bundle.target}: running {'(simulated) ' if simulated else ''}{role}"
-    with several(bundle.artifact(role), threads=threads, simulated=simulated) as sessions:
+    with several(_artifact(bundle, role, head), threads=threads, simulated=simulated) as sessions:
         feeds = (source.feeds(path) for path in tracked(paths, task, progress))
         for row, found in enumerate(inferred(sessions, feeds)):
             if not row:
@@ -62,9 +70,18 @@ def predict(
     return outputs
 
 
-def output_specs(bundle: Bundle) -> tuple[TensorSpec, ...]:
-    """The outputs that a bundle's network must have, as its task says."""
-    return task_of(bundle).outputs(bundle.labels)
+def output_specs(bundle: Bundle, head: Head = "certified") -> tuple[TensorSpec, ...]:
+    """The outputs that a bundle's network must have with a head, as its task says."""
+    if head == "features":
+        (spec,) = task_of(bundle).outputs(bundle.labels)
+        return (replace(spec, shape=(spec.shape[0], open_head(bundle).features)),)
+    return task_of(bundle).outputs(labels_of(bundle) if head == "enrolled" else bundle.labels)
+
+
+def _artifact(bundle: Bundle, role: str, head: Head) -> Artifact:
+    if head == "features":
+        return seeing(bundle)
+    return answering(bundle, role) if head == "enrolled" else bundle.artifact(role)
 
 
 def task_of(bundle: Bundle) -> Task:

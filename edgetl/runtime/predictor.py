@@ -25,6 +25,7 @@ from edgetl.base.errors import BundleError
 from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.core.tensors import Arrays
 from edgetl.inputs import input_of
+from edgetl.runtime.open_head import answering, labels_of
 from edgetl.runtime.predict import infer, task_of
 from edgetl.runtime.sessions import fixed_batch, open_session
 from edgetl.tasks import Task
@@ -113,9 +114,9 @@ class Predictor:
     ) -> None:
         self.bundle = load_bundle(bundle, public_key)
         # A release is removed when later ones are in charge: what answers take of its folder is read now.
-        self._input, self._task, self._labels = input_of(self.bundle), task_of(self.bundle), self.bundle.labels
+        self._input, self._task, self._labels = input_of(self.bundle), task_of(self.bundle), labels_of(self.bundle)
         self._session = open_session(
-            self.bundle.artifact(role), threads=threads or os.cpu_count() or 1, simulated=simulated
+            answering(self.bundle, role), threads=threads or os.cpu_count() or 1, simulated=simulated
         )
         self._lock = threading.Lock()
         self._closed = False
@@ -209,13 +210,13 @@ def describe(bundle: Bundle, outputs: Arrays, top: int = TOP) -> list[Prediction
 
     Args:
         bundle: whose outputs they are.
-        outputs: by name, (n, …), obtained here or on a device.
+        outputs: by name, (n, …), obtained here or on a device, with what was added to its head.
         top: most labels that :attr:`Prediction.top` names.
 
     Returns:
         n answers, in order.
     """
-    return described(task_of(bundle), bundle.labels, outputs, top)
+    return described(task_of(bundle), labels_of(bundle), outputs, top)
 
 
 def described(task: Task, labels: Sequence[str], outputs: Arrays, top: int = TOP) -> list[Prediction]:

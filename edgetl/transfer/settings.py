@@ -68,6 +68,7 @@ IMPLIED: Mapping[str, Any] = {
     "group_by": None,
     "details.head.fit": "logistic",
     "details.head.folds": 0,
+    "details.head.shrinkage": 0.0,
     "options.head": "logistic",
     "options.folds": 0,
     "details.params.unfreeze": 0.0,

@@ -14,7 +14,7 @@ from edgetl.core.data import parts_of
 from edgetl.core.tensors import Arrays, packed
 from edgetl.tasks import Task
 from edgetl.tasks.several import numbered
-from edgetl.transfer import heads, losses, scores
+from edgetl.transfer import class_means, heads, losses, scores
 from edgetl.transfer.head_search import LinearHead
 from edgetl.transfer.learner import Labels, Learner, Scale
 from edgetl.transfer.scores import Scores
@@ -37,6 +37,8 @@ FITS: Mapping[str, Callable[..., LinearHead]] = {
 
 
 def _fit_classes(train: Any, val: Any, classes: int, spec: HeadSpec) -> LinearHead:
+    if spec.kind != "linear":
+        return class_means.fit(spec.kind, train, val, classes, spec.shrinkage).head
     how = (train, val, classes, spec.class_balance, spec.weakest_penalty, spec.folds)
     if spec.fit != "best":
         return FITS[spec.fit](*how)

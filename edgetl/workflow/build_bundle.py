@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from edgetl.backends import BACKENDS
 from edgetl.base.errors import BundleError, DataError, EdgetlError
 from edgetl.base.progress import Progress
 from edgetl.base.schema import from_json, to_json
-from edgetl.base.storage import new_folder, read_json, sha256_file, write_json
+from edgetl.base.storage import new_folder, read_json, sha256_file, write_bytes, write_json
 from edgetl.core.bundle import (
     CALIBRATION,
     EXPORTED,
+    HEAD,
     LABELS,
     LAYERS,
     MANIFEST,
@@ -37,6 +39,7 @@ from edgetl.workflow.candidates import Candidates, Compressed
 from edgetl.workflow.given_artifact import compressed_elsewhere
 from edgetl.workflow.golden_vectors import write_golden
 from edgetl.workflow.network_reference import reference_of
+from edgetl.workflow.open_head import Opened, in_float, opened, spec_of
 from edgetl.workflow.portable import calibrated_on, for_certifying, note_data, samples_home, without_places
 from edgetl.workflow.readings import note_run
 from edgetl.workflow.reference import EXPORTED as MODEL
@@ -62,17 +65,10 @@ def build_bundle(request: Request, out: Path, work: Path, progress: Progress) ->
     reference = reference_of(request.run)
     floating = exported(reference, request.batch, work, progress)
     expected = answers(reference, floating, work, progress)
-    recipe = request.recipe(floating / MODEL)
     candidates = Candidates(reference, request.target, floating, work, progress, request.batch)
-    if request.artifact:
-        compressed, noises = compressed_elsewhere(candidates, request.artifact)
-        selected = Selected(compressed, None, noises)
-    else:
-        wanted = (request.precision, recipe, expected.search, request.margin, request.minutes)
-        selected = search_repair(candidates, *wanted)
-    twin = candidates.in_float(_widest(request))
+    compressed = _compressed(request, candidates, expected)
     with new_folder(folder) as partial:
-        _fill(partial, request, key, candidates, expected, selected, twin)
+        _fill(partial, request, key, candidates, expected, compressed)
     made = load_bundle(folder)
     note_data(out, made.splits, samples_home(request.run.dataset))
     note_run(out, request.run)
@@ -85,6 +81,33 @@ def _refuse_absent(run: Run) -> None:
     if absent:
         what = f"{len(absent)} of {len(run.dataset.samples)} samples of {run.path} are not in {run.dataset.root}"
         raise DataError(f"{what} (first: {absent[0]})", "say where they are now: --data FOLDER")
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """What is compiled: the model that is deployed, its float twin, and the head of the first that stands open."""
+
+    selected: Selected
+    twin: Compressed
+    head: Opened | None
+
+
+def _compressed(request: Request, candidates: Candidates, expected: Answers) -> _Networks:
+    if request.artifact:
+        compressed, noises = compressed_elsewhere(candidates, request.artifact)
+        return _Networks(Selected(compressed, None, noises), candidates.in_float(_widest(request)), None)
+    recipe, spec = request.recipe(candidates.floating / MODEL), spec_of(request.run, request.target)
+    if spec is not None and recipe is not None:
+        recipe = in_float(recipe, candidates.floating)
+    wanted = (request.precision, recipe, expected.search, request.margin, request.minutes)
+    selected = search_repair(candidates, *wanted)
+    twin = candidates.in_float(_widest(request))
+    if spec is None:
+        return _Networks(selected, twin, None)
+    head = opened(candidates, selected.compressed, spec)
+    # A float model is its own yardstick; a second copy of it would only be timed against itself.
+    twin = head.compressed if selected.compressed.model == twin.model else twin
+    return _Networks(replace(selected, compressed=head.compressed), twin, head)
 
 
 def _widest(request: Request) -> Precision:
@@ -100,11 +123,12 @@ def _fill(
     key: str,
     candidates: Candidates,
     expected: Answers,
-    selected: Selected,
-    twin: Compressed,
+    networks: _Networks,
 ) -> None:
-    run = request.run
-    artifacts = _compiled(folder, request, selected.compressed, twin, candidates.progress)
+    run, selected, head = request.run, networks.selected, networks.head
+    artifacts = _compiled(folder, request, selected.compressed, networks.twin, candidates.progress)
+    if head is not None:
+        write_bytes(folder / HEAD, head.file.read_bytes())
     write_json(folder / LABELS, list(run.classes))
     write_input(folder, input_of(run))
     write_json(folder / SPLITS_FILE, for_certifying(run.dataset).to_json())
@@ -129,6 +153,7 @@ def _fill(
         exported=sources["exported"],
         source=sources["source"],
         request=request.asked,
+        head=head.told if head else None,
     )
     simulated = request.target.executes_on_host() == "simulated"
     write_golden(folder, run, artifacts["deployed"], simulated=simulated)
@@ -172,7 +197,6 @@ def _compiled(
     compiler = BACKENDS[request.target.backend]
     progress(f"compiling for {request.name}", 0, 1)
     deployed = compiler.compile(compressed.model, request.target, folder / "model")
-    # A float model is its own yardstick; a second copy of it would only be timed against itself.
     same = compressed.model == twin.model
     made = {"deployed": deployed, "float": deployed if same else _twin(compiler, twin, request.target, folder)}
     progress(f"compiling for {request.name}", 1, 1)

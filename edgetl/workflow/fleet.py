@@ -25,6 +25,7 @@ from edgetl.core.bundle import Bundle, load_bundle
 from edgetl.devices import Device, find_device, stop_all, time_limit
 from edgetl.devices.placement import check_fits
 from edgetl.runtime.installed import Installed
+from edgetl.runtime.open_head import enrolled_head
 from edgetl.workflow.audit import contradiction
 from edgetl.workflow.time_bundle import plan_for, time_bundle
 from edgetl.workflow.update_gate import Update, compare_with_current, gate_of
@@ -133,6 +134,9 @@ def deploy(
             makes no sense: before any work starts.
     """
     opened = load_bundle(bundle, public_key)
+    if enrolled_head(opened) is not None:
+        what = f"{opened.path} has classes that were added to it, and a release is what was certified"
+        raise BundleError(what, "forget them here, and enroll them on each device: python -m edgetl.runtime enroll")
     doubt, barred = doubt_of(opened)
     if barred and not force:
         raise BundleError(f"{opened.path}: {doubt}", "make it pass: edgetl verify; or deploy it all the same: --force")

@@ -48,13 +48,13 @@ def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]
     """
     compressed = candidates.compressed(best)
     head = find_head(read_topology(compressed.source))
-    parts = _parts(candidates)
+    parts = parts_of(candidates)
     aims = (("labels", _to_labels), ("the trained model's outputs", _to_outputs))
     # The labels of a model that was adapted are another domain's.
     for aim, fit in aims if candidates.run.adaptation is None else aims[1:]:
 
         def build(folder: Path, fit: Any = fit) -> None:
-            seen = [_features(candidates, compressed, part) for part in parts]
+            seen = [features_of(candidates, compressed, part) for part in parts]
             weight, bias, penalty = fit(candidates, compressed, parts, seen)
             with_head(compressed.source, head, weight, bias, folder / EXPORTED)
             write_json(folder / REFIT, {"n": len(parts[0]), "inverse_penalty": penalty, "of": compressed.folder.name})
@@ -74,7 +74,7 @@ def refitted(candidates: Candidates, best: Attempt) -> Iterator[tuple[str, str]]
         yield f"the head fitted again to {aim} ({done['n']} samples, C = {done['inverse_penalty']:g})", folder.name
 
 
-def _parts(candidates: Candidates) -> Parts:
+def parts_of(candidates: Candidates) -> Parts:
     """Samples to fit on, and others to choose the penalty on; never of the search or certify split."""
     dataset, draw = candidates.run.dataset, np.random.default_rng(candidates.run.settings.get("seed", 0))
     trained = () if candidates.run.adaptation is not None else dataset.split("train")
@@ -87,7 +87,7 @@ def _parts(candidates: Candidates) -> Parts:
     return fit[:FITTED], judge
 
 
-def _features(candidates: Candidates, compressed: Compressed, part: Sequence[Sample]) -> npt.NDArray[np.float32]:
+def features_of(candidates: Candidates, compressed: Compressed, part: Sequence[Sample]) -> npt.NDArray[np.float32]:
     """What reaches the head of the int8 model; computed once, for both aims."""
 
     def build(folder: Path) -> None:

@@ -492,6 +492,10 @@ Bundle open_bundle(const std::string &folder, const std::string &role, const uin
   read_file(path.c_str(), most_json, ETL_BUNDLE, text);
   check_signed(vouched, manifest_name, key != nullptr ? sha256(text) : "");
   const Json manifest = read_manifest(text, folder);
+  // Answers without them would name the wrong classes.
+  if (!below(folder, "enrolled.head", ETL_BUNDLE).empty())
+    fail(ETL_UNSUPPORTED, folder + " has classes that were added on the device, which the C runner does not read: "
+                          "take them away with edgetl forget, or use the Python runtime");
 
   Bundle bundle;
   std::string weights;

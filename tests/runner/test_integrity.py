@@ -69,6 +69,15 @@ def test_every_altered_byte_is_refused_by_both(runner: Runner, bundle: Bundle, t
     assert opened(runner, bundle.path)[0] == 0
 
 
+def test_classes_that_were_added_are_not_left_out_silently(runner: Runner, bundle: Bundle) -> None:
+    (bundle.path / "enrolled.head").write_bytes(b"")
+    status, message = opened(runner, bundle.path)
+    assert status != 0
+    assert "classes that were added on the device" in message
+    (bundle.path / "enrolled.head").unlink()
+    assert opened(runner, bundle.path) == (0, "")
+
+
 def test_an_altered_file_is_named(runner: Runner, bundle: Bundle) -> None:
     (bundle.path / "labels.json").write_text('["two", "one"]\n')
     status, message = opened(runner, bundle.path)

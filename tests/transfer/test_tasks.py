@@ -107,6 +107,7 @@ def test_no_strategy_names_a_loss_that_the_task_should_choose() -> None:
     """A probe has none; the others take the task's, alone or beside terms of their own, but for what reads no label."""
     terms = {name: recipe().terms for name, recipe in STRATEGIES.items()}
     assert terms.pop("linear-probe") == terms.pop("adabn") == ()
+    assert all(not terms.pop(name) for name in ("prototype", "nearest-mean", "slda", "cosine", "ridge"))
     assert STRATEGIES["shot"]().labels == ("class",)
     assert len(terms.pop("shot")) == 1
     assert all(any(isinstance(term, TaskLoss) for term in own) for own in terms.values())

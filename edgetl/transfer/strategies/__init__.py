@@ -13,6 +13,7 @@ from edgetl.transfer.strategies import (
     adaptation,
     baselines,
     distillation,
+    few_shot,
     fine_tuning,
     lora,
     multi_task,
@@ -25,6 +26,11 @@ from edgetl.transfer.strategies.options import about, chosen, options_of, refere
 LISTING = "edgetl strategies"
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "linear-probe": fine_tuning.linear_probe,
+    "prototype": few_shot.prototype,
+    "nearest-mean": few_shot.nearest_mean,
+    "slda": few_shot.slda,
+    "cosine": few_shot.cosine,
+    "ridge": few_shot.ridge,
     "fine-tune": fine_tuning.fine_tune,
     "lora": lora.lora,
     "prune": pruning.prune,

@@ -66,7 +66,8 @@ class HeadSpec:
     """What follows the backbone.
 
     Attributes:
-        kind: "linear".
+        kind: "linear", fitted as a whole; or how a class's mean becomes its row, a key of
+            :data:`edgetl.transfer.class_means.KINDS`: such a head can be given classes on the device.
         fit: of one class a sample: "logistic", "ridge", "svm", or the "best" of them on validation samples.
         folds: of the training samples, on which the penalty is chosen; 0 for validation samples.
         start: "fitted" on the backbone's features before the loop, or "random".
@@ -75,14 +76,16 @@ class HeadSpec:
             pixels the validation loss rose from 0.49 to 1.06 in two epochs, and from 0.71 at C = 0.01 it fell to 0.43.
         class_balance: exponent γ; in the fit, class c weighs (samples of c)^-γ: 0 not at all balanced, 1 fully. Means
             something only where a sample has one class.
+        shrinkage: of the metric of a kind that has one, 0 to 1; 0 to choose it on validation samples.
     """
 
-    kind: Literal["linear"] = "linear"
+    kind: Literal["linear", "prototype", "nearest-mean", "slda", "cosine", "ridge"] = "linear"
     fit: Literal["logistic", "ridge", "svm", "best"] = "logistic"
     folds: int = 0
     start: Literal["fitted", "random"] = "fitted"
     weakest_penalty: float = 10.0
     class_balance: float = 0.0
+    shrinkage: float = 0.0
 
 
 @dataclass(frozen=True)

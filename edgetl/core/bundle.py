@@ -27,7 +27,7 @@ and names the manifest's digest, so it belongs to exactly one bundle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +51,6 @@ from edgetl.core.signature import (
     STATEMENT,
     check_signature,
     read_public_key,
-    signed_names,
 )
 from edgetl.core.sketch import AGAIN, Sketch
 
@@ -267,19 +266,6 @@ def write_manifest(folder: Path, manifest: Manifest, artifacts: Mapping[str, Art
     # Named here because 50,000 rows take a fifth of a second to read, whenever a bundle is judged again.
     splits = digest_of(read_json(folder / SPLITS_FILE, BundleError)) if SPLITS_FILE in files else ""
     write_sealed(folder / MANIFEST, to_json(replace(manifest, splits=splits, files=files, artifacts=entries)))
-
-
-def travelling(folder: Path, files: Iterable[str]) -> tuple[str, ...]:
-    """Names of what goes with a bundle to where it runs: its files, what it is watched by, and what is signed.
-
-    Records go along where they are signed: without them, the bundle would not be.
-
-    Args:
-        folder: of the bundle.
-        files: those that its manifest names.
-    """
-    records = (SKETCH, *signed_names(folder))
-    return tuple(dict.fromkeys((MANIFEST, *files, *(name for name in records if file_of(folder, name).is_file()))))
 
 
 def load_bundle(path: str | Path | Bundle, public_key: str | Path | None = None) -> Bundle:

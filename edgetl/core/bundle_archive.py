@@ -6,7 +6,7 @@ given its name: what is refused leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,9 @@ from edgetl.base.errors import BundleError, EdgetlError
 from edgetl.base.names import check_name, check_together
 from edgetl.base.storage import check_room, new_file, new_folder
 from edgetl.base.stored_zip import Entry, copy_content, read_entries, write_archive
-from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
-from edgetl.core.signature import SIGNATURE, STATEMENT, every_file, read_public_key
+from edgetl.core.bundle import MANIFEST, SKETCH, Bundle, load_bundle
+from edgetl.core.bundle_files import file_of
+from edgetl.core.signature import SIGNATURE, STATEMENT, every_file, read_public_key, signed_names
 
 _AGAIN = "take it from whoever packed it, or pack the bundle again: edgetl pack BUNDLE --out FILE"
 
@@ -123,3 +124,16 @@ def _checked(folder: Path, source: Path, key: str | None) -> Bundle:
     except EdgetlError as error:
         # Named by the archive: the folder is gone when somebody reads this.
         raise BundleError(error.what.replace(str(folder), str(source)), _AGAIN) from error
+
+
+def travelling(folder: Path, files: Iterable[str]) -> tuple[str, ...]:
+    """Names of what goes with a bundle to where it runs: its files, what it is watched by, and what is signed.
+
+    Records go along where they are signed: without them, the bundle would not be.
+
+    Args:
+        folder: of the bundle.
+        files: those that its manifest names.
+    """
+    records = (SKETCH, *signed_names(folder))
+    return tuple(dict.fromkeys((MANIFEST, *files, *(name for name in records if file_of(folder, name).is_file()))))

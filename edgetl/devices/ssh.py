@@ -30,7 +30,8 @@ from typing import IO, Any
 from edgetl.base.errors import BundleError, DeviceError
 from edgetl.base.progress import Progress, silent
 from edgetl.base.storage import sha256_bytes, sha256_file, sha256_json
-from edgetl.core.bundle import MANIFEST, travelling
+from edgetl.core.bundle import MANIFEST
+from edgetl.core.bundle_archive import travelling
 from edgetl.core.bundle_files import file_of
 from edgetl.core.manifest import read_manifest
 from edgetl.core.signature import ENROLLED

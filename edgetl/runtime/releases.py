@@ -19,7 +19,8 @@ from typing import Literal
 
 from edgetl.base.errors import BundleError, DeviceError
 from edgetl.base.lock import alone
-from edgetl.core.bundle import Bundle, load_bundle, travelling
+from edgetl.core.bundle import Bundle, load_bundle
+from edgetl.core.bundle_archive import travelling
 from edgetl.runtime.installed import Installed, SelfTest
 from edgetl.runtime.selftest import selftest
 

@@ -26,7 +26,7 @@ from edgetl.compress.quantize import quantize, to_float
 from edgetl.compress.recipes import Recipe
 from edgetl.compress.repair import TRAINED, Attempt
 from edgetl.compress.samples import Selection, select_samples
-from edgetl.core.bundle import CALIBRATION, Artifact, Precision
+from edgetl.core.bundle import CALIBRATION, LAYERS, Artifact, Precision
 from edgetl.core.compression import Calibration, LayerNoise, Quantization
 from edgetl.core.data.samples import CLASS, Sample
 from edgetl.core.run import Run
@@ -38,6 +38,7 @@ from edgetl.runtime.sessions import Session
 from edgetl.runtime.transport import read_arrays, write_arrays
 from edgetl.tasks import find_task
 from edgetl.workflow.attempt_outcome import compare
+from edgetl.workflow.network_reference import head_inputs
 from edgetl.workflow.reference import EXPORTED, OUTPUTS, Reference, measured_outputs
 from edgetl.workflow.stage_cache import stage, versions
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from edgetl.compress.layers.points import Point
 
 SOURCE = "source.onnx"
+#: File of a stage that holds what a head sees of samples.
+FEATURES = "features.npy"
 #: Record of a stage that holds a model with another head, of an attempt's: ``of`` names the attempt's stage.
 REFIT = "refit.json"
 #: Images that layers are attributed on.
@@ -163,7 +166,19 @@ class Candidates:
         return select_samples(self.run.dataset, recipe.selection, recipe.size, recipe.seed, self._features)
 
     def _features(self, paths: Sequence[Path]) -> npt.NDArray[np.floating[Any]]:
-        return self.reference.features(paths, self.progress)
+        """Of the calibration split, by the float ONNX file if that ends in a head; kept for all targets."""
+
+        def build(folder: Path) -> None:
+            try:
+                found = head_inputs(self.floating / EXPORTED, self.run, paths, self.progress)
+            except CompressionError:
+                found = self.reference.features(paths, self.progress)
+            np.save(folder / FEATURES, found, allow_pickle=False)
+
+        told = {"onnx": self.floating.name, "run": self.run.digest, "splits": self.run.dataset.digest}
+        folder = stage(self.work, "head-inputs", {**told, "versions": versions("torch", "onnxruntime")}, build)
+        found: npt.NDArray[np.floating[Any]] = np.load(folder / FEATURES, allow_pickle=False)
+        return found
 
     def artifact(self, compressed: Compressed, precision: str) -> Artifact:
         """A compressed model as its runtime opens it."""
@@ -222,7 +237,7 @@ class Candidates:
         """The trained model's outputs on samples of any split, (n, …) by name."""
         known = {sample.path: row for row, sample in enumerate(self.run.dataset.split(self.run.dataset.measured))}
         if all(sample.path in known for sample in samples):
-            found = measured_outputs(self.reference, self.work, self.progress)
+            found = measured_outputs(self.run, self.floating, self.work, self.progress)
             return rows(found, np.array([known[sample.path] for sample in samples], np.int64))
 
         def build(folder: Path) -> None:
@@ -253,8 +268,15 @@ class Candidates:
 
     def noises(self, compressed: Compressed) -> tuple[LayerNoise, ...]:
         """What quantization does to each layer by itself, on search images."""
-        samples = [input_of(self.run).feeds(path) for path in self.spread(ATTRIBUTED)]
-        return attribute(compressed.source, self.points(compressed), samples, self.progress)
+
+        def build(folder: Path) -> None:
+            samples = [input_of(self.run).feeds(path) for path in self.spread(ATTRIBUTED)]
+            found = attribute(compressed.source, self.points(compressed), samples, self.progress)
+            write_json(folder / LAYERS, to_json(found))
+
+        told = {"compressed": compressed.folder.name, "run": self.run.digest, "splits": self.run.dataset.digest}
+        file = stage(self.work, "noises", {**told, "versions": versions("onnxruntime")}, build) / LAYERS
+        return tuple(from_json(LayerNoise, each, file) for each in read_json(file))
 
     def spread(self, most: int) -> Sequence[Path]:
         """Files of some search samples, evenly spread over the split."""

@@ -68,10 +68,19 @@ class NetworkReference:
 
     def features(self, paths: Sequence[Path], progress: Progress) -> Floats:
         """See :class:`Reference`."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = graph.save(head_input(graph.load(self.network)), Path(folder) / "features.onnx")
-            with several(Artifact("onnxruntime", file, "fp32")) as sessions:
-                samples = tracked(read_ahead(input_of(self.run), paths), "features for k-centre", progress, len(paths))
-                found = list(inferred(sessions, samples))
-        rows = [next(iter(outputs.values())).reshape(1, -1) for outputs in found]
-        return np.concatenate(rows).astype(np.float32)
+        return head_inputs(self.network, self.run, paths, progress)
+
+
+def head_inputs(network: Path, run: Run, paths: Sequence[Path], progress: Progress) -> Floats:
+    """What the last linear layer of a float ONNX file reads of sample files: (n, features).
+
+    Raises:
+        CompressionError: the network ends in something else.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = graph.save(head_input(graph.load(network)), Path(folder) / "features.onnx")
+        with several(Artifact("onnxruntime", file, "fp32")) as sessions:
+            samples = tracked(read_ahead(input_of(run), paths), "features for k-centre", progress, len(paths))
+            found = list(inferred(sessions, samples))
+    rows = [next(iter(outputs.values())).reshape(1, -1) for outputs in found]
+    return np.concatenate(rows).astype(np.float32)

@@ -32,7 +32,7 @@ PARITY_SAMPLES = 32
 OPSET = 18
 EXPORTED = "model.onnx"
 #: Of what these stages keep.
-FORMAT = 3
+FORMAT = 4
 #: File of a stage that holds a model's outputs.
 OUTPUTS = "outputs.npz"
 
@@ -115,14 +115,21 @@ class TorchReference:
     def _outputs(self, module: Any, split: str, step: str, progress: Progress) -> Outputs:
         import torch
 
-        from edgetl.transfer.model import outputs
+        from edgetl.compress.export import answered
+        from edgetl.transfer.model import eval_batch
         from edgetl.transfer.stores import store_of
 
         paths = self.run.dataset.paths(split)
         if not paths:
             return no_outputs(self.run)
-        store = store_of(input_of(self.run), paths)
-        return dict(outputs(module, store, torch.device("cpu"), step, progress))
+        device, store = torch.device("cpu"), store_of(input_of(self.run), paths)
+        found, done = np.empty((len(store), module.width), np.float32), 0
+        batches = store.batches(eval_batch(module.definition, device))
+        for indices, values in answered(lambda batch: (batch[0], module.fed(batch[1], device)), batches):
+            found[indices] = values.numpy()
+            done += len(indices)
+            progress(step, done, len(store))
+        return dict(module.named(found))
 
     def export(self, out: Path, batch: int | None) -> Mapping[str, Any]:
         """See :class:`Reference`."""
@@ -181,8 +188,9 @@ class Answers:
     """What the models of a run say, before any compression; outputs are by name, (n, …).
 
     Attributes:
-        certify, search: the trained model's, on either split.
-        exported: the float ONNX file's, in ONNX Runtime, on the certify split.
+        certify: the trained model's, on that split.
+        search: those of the float ONNX file, which was checked to follow it, in ONNX Runtime, on that split.
+        exported: the same on the certify split.
         baseline: those of the model that the transfer is measured against, on the certify split; None without one.
         baseline_kind: scratch or probe; "" without one.
         reproduced: validation accuracy as training recorded it, as the weights give it now, and the images.
@@ -209,16 +217,16 @@ class Answers:
 def answers(reference: Reference, floating: Path, work: Path, progress: Progress) -> Answers:
     """Run the reference, its baseline and the exported graph; each is kept in ``work``."""
     run = reference.run
-    folder = _reference(reference, work, progress)
-    floats = _floating(run, floating, work, progress)
+    certify = _reference(reference, work, progress)
+    of_file = _floating(run, floating, work, progress)
     baseline, kind = _baseline(reference, work, progress)
-    certify, search, measured = (_read(folder / f"{split}.npz") for split in _splits(run))
-    return Answers(certify, search, floats, baseline, kind, reproduced(run, measured))
+    exported, search, measured = (_read(of_file / f"{split}.npz") for split in _splits(run))
+    return Answers(certify, search, exported, baseline, kind, reproduced(run, measured))
 
 
-def measured_outputs(reference: Reference, work: Path, progress: Progress) -> Outputs:
-    """The trained model's outputs on the split whose metric its run records, (n, …) by name."""
-    return _read(_reference(reference, work, progress) / f"{reference.run.dataset.measured}.npz")
+def measured_outputs(run: Run, floating: Path, work: Path, progress: Progress) -> Outputs:
+    """The float ONNX file's outputs on the split whose metric its run records, (n, …) by name."""
+    return _read(_floating(run, floating, work, progress) / f"{run.dataset.measured}.npz")
 
 
 def _splits(run: Run) -> tuple[str, str, str]:
@@ -233,33 +241,26 @@ def reproduced(run: Run, outputs: Arrays) -> tuple[float, float, int]:
     return float(run.metrics.val.get(run.metrics.metric, math.nan)), again, len(labels)
 
 
-def _reference(reference: Reference, work: Path, progress: Progress) -> Path:
+def _reference(reference: Reference, work: Path, progress: Progress) -> Outputs:
     def build(folder: Path) -> None:
-        for split in dict.fromkeys(_splits(reference.run)):
-            _write(folder / f"{split}.npz", reference.outputs(split, progress))
+        _write(folder / OUTPUTS, reference.outputs("certify", progress))
 
     run = reference.run
-    inputs = {
-        "format": FORMAT,
-        "run": run.digest,
-        "metrics": to_json(run.metrics),
-        "versions": dict(reference.versions),
-    }
-    return stage(work, "reference", inputs, build)
+    told = {"run": run.digest, "metrics": to_json(run.metrics)}
+    inputs = {"format": FORMAT, **told, "versions": dict(reference.versions)}
+    return _read(stage(work, "reference", inputs, build) / OUTPUTS)
 
 
-def _floating(run: Run, floating: Path, work: Path, progress: Progress) -> Arrays:
+def _floating(run: Run, floating: Path, work: Path, progress: Progress) -> Path:
     def build(folder: Path) -> None:
         artifact = Artifact("onnxruntime", floating / EXPORTED, "fp32")
-        _write(folder / OUTPUTS, run_artifact(artifact, run, "certify", False, "running float ONNX", progress))
+        for split in dict.fromkeys(_splits(run)):
+            told = f"running float ONNX ({split})"
+            _write(folder / f"{split}.npz", run_artifact(artifact, run, split, False, told, progress))
 
-    inputs = {
-        "format": FORMAT,
-        "onnx": floating.name,
-        "splits": run.dataset.digest,
-        "versions": versions("onnxruntime"),
-    }
-    return _read(stage(work, "float", inputs, build) / OUTPUTS)
+    told = {"onnx": floating.name, "splits": run.dataset.digest}
+    inputs = {"format": FORMAT, **told, "versions": versions("onnxruntime")}
+    return stage(work, "float", inputs, build)
 
 
 def run_artifact(artifact: Artifact, run: Run, split: str, simulated: bool, step: str, progress: Progress) -> Outputs:
@@ -289,10 +290,6 @@ def _baseline(reference: Reference, work: Path, progress: Progress) -> tuple[Arr
     def build(folder: Path) -> None:
         _write(folder / OUTPUTS, reference.baseline(progress))
 
-    inputs = {
-        "format": FORMAT,
-        "run": run.digest,
-        "baseline": to_json(run.baseline),
-        "versions": dict(reference.versions),
-    }
+    told = {"run": run.digest, "baseline": to_json(run.baseline)}
+    inputs = {"format": FORMAT, **told, "versions": dict(reference.versions)}
     return _read(stage(work, "baseline", inputs, build) / OUTPUTS), run.baseline.kind

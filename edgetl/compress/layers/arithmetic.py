@@ -97,7 +97,8 @@ def session_of(model: Any, *, plain: bool = False, profile: str = "", threads: i
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # A thread that waits for the others of its run takes no core from them, nor from what else is at work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content = model.SerializeToString()
     set_arithmetic(options, content if plain else None)
     if profile:

@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
+from edgetl.base.parallel import CORES, in_order
 from edgetl.base.progress import Progress, silent, tracked
 from edgetl.compress.batches import fed
 from edgetl.compress.layers.arithmetic import Builder, session_of
@@ -152,16 +154,20 @@ class _Probe:
 
 def _run(probe: _Probe, samples: Iterable[Arrays], progress: Progress) -> Sums:
     """Means over the samples of every output; "variance" also holds what the channel means differ by."""
-    session, names = session_of(probe.model), list(probe.names.values())
+    # One thread each, as several run at once.
+    session, names = session_of(probe.model, threads=1), list(probe.names.values())
     sums: Sums = {name: np.zeros(()) for name in names}
     squares: Sums = {}
     count = 0
-    for sample in tracked(samples, "quantization noise of each layer", progress):
+
+    def run(sample: Arrays) -> list[npt.NDArray[Any]]:
         try:
-            values = session.run(names, fed(sample, session))
+            return list(session.run(names, fed(sample, session)))
         except Exception as error:  # pybind exceptions of ONNX Runtime share no base class
             shapes = ", ".join(f"{name} {array.shape}" for name, array in sample.items())
             raise CompressionError(f"the model does not take {shapes}", "prepare the sample first") from error
+
+    for values in in_order([run] * CORES, tracked(samples, "quantization noise of each layer", progress)):
         count += 1
         for name, value in zip(names, values, strict=True):
             sums[name] = sums[name] + value.astype(np.float64)

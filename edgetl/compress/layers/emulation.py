@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.base.errors import CompressionError
+from edgetl.base.parallel import CORES, in_order
 from edgetl.compress import graph
 from edgetl.compress.batches import batched
 from edgetl.compress.engine_ort import QUANTIZABLE
@@ -25,7 +26,7 @@ from edgetl.core.tensors import Arrays, joined
 
 #: Operators that follow their neighbours: quantizers leave them in float where nothing else asks for integers.
 PASSIVE = (*SAME_VALUES, "Clip", "Relu", "AveragePool", "Resize", "Split", "Pad")
-_BATCH = 8
+_BATCH = 4
 _SWITCHES = "edgetl:floating"
 
 
@@ -52,7 +53,8 @@ class Emulation:
         self._holders = [_holders(pair, self.topology, set(self._layers), self._writes) for pair in self.layout.pairs]
         acting = {*self._layers, *(name for holders in self._holders for name in holders)}
         self.names = tuple(name for name in self.topology.nodes if name in acting)
-        self._session = session_of(self._build())
+        # One thread each, as several run at once.
+        self._session = session_of(self._build(), threads=1)
 
     def _build(self) -> Any:
         build = Builder(self.topology.model)
@@ -95,11 +97,13 @@ class Emulation:
         """
         switches = np.array([*self._floating_layers(floating), *self._floating_pairs(floating)], np.bool_)
         names = [value.name for value in self._session.get_outputs()]
-        parts = []
-        for feeds, size in batched(samples, self._session.get_inputs()[0].shape[0], _BATCH):
-            values = self._session.run(names, {**feeds, _SWITCHES: switches})
-            parts.append({name: v[:size].astype(np.float32) for name, v in zip(names, values, strict=True)})
-        return joined(parts)
+
+        def run(batch: tuple[Arrays, int]) -> dict[str, npt.NDArray[np.float32]]:
+            values = self._session.run(names, {**batch[0], _SWITCHES: switches})
+            return {name: v[: batch[1]].astype(np.float32) for name, v in zip(names, values, strict=True)}
+
+        batches = batched(samples, self._session.get_inputs()[0].shape[0], _BATCH)
+        return joined(list(in_order([run] * CORES, batches)))
 
     def holding(self, reader: str, tensor: str) -> frozenset[str]:
         """Nodes that have to be in float together for ``reader`` to read ``tensor`` in float; empty if it does."""

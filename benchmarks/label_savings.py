@@ -32,8 +32,7 @@ from edgetl.backends import BACKENDS
 from edgetl.base.extras import version
 from edgetl.base.progress import tracked
 from edgetl.base.storage import read_json, write_json
-from edgetl.certify import Predictions
-from edgetl.certify.agreement import AgreementTest, agreement_test
+from edgetl.certify import PairedCounts, Predictions, mcnemar_loss, noninferiority
 from edgetl.certify.score import critical_value, score_statistic
 from edgetl.certify.unconditional import MOST_DISCORDANT, tail
 from edgetl.certify.unlabelled import Unlabelled
@@ -104,12 +103,6 @@ def chosen(found: Unlabelled, rows: Indexes) -> Unlabelled:
     )
 
 
-@lru_cache(maxsize=100_000)
-def tested(n: int, disagreed: int, lost: int, gained: int, labelled: int, margin: float) -> AgreementTest:
-    """The test, once for each table."""
-    return agreement_test(n, disagreed, lost, gained, labelled, margin=margin, alpha=ALPHA)
-
-
 def labels_used(turns: Sequence[int], n: int, margin: float) -> tuple[str, int]:
     """The verdict and the labels that it took, where each turn is −1 (lost), 1 (gained) or 0 (neither).
 
@@ -118,7 +111,10 @@ def labels_used(turns: Sequence[int], n: int, margin: float) -> tuple[str, int]:
 
     def verdict(used: int) -> str:
         lost, gained = (list(turns[:used]).count(turn) for turn in (-1, 1))
-        return tested(n, len(turns), lost, gained, used, margin).verdict
+        missing = len(turns) - used
+        if passes(lost + missing, gained, n, margin):
+            return "pass"
+        return "fail" if fails(lost, gained + missing, n, margin) else "underpowered"
 
     low, high = -1, len(turns)
     while high - low > 1:
@@ -141,10 +137,10 @@ def savings(found: Unlabelled, labels: Indexes, seeds: int, **more: Any) -> list
                 turns = turned[drawn[order]].tolist()
                 verdict, used = labels_used(turns, n, margin)
                 lost, gained = (int((turned[drawn] == sign).sum()) for sign in (-1, 1))
-                whole = tested(n, lost + gained, lost, gained, lost + gained, margin)
+                whole = noninferiority(PairedCounts(n - lost - gained, lost, gained, 0), margin, ALPHA).verdict
                 rows.append(
                     {**more, "seed": seed, "n": n, "margin": margin, "disagreed": len(order), "labels": used,
-                     "share": used / n, "verdict": verdict, "all_labels": whole.verdict, "lost": lost, "gained": gained}
+                     "share": used / n, "verdict": verdict, "all_labels": whole, "lost": lost, "gained": gained}
                 )  # fmt: skip
     return rows
 
@@ -217,9 +213,21 @@ def _size(margin: float, n: int, discordance: float, neither: float, replicates:
 @lru_cache(maxsize=1_000_000)
 def passes(lost: int, gained: int, n: int, margin: float) -> bool:
     """Whether the paired test passes: what :func:`edgetl.certify.noninferiority` says, without its other figures."""
-    if float(score_statistic(lost, gained, n, -margin)) <= critical_value(ALPHA):
+    return _above(lost, gained, n, -margin)
+
+
+@lru_cache(maxsize=1_000_000)
+def fails(lost: int, gained: int, n: int, margin: float) -> bool:
+    """Whether it fails, likewise."""
+    seen = (gained - lost) / n <= -margin and float(mcnemar_loss(lost, gained)) < ALPHA
+    return seen or _above(gained, lost, n, margin)
+
+
+def _above(lost: int, gained: int, n: int, difference: float) -> bool:
+    """Whether the lower bound of the true difference is above ``difference``."""
+    if float(score_statistic(lost, gained, n, difference)) <= critical_value(ALPHA):
         return False
-    return lost + gained > MOST_DISCORDANT or tail(lost, gained, n, ALPHA).probability(-margin) <= ALPHA
+    return lost + gained > MOST_DISCORDANT or tail(lost, gained, n, ALPHA).probability(difference) <= ALPHA
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

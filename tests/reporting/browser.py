@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,9 @@ from typing import Any
 from .page import CHROMIUM
 
 PATIENCE = 60.0
+_PLACED = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 #: Key → the code of its place on the keyboard, and its number.
 _NAMED = {"ArrowRight": 39, "ArrowLeft": 37, "Delete": 46, "Enter": 13, "Escape": 27, "Tab": 9}
 
@@ -24,10 +28,10 @@ class Browser:
     def __init__(self, profile: Path, downloads: Path) -> None:
         read_there, self._write = os.pipe()
         self._read, write_there = os.pipe()
-        # The protocol wants the numbers 3 and 4: the shell puts them there.
+        # The protocol wants the numbers 3 and 4.
         far = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (read_there, write_there)]
         command = [
-            "/bin/sh", "-c", f'exec "$@" 3<&{far[0]} 4>&{far[1]}', "sh",
+            sys.executable, "-c", _PLACED, *map(str, far),
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--disable-dev-shm-usage", "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank",

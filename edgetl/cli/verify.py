@@ -9,7 +9,7 @@ import typer
 
 import edgetl
 from edgetl.cli.enrolled import show_enrolled
-from edgetl.cli.output import MARGIN, Json, PublicKey, Quiet, ValueRange, output, say
+from edgetl.cli.output import MARGIN, Json, Output, PublicKey, Quiet, ValueRange, output, say
 
 _SEQUENTIAL = "May be read after every new batch of samples, for about twice as many; see its notes."
 _STATUS = {"pass": 0, "fail": 3, "underpowered": 4}
@@ -76,16 +76,10 @@ def command(
     judged again.
     """
     from edgetl.reporting.outcome import print_certificate
-    from edgetl.workflow.audit import audit
 
     with output(json=json, quiet=quiet, bars=not check) as shown:
         if check:
-            found = audit(bundle, public_key)
-            answer = {"bundle": str(bundle), "belongs": found.problem is None, "problem": found.problem}
-            answer |= {"signed_by": found.signed_by or None, "claimed": list(found.claimed), "trust": found.trust}
-            sentence = found.problem or "the certificate is this bundle's, unaltered, and follows from its files"
-            shown.show(answer, lambda console: say(console, f"{bundle}: {sentence}", found.trust))
-            return 0 if found.problem is None else 3
+            return _checked(bundle, public_key, shown)
         if enrolled:
             tested = edgetl.verify_enrolled(
                 bundle,
@@ -119,3 +113,15 @@ def command(
         )
         shown.show(certificate.to_json(), lambda console: print_certificate(console, certificate))
     return _STATUS[certificate.verdict]
+
+
+def _checked(bundle: Path, public_key: Path | None, shown: Output) -> int:
+    """Print whether the certificate follows from its bundle; the exit status."""
+    from edgetl.workflow.audit import audit
+
+    found = audit(bundle, public_key)
+    answer = {"bundle": str(bundle), "belongs": found.problem is None, "problem": found.problem}
+    answer |= {"signed_by": found.signed_by or None, "claimed": list(found.claimed), "trust": found.trust}
+    sentence = found.problem or "the certificate is this bundle's, unaltered, and follows from its files"
+    shown.show(answer, lambda console: say(console, f"{bundle}: {sentence}", found.trust))
+    return 0 if found.problem is None else 3

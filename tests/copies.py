@@ -13,7 +13,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 #: What of the checkout edgetl runs from.
-FOLDERS = ("edgetl", "targets", "calibration")
+FOLDERS = ("edgetl", "targets", "calibration", "runner")
 
 
 @dataclass(frozen=True)

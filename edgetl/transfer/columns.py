@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
@@ -97,7 +98,7 @@ class Columns(nn.Module):
                     added[layer] = added[layer] + told if layer in added else told
             read = {layer for _, source, layer in self.places if source == number}
             activations = dict[str, Tensor]()
-            with _joined(column, self._heads[number], read, added, activations):
+            with _ONE_AT_A_TIME, _joined(column, self._heads[number], read, added, activations):
                 answers.append(column(*inputs))
             if missing := sorted(read - set(activations)):
                 raise RuntimeError(f"the layer {missing[0]} took no part in an answer")
@@ -129,6 +130,10 @@ class Columns(nn.Module):
         """Names of what the architecture keeps from weight decay."""
         named: Callable[[], Collection[str]] = getattr(self.newest, "no_weight_decay", tuple)
         return {f"{NEWEST}.{name}" for name in named()}
+
+
+#: What joins the columns hangs on their modules while one thread computes, and would join another's.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def _within(parent: nn.ModuleDict, key: str) -> nn.ModuleDict:

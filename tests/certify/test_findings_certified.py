@@ -226,10 +226,10 @@ def test_logits_give_probabilities_and_the_ladders_distances() -> None:
 
 
 def imbalanced() -> tuple[Any, Any, Any]:
-    """The rare class loses 5 of 60 images, which accuracy over 6,060 does not notice."""
+    """The rare class loses 6 of 60 images, which accuracy over 6,060 does not notice."""
     labels = np.repeat([0, 1], [60, 6000])
     deployed = labels.copy()
-    deployed[:5] = 1
+    deployed[:6] = 1
     return labels, deployed, labels
 
 
@@ -243,10 +243,10 @@ def test_balanced_accuracy_decides_when_it_is_asked_for() -> None:
     assert balanced.metric == "balanced-accuracy"
     assert "bootstrap" in balanced.method
     assert (
-        "The loss of balanced accuracy observed, 4.167 points, is more than chance and not smaller than the margin."
+        "The loss of balanced accuracy observed, 5 points, is more than chance and not smaller than the margin."
         in balanced.reasons
     )
-    assert "balanced accuracy 100.00 % and 95.83 %, −4.17 points" in balanced.sentence()
+    assert "balanced accuracy 100.00 % and 95.00 %, −5.00 points" in balanced.sentence()
     assert (accuracy.reference_score, accuracy.deployed_score) == (1, accuracy.deployed_accuracy)
     assert accuracy.balanced == balanced.balanced
     assert accuracy.balanced is not None

@@ -464,11 +464,13 @@ def _receive(cache: Path, verb: str, content: bytes) -> Ended:
         (cache / name).mkdir(parents=True)
     before, sys.stdin = sys.stdin, _Bytes(content)
     said = io.StringIO()
+    mask = os.umask(0o077)  # The receiver is a process of its own, and does not put it back.
     try:
         with contextlib.redirect_stdout(said):
             ended = call(lambda: receiver.main(cache, verb), refusals=(SystemExit,))
     finally:
         sys.stdin = before
+        os.umask(mask)
     if outside.exists() or [path for path in cache.rglob("*") if path.is_symlink()]:
         return Ended(1, err="a file outside of its place")
     return ended

@@ -1,6 +1,6 @@
 """How often the monitor raises a false alarm, and how soon it sees drift.
 
-    python -m benchmarks.drift BUNDLE --data FOLDER [--streams 60] [--length 10000] [--out FILE]
+    python -m benchmarks.drift BUNDLE --data FOLDER [--most 400] [--streams 60] [--length 10000] [--out FILE]
 
 BUNDLE reads pictures, and FOLDER is where its certify samples lie. False alarms: streams of independent numbers, with
 as many characteristics and certified samples as the bundle's sketch has, watched for ``length`` samples at alpha 0.05;
@@ -106,12 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--most", type=int, default=400, help="certify pictures that are taken")
     parser.add_argument("--streams", type=int, default=60)
     parser.add_argument("--length", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
     bundle = load_bundle(options.bundle)
-    paths = certify_files(bundle, options.data, silent)
+    paths = certify_files(bundle, options.data, silent)[: options.most]
     delays: dict[str, Any] = {}
     with Predictor(bundle, threads=1) as predictor:
         clean = table(predictor, paths)
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _accuracy(predictor: Predictor, sources: Sequence[Any]) -> float:
     """Share of the certify samples that are answered rightly."""
-    labels = predictor.bundle.dataset.labels("certify")
+    labels = predictor.bundle.dataset.labels("certify")[: len(sources)]
     said = [int(predictor.outputs(source)["logits"].argmax()) for source in sources]
     return float(np.mean(np.array(said) == labels))
 

@@ -172,6 +172,18 @@ class Certificate:
         if self.agreement is not None and self.agreement.disagreed > self.n:
             raise ValueError("more samples differ than there are")
 
+    @property
+    def figures(self) -> tuple[float, float, float]:
+        """The scores of the reference and of the deployed model, and the difference, where all samples have a label.
+
+        Raises:
+            CertifyError: some have none.
+        """
+        before, after, difference = self.reference_score, self.deployed_score, self.difference
+        if before is None or after is None or difference is None:
+            raise CertifyError("scores of samples without labels are not known", "give labels to all of them")
+        return before, after, difference
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values, with its digest."""
         record = {**to_json(self), "findings": [finding.to_json() for finding in self.findings]}

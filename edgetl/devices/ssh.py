@@ -162,7 +162,7 @@ class SshDevice:
 
     def _place_bundle(self, link: Connection, bundle: Path, progress: Progress) -> str:
         added = [ENROLLED] if file_of(bundle, ENROLLED).is_file() else []
-        listed = list(dict.fromkeys((*travelling(bundle, read_manifest(bundle / MANIFEST).files), *added)))
+        listed = [*travelling(bundle, read_manifest(bundle / MANIFEST).files), *added]
         absent = [name for name in listed if not file_of(bundle, name).is_file()]
         if absent:
             raise BundleError(f"{bundle} lacks {absent[0]}", "export it again or copy it whole")

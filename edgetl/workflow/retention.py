@@ -161,9 +161,7 @@ def _answers(labels: str, outputs: Floats) -> Labels:
 
 
 def _told(found: Certificate, left_out: int) -> Retained:
-    # Where every sample has a label, all three are known.
-    known = (found.reference_score, found.deployed_score, found.difference)
-    before, after, difference = (0.0 if value is None else value for value in known)
+    before, after, difference = found.figures
     return Retained(
         n=found.n,
         left_out=left_out,

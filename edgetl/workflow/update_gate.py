@@ -193,9 +193,7 @@ def judged(bundle: Bundle, replaces: str, outputs: Mapping[str, Arrays], terms: 
         groups=dataset.groups("certify"),
         facts=Facts(sample=kind_of(bundle).noun),
     )
-    assert found.reference_score is not None, "of labelled samples every figure is known"
-    assert found.deployed_score is not None
-    assert found.difference is not None
+    before, after, difference = found.figures
     gains = _gains(task, models, labels, found.metric)
     worse = np.flatnonzero(gains < 0)
     order = worse[np.argsort(gains[worse], kind="stable")][:MOST_NAMED]
@@ -203,9 +201,9 @@ def judged(bundle: Bundle, replaces: str, outputs: Mapping[str, Arrays], terms: 
         replaces=replaces,
         verdict=found.verdict,
         metric=found.metric,
-        in_charge=found.reference_score,
-        new=found.deployed_score,
-        difference=found.difference,
+        in_charge=before,
+        new=after,
+        difference=difference,
         ci_low=found.ci_low,
         margin=found.margin,
         alpha=found.alpha,

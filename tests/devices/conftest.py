@@ -27,13 +27,17 @@ from edgetl.core.bundle import (
 from edgetl.core.data import Dataset
 from edgetl.core.manifest import Manifest
 from edgetl.core.targets import find_target
+from edgetl.devices import add_device
 from edgetl.devices.connection import disconnect
 from edgetl.inputs.image import Preprocess
 from edgetl.runtime import predict
+from edgetl.runtime.releases import data_home
 from tests.devices.real_sshd import Heard, Sshd, running_sshd
 from tests.runtime.tiny import text_bundle
 
 SIDE, CLASSES = 32, 4
+#: What a bundle is called where it is deployed.
+NAME = "camera"
 HOST_TARGET = "arm64-generic" if platform.machine() == "aarch64" else "x86-generic"
 
 
@@ -194,6 +198,29 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty ``$EDGETL_HOME``."""
     monkeypatch.setenv("EDGETL_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture(params=["local", "board"])
+def there(request: pytest.FixtureRequest, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of what is deployed on the device that is named like this parameter; nothing is at first."""
+    if request.param == "local":
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+        return data_home() / NAME
+    sshd: Sshd = request.getfixturevalue("sshd")
+    disconnect()
+    for name in (".cache", ".local"):
+        shutil.rmtree(sshd.home / name, ignore_errors=True)
+    add_device("board", sshd.url(sshd.client("good")))
+    return sshd.home / ".local/share/edgetl" / NAME
+
+
+#: What the device's own end does is the same everywhere, and quicker to see here.
+here = pytest.mark.parametrize("there", ["local"], indirect=True)
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.node.callspec.params["there"])
 
 
 @pytest.fixture

@@ -15,38 +15,11 @@ from edgetl.base.errors import EdgetlError, UnknownNameError
 from edgetl.base.storage import read_json, write_sealed
 from edgetl.core.bundle import MANIFEST, Bundle, load_bundle
 from edgetl.devices import Device, add_device
-from edgetl.devices.connection import disconnect
 from edgetl.runtime.installed import Installed
-from edgetl.runtime.releases import data_home
 from edgetl.workflow import fleet
-from tests.devices.conftest import variant
-from tests.devices.real_sshd import Sshd
+from tests.devices.conftest import NAME, here, variant
 
 Cli = Callable[..., Any]
-NAME = "camera"
-
-
-@pytest.fixture(params=["local", "board"])
-def there(request: pytest.FixtureRequest, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of what is deployed on the device that is named like this parameter; nothing is at first."""
-    if request.param == "local":
-        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-        return data_home() / NAME
-    sshd: Sshd = request.getfixturevalue("sshd")
-    disconnect()
-    for name in (".cache", ".local"):
-        shutil.rmtree(sshd.home / name, ignore_errors=True)
-    add_device("board", sshd.url(sshd.client("good")))
-    return sshd.home / ".local/share/edgetl" / NAME
-
-
-#: What the device's own end does is the same everywhere, and quicker to see here.
-here = pytest.mark.parametrize("there", ["local"], indirect=True)
-
-
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.node.callspec.params["there"])
 
 
 def deployed(bundle: Bundle, device: str) -> fleet.Outcome:

@@ -22,18 +22,16 @@ import edgetl
 from edgetl.base.errors import CertifyError
 from edgetl.certify import PairedCounts, noninferiority
 from edgetl.core.bundle import Bundle, load_bundle, write_manifest
-from edgetl.devices import Device, add_device
-from edgetl.devices.connection import disconnect
-from edgetl.runtime.releases import data_home
+from edgetl.devices import Device
 from edgetl.workflow.certify_bundle import Terms
 from edgetl.workflow.fleet import Outcome
 from edgetl.workflow.update_gate import Update, judged
 from tests.conftest import ROOT
-from tests.devices.real_sshd import Sshd
+from tests.devices.conftest import NAME, here
 
 Cli = Callable[..., Any]
 Deploy = Callable[..., Outcome]
-NAME, MARGIN = "camera", 0.25
+MARGIN = 0.25
 
 
 def altered(bundle: Path, folder: Path, change: Callable[[np.ndarray], np.ndarray], task: str = "") -> Bundle:
@@ -62,28 +60,6 @@ def a_little(weights: np.ndarray) -> np.ndarray:
 
 def another_order(weights: np.ndarray) -> np.ndarray:
     return np.roll(weights, 1, axis=list(weights.shape).index(3))
-
-
-@pytest.fixture(params=["local", "board"])
-def there(request: pytest.FixtureRequest, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of what is deployed on the device that is named like this parameter; nothing is at first."""
-    if request.param == "local":
-        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-        return data_home() / NAME
-    sshd: Sshd = request.getfixturevalue("sshd")
-    disconnect()
-    for name in (".cache", ".local"):
-        shutil.rmtree(sshd.home / name, ignore_errors=True)
-    add_device("board", sshd.url(sshd.client("good")))
-    return sshd.home / ".local/share/edgetl" / NAME
-
-
-@pytest.fixture
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.node.callspec.params["there"])
-
-
-here = pytest.mark.parametrize("there", ["local"], indirect=True)
 
 
 @pytest.fixture
